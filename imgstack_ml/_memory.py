@@ -1,0 +1,48 @@
+"""How much memory a fit may take."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+from dask.utils import format_bytes, parse_bytes
+
+__all__ = ["Allowance", "allowance", "format_bytes"]
+
+_KEEP_BYTES = 2**29  # "auto" keeps raw images for later passes up to this total
+
+
+class Allowance(NamedTuple):
+    """Bytes a fit may hold per process above what the process held before.
+
+    `limit` is never exceeded. Raw images are kept for later passes while the sum is within `keep`.
+    """
+
+    limit: int
+    keep: int
+
+
+def allowance(memory_limit: str | int | float) -> Allowance:
+    """Read the ``memory_limit`` of an estimator: ``"auto"``, a number of bytes, or a string such as ``"1GB"``.
+
+    ``"auto"`` allows half of the memory that is available now, and keeps raw images up to 512 MiB in total. An
+    explicit value is used in full.
+    """
+    if memory_limit == "auto":
+        limit = _available() // 2
+        return Allowance(limit, min(_KEEP_BYTES, limit))
+    limit = int(parse_bytes(memory_limit)) if isinstance(memory_limit, str) else int(memory_limit)
+    if limit <= 0:
+        raise ValueError(f"memory_limit={memory_limit!r} leaves no memory; give bytes or a string such as '1GB'.")
+    return Allowance(limit, limit)
+
+
+def _available() -> int:
+    """Memory that this process can still take, within its control group where it has one."""
+    free = psutil.virtual_memory().available
+    group = Path("/sys/fs/cgroup")
+    with suppress(OSError, ValueError):  # no control group, or one without a limit ("max")
+        free = min(free, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    return max(free, 0)

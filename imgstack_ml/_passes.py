@@ -1,0 +1,359 @@
+"""The pass runner: every graph that a fit runs.
+
+A pass reads and decodes each block of images once. A *step*, a plain NumPy function, turns a batch of
+consecutive blocks into a small partial result, and a *merge* joins two partial results. Batches run in waves,
+so that a million files never stand in one graph; batch plan and merge order follow the position of the images,
+never the order of completion, so that results repeat.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import reduce
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple, TypeVar
+
+import dask
+import dask.array as da
+import numpy as np
+from dask.callbacks import Callback
+from dask.system import CPU_COUNT
+from threadpoolctl import threadpool_limits
+from tqdm.auto import tqdm
+
+from ._blocks import whole_images
+from ._errors import NonFiniteError
+from ._validation import Images, first_nonfinite
+
+__all__ = ["PassRunner", "one_blas_thread"]
+
+Partial = TypeVar("Partial")
+BATCH_BYTES = 2**25  # raw images handed to one task; larger batches pass 2 threads no faster
+
+
+class PassRunner:
+    """Runs the passes of one fit over one stack, and counts what they read.
+
+    Parameters
+    ----------
+    images : Images
+        Checked input.
+    read_bytes : int
+        Bytes of raw images and partial results that may be alive at once while a pass runs.
+    progress : bool
+        Show one bar a pass, on stderr.
+
+    Attributes
+    ----------
+    n_images_read : int
+        Images read and decoded so far, repeats included; NumPy input counts as read once.
+    blocks : list of ndarray
+        After `keep`: the raw images, (b, *image_shape) each; later passes use them and read nothing.
+    """
+
+    def __init__(self, images: Images, *, read_bytes: int = 2**28, progress: bool = False):
+        data = images.data
+        self._files = images.files
+        self._read_bytes = read_bytes
+        self._progress = progress
+        self._image_bytes = data.dtype.itemsize * images.n_pixels
+        self.n_images = len(data)
+        self.n_pixels = images.n_pixels
+        self.n_images_read = 0
+        self.blocks: list[np.ndarray] | None = None
+        self._lazy: da.Array | None = None
+        if isinstance(data, da.Array):
+            self._lazy = whole_images(_without_empty_blocks(data))
+            sizes = self._lazy.chunks[0]
+        else:
+            rows = max(1, BATCH_BYTES // self._image_bytes)
+            self.blocks = [data[i : i + rows] for i in range(0, len(data), rows)]
+            sizes = tuple(len(block) for block in self.blocks)
+            self.n_images_read = self.n_images
+        self.starts = [0, *accumulate(sizes)]
+
+    @property
+    def n_passes(self) -> float:
+        """Reads of the whole stack so far; 1.5 means that images were decoded 1.5 times on average."""
+        return self.n_images_read / self.n_images
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks of the stack."""
+        return len(self.starts) - 1
+
+    def run(
+        self,
+        step: Callable[..., Partial],
+        merge: Callable[[Partial, Partial], Partial],
+        *,
+        shared: tuple = (),
+        partial_bytes: int = 0,
+        span: tuple[int, int] | None = None,
+        label: str = "read",
+    ) -> Partial:
+        """Pass over the images and return the merged result.
+
+        Parameters
+        ----------
+        step : callable
+            ``step(blocks, start, *shared) -> partial`` of consecutive raw blocks, `start` being the position of
+            their first image in the stack. It must not change the blocks.
+        merge : callable
+            ``merge(earlier, later) -> partial``; may reuse neither argument's arrays.
+        shared : tuple
+            Further arguments of every step.
+        partial_bytes : int
+            Bytes of one partial result and of the step's buffers, for the memory bound.
+        span : (int, int), optional
+            First block and one past the last; all blocks by default.
+        label : str
+            Name of the progress bar.
+
+        Raises
+        ------
+        NonFiniteError
+            Naming the first image, and its file where known, with a NaN or infinite pixel.
+        """
+        first, stop = span or (0, self.n_blocks)
+        aim = max(1, min(BATCH_BYTES, self._read_bytes // 2 - partial_bytes))
+        batches = self._plan_batches(first, stop, aim)
+        widest = max(self._bytes_of(batch) for batch in batches) + partial_bytes
+        per_wave = max(1, self._read_bytes // widest)
+        total: Any = None
+        with self._bar(label, self.starts[stop] - self.starts[first]) as bar, self._named_errors():
+            send = self._scatter(shared)
+            for i in range(0, len(batches), per_wave):
+                result = self._run_wave(step, merge, batches[i : i + per_wave], send, bar)
+                total = result if total is None else merge(total, result)
+        if self._reads:
+            self.n_images_read += self.starts[stop] - self.starts[first]
+        return total
+
+    def fetch(self, span: tuple[int, int] | None = None, label: str = "read") -> list[np.ndarray]:
+        """Read the blocks of `span` into memory, raw."""
+        return self.run(_as_they_are, _concatenated, span=span, label=label)
+
+    def keep(self) -> None:
+        """Read the whole stack into memory, raw; later passes decode nothing."""
+        if self.blocks is None:
+            self.blocks = self.fetch()
+            self._lazy = None
+
+    def run_pixels(self, step: Callable[..., Partial], merge: Callable[[Partial, Partial], Partial]) -> Partial:
+        """Cut the kept images into one range of pixels a thread, ``step(blocks, lo, hi)``, and merge in order."""
+        assert self.blocks is not None, "keep() comes first"
+        edges = np.linspace(0, self.n_pixels, 1 + min(self._n_threads, self.n_pixels), dtype=int)
+        task = dask.delayed(step, pure=False, traverse=False)
+        blocks = dask.delayed(self.blocks, pure=False, traverse=False)
+        parts = [task(blocks, int(lo), int(hi)) for lo, hi in pairwise(edges)]
+        with one_blas_thread():
+            partials = dask.compute(*parts, scheduler=self._scheduler)
+        return reduce(merge, partials)
+
+    def as_array(
+        self, step: Callable[..., np.ndarray], width: int, height: int, prepare: Callable[..., Any]
+    ) -> tuple[da.Array, Any]:
+        """Stack rows ``step(blocks, start, prepared)``, one an image, without running anything.
+
+        Parameters
+        ----------
+        step : callable
+            Gives float64 rows (b, width) of b images.
+        width, height : int
+            Columns; rows up to which consecutive blocks are joined.
+        prepare : callable
+            ``prepared = prepare([first block])``.
+
+        Returns
+        -------
+        rows : dask array of shape (n_images, width)
+        prepared : Delayed
+        """
+        sources = self._sources(0, self.n_blocks)
+        prepared = dask.delayed(prepare, pure=False)(sources[:1])
+        task = dask.delayed(_checked_step, pure=False)
+        parts = []
+        for batch in self._plan_batches(0, self.n_blocks, height * self._image_bytes):
+            start, stop = self.starts[batch.first], self.starts[batch.stop]
+            part = task(step, sources[batch.first : batch.stop], start, [prepared])
+            parts.append(da.from_delayed(part, shape=(stop - start, width), dtype=np.float64))
+        return da.concatenate(parts), prepared
+
+    def pixels_as_array(self, step: Callable[..., np.ndarray], height: int) -> da.Array:
+        """Stack rows ``step(blocks, lo, hi)``, one a pixel of the kept images and float64, without running it."""
+        task = dask.delayed(step, pure=False, traverse=False)
+        blocks = dask.delayed(self.blocks, pure=False, traverse=False)
+        parts = []
+        for lo in range(0, self.n_pixels, height):
+            hi = min(lo + height, self.n_pixels)
+            part = task(blocks, lo, hi)
+            parts.append(da.from_delayed(part, shape=(hi - lo, self.n_images), dtype=np.float64))
+        return da.concatenate(parts)
+
+    def compute(self, *collections: Any) -> tuple:
+        """Run graphs made by `as_array` or `pixels_as_array` in one pass."""
+        with one_blas_thread(), self._named_errors():
+            results = dask.compute(*collections, scheduler=self._scheduler)
+        if self._reads:
+            self.n_images_read += self.n_images
+        return results
+
+    @property
+    def _reads(self) -> bool:
+        return self._lazy is not None
+
+    @property
+    def _scheduler(self) -> Any:
+        """The user's scheduler for lazy input; kept images stay in this process."""
+        get = dask.base.get_scheduler(collections=None if self._lazy is None else [self._lazy])
+        if self._reads:
+            return get
+        return "synchronous" if get is dask.local.get_sync else "threads"
+
+    @property
+    def _client(self) -> Any:
+        """The distributed client that would run the graph, or None."""
+        owner = getattr(self._scheduler, "__self__", None)
+        return owner if hasattr(owner, "scatter") else None
+
+    @property
+    def _n_threads(self) -> int:
+        if self._scheduler in ("synchronous", dask.local.get_sync):
+            return 1
+        if self._client is not None:
+            return max(1, sum(self._client.nthreads().values()))
+        return dask.config.get("num_workers", None) or CPU_COUNT
+
+    def _bytes_of(self, batch: _Batch) -> int:
+        return self._image_bytes * (self.starts[batch.stop] - self.starts[batch.first])
+
+    def _plan_batches(self, first: int, stop: int, n_bytes: int) -> list[_Batch]:
+        """Group consecutive blocks up to `n_bytes`; a block that is larger stands alone."""
+        batches = [_Batch(first, first + 1)]
+        for block in range(first + 1, stop):
+            longer = _Batch(batches[-1].first, block + 1)
+            if self._bytes_of(longer) <= n_bytes:
+                batches[-1] = longer
+            else:
+                batches.append(_Batch(block, block + 1))
+        return batches
+
+    def _scatter(self, shared: tuple) -> tuple:
+        """Send large constants to the cluster once, not with every task."""
+        if self._client is None:
+            return tuple(dask.delayed(item, pure=False, traverse=False) for item in shared)
+        return tuple(self._client.scatter([item], broadcast=True, hash=False)[0] for item in shared)
+
+    def _run_wave(self, step: Callable, merge: Callable, batches: Sequence[_Batch], shared: tuple, bar: tqdm) -> Any:
+        first = batches[0].first
+        sources = self._sources(first, batches[-1].stop)
+        task = dask.delayed(_checked_step, pure=False)
+        level, images_of = [], {}
+        for batch in batches:
+            blocks = sources[batch.first - first : batch.stop - first]
+            level.append(task(step, blocks, self.starts[batch.first], shared))
+            images_of[level[-1].key] = self.starts[batch.stop] - self.starts[batch.first]
+        join = dask.delayed(merge, pure=False)
+        while len(level) > 1:
+            pairs = [join(*level[i : i + 2]) for i in range(0, len(level) - 1, 2)]
+            level = pairs + level[2 * len(pairs) :]
+        with one_blas_thread(), _Ticker(images_of, bar):
+            (result,) = dask.compute(level[0], scheduler=self._scheduler)
+        if self._client is not None:  # callbacks are a matter of the local schedulers
+            bar.update(sum(images_of.values()))
+        return result
+
+    def _sources(self, first: int, stop: int) -> list:
+        """Return some blocks: arrays that are kept, or tasks that read them."""
+        if self._lazy is None:
+            assert self.blocks is not None
+            return self.blocks[first:stop]
+        return list(self._lazy.blocks[first:stop].to_delayed().ravel())
+
+    @contextmanager
+    def _bar(self, label: str, n_images: int) -> Iterator[tqdm]:
+        megabytes = f"{self._image_bytes / 1e6:.3g} MB each"
+        with tqdm(total=n_images, desc=label, unit=" images", postfix=megabytes, disable=not self._progress) as bar:
+            yield bar
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except NonFiniteError as error:
+            file = None if self._files is None else str(self._files[error.index])
+            raise NonFiniteError(error.index, file) from None
+
+
+def _without_empty_blocks(data: da.Array) -> da.Array:
+    sizes = data.chunks[0]
+    return data if all(sizes) else data.rechunk({0: tuple(size for size in sizes if size)})
+
+
+class _Batch(NamedTuple):
+    """Blocks `first` to `stop` (one past the last), handled by one task."""
+
+    first: int
+    stop: int
+
+
+class _Ticker(Callback):
+    """Move the bar when a batch is done."""
+
+    def __init__(self, images_of: dict[str, int], bar: tqdm):
+        super().__init__()
+        self._images_of = images_of
+        self._bar = bar
+
+    def _posttask(self, key: Any, *_: Any) -> None:
+        self._bar.update(self._images_of.get(key, 0))
+
+
+class _BlasLimit:
+    """The process-wide BLAS limit and how many tasks rely on it at the moment."""
+
+    lock = threading.Lock()
+    depth = 0
+    limits: threadpool_limits | None = None
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Hold BLAS to one thread while any task is within; the first one in sets the limit, the last one out restores.
+
+    threadpoolctl's limits belong to the process: entered by concurrent tasks on their own, one can stay for good.
+    """
+    with _BlasLimit.lock:
+        if _BlasLimit.depth == 0:
+            _BlasLimit.limits = threadpool_limits(1, user_api="blas")
+        _BlasLimit.depth += 1
+    try:
+        yield
+    finally:
+        with _BlasLimit.lock:
+            _BlasLimit.depth -= 1
+            if _BlasLimit.depth == 0 and _BlasLimit.limits is not None:
+                _BlasLimit.limits.restore_original_limits()
+                _BlasLimit.limits = None
+
+
+def _checked_step(step: Callable[..., Partial], blocks: list[np.ndarray], start: int, shared: tuple) -> Partial:
+    position = start
+    for block in blocks:
+        bad = first_nonfinite(block)
+        if bad is not None:
+            raise NonFiniteError(position + bad)
+        position += len(block)
+    with one_blas_thread():
+        return step(blocks, start, *shared)
+
+
+def _as_they_are(blocks: list[np.ndarray], start: int) -> list[np.ndarray]:
+    return blocks
+
+
+def _concatenated(earlier: list[np.ndarray], later: list[np.ndarray]) -> list[np.ndarray]:
+    return earlier + later

@@ -1,0 +1,5 @@
+"""Principal components of image stacks."""
+
+from .image_pca import ImagePCA
+
+__all__ = ["ImagePCA"]

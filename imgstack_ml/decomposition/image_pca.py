@@ -1,0 +1,462 @@
+"""Principal component analysis of an image stack."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
+from sklearn.utils.validation import check_is_fitted
+
+from .._blocks import map_images
+from .._errors import RankWarning
+from .._memory import allowance
+from .._passes import PassRunner
+from .._validation import Images, check_images, unwrap, working_dtype
+from ..linalg.signs import component_signs
+from ..linalg.tiles import tiles
+from .plan import Plan, Problem, check_n_components, plan_fit
+from .solvers import SOLVERS, Factors
+
+__all__ = ["ImagePCA"]
+
+_COVARIANCE_VALUES = 10_000  # get_covariance makes a square of this many values a side, at most (800 MB)
+
+
+class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Principal component analysis of a stack of images that need not fit in memory.
+
+    Takes whole stacks or flattened rows, NumPy or lazy Dask, and centres by itself without an extra read.
+
+    Parameters
+    ----------
+    n_components : int, float or None, default=None
+        Number of components; or the share of the variance to explain, between 0 and 1; or None for
+        min(n_images, n_values).
+    svd_solver : {"auto", "gram", "covariance_eigh", "tsqr"}, default="auto"
+        ``"gram"``: inner products of images; for up to a few thousand images of any size. One read if the raw
+        images fit `memory_limit`, else about half as many reads as panels that fit, and one more.
+        ``"covariance_eigh"``: inner products of pixels; for images of up to a few thousand values. One read.
+        ``"tsqr"``: tall-skinny QR (`dask.array.linalg.tsqr`) in float64, for small singular values down to
+        1e-14 of the largest. One read; if images have more values than there are images, they must fit
+        `memory_limit`.
+        ``"auto"``: the cheapest of these that fits, by the nominal costs that `plan` shows.
+        ``"randomized"`` is not available yet.
+    whiten : bool, default=False
+        Scale scores to unit variance.
+    n_oversamples : int, default=10
+        For the randomized solver; the exact ones ignore it.
+    tol : float, default=1e-4
+        For the randomized solver; the exact ones ignore it.
+    max_passes : int, default=6
+        For the randomized solver; the exact ones ignore it.
+    memory_limit : "auto", int or str, default="auto"
+        Bytes, or a string such as ``"1GB"``, that a fit may hold per process above what the process held before,
+        results included. ``"auto"``: what the solver needs, and raw images kept for later passes while the sum is
+        up to 512 MiB; never more than half of the memory available.
+    random_state : int or None, default=None
+        For the randomized solver; the exact ones ignore it.
+    progress : bool, default=False
+        Show a bar for each pass, on stderr.
+
+    Attributes
+    ----------
+    components_ : ndarray of shape (n_components_, n_features_in_), float32 or float64
+        Principal axes, orthonormal, in rows, by decreasing variance. The entry of largest magnitude of each is
+        positive.
+    eigenimages_ : ndarray of shape (n_components_, height, width[, n_channels])
+        The same as images; a view.
+    mean_ : ndarray of shape (n_features_in_,), float64
+        Mean of the images, in their intensity units.
+    mean_image_ : ndarray of shape (height, width[, n_channels])
+        The same as an image; a view.
+    explained_variance_ : ndarray of shape (n_components_,), float64
+        Variance along each axis (ddof=1).
+    explained_variance_ratio_ : ndarray of shape (n_components_,), float64
+        Its share of the total variance, which is exact; 0 for a constant stack.
+    singular_values_ : ndarray of shape (n_components_,), float64
+        Singular values of the centred stack.
+    noise_variance_ : float
+        Mean of the variances left out, as in Tipping & Bishop (1999).
+    n_components_ : int
+        Number of components.
+    n_samples_ : int
+        Images seen in fit.
+    n_features_in_ : int
+        Values in one image: height x width x channels.
+    image_shape_ : tuple of int
+        Shape of an image, (n_features_in_,) for rows.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns of a data frame, where one was given.
+    svd_solver_ : str
+        The solver that `fit` started with.
+    n_passes_ : float
+        Reads of the whole stack in fit; 1.5 means that images were decoded 1.5 times on average.
+
+    See Also
+    --------
+    sklearn.decomposition.PCA : The same for data in memory.
+
+    Notes
+    -----
+    8- and 16-bit integers and float32 are multiplied in float32 and summed in float64; float64 stays float64.
+    Where a small singular value could drown in rounding, the work is done again in float64, then by TSQR.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> from imgstack_ml import ImagePCA
+    >>> stack = da.random.default_rng(0).integers(0, 256, (60, 16, 16), dtype="uint8", chunks=(20, 16, 16))
+    >>> pca = ImagePCA(n_components=4).fit(stack)
+    >>> pca.eigenimages_.shape, pca.n_passes_
+    ((4, 16, 16), 1.0)
+    >>> pca.transform(stack)  # lazy in, lazy out
+    dask.array<project, shape=(60, 4), dtype=float32, chunksize=(20, 4), chunktype=numpy.ndarray>
+    """
+
+    def __init__(
+        self,
+        n_components: int | float | None = None,
+        *,
+        svd_solver: str = "auto",
+        whiten: bool = False,
+        n_oversamples: int = 10,
+        tol: float = 1e-4,
+        max_passes: int = 6,
+        memory_limit: int | str = "auto",
+        random_state: Any = None,
+        progress: bool = False,
+    ):
+        self.n_components = n_components
+        self.svd_solver = svd_solver
+        self.whiten = whiten
+        self.n_oversamples = n_oversamples
+        self.tol = tol
+        self.max_passes = max_passes
+        self.memory_limit = memory_limit
+        self.random_state = random_state
+        self.progress = progress
+
+    def fit(self, X: Any, y: Any = None) -> ImagePCA:
+        """Find the principal components of a stack.
+
+        Parameters
+        ----------
+        X : ImageStack, dask array or array-like of shape (n_images, height, width[, n_channels])
+            At least two images; or rows of shape (n_samples, n_features).
+        y : ignored
+
+        Returns
+        -------
+        self : ImagePCA
+
+        Raises
+        ------
+        MemoryLimitError
+            Before anything is read, if `memory_limit` is too small for the solver.
+        NonFiniteError
+            Naming the image (and file) with a NaN or infinite pixel.
+        ValueError
+            For a single image, too many components, unknown chunk sizes.
+
+        Warns
+        -----
+        RankWarning
+            If the images have fewer independent directions than components; the rest have variance 0.
+        """
+        self._fit(X)
+        return self
+
+    def fit_transform(self, X: Any, y: Any = None) -> np.ndarray | da.Array:
+        """Fit, and return the scores of the images; no further read where the solver has them.
+
+        Parameters
+        ----------
+        X : ImageStack, dask array or array-like of shape (n_images, height, width[, n_channels])
+            As for `fit`.
+        y : ignored
+
+        Returns
+        -------
+        scores : ndarray or dask array of shape (n_images, n_components_)
+            As from `transform`; a Dask array in the row chunks of `X` for lazy input.
+        """
+        images, scores = self._fit(X)
+        if scores is None:
+            return self._project(images)
+        scores = (scores / self._score_scale()).astype(self.components_.dtype)
+        if isinstance(images.data, da.Array):
+            return da.from_array(scores, chunks=(images.data.chunks[0], -1))
+        return scores
+
+    def transform(self, X: Any) -> np.ndarray | da.Array:
+        """Project images on the components.
+
+        Parameters
+        ----------
+        X : ImageStack, dask array or array-like of shape (n_images, height, width[, n_channels])
+            Images of the shape fitted, or rows if rows were fitted.
+
+        Returns
+        -------
+        scores : ndarray or dask array of shape (n_images, n_components_)
+            In the dtype of `components_`; lazy for lazy input.
+        """
+        return self._project(check_images(self, X, reset=False))
+
+    def inverse_transform(self, X: Any) -> np.ndarray | da.Array:
+        """Images from scores: the reconstruction from n_components_ components.
+
+        Parameters
+        ----------
+        X : ndarray or dask array of shape (n_images, n_components_)
+            Scores, as from `transform`.
+
+        Returns
+        -------
+        images : ndarray or dask array of shape (n_images, *image_shape_)
+            In the dtype of `components_`, in the intensity units of the stack; lazy for lazy input.
+
+        Raises
+        ------
+        ValueError
+            If `X` does not have n_components_ columns.
+        """
+        check_is_fitted(self)
+        scores = unwrap(X)[0]
+        scores = scores if isinstance(scores, da.Array) else np.asarray(scores)
+        if scores.ndim != 2 or scores.shape[1] != self.n_components_:
+            raise ValueError(f"X has shape {scores.shape}; inverse_transform needs (n_images, {self.n_components_}).")
+        return map_images(
+            partial(_reconstruct, self.image_shape_),
+            scores,
+            image_shape=self.image_shape_,
+            dtype=self.components_.dtype,
+            axes=self.components_,
+            mean=self.mean_,
+            scale=self._score_scale(),
+        )
+
+    def score_samples(self, X: Any) -> np.ndarray | da.Array:
+        """Log-likelihood of each image under the probabilistic PCA model.
+
+        Parameters
+        ----------
+        X : ImageStack, dask array or array-like of shape (n_images, height, width[, n_channels])
+            Images of the shape fitted.
+
+        Returns
+        -------
+        log_likelihood : ndarray or dask array of shape (n_images,), float64
+
+        Raises
+        ------
+        ValueError
+            If no variance is left to stand for noise, so that the model has no density.
+
+        References
+        ----------
+        Tipping & Bishop (1999), "Mixtures of probabilistic principal component analyzers", eq. 5; evaluated in the
+        basis of the components, without a matrix of pixels x pixels.
+        """
+        images = check_images(self, X, reset=False)
+        k, p, noise = self.n_components_, self.n_features_in_, self.noise_variance_
+        if (noise == 0 and k < p) or self.explained_variance_[-1] <= 0:
+            raise ValueError(
+                "The components explain all the variance, so that the model has no noise and no likelihood. "
+                f"Fit fewer components, e.g. ImagePCA({max(1, k // 2)})."
+            )
+        noise = noise or 1.0  # all of k == p directions are components: no residual to weigh
+        log_det = np.log(self.explained_variance_).sum() + (p - k) * np.log(noise)
+        return map_images(
+            partial(_log_likelihood, noise, p * np.log(2 * np.pi) + log_det),
+            images.data,
+            image_shape=(),
+            dtype=np.dtype(np.float64),
+            axes=self.components_,
+            mean=self.mean_,
+            variance=self.explained_variance_,
+        )
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Mean log-likelihood of the images; reads a lazy stack once.
+
+        Parameters
+        ----------
+        X : ImageStack, dask array or array-like of shape (n_images, height, width[, n_channels])
+            Images of the shape fitted.
+        y : ignored
+
+        Returns
+        -------
+        log_likelihood : float
+        """
+        return float(np.mean(np.asarray(self.score_samples(X))))
+
+    def get_covariance(self) -> np.ndarray:
+        """Covariance of the values of an image under the model: components and equal noise in all directions.
+
+        Returns
+        -------
+        covariance : ndarray of shape (n_features_in_, n_features_in_), float64
+
+        Raises
+        ------
+        ValueError
+            If an image has more than 10,000 values: the square of them would not fit in memory.
+        """
+        check_is_fitted(self)
+        p = self.n_features_in_
+        if p > _COVARIANCE_VALUES:
+            raise ValueError(
+                f"The covariance of {p} values is a matrix of {p} x {p}, {8 * p * p / 2**30:.3g} GiB; get_covariance "
+                f"makes up to {_COVARIANCE_VALUES} x {_COVARIANCE_VALUES}. Use components_, explained_variance_ and "
+                "noise_variance_, which hold the same."
+            )
+        axes = self.components_.astype(np.float64)
+        covariance = (axes.T * np.maximum(self.explained_variance_ - self.noise_variance_, 0)) @ axes
+        covariance.flat[:: p + 1] += self.noise_variance_
+        return covariance
+
+    def plan(self, X: Any) -> Plan:
+        """Say what `fit` would do, without reading a pixel.
+
+        Parameters
+        ----------
+        X : ImageStack, dask array or array-like of shape (n_images, height, width[, n_channels])
+            As for `fit`.
+
+        Returns
+        -------
+        plan : Plan
+            Solver, reads, multiply-adds and peak bytes, and the alternatives; its repr is a table.
+
+        Raises
+        ------
+        MemoryLimitError
+            As `fit` would.
+        """
+        return self._plan(check_images(clone(self), X, reset=True))[0]
+
+    @property
+    def eigenimages_(self) -> np.ndarray:
+        """Components as images (n_components_, height, width[, n_channels]); a view."""
+        return self.components_.reshape(-1, *self.image_shape_)
+
+    @property
+    def mean_image_(self) -> np.ndarray:
+        """Mean as an image (height, width[, n_channels]); a view."""
+        return self.mean_.reshape(self.image_shape_)
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.n_components_
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def _fit(self, X: Any) -> tuple[Images, np.ndarray | None]:
+        images = check_images(self, X, reset=True)
+        plan, problem = self._plan(images)
+        runner = PassRunner(images, read_bytes=plan.chosen.reading_bytes, progress=self.progress)
+        factors = SOLVERS[plan.solver](runner, plan.chosen, problem, self.n_components)
+        self.svd_solver_ = plan.solver
+        self.n_passes_ = runner.n_passes
+        return images, self._store(factors, problem)
+
+    def _plan(self, images: Images) -> tuple[Plan, Problem]:
+        n, p = len(images.data), images.n_pixels
+        if n < 2:
+            raise ValueError(f"ImagePCA needs at least 2 images to see any variance, and got n_samples={n}.")
+        check_n_components(self.n_components, n, p)
+        if self.svd_solver == "randomized":
+            raise NotImplementedError(
+                "svd_solver='randomized' is not available yet. svd_solver='auto' takes an exact solver: "
+                f"{tuple(SOLVERS)}."
+            )
+        if self.svd_solver not in ("auto", *SOLVERS):
+            raise ValueError(f"svd_solver={self.svd_solver!r} must be one of {('auto', *SOLVERS)}.")
+        block = max(images.data.chunks[0]) if isinstance(images.data, da.Array) else None
+        problem = Problem.of((n, p), images.data.dtype, self.n_components, block)
+        return plan_fit(problem, self.svd_solver, allowance(self.memory_limit)), problem
+
+    def _store(self, factors: Factors, problem: Problem) -> np.ndarray | None:
+        """Set the fitted attributes, settle the signs, and return the scores where the solver had them."""
+        n, k = problem.n, len(factors.singular_values)
+        signs = component_signs(factors.components)
+        self.components_ = factors.components * signs[:, None]
+        self.mean_ = factors.mean
+        self.n_components_ = k
+        self.n_samples_ = n
+        self.singular_values_ = factors.singular_values
+        self.explained_variance_ = factors.singular_values**2 / (n - 1)
+        total = factors.total / (n - 1)
+        self.explained_variance_ratio_ = self.explained_variance_ / (total if total > 0 else 1.0)
+        left = min(n, problem.p) - k
+        rest = max(0.0, total - self.explained_variance_.sum())
+        self.noise_variance_ = rest / left if left else 0.0
+        if factors.rank < min(k, n - 1):
+            warnings.warn(
+                f"The {n} images have {factors.rank} independent direction(s) about their mean, and {k} components "
+                f"were asked for: the last {k - factors.rank} have variance 0 and arbitrary directions.",
+                RankWarning,
+                stacklevel=4,
+            )
+        return None if factors.scores is None else factors.scores * signs
+
+    def _score_scale(self) -> np.ndarray:
+        """Return what scores are divided by: ones, or standard deviations when whitening."""
+        if not self.whiten:
+            return np.ones(self.n_components_)
+        scale = np.sqrt(self.explained_variance_)
+        scale[scale == 0] = 1  # scores along a direction of variance 0 are rounding, and stay so
+        return scale
+
+    def _project(self, images: Images) -> np.ndarray | da.Array:
+        return map_images(
+            project,
+            images.data,
+            image_shape=(self.n_components_,),
+            dtype=self.components_.dtype,
+            axes=self.components_,
+            mean=self.mean_,
+            scale=self._score_scale(),
+        )
+
+
+def project(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Scores (b, k) of a block of images (b, *image_shape), shifted tile by tile; sums between tiles in float64."""
+    scores = np.zeros((len(block), len(axes)))
+    shift = mean.astype(axes.dtype)
+    for a, b, tile in tiles([block], shift, working_dtype(block.dtype)):
+        scores += tile @ axes[:, a:b].T
+    rest = mean - shift  # what rounding the mean to float32 left over
+    scores -= axes @ rest
+    return (scores / scale).astype(axes.dtype)
+
+
+def _reconstruct(
+    image_shape: tuple[int, ...], scores: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray
+) -> np.ndarray:
+    images = (scores * scale).astype(axes.dtype) @ axes
+    images += mean.astype(axes.dtype)
+    return images.reshape(len(scores), *image_shape)
+
+
+def _log_likelihood(
+    noise: float, constant: float, block: np.ndarray, axes: np.ndarray, mean: np.ndarray, variance: np.ndarray
+) -> np.ndarray:
+    scores = np.zeros((len(block), len(axes)))
+    squares = np.zeros(len(block))
+    for a, b, tile in tiles([block], mean, np.dtype(np.float64)):
+        scores += tile @ axes[:, a:b].T
+        squares += np.einsum("ij,ij->i", tile, tile)
+    inside = scores**2
+    residual = np.maximum(squares - inside.sum(axis=1), 0)
+    return -0.5 * (constant + (inside / variance).sum(axis=1) + residual / noise)

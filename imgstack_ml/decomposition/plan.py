@@ -1,0 +1,271 @@
+"""Choosing a solver: what each one would read, multiply and hold, worked out from metadata alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, isqrt
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._errors import MemoryLimitError
+from .._memory import Allowance, format_bytes
+from .._validation import working_dtype
+from ..linalg.tiles import TILE_BYTES
+
+__all__ = ["Plan", "Problem", "Requirement", "plan_fit"]
+
+# Nominal rates of a laptop. They only rank the solvers, and are fixed so that a choice repeats everywhere.
+_READ_RATE = 2e8  # bytes of decoded images a second
+_MULTIPLY_RATE = 5e10  # float32 multiply-adds a second; float64 runs at half
+_THREADS = 4  # nominal, for buffers; the true number would make the choice depend on the machine
+_READ_BYTES = 2**27  # raw images and partial results in flight while a pass runs
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What the cost of a fit depends on.
+
+    Attributes
+    ----------
+    n, p : int
+        Images, and values in an image.
+    k : int
+        Components, at most; min(n, p) for a fraction, of which only the data know what it takes.
+    itemsize : int
+        Bytes of a raw value.
+    dtype : dtype
+        Of the arithmetic.
+    block : int
+        Images in the largest block.
+    in_memory : bool
+        Whether the images are in memory before the fit begins.
+    """
+
+    n: int
+    p: int
+    k: int
+    itemsize: int
+    dtype: np.dtype
+    block: int
+    in_memory: bool
+
+    @classmethod
+    def of(cls, shape: tuple[int, int], dtype: np.dtype, n_components: object, block: int | None) -> Problem:
+        """Describe a fit to (n, p) values of `dtype`, in blocks of up to `block` images, or in memory if None."""
+        n, p = shape
+        k = int(n_components) if isinstance(n_components, Integral) else min(n, p)
+        return cls(n, p, k, dtype.itemsize, working_dtype(dtype), block or 1, block is None)
+
+    @property
+    def raw_bytes(self) -> int:
+        """Bytes of the raw stack."""
+        return self.n * self.p * self.itemsize
+
+    @property
+    def reading_bytes(self) -> int:
+        """Bytes of raw images in flight while a pass runs: at least two blocks."""
+        return max(min(_READ_BYTES, self.raw_bytes), min(2, ceil(self.n / self.block)) * self.block * self.image_bytes)
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of one raw image."""
+        return self.p * self.itemsize
+
+    @property
+    def tile_bytes(self) -> int:
+        """Bytes of one tile of float64."""
+        return min(TILE_BYTES, 8 * self.n * self.p)
+
+    @property
+    def result_bytes(self) -> int:
+        """Bytes of components, of the copy they are made from, and of three float64 mean images."""
+        return 2 * self.k * self.p * self.dtype.itemsize + 24 * self.p
+
+
+class Requirement(NamedTuple):
+    """What one solver takes.
+
+    Attributes
+    ----------
+    solver : str
+        Its name.
+    n_passes : float
+        Reads of the stack.
+    multiply_adds : float
+        Of matrix products and factorisations.
+    peak_bytes : int
+        Largest sum of what is alive at once, results included.
+    keeps_images : bool
+        Whether raw images stay in memory between passes.
+    panel : int
+        Images held at a time: all `n` where they are kept, 0 where a solver holds none.
+    reading_bytes : int
+        Share of the peak for raw images and partial results in flight.
+    """
+
+    solver: str
+    n_passes: float
+    multiply_adds: float
+    peak_bytes: int
+    keeps_images: bool
+    panel: int
+    reading_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        """Nominal time without reading, at a laptop's rates; for ranking."""
+        return self.multiply_adds / _MULTIPLY_RATE
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a fit will do, worked out without reading a pixel.
+
+    Attributes
+    ----------
+    chosen : Requirement
+        Solver, passes, multiply-adds, peak bytes.
+    memory_limit : int
+        Bytes that the fit may hold.
+    considered : tuple of Requirement
+        All exact solvers, the chosen one included, in order of nominal time.
+    """
+
+    chosen: Requirement
+    memory_limit: int
+    considered: tuple[Requirement, ...]
+
+    @property
+    def solver(self) -> str:
+        """Name of the chosen solver."""
+        return self.chosen.solver
+
+    @property
+    def n_passes(self) -> float:
+        """Reads of the stack."""
+        return self.chosen.n_passes
+
+    @property
+    def multiply_adds(self) -> float:
+        """Multiply-adds of the chosen solver."""
+        return self.chosen.multiply_adds
+
+    @property
+    def peak_bytes(self) -> int:
+        """Largest sum of bytes alive at once in the process, above what it held before."""
+        return self.chosen.peak_bytes
+
+    def __repr__(self) -> str:
+        lines = [f"Plan: svd_solver={self.solver!r} within {format_bytes(self.memory_limit)}"]
+        lines.append(f"  {'':2}{'solver':<17}{'passes':>7}{'multiply-adds':>15}{'peak memory':>14}")
+        for r in self.considered:
+            mark = "->" if r is self.chosen else ("  " if r.peak_bytes <= self.memory_limit else " x")
+            size = format_bytes(r.peak_bytes)
+            lines.append(f"  {mark}{r.solver:<17}{r.n_passes:>7.3g}{r.multiply_adds:>15.2g}{size:>14}")
+        if any(r.peak_bytes > self.memory_limit for r in self.considered):
+            lines.append("   x: does not fit the memory limit")
+        return "\n".join(lines)
+
+
+def plan_fit(problem: Problem, svd_solver: str, allowed: Allowance) -> Plan:
+    """Choose a solver by nominal time among those that fit; depends on metadata and limit only.
+
+    Raises
+    ------
+    MemoryLimitError
+        If the solver asked for, or every solver, needs more than the limit.
+    """
+    considered = tuple(sorted((r(problem, allowed) for r in _REQUIREMENTS.values()), key=lambda r: _time(r, problem)))
+    candidates = [r for r in considered if svd_solver in ("auto", r.solver)]
+    fitting = [r for r in candidates if r.peak_bytes <= allowed.limit]
+    if not fitting:
+        raise MemoryLimitError(_too_large(problem, candidates, allowed))
+    return Plan(fitting[0], allowed.limit, considered)
+
+
+def _time(r: Requirement, problem: Problem) -> float:
+    return r.n_passes * problem.raw_bytes / _READ_RATE + r.seconds
+
+
+def _too_large(problem: Problem, candidates: list[Requirement], allowed: Allowance) -> str:
+    least = min(candidates, key=lambda r: r.peak_bytes)
+    limit = ceil(least.peak_bytes / 1e6)
+    return (
+        f"{problem.n} images of {problem.p} values with {problem.k} components need at least "
+        f"{format_bytes(least.peak_bytes)} (svd_solver={least.solver!r}), and the memory limit is "
+        f"{format_bytes(allowed.limit)}. Nothing was read. Set ImagePCA(memory_limit='{limit}MB', "
+        f"svd_solver={least.solver!r}), ask for fewer components, or make the images smaller."
+    )
+
+
+def _gram(problem: Problem, allowed: Allowance) -> Requirement:
+    n, p, k = problem.n, problem.p, problem.k
+    # Sums, one product and its merge for each thread, and what LAPACK's eigh takes beside the matrix.
+    square = 8 * n * n
+    fixed = problem.result_bytes + _THREADS * (2 * square + problem.tile_bytes) + 3 * square
+    whole = fixed + (0 if problem.in_memory else problem.raw_bytes)
+    multiply_adds = n * n * p / 2 + k * n * p + 4 * n**3
+    if problem.in_memory or whole <= allowed.keep:
+        return Requirement("gram", 1, multiply_adds, whole, True, n, problem.raw_bytes)
+    # Strips and sums of the results leave the tasks as partial results; a panel of raw images stays.
+    fixed = problem.result_bytes * 2 + 6 * square + _THREADS * 2 * problem.tile_bytes + problem.reading_bytes
+    room = max(allowed.keep, min(fixed + 2 * problem.reading_bytes, allowed.limit)) - fixed
+    panel = min(n, max(problem.block, room // problem.image_bytes // problem.block * problem.block))
+    panels = ceil(n / panel)
+    passes = panels - panel * panels * (panels - 1) / (2 * n) + 1
+    peak = fixed + panel * problem.image_bytes
+    return Requirement("gram", passes, 1.5 * multiply_adds, peak, False, panel, problem.reading_bytes)
+
+
+def _covariance(problem: Problem, allowed: Allowance) -> Requirement:
+    n, p = problem.n, problem.p
+    square = 8 * p * p
+    fixed = problem.result_bytes + _THREADS * (3 * square + 2 * problem.tile_bytes) + 3 * square
+    whole = fixed + (0 if problem.in_memory else problem.raw_bytes)
+    keeps = problem.in_memory or whole <= allowed.keep
+    reading = problem.raw_bytes if keeps else problem.reading_bytes
+    peak = whole if keeps else fixed + reading
+    return Requirement("covariance_eigh", 1, n * p * p / 2 + 4 * p**3, peak, keeps, 0, reading)
+
+
+def _tsqr(problem: Problem, allowed: Allowance) -> Requirement:
+    n, p, k = problem.n, problem.p, problem.k
+    short, tall = sorted((n, p))
+    # A tall block of float64, its Q and LAPACK's copy on each thread; and the stacked triangular factors.
+    height = tall_height(short, tall)
+    factors = _THREADS * 3 * 8 * height * short + 2 * 8 * short * short * ceil(tall / height)
+    fixed = problem.result_bytes + factors + 4 * 8 * short * short
+    keeps = problem.in_memory or n <= p or fixed + problem.raw_bytes <= allowed.keep
+    reading = problem.raw_bytes if keeps else max(problem.reading_bytes, 2 * height * problem.image_bytes)
+    peak = fixed + (0 if problem.in_memory else reading)
+    # Householder QR with its Q, in float64 at half speed, and the SVD of R.
+    multiply_adds = 2 * (2 * tall * short**2 + 10 * short**3) + k * n * p
+    return Requirement("tsqr", 1, multiply_adds, peak, keeps, n if keeps else 0, reading)
+
+
+def tall_height(short: int, tall: int) -> int:
+    """Rows of a tall block: blocks and the stack of their factors are then of one size."""
+    return min(tall, max(2 * short, isqrt(short * tall)))
+
+
+_REQUIREMENTS = {"gram": _gram, "covariance_eigh": _covariance, "tsqr": _tsqr}
+
+
+def check_n_components(n_components: Any, n: int, p: int) -> None:
+    """Refuse what cannot be a number of components, or a share of the variance, of (n, p) data."""
+    if n_components is None:
+        return
+    most = min(n, p)
+    if isinstance(n_components, Integral) and not isinstance(n_components, bool):
+        if not 1 <= int(n_components) <= most:
+            raise ValueError(
+                f"n_components={n_components} must be between 1 and min(n_samples, n_features)={most} "
+                f"for {n} images of {p} values."
+            )
+    elif not (isinstance(n_components, Real) and 0 < float(n_components) < 1):
+        raise ValueError(
+            f"n_components={n_components!r} must be None, an int from 1 to {most}, or a share of the variance "
+            f"between 0 and 1, e.g. ImagePCA(0.95)."
+        )

@@ -1,0 +1,1 @@
+"""The mathematics, on NumPy blocks: no Dask, no scikit-learn."""

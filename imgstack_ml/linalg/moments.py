@@ -1,0 +1,46 @@
+"""Mergeable sum of squares and mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from .tiles import n_rows, tiles
+
+__all__ = ["Moments", "merge_moments", "moments"]
+
+
+class Moments(NamedTuple):
+    """Count, mean (n_pixels,), and sum of squared deviations from it (n_pixels,), or None; all float64."""
+
+    n: int
+    mean: np.ndarray
+    squares: np.ndarray | None
+
+
+def moments(blocks: Sequence[np.ndarray], with_squares: bool = False) -> Moments:
+    """Moments of some blocks of images, each value shifted by the first image's before anything is summed."""
+    n = n_rows(blocks)
+    shift = blocks[0][0].ravel().astype(np.float64)
+    mean = np.empty(shift.size)
+    squares = np.empty(shift.size) if with_squares else None
+    for a, b, tile in tiles(blocks, shift, np.dtype(np.float64)):
+        offset = tile.mean(axis=0)
+        mean[a:b] = shift[a:b] + offset
+        if squares is not None:
+            tile -= offset
+            np.einsum("ij,ij->j", tile, tile, out=squares[a:b])
+    return Moments(n, mean, squares)
+
+
+def merge_moments(a: Moments, b: Moments) -> Moments:
+    """Join the moments of two sets of images (Chan, Golub & LeVeque 1983, eq. 2.1)."""
+    n = a.n + b.n
+    step = b.mean - a.mean
+    mean = a.mean + step * (b.n / n)
+    squares = None
+    if a.squares is not None and b.squares is not None:
+        squares = a.squares + b.squares + step**2 * (a.n * b.n / n)
+    return Moments(n, mean, squares)

@@ -1,0 +1,148 @@
+"""Centring: subtract the mean image."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import dask.array as da
+import numpy as np
+
+from .._blocks import map_images
+from .._passes import PassRunner
+from .._transformer import StackTransformer
+from .._validation import check_images, working_dtype
+from ..linalg.moments import Moments, merge_moments, moments
+
+__all__ = ["StackCenterer"]
+
+
+class StackCenterer(StackTransformer):
+    """Subtract the mean image of the stack, and divide by the standard deviation of each pixel if asked.
+
+    `ImagePCA` centres by itself without an extra pass; this transformer is for other uses of centred images.
+
+    Parameters
+    ----------
+    with_std : bool, default=False
+        Also scale every pixel to unit standard deviation over the stack.
+
+    Attributes
+    ----------
+    mean_ : ndarray of shape (height, width[, n_channels]), float64
+        Mean image, in the intensity units of the stack.
+    scale_ : ndarray of the same shape, or None
+        Standard deviation of each pixel over the stack (ddof=0); 1 where a pixel never changes.
+    image_shape_ : tuple of int
+        Shape of an image.
+    n_features_in_ : int
+        Values in one image.
+    n_samples_ : int
+        Images seen in fit.
+    n_passes_ : float
+        Reads of the stack in fit: 1.
+
+    Notes
+    -----
+    One pass, sums in float64; blocks of images are joined by the update of Chan, Golub & LeVeque (1983), eq. 2.1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from imgstack_ml import StackCenterer
+    >>> stack = np.arange(24, dtype=np.uint8).reshape(4, 2, 3)
+    >>> StackCenterer().fit(stack).mean_
+    array([[ 9., 10., 11.],
+           [12., 13., 14.]])
+    """
+
+    def __init__(self, with_std: bool = False):
+        self.with_std = with_std
+
+    def fit(self, X: Any, y: Any = None) -> StackCenterer:
+        """Learn the mean image in one pass.
+
+        Parameters
+        ----------
+        X : ImageStack, dask array or array-like of shape (n_images, height, width[, n_channels])
+            The images; a 2-D array holds one image a row.
+        y : ignored
+
+        Returns
+        -------
+        self : StackCenterer
+
+        Raises
+        ------
+        NonFiniteError
+            Naming the image (and file) with a NaN or infinite pixel.
+        """
+        images = check_images(self, X, reset=True)
+        runner = PassRunner(images)
+        found: Moments = runner.run(
+            partial(_moments_of_batch, bool(self.with_std)), merge_moments, partial_bytes=24 * images.n_pixels
+        )
+        self.n_samples_ = found.n
+        self.n_passes_ = runner.n_passes
+        self.mean_ = found.mean.reshape(images.image_shape)
+        self.scale_ = None if found.squares is None else _scale(found.squares / found.n).reshape(images.image_shape)
+        return self
+
+    def transform(self, X: Any) -> np.ndarray | da.Array:
+        """Subtract the mean image (and divide by the scale).
+
+        Parameters
+        ----------
+        X : ImageStack, dask array or array-like of shape (n_images, height, width[, n_channels])
+            Images of the shape fitted.
+
+        Returns
+        -------
+        centred : ndarray or dask array of the shape of `X`
+            float32 for integers of up to 16 bits and float32, float64 otherwise.
+        """
+        return self._map(_centred, X)
+
+    def inverse_transform(self, X: Any) -> np.ndarray | da.Array:
+        """Undo `transform`: multiply by the scale and add the mean image.
+
+        Parameters
+        ----------
+        X : ndarray or dask array of shape (n_images, height, width[, n_channels])
+            Centred images.
+
+        Returns
+        -------
+        images : ndarray or dask array of the shape of `X`, float32 or float64
+        """
+        return self._map(_restored, X)
+
+    def _map(self, func: Any, X: Any) -> np.ndarray | da.Array:
+        images = check_images(self, X, reset=False)
+        learned = {"mean": self.mean_} if self.scale_ is None else {"mean": self.mean_, "scale": self.scale_}
+        dtype = working_dtype(images.data.dtype)
+        return map_images(func, images.data, image_shape=images.image_shape, dtype=dtype, **learned)
+
+
+def _moments_of_batch(with_squares: bool, blocks: list[np.ndarray], start: int) -> Moments:
+    return moments(blocks, with_squares)
+
+
+def _scale(variance: np.ndarray) -> np.ndarray:
+    scale = np.sqrt(variance)
+    scale[scale == 0] = 1  # exactly 0 where a pixel never changes: its shift is its own first value
+    return scale
+
+
+def _centred(block: np.ndarray, mean: np.ndarray, scale: np.ndarray | None = None) -> np.ndarray:
+    out = np.empty(block.shape, working_dtype(block.dtype))
+    np.subtract(block, mean, out=out, casting="same_kind")  # in float64, rounded once: 16-bit images keep their digits
+    if scale is not None:
+        np.divide(out, scale, out=out, casting="same_kind")
+    return out
+
+
+def _restored(block: np.ndarray, mean: np.ndarray, scale: np.ndarray | None = None) -> np.ndarray:
+    out = np.multiply(block, 1 if scale is None else scale, dtype=np.float64)
+    out += mean
+    return out.astype(working_dtype(block.dtype), copy=False)

@@ -1,0 +1,112 @@
+"""Images to rows and back."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from .._blocks import map_images
+from .._transformer import StackTransformer
+from .._validation import check_images, unwrap
+
+__all__ = ["ImageFlattener"]
+
+
+class ImageFlattener(StackTransformer):
+    """Turn a stack of images into a matrix with one row an image, and rows back into images.
+
+    Lazy stacks stay lazy, and row chunks stay as they are. Nothing is learned but the shape of an image: no pass.
+
+    Attributes
+    ----------
+    image_shape_ : tuple of int
+        (height, width[, n_channels]), or (n_features,) after fitting on a 2-D array.
+    n_features_in_ : int
+        Values in one image: height x width x channels.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns of a data frame, where one was given.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from imgstack_ml import ImageFlattener
+    >>> stack = np.zeros((10, 4, 6, 3), np.uint8)
+    >>> flattener = ImageFlattener().fit(stack)
+    >>> rows = flattener.transform(stack)
+    >>> rows.shape, flattener.inverse_transform(rows).shape
+    ((10, 72), (10, 4, 6, 3))
+    """
+
+    def fit(self, X: Any, y: Any = None) -> ImageFlattener:
+        """Learn the shape of an image.
+
+        Parameters
+        ----------
+        X : ImageStack, dask array or array-like of shape (n_images, height, width[, n_channels])
+            The images, or rows of shape (n_samples, n_features), which stay rows.
+        y : ignored
+
+        Returns
+        -------
+        self : ImageFlattener
+        """
+        check_images(self, X, reset=True)
+        return self
+
+    def transform(self, X: Any) -> np.ndarray | da.Array:
+        """Flatten images.
+
+        Parameters
+        ----------
+        X : ImageStack, dask array or array-like of shape (n_images, height, width[, n_channels])
+            Images of the shape fitted.
+
+        Returns
+        -------
+        rows : ndarray or dask array of shape (n_images, n_features_in_)
+            In the dtype of `X`; a view of a NumPy stack where its memory allows.
+        """
+        images = check_images(self, X, reset=False)
+        return _reshaped(images.data, (images.n_pixels,))
+
+    def inverse_transform(self, X: Any) -> np.ndarray | da.Array:
+        """Turn rows back into images; for rows of images, eigenimages, or a mean as ``X[None]``.
+
+        Parameters
+        ----------
+        X : ndarray or dask array of shape (n_rows, n_features_in_)
+            The rows.
+
+        Returns
+        -------
+        images : ndarray or dask array of shape (n_rows, *image_shape_)
+            In the dtype of `X`.
+
+        Raises
+        ------
+        ValueError
+            If the rows are not as long as an image has values.
+        """
+        check_is_fitted(self)
+        X = unwrap(X)[0]
+        rows = X if isinstance(X, da.Array) else np.asarray(X)
+        if rows.ndim != 2 or rows.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"X has shape {rows.shape}; ImageFlattener needs rows of {self.n_features_in_} values, "
+                f"(n_rows, {self.n_features_in_}), to make images of shape {self.image_shape_}."
+            )
+        return _reshaped(rows, self.image_shape_)
+
+
+def _reshaped(data: np.ndarray | da.Array, image_shape: tuple[int, ...]) -> np.ndarray | da.Array:
+    if isinstance(data, np.ndarray):
+        return data.reshape(len(data), *image_shape)
+    return map_images(partial(_reshaped_block, image_shape), data, image_shape=image_shape, dtype=data.dtype)
+
+
+def _reshaped_block(image_shape: tuple[int, ...], block: np.ndarray) -> np.ndarray:
+    return block.reshape(len(block), *image_shape)
