@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import reduce
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple, TypeVar
@@ -20,7 +20,7 @@ import dask.array as da
 import numpy as np
 from dask.callbacks import Callback
 from dask.system import CPU_COUNT
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 from tqdm.auto import tqdm
 
 from ._blocks import whole_images
@@ -312,32 +312,59 @@ class _Ticker(Callback):
         self._bar.update(self._images_of.get(key, 0))
 
 
-class _BlasLimit:
-    """The process-wide BLAS limit and how many tasks rely on it at the moment."""
+class _BlasKeeper(threading.Thread):
+    """Holds the process-wide BLAS limit. Setting and restoring it from one thread is what threadpoolctl heeds."""
 
     lock = threading.Lock()
-    depth = 0
-    limits: threadpool_limits | None = None
+    current: _BlasKeeper
+    users = 0
+
+    def __init__(self) -> None:
+        super().__init__(name="imgstack_ml-blas-limit", daemon=True)
+        self._set = threading.Event()
+        self._over = threading.Event()
+
+        self._libraries = ThreadpoolController().select(user_api="blas")
+
+    def limit(self) -> AbstractContextManager:
+        """Hold the libraries to one thread each."""
+        return self._libraries.limit(limits=1)
+
+    def run(self) -> None:
+        with self.limit():
+            self._set.set()
+            self._over.wait()
+
+    def begin(self) -> None:
+        self.start()
+        self._set.wait()
+
+    def end(self) -> None:
+        self._over.set()
+        self.join()
 
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
     """Hold BLAS to one thread while any task is within; the first one in sets the limit, the last one out restores.
 
-    threadpoolctl's limits belong to the process: entered by concurrent tasks on their own, one can stay for good.
+    The limits of most BLAS libraries belong to the process: set by concurrent tasks on their own, one can stay for
+    good. Those of OpenBLAS on OpenMP belong to a thread, hence the second limit, which changes nothing elsewhere.
     """
-    with _BlasLimit.lock:
-        if _BlasLimit.depth == 0:
-            _BlasLimit.limits = threadpool_limits(1, user_api="blas")
-        _BlasLimit.depth += 1
+    with _BlasKeeper.lock:
+        if _BlasKeeper.users == 0:
+            _BlasKeeper.current = _BlasKeeper()
+            _BlasKeeper.current.begin()
+        _BlasKeeper.users += 1
+        keeper = _BlasKeeper.current
     try:
-        yield
+        with keeper.limit():
+            yield
     finally:
-        with _BlasLimit.lock:
-            _BlasLimit.depth -= 1
-            if _BlasLimit.depth == 0 and _BlasLimit.limits is not None:
-                _BlasLimit.limits.restore_original_limits()
-                _BlasLimit.limits = None
+        with _BlasKeeper.lock:
+            _BlasKeeper.users -= 1
+            if _BlasKeeper.users == 0:
+                keeper.end()
 
 
 def _checked_step(step: Callable[..., Partial], blocks: list[np.ndarray], start: int, shared: tuple) -> Partial:

@@ -1,0 +1,261 @@
+"""Eigenimages drawn as a sheet of pictures."""
+
+from __future__ import annotations
+
+from math import ceil, sqrt
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._steps import rows_to_images, split_at_pca
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.gridspec import GridSpecBase
+
+# Inches.
+MIN_TILE = 1.5
+MIN_SHEET = 4.0
+PAD = 0.1
+TITLE = 0.28
+
+
+class EigenimageDisplay:
+    """Principal components as pictures, in a grid.
+
+    Each picture has limits of its own, symmetric about zero, so that zero looks the same everywhere: white
+    for grey images in the default colours, mid-grey for RGB images. They lie at the 99th percentile of its
+    absolute values, lest a few pixels at the edge leave all others pale. The scale is not shared: every
+    component has length one, so its size says only how far it is spread over the image.
+
+    Parameters
+    ----------
+    eigenimages : array-like of shape (k, height, width) or (k, height, width, n_channels)
+        Signed pictures, usually ``pca.eigenimages_``; 1, 3 or 4 channels, where the fourth is not shown.
+    explained_variance_ratio : array-like of shape (k,), optional
+        Share of the variance of each, for the titles.
+    mean_image : array-like of shape (height, width) or (height, width, n_channels), optional
+        The mean image, shown first, from black to its largest value (from its smallest, if that is negative).
+
+    Attributes
+    ----------
+    figure_ : matplotlib Figure
+    axes_ : ndarray of matplotlib Axes
+        One for each picture, the mean image first.
+    images_ : ndarray of matplotlib AxesImage
+        The pictures, in the order of ``axes_``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from imgstack_ml import EigenimageDisplay
+    >>> eigenimages = np.linspace(-1, 1, 2 * 8 * 8).reshape(2, 8, 8)
+    >>> display = EigenimageDisplay(eigenimages, [0.6, 0.25]).plot()
+    >>> display.axes_[0].get_title()
+    'PC 1 · 60.0 %'
+    """
+
+    def __init__(
+        self,
+        eigenimages: npt.ArrayLike,
+        explained_variance_ratio: npt.ArrayLike | None = None,
+        mean_image: npt.ArrayLike | None = None,
+    ):
+        self.eigenimages = _check_eigenimages(np.asarray(eigenimages))
+        self.explained_variance_ratio = _check_ratio(explained_variance_ratio, len(self.eigenimages))
+        self.mean_image = _check_mean(mean_image, self.eigenimages.shape[1:])
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        *,
+        n_components: int | None = None,
+        include_mean: bool = False,
+        ax: Axes | None = None,
+        **plot_options: Any,
+    ) -> EigenimageDisplay:
+        """Draw the eigenimages of a fitted PCA, or of a Pipeline that has one.
+
+        Parameters
+        ----------
+        estimator : ImagePCA or Pipeline
+            A PCA fitted on flattened rows needs the ImageFlattener before it in the Pipeline.
+        n_components : int, optional
+            Draw the first so many only.
+        include_mean : bool, default=False
+            Show the mean image first: the one that was taken off first where a StackCenterer goes before.
+        ax : matplotlib Axes, optional
+            Subplot to fill; a new figure if None.
+        **plot_options
+            For `plot`.
+
+        Returns
+        -------
+        EigenimageDisplay
+
+        Raises
+        ------
+        NotFittedError
+            If there is no fitted PCA.
+        ValueError
+            If the shape of an image is not known.
+        """
+        steps, pca = split_at_pca(estimator)
+        eigenimages = getattr(pca, "eigenimages_", pca.components_)[:n_components]
+        display = cls(
+            _as_images(eigenimages, steps),
+            pca.explained_variance_ratio_[:n_components],
+            _find_mean(steps, pca) if include_mean else None,
+        )
+        return display.plot(ax=ax, **plot_options)
+
+    def plot(self, *, ax: Axes | None = None, cmap: str = "RdBu_r", max_columns: int = 8) -> EigenimageDisplay:
+        """Draw the sheet.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Subplot whose place the sheet takes; a new figure of a fitting size if None.
+        cmap : str, default="RdBu_r"
+            Diverging colours for grey images: red above zero, blue below.
+        max_columns : int, default=8
+            Pictures in a row, at most.
+
+        Returns
+        -------
+        self : EigenimageDisplay
+        """
+        pictures = [
+            (self._title(component), *_signed_picture(image, cmap)) for component, image in enumerate(self.eigenimages)
+        ]
+        if self.mean_image is not None:
+            pictures.insert(0, ("mean", *_mean_picture(self.mean_image)))
+        height, width = self.eigenimages.shape[1:3]
+        self.figure_, grid = _make_grid(len(pictures), height / width, max_columns, ax)
+        self.axes_ = np.array(
+            [self.figure_.add_subplot(grid[divmod(tile, grid.ncols)]) for tile in range(len(pictures))]
+        )
+        self.images_ = np.array([_draw(axes, *picture) for axes, picture in zip(self.axes_, pictures, strict=True)])
+        return self
+
+    def _title(self, component: int) -> str:
+        name = f"PC {component + 1}"
+        if self.explained_variance_ratio is None:
+            return name
+        percent = 100 * self.explained_variance_ratio[component]
+        return f"{name} · <0.1 %" if 0 < percent < 0.05 else f"{name} · {percent:.1f} %"
+
+
+def _check_eigenimages(eigenimages: np.ndarray) -> np.ndarray:
+    if eigenimages.ndim not in (3, 4) or eigenimages.size == 0:
+        raise ValueError(
+            f"eigenimages has shape {eigenimages.shape}; needed is (k, height, width[, n_channels]). "
+            "Rows become images by eigenimages.reshape(-1, height, width)"
+        )
+    if eigenimages.ndim == 4 and eigenimages.shape[-1] not in (1, 3, 4):
+        raise ValueError(
+            f"{eigenimages.shape[-1]} channels cannot be shown as colours; choose one, e.g. eigenimages[..., 0]"
+        )
+    return eigenimages
+
+
+def _check_ratio(ratio: npt.ArrayLike | None, k: int) -> np.ndarray | None:
+    if ratio is None:
+        return None
+    ratio = np.asarray(ratio)
+    if ratio.shape != (k,):
+        raise ValueError(f"explained_variance_ratio has shape {ratio.shape}; {k} eigenimages need ({k},)")
+    return ratio
+
+
+def _check_mean(mean_image: npt.ArrayLike | None, image_shape: tuple[int, ...]) -> np.ndarray | None:
+    if mean_image is None:
+        return None
+    mean_image = np.asarray(mean_image)
+    if mean_image.shape != image_shape:
+        raise ValueError(f"mean_image has shape {mean_image.shape}; the eigenimages need {image_shape}")
+    return mean_image
+
+
+def _as_images(pictures: np.ndarray, steps: list[Any]) -> np.ndarray:
+    return pictures if pictures.ndim > 2 else rows_to_images(pictures, steps)
+
+
+def _find_mean(steps: list[Any], pca: Any) -> np.ndarray:
+    """Find the mean image: after a StackCenterer the PCA's own is zero but for rounding, so ask that first."""
+    own = getattr(pca, "mean_image_", pca.mean_)
+    mean = next((step.mean_ for step in steps if hasattr(step, "mean_")), own)
+    return mean if mean.ndim > 1 else rows_to_images(mean[np.newaxis], steps)[0]
+
+
+def choose_columns(n_tiles: int, max_columns: int) -> int:
+    """Columns of a sheet that is about square, or up to four times as wide as high to leave fewer gaps."""
+    square = ceil(sqrt(n_tiles))
+    candidates = range(min(square, max_columns), min(int(2 * sqrt(n_tiles)), max_columns) + 1)
+    return min(candidates, key=lambda columns: (-n_tiles % columns, columns))
+
+
+def _make_grid(n_tiles: int, aspect: float, max_columns: int, ax: Axes | None) -> tuple[Any, GridSpecBase]:
+    """Make places for the tiles: a new figure cut to measure, or the place of a given subplot."""
+    import matplotlib.pyplot as plt
+
+    n_columns = choose_columns(n_tiles, max_columns)
+    n_rows = ceil(n_tiles / n_columns)
+    if ax is not None:
+        place = ax.get_subplotspec()
+        if place is None:
+            raise ValueError("ax must be a subplot, e.g. ax = fig.add_subplot()")
+        ax.set_axis_off()
+        return ax.get_figure(), place.subgridspec(n_rows, n_columns, wspace=0.1, hspace=0.35)
+
+    # Measured in inches, since titles keep their size whatever the pictures do.
+    tile_width = max(MIN_TILE, MIN_SHEET / n_columns)
+    tile_height = tile_width * min(max(aspect, 0.2), 5.0)
+    width = n_columns * (tile_width + PAD) + PAD
+    height = n_rows * (tile_height + TITLE) + PAD
+    figure = plt.figure(figsize=(width, height))
+    grid = figure.add_gridspec(
+        n_rows,
+        n_columns,
+        left=PAD / width,
+        right=1 - PAD / width,
+        bottom=PAD / height,
+        top=1 - TITLE / height,
+        wspace=PAD / tile_width,
+        hspace=TITLE / tile_height,
+    )
+    return figure, grid
+
+
+def _draw(axes: Axes, title: str, picture: np.ndarray, options: dict[str, Any]) -> Any:
+    axes.set_title(title, fontsize="small", pad=3)
+    axes.set_axis_off()
+    return axes.imshow(picture, **options)
+
+
+def _signed_picture(image: np.ndarray, cmap: str) -> tuple[np.ndarray, dict[str, Any]]:
+    """Scale about zero: symmetric colour limits for grey, 0..1 about mid-grey for RGB."""
+    size = np.abs(image)
+    # Where almost all pixels are zero, the percentile is too, and the few others set the limit.
+    limit = float(np.percentile(size, 99) or size.max() or 1)
+    if _is_grey(image):
+        return _without_channel(image), {"cmap": cmap, "vmin": -limit, "vmax": limit}
+    return (0.5 + image[..., :3] / (2 * limit)).clip(0, 1), {}
+
+
+def _mean_picture(image: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+    low = min(float(image.min()), 0.0)
+    span = float(image.max()) - low or 1.0
+    if _is_grey(image):
+        return _without_channel(image), {"cmap": "gray", "vmin": low, "vmax": low + span}
+    return (image[..., :3] - low) / span, {}
+
+
+def _is_grey(image: np.ndarray) -> bool:
+    return image.ndim == 2 or image.shape[-1] == 1
+
+
+def _without_channel(image: np.ndarray) -> np.ndarray:
+    return image if image.ndim == 2 else image[..., 0]

@@ -1,0 +1,137 @@
+"""Scree plot: how much of the variance each component explains."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._steps import split_at_pca
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Two of Okabe and Ito's colours, which people with any colour vision tell apart.
+SHARE_COLOUR = "#0072B2"
+CUMULATIVE_COLOUR = "#D55E00"
+MAX_BARS = 40  # beyond that bars grow too thin to be seen, and a line says the same
+
+
+class ScreeDisplay:
+    """Share of the variance that each component explains, and their running sum.
+
+    Parameters
+    ----------
+    explained_variance_ratio : array-like of shape (k,)
+        Shares of the total variance, from 0 to 1.
+
+    Attributes
+    ----------
+    figure_ : matplotlib Figure
+    ax_ : matplotlib Axes
+        Share of each component in percent, on the left.
+    cumulative_ax_ : matplotlib Axes
+        Running sum in percent, from 0 to 100, on the right.
+    share_ : matplotlib BarContainer or Line2D
+        Bars for up to 40 components, a line for more.
+    cumulative_ : matplotlib Line2D
+        Line of the running sum.
+
+    Examples
+    --------
+    >>> from imgstack_ml import ScreeDisplay
+    >>> display = ScreeDisplay([0.5, 0.25, 0.125]).plot()
+    >>> display.cumulative_.get_ydata().tolist()
+    [50.0, 75.0, 87.5]
+    """
+
+    def __init__(self, explained_variance_ratio: npt.ArrayLike):
+        ratio = np.asarray(explained_variance_ratio)
+        if ratio.ndim != 1 or ratio.size == 0:
+            raise ValueError(f"explained_variance_ratio has shape {ratio.shape}; needed is (n_components,)")
+        self.explained_variance_ratio = ratio
+
+    @classmethod
+    def from_estimator(cls, estimator: Any, *, ax: Axes | None = None) -> ScreeDisplay:
+        """Draw the scree plot of a fitted PCA, or of a Pipeline that has one.
+
+        Parameters
+        ----------
+        estimator : ImagePCA or Pipeline
+            The fitted estimator.
+        ax : matplotlib Axes, optional
+            Axes to draw in; a new figure if None.
+
+        Returns
+        -------
+        ScreeDisplay
+
+        Raises
+        ------
+        NotFittedError
+            If there is no fitted PCA.
+        """
+        _, pca = split_at_pca(estimator)
+        return cls(pca.explained_variance_ratio_).plot(ax=ax)
+
+    def plot(self, *, ax: Axes | None = None) -> ScreeDisplay:
+        """Draw the plot.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Axes to draw in; a new figure if None.
+
+        Returns
+        -------
+        self : ScreeDisplay
+        """
+        import matplotlib.pyplot as plt
+
+        if ax is None:
+            _, ax = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
+        self.ax_, self.cumulative_ax_ = ax, ax.twinx()
+        self.figure_ = ax.get_figure()
+        percent = 100 * self.explained_variance_ratio
+        self.share_ = _draw_share(self.ax_, percent)
+        self.cumulative_ = _draw_cumulative(self.cumulative_ax_, np.cumsum(percent))
+        _label(self.ax_, self.cumulative_ax_, len(percent), percent.max())
+        return self
+
+
+def _draw_share(ax: Axes, percent: np.ndarray) -> Any:
+    components = np.arange(1, len(percent) + 1)
+    if len(percent) <= MAX_BARS:
+        return ax.bar(components, percent, width=0.8, color=SHARE_COLOUR)
+    (line,) = ax.plot(components, percent, color=SHARE_COLOUR)
+    return line
+
+
+def _draw_cumulative(ax: Axes, cumulative: np.ndarray) -> Any:
+    components = np.arange(1, len(cumulative) + 1)
+    (line,) = ax.plot(components, cumulative, color=CUMULATIVE_COLOUR)
+    if len(cumulative) <= MAX_BARS:
+        line.set(marker="o", markersize=6, markeredgecolor="white")
+    return line
+
+
+def _label(ax: Axes, cumulative_ax: Axes, k: int, largest: float) -> None:
+    """Name the axes in the colours of what they measure, which needs no legend."""
+    from matplotlib.ticker import MaxNLocator
+
+    margin = max(0.6, 0.02 * k, (5 - k) / 2)  # few bars stay slim, many points keep off the frame
+    ax.set_xlim(1 - margin, k + margin)
+    if k <= 10:
+        ax.set_xticks(range(1, k + 1))
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, steps=[1, 2, 5, 10]))
+    ax.set_xlabel("component")
+    ax.set_ylabel("explained variance (%)", color=SHARE_COLOUR)
+    ax.set_ylim(0, 1.08 * largest or 1)
+    cumulative_ax.set_ylabel("cumulative (%)", color=CUMULATIVE_COLOUR)
+    cumulative_ax.set_ylim(0, 104)
+    ax.tick_params(axis="y", colors=SHARE_COLOUR)
+    cumulative_ax.tick_params(axis="y", colors=CUMULATIVE_COLOUR)
+    for axes in (ax, cumulative_ax):
+        axes.spines["top"].set_visible(False)

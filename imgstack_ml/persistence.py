@@ -1,0 +1,365 @@
+"""Model files: fitted estimators as safetensors, with one JSON header. Data, never code; no pickle."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sklearn
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from . import __version__
+from ._errors import StoreError
+from ._files import atomic_path
+
+__all__ = ["load_model", "save_model"]
+
+FORMAT_VERSION = 1
+HEADER_KEY = "imgstack_ml"  # the one entry of safetensors' own metadata that holds our header
+MAX_HEADER_BYTES = 32 * 2**20  # the names of some 500,000 features; more is an attack
+
+# What a file may name. A class is imported only when it is asked for.
+SAVABLE = {
+    "ImageFlattener": "imgstack_ml.preprocessing:ImageFlattener",
+    "ImagePCA": "imgstack_ml.decomposition:ImagePCA",
+    "IntensityRescaler": "imgstack_ml.preprocessing:IntensityRescaler",
+    "Pipeline": "sklearn.pipeline:Pipeline",
+    "StackCenterer": "imgstack_ml.preprocessing:StackCenterer",
+}
+PASSTHROUGH = "passthrough"
+
+ARRAY_DTYPES = {"BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "F16", "F32", "F64"}
+SCALAR_DTYPES = {
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64",
+}  # fmt: skip
+ATTRIBUTE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*_")
+
+
+def save_model(model: Any, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Save an estimator, fitted or not, in a safetensors file.
+
+    Saved are the parameters and the fitted attributes (public ones, ending in ``_``). Output settings made with
+    ``set_output`` are not.
+
+    Parameters
+    ----------
+    model : estimator
+        An estimator of this package, or a scikit-learn Pipeline of them.
+    path : path
+        The file to write, e.g. ``"model.safetensors"``. It appears complete or not at all.
+    overwrite : bool, default=False
+        Replace a file that is there.
+
+    Raises
+    ------
+    TypeError
+        If the model, a parameter or an attribute is of a kind that is not saved, e.g. a RandomState.
+    ValueError
+        If a number in it is NaN or infinite, or its feature names are longer than a header may be.
+    StoreError
+        If the file exists and `overwrite` is False, or cannot be written.
+
+    See Also
+    --------
+    load_model : Read the file.
+
+    Examples
+    --------
+    >>> import os
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from imgstack_ml import StackCenterer, load_model, save_model
+    >>> centerer = StackCenterer().fit(np.arange(24.0).reshape(4, 2, 3))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_model(centerer, os.path.join(folder, "model.safetensors"))
+    ...     load_model(os.path.join(folder, "model.safetensors"))
+    StackCenterer()
+    """
+    arrays: dict[str, np.ndarray] = {}
+    header = {
+        "format_version": FORMAT_VERSION,
+        "versions": {
+            "imgstack_ml": __version__,
+            "numpy": np.__version__,
+            "scikit-learn": sklearn.__version__,
+        },
+        "model": _describe(model, arrays, prefix=""),
+    }
+    text = json.dumps(header)
+    if len(text) > MAX_HEADER_BYTES // 2:  # half, as quoting it within safetensors' own JSON lengthens it
+        raise ValueError(f"the names in this model take {len(text):,} bytes, above {MAX_HEADER_BYTES // 2:,}")
+    with atomic_path(path, overwrite=overwrite) as temporary:
+        Path(temporary).touch()
+        mode = os.stat(temporary).st_mode
+        try:
+            save_file(arrays, temporary, metadata={HEADER_KEY: text})
+        except SafetensorError as error:
+            raise StoreError(f"{os.fspath(path)!r} cannot be written: {error}") from error
+        os.chmod(temporary, mode)  # safetensors shuts out all but the owner, whatever the umask says
+
+
+def load_model(path: str | os.PathLike[str]) -> Any:
+    """Load an estimator that `save_model` saved.
+
+    The file is data: nothing in it is run, and it can name no class but those that `save_model` accepts, so a file
+    from a stranger can do no more than give a wrong model.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Returns
+    -------
+    model : estimator
+        With the parameters and fitted attributes that it had. Its arrays are in memory; the file may go.
+
+    Raises
+    ------
+    StoreError
+        If there is no such file, or it is damaged, not a model file, or made by a newer version.
+    """
+    path = os.fspath(path)
+    _check_header_size(path)
+    try:
+        with safe_open(path, framework="np") as file:
+            header = _read_header(file.metadata())
+            expected: set[str] = set()
+            model = _rebuild(_get(header, "model", dict), file, expected, prefix="")
+            if unexpected := set(file.keys()) - expected:
+                raise ValueError(f"the header does not mention the arrays {sorted(unexpected)}")
+            return model
+    except SafetensorError as error:
+        raise StoreError(f"{path!r} is damaged or no model file: {error}") from error
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise StoreError(f"{path!r} cannot be loaded as a model: {error}") from error
+
+
+# Writing ----------------------------------------------------------------------------------------------
+
+
+def _describe(model: Any, arrays: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:
+    """Describe an estimator in JSON's terms; its arrays go to `arrays`, their names led by `prefix`."""
+    name = _class_name(model)
+    params = model.get_params(deep=False)
+    node: dict[str, Any] = {"class": name}
+    if name == "Pipeline":
+        if params.pop("memory") is not None:
+            raise TypeError("a Pipeline's cache is not saved: call pipeline.set_params(memory=None) first")
+        node["steps"] = [
+            # Numbers, not names, lead the arrays' names: those of nested Pipelines then never collide.
+            [step_name, _describe_step(step, arrays, f"{prefix}{position}.")]
+            for position, (step_name, step) in enumerate(params.pop("steps"))
+        ]
+    node["params"] = {key: _to_json(value, f"{name}.{key}") for key, value in params.items()}
+    fitted = {key: value for key, value in vars(model).items() if ATTRIBUTE_NAME.fullmatch(key)}
+    node["arrays"] = [key for key, value in fitted.items() if _is_numeric_array(value)]
+    node["fitted"] = {
+        key: _to_json(value, f"{name}.{key}") for key, value in fitted.items() if key not in node["arrays"]
+    }
+    for key in node["arrays"]:
+        arrays[prefix + key] = _plain_array(fitted[key], f"{name}.{key}")
+    return node
+
+
+def _describe_step(step: Any, arrays: dict[str, np.ndarray], prefix: str) -> Any:
+    return PASSTHROUGH if step in (None, PASSTHROUGH) else _describe(step, arrays, prefix)
+
+
+def _class_name(model: Any) -> str:
+    # Only a class of a known name is imported, so that saving one estimator does not load them all.
+    name = type(model).__name__
+    if name not in SAVABLE or type(model) is not _import_class(name):
+        others = [other for other in SAVABLE if other != "Pipeline"]
+        raise TypeError(
+            f"{type(model).__module__}.{type(model).__qualname__} cannot be saved; what can: "
+            f"{', '.join(others)}, and a Pipeline of these. Leave other last steps out, "
+            "e.g. save_model(pipeline[:-1], path)"
+        )
+    return name
+
+
+def _import_class(name: str) -> type:
+    module, _, attribute = SAVABLE[name].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def _is_numeric_array(value: Any) -> bool:
+    return type(value) is np.ndarray and value.dtype.name in SCALAR_DTYPES
+
+
+def _plain_array(array: np.ndarray, where: str) -> np.ndarray:
+    """Contiguous and in native byte order: safetensors writes strided memory wrongly, without a word."""
+    if not np.isfinite(array).all():
+        raise ValueError(f"{where} holds NaN or infinity; such a model is not saved")
+    return array.astype(array.dtype.newbyteorder("="), order="C", copy=False)
+
+
+def _to_json(value: Any, where: str) -> Any:
+    """Write a plain value in JSON; what JSON lacks becomes an object of one entry that names its kind."""
+    if isinstance(value, np.generic) and value.dtype.name in SCALAR_DTYPES:
+        return {value.dtype.name: _to_json(value.item(), where)}
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} is {value}; a model file holds finite numbers only")
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if type(value) is list:
+        return [_to_json(item, where) for item in value]
+    if type(value) is tuple:
+        return {"tuple": [_to_json(item, where) for item in value]}
+    if type(value) is dict and all(type(key) is str for key in value):
+        return {"dict": {key: _to_json(item, f"{where}[{key!r}]") for key, item in value.items()}}
+    if _is_string_array(value):
+        return {"strings": value.tolist()}
+    raise TypeError(
+        f"{where} is of type {type(value).__name__}, which cannot be saved; a model file holds numbers, strings, "
+        "None, and tuples, lists or dicts of these. Set it to one of them first, e.g. an int for random_state"
+    )
+
+
+def _is_string_array(value: Any) -> bool:
+    """Tell whether this is a vector of names, as ``feature_names_in_``."""
+    return type(value) is np.ndarray and value.dtype == object and all(type(item) is str for item in value)
+
+
+# Reading ----------------------------------------------------------------------------------------------
+# A file may hold anything. What is wrong with it is raised as ValueError, to which load_model adds the file's name.
+
+
+def _check_header_size(path: str) -> None:
+    """Refuse a header that would fill the memory, before anything parses it."""
+    if not os.path.isfile(path):
+        raise StoreError(f"there is no model file {path!r}")
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+    if size > MAX_HEADER_BYTES:
+        raise StoreError(f"{path!r} is no model file: its header claims {size:,} bytes")
+
+
+def _read_header(metadata: dict[str, str] | None) -> dict[str, Any]:
+    if not metadata or HEADER_KEY not in metadata:
+        raise ValueError("this safetensors file was not written by imgstack_ml.save_model")
+    header = json.loads(metadata[HEADER_KEY])
+    if not isinstance(header, dict):
+        raise ValueError("its header is not a JSON object")
+    version = _get(header, "format_version", int)
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"it has format version {version}, and this imgstack_ml ({__version__}) reads versions up to "
+            f"{FORMAT_VERSION}. Upgrade it: pip install --upgrade imgstack_ml"
+        )
+    return header
+
+
+def _get(node: dict[str, Any], key: str, kind: type) -> Any:
+    value = node.get(key)
+    if type(value) is not kind:
+        raise ValueError(f"its header has no {kind.__name__} {key!r} where there should be one")
+    return value
+
+
+def _rebuild(node: dict[str, Any], file: Any, expected: set[str], prefix: str) -> Any:
+    """Make the estimator that `_describe` described; names of the arrays it takes go to `expected`."""
+    name = _get(node, "class", str)
+    if name not in SAVABLE:
+        raise ValueError(f"it names the class {name!r}; allowed are {', '.join(SAVABLE)}")
+    cls = _import_class(name)
+    params = {key: _from_json(value) for key, value in _get(node, "params", dict).items()}
+    if name == "Pipeline":
+        params["steps"] = _rebuild_steps(_get(node, "steps", list), file, expected, prefix)
+    _check_parameters(cls, params)
+    model = cls(**params)
+
+    fitted = {key: _from_json(value) for key, value in _get(node, "fitted", dict).items()}
+    array_names = _get(node, "arrays", list)
+    _check_attributes(cls, [*fitted, *array_names])
+    for key in array_names:
+        expected.add(prefix + key)
+        fitted[key] = _read_array(file, prefix + key)
+    vars(model).update(fitted)
+    return model
+
+
+def _rebuild_steps(steps: list[Any], file: Any, expected: set[str], prefix: str) -> list[tuple[str, Any]]:
+    rebuilt = []
+    for position, entry in enumerate(steps):
+        match entry:
+            case [str(name), dict(node)]:
+                rebuilt.append((name, _rebuild(node, file, expected, f"{prefix}{position}.")))
+            case [str(name), str(word)] if word == PASSTHROUGH:
+                rebuilt.append((name, PASSTHROUGH))
+            case _:
+                raise ValueError(f"step {position} of its Pipeline is not a name and an estimator")
+    return rebuilt
+
+
+def _check_parameters(cls: type, params: dict[str, Any]) -> None:
+    known = set(cls._get_param_names())  # type: ignore[attr-defined]  # every scikit-learn estimator has it
+    if cls.__name__ == "Pipeline":
+        known -= {"memory"}  # a folder of pickles, which must not come from a file
+    if unknown := set(params) - known:
+        raise ValueError(f"it gives {cls.__name__} the unknown parameters {sorted(unknown)}")
+
+
+def _check_attributes(cls: type, names: list[Any]) -> None:
+    """Refuse what would stand in for something of the class, such as a method or a property."""
+    for name in names:
+        if type(name) is not str or not ATTRIBUTE_NAME.fullmatch(name) or hasattr(cls, name):
+            raise ValueError(f"it gives {cls.__name__} an attribute {name!r}, which no fit learns")
+    if len(set(names)) < len(names):
+        raise ValueError(f"it gives {cls.__name__} an attribute twice")
+
+
+def _read_array(file: Any, key: str) -> np.ndarray:
+    if key not in file.keys():  # noqa: SIM118 (the file is no dict)
+        raise ValueError(f"its array {key!r} is missing")
+    dtype = file.get_slice(key).get_dtype()
+    if dtype not in ARRAY_DTYPES:
+        raise ValueError(f"its array {key!r} has the dtype {dtype}, which no estimator uses")
+    array = file.get_tensor(key)
+    if not np.isfinite(array).all():
+        raise ValueError(f"its array {key!r} holds NaN or infinity")
+    return array
+
+
+def _from_json(value: Any) -> Any:
+    """Read what `_to_json` wrote."""
+    match value:
+        case list():
+            return [_from_json(item) for item in value]
+        case float() if not math.isfinite(value):
+            raise ValueError(f"its header holds the number {value}")
+        case dict() if len(value) == 1:
+            ((kind, content),) = value.items()
+            return _from_tagged(kind, content)
+        case dict():
+            raise ValueError("its header holds a value of no known kind")
+    return value
+
+
+def _from_tagged(kind: str, content: Any) -> Any:
+    match content:
+        case list() if kind == "tuple":
+            return tuple(_from_json(item) for item in content)
+        case dict() if kind == "dict":
+            return {key: _from_json(item) for key, item in content.items()}
+        case list() if kind == "strings" and all(type(item) is str for item in content):
+            return np.array(content, dtype=object)
+        case bool() | int() | float() if kind in SCALAR_DTYPES:
+            return _read_scalar(kind, content)
+    raise ValueError(f"its header holds a value of the unknown kind {kind!r}")
+
+
+def _read_scalar(dtype: str, value: bool | int | float) -> Any:
+    with np.errstate(all="ignore"):
+        scalar = np.array(value).astype(dtype)[()]
+    if scalar.item() != value:  # wrapped round, cut off, or infinite
+        raise ValueError(f"its header holds {value!r}, which is no {dtype}")
+    return scalar

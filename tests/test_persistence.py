@@ -1,0 +1,490 @@
+import json
+import os
+import pickle
+import struct
+
+import dask.array as da
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+
+from imgstack_ml._errors import StoreError
+from imgstack_ml.decomposition import ImagePCA
+from imgstack_ml.persistence import FORMAT_VERSION, HEADER_KEY, MAX_HEADER_BYTES, load_model, save_model
+from imgstack_ml.preprocessing import ImageFlattener, IntensityRescaler, StackCenterer
+
+
+@pytest.fixture(scope="module")
+def stack():
+    return np.random.default_rng(0).integers(0, 256, (12, 5, 4, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.safetensors"
+
+
+def assert_same_value(found, expected):
+    assert type(found) is type(expected)
+    if isinstance(expected, np.ndarray):
+        assert found.dtype == expected.dtype
+        assert found.shape == expected.shape
+        assert np.array_equal(found, expected)
+    elif isinstance(expected, (tuple, list)):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_same_value(one, other)
+    elif isinstance(expected, dict):
+        assert list(found) == list(expected)
+        for key in expected:
+            assert_same_value(found[key], expected[key])
+    else:
+        assert found == expected
+
+
+def assert_same_model(found, expected):
+    assert type(found) is type(expected)
+    if isinstance(expected, Pipeline):
+        assert [name for name, _ in found.steps] == [name for name, _ in expected.steps]
+        for (_, one), (_, other) in zip(found.steps, expected.steps, strict=True):
+            assert_same_model(one, other)
+    elif expected != "passthrough":
+        assert_same_value(found.get_params(), expected.get_params())
+        assert_same_value(learned(found), learned(expected))
+
+
+def learned(model):
+    return {name: value for name, value in sorted(vars(model).items()) if name.endswith("_")}
+
+
+# Round trips
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ImageFlattener(),
+        IntensityRescaler(in_range="stack", out_range=(0.0, 1.0), channel_axis=-1),
+        IntensityRescaler(percentiles=(2, 98.5)),
+        StackCenterer(with_std=True),
+        StackCenterer(),
+        ImagePCA(3, random_state=7, memory_limit="1GB"),
+        ImagePCA(0.9, whiten=True),
+        make_pipeline(IntensityRescaler(), StackCenterer(), ImageFlattener(), ImagePCA(2)),
+        make_pipeline("passthrough", make_pipeline(StackCenterer(), ImageFlattener()), ImagePCA(2)),
+    ],
+    ids=repr,
+)
+def test_a_loaded_model_is_the_saved_one(model, stack, path):
+    save_model(model, path)
+    assert_same_model(load_model(path), model)
+
+    model.fit(stack)
+    save_model(model, path, overwrite=True)
+    loaded = load_model(path)
+    assert_same_model(loaded, model)
+    assert_same_value(loaded.transform(stack), model.transform(stack))
+
+
+def test_components_of_a_loaded_model_are_still_images(stack, path):
+    model = ImagePCA(2).fit(da.from_array(stack, chunks=(4, 5, 4, 3)))
+    save_model(model, path)
+    loaded = load_model(path)
+    assert_same_value(loaded.eigenimages_, model.eigenimages_)
+    assert_same_value(
+        loaded.inverse_transform(loaded.transform(stack)), model.inverse_transform(model.transform(stack))
+    )
+
+
+def test_column_names_stay_a_vector_of_objects(path):
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame(np.eye(4), columns=["a", "b", "ü", 'd"'])
+    model = ImageFlattener().fit(table)
+    save_model(model, path)
+    assert_same_value(load_model(path).feature_names_in_, model.feature_names_in_)
+
+
+BASE = np.arange(24.0).reshape(4, 6)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        BASE.T,
+        BASE[::2, ::-3],
+        np.asfortranarray(BASE),
+        np.moveaxis(BASE.reshape(2, 3, 4), 0, 2),
+        np.broadcast_to(np.float32(3), (2, 5)),
+        BASE.astype(np.uint16)[:, 1:4],
+        np.array(2.5),
+        np.zeros((0, 3), np.int8),
+        np.array([True, False]),
+    ],
+    ids=lambda array: f"{array.dtype}{array.shape}{array.strides}",
+)
+def test_arrays_of_any_layout_are_saved_as_they_look(array, path):
+    model = StackCenterer()
+    model.mean_ = array
+    save_model(model, path)
+    assert_same_value(load_model(path).mean_, array)
+
+
+def test_foreign_byte_order_becomes_native(path):
+    model = StackCenterer()
+    model.mean_ = BASE.astype(">f4")
+    save_model(model, path)
+    assert_same_value(load_model(path).mean_, BASE.astype("f4"))
+
+
+plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+numpy_scalars = (
+    st.builds(np.float32, st.floats(width=32, allow_nan=False, allow_infinity=False))
+    | st.builds(np.float64, st.floats(allow_nan=False, allow_infinity=False))
+    | st.builds(np.int64, st.integers(-(2**63), 2**63 - 1))
+    | st.builds(np.uint8, st.integers(0, 255))
+    | st.builds(np.bool_, st.booleans())
+)
+values = st.recursive(
+    plain | numpy_scalars,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(st.text(), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None)
+@given(value=values)
+def test_values_keep_their_type(value, tmp_path_factory):
+    file = tmp_path_factory.mktemp("value") / "model.safetensors"
+    model = StackCenterer(with_std=value)
+    model.extra_ = value
+    save_model(model, file)
+    assert_same_value(load_model(file).extra_, value)
+    assert_same_value(load_model(file).with_std, value)
+
+
+def test_what_no_fit_learns_is_left_out(path):
+    model = StackCenterer()
+    model._cache, model._cache_, model.notes = np.ones(3), np.ones(3), "not saved"
+    save_model(model, path)
+    assert vars(load_model(path)) == {"with_std": False}
+
+
+def test_a_loaded_model_does_not_need_its_file(stack, path):
+    model = StackCenterer().fit(stack)
+    save_model(model, path)
+    loaded = load_model(path)
+    path.write_bytes(b"\0" * path.stat().st_size)
+    assert_same_model(loaded, model)
+    loaded.mean_ += 1
+
+
+def test_the_same_model_gives_the_same_bytes(stack, tmp_path):
+    model = make_pipeline(StackCenterer(), ImageFlattener(), ImagePCA(2)).fit(stack)
+    for name in "ab":
+        save_model(model, tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+# Refusals in saving
+
+
+class Centerer(StackCenterer):
+    pass
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        LogisticRegression(),
+        make_pipeline(ImageFlattener(), LogisticRegression()),
+        Centerer(),
+        StackCenterer,
+        "StackCenterer",
+    ],
+)
+def test_only_estimators_of_the_package_are_saved(model, path):
+    with pytest.raises(TypeError, match="cannot be saved; what can: ImageFlattener, ImagePCA"):
+        save_model(model, path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (ImagePCA(random_state=np.random.RandomState(0)), "ImagePCA.random_state is of type RandomState"),
+        (ImagePCA(progress=print), "ImagePCA.progress is of type builtin_function"),
+        (make_pipeline(ImageFlattener(), memory="cache"), r"set_params\(memory=None\)"),
+    ],
+)
+def test_parameters_must_be_plain(model, message, path):
+    with pytest.raises(TypeError, match=message):
+        save_model(model, path)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.ma.masked_array([1.0, 2.0], [True, False]),
+        da.ones(3),
+        np.array([1, None], dtype=object),
+        np.array([1j]),
+        {1: 2},
+        {"a": np.ones(2)},
+        np.longdouble(1),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_attributes_must_be_plain(value, path):
+    model = StackCenterer()
+    model.mean_ = value
+    with pytest.raises(TypeError, match=r"StackCenterer\.mean_"):
+        save_model(model, path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, np.float32(-np.inf), np.array([0.0, np.nan]), (1, np.nan)])
+def test_numbers_must_be_finite(value, path):
+    model = StackCenterer()
+    model.mean_ = value
+    with pytest.raises(ValueError, match=r"StackCenterer\.mean_ (is|holds)"):
+        save_model(model, path)
+
+
+def test_a_header_that_no_load_accepts_is_not_saved(path):
+    model = ImageFlattener()
+    model.feature_names_in_ = np.array(["n" * (MAX_HEADER_BYTES // 2)], dtype=object)
+    with pytest.raises(ValueError, match="the names in this model take"):
+        save_model(model, path)
+
+
+def test_existing_files_are_kept_unless_told_otherwise(path):
+    path.write_text("mine")
+    with pytest.raises(StoreError, match="overwrite=True"):
+        save_model(ImageFlattener(), path)
+    assert path.read_text() == "mine"
+    save_model(ImageFlattener(), path, overwrite=True)
+    assert isinstance(load_model(path), ImageFlattener)
+
+
+def test_a_save_that_fails_half_way_leaves_the_old_file(path):
+    resource = pytest.importorskip("resource")
+    save_model(ImageFlattener(), path)
+    model = StackCenterer()
+    model.mean_ = np.ones(100_000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(StoreError, match=r"model\.safetensors' cannot be written"):
+            save_model(model, path, overwrite=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert isinstance(load_model(path), ImageFlattener)
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_permissions_follow_the_umask(umask, mode, path):
+    before = os.umask(umask)
+    try:
+        save_model(ImageFlattener(), path)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == mode
+
+
+# Hostile files
+
+
+def write_file(path, header, arrays=None):
+    text = header if isinstance(header, str) else json.dumps(header)
+    save_file({"mean_": np.ones(3)} if arrays is None else arrays, path, metadata={HEADER_KEY: text})
+
+
+def centerer(**changes):
+    return {"class": "StackCenterer", "params": {}, "arrays": ["mean_"], "fitted": {}} | changes
+
+
+def header_of(node, **changes):
+    return {"format_version": FORMAT_VERSION, "versions": {}, "model": node} | changes
+
+
+def pipeline_of(steps, **changes):
+    node = {"class": "Pipeline", "params": {}, "arrays": [], "fitted": {}, "steps": steps}
+    return header_of(node | changes)
+
+
+def nested(depth):
+    # Written by hand: Python's own encoder refuses such depths.
+    text = json.dumps(header_of("HERE"))
+    step = '{"class":"Pipeline","params":{},"arrays":[],"fitted":{},"steps":[["a",'
+    return text.replace('"HERE"', step * depth + '"passthrough"' + "]]}" * depth)
+
+
+def test_the_file_that_the_hostile_ones_are_made_of_is_good(path):
+    write_file(path, header_of(centerer()))
+    assert_same_value(load_model(path).mean_, np.ones(3))
+    write_file(path, pipeline_of([["a", centerer()]]), {"0.mean_": np.ones(3)})
+    assert_same_value(load_model(path)[0].mean_, np.ones(3))
+
+
+HOSTILE_HEADERS = {
+    "no JSON": ("{", "cannot be loaded"),
+    "no object": ([1], "not a JSON object"),
+    "no version": ({"model": centerer()}, "no int 'format_version'"),
+    "version of another type": (header_of(centerer(), format_version="1"), "no int 'format_version'"),
+    "newer version": (header_of(centerer(), format_version=FORMAT_VERSION + 1), "pip install --upgrade"),
+    "no model": (header_of(None), "no dict 'model'"),
+    "no parameters": (header_of({"class": "StackCenterer"}), "no dict 'params'"),
+    "deep value": ('{"format_version":1,"model":' + "[" * 100_000 + "]" * 100_000 + "}", "cannot be loaded"),
+    "deep pipeline": (nested(3_000), "cannot be loaded"),
+    "class of another package": (header_of(centerer(**{"class": "os:system"})), "names the class 'os:system'"),
+    "class of sklearn": (header_of(centerer(**{"class": "LogisticRegression"})), "names the class"),
+    "class by its module": (header_of(centerer(**{"class": "sklearn.pipeline:Pipeline"})), "names the class"),
+    "class that is a list": (header_of(centerer(**{"class": ["Pipeline"]})), "no str 'class'"),
+    "unknown parameter": (header_of(centerer(params={"with_mean": True})), r"unknown parameters \['with_mean'\]"),
+    "self as parameter": (header_of(centerer(params={"self": 1})), "unknown parameters"),
+    "nested parameter": (header_of(centerer(params={"a__b": 1})), "unknown parameters"),
+    "a cache of pickles": (pipeline_of([], params={"memory": "/tmp/cache"}), r"unknown parameters \['memory'\]"),
+    "method": (header_of(centerer(fitted={"transform": 1})), "attribute 'transform', which no fit learns"),
+    "dunder": (header_of(centerer(fitted={"__class__": 1})), "attribute '__class__'"),
+    "private": (header_of(centerer(fitted={"_a_": 1})), "attribute '_a_'"),
+    "no identifier": (header_of(centerer(fitted={"a.b_": 1})), r"attribute 'a\.b_'"),
+    "new line": (header_of(centerer(fitted={"a_\n": 1})), "attribute"),
+    "property": (
+        header_of({"class": "ImagePCA", "params": {}, "arrays": [], "fitted": {"eigenimages_": 1}}),
+        "attribute 'eigenimages_'",
+    ),
+    "name that is a list": (header_of(centerer(arrays=[["mean_"]])), "attribute"),
+    "attribute twice": (header_of(centerer(fitted={"mean_": 1})), "an attribute twice"),
+    "array missing": (header_of(centerer(arrays=["mean_", "scale_"])), "array 'scale_' is missing"),
+    "array too many": (header_of(centerer(arrays=[])), r"does not mention the arrays \['mean_'\]"),
+    "NaN": (header_of(centerer(fitted={"a_": float("nan")})), "number nan"),
+    "number too large": (json.dumps(header_of(centerer(fitted={"a_": "1"}))).replace('"1"', "1e999"), "number inf"),
+    "scalar too large": (header_of(centerer(fitted={"a_": {"uint8": 256}})), "256, which is no uint8"),
+    "integer too large": (header_of(centerer(fitted={"a_": {"int64": 10**30}})), "cannot be loaded"),
+    "scalar of a string": (header_of(centerer(fitted={"a_": {"float32": "1"}})), "unknown kind 'float32'"),
+    "unknown kind": (header_of(centerer(fitted={"a_": {"py/object": "os.system"}})), "unknown kind 'py/object'"),
+    "no kind": (header_of(centerer(fitted={"a_": {}})), "no known kind"),
+    "names that are none": (header_of(centerer(fitted={"a_": {"strings": [1]}})), "unknown kind 'strings'"),
+    "steps missing": (header_of(centerer(**{"class": "Pipeline"})), "no list 'steps'"),
+    "step without name": (pipeline_of([centerer()]), "step 0"),
+    "step of another word": (pipeline_of([["a", "os.system"]]), "step 0"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE_HEADERS)
+def test_hostile_headers_are_refused(case, path):
+    header, message = HOSTILE_HEADERS[case]
+    write_file(path, header)
+    with pytest.raises(StoreError, match=message) as caught:
+        load_model(path)
+    assert repr(str(path)) in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_arrays_that_are_not_finite_are_refused(value, path):
+    write_file(path, header_of(centerer()), {"mean_": np.array([0, value])})
+    with pytest.raises(StoreError, match="'mean_' holds NaN or infinity"):
+        load_model(path)
+
+
+def raw_file(tensor, data):
+    entries = {"__metadata__": {HEADER_KEY: json.dumps(header_of(centerer()))}, "mean_": tensor}
+    text = json.dumps(entries).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        ({"dtype": "BF16", "shape": [4], "data_offsets": [0, 8]}, "dtype BF16"),
+        ({"dtype": "F8_E4M3", "shape": [8], "data_offsets": [0, 8]}, "dtype F8_E4M3"),
+        ({"dtype": "C64", "shape": [1], "data_offsets": [0, 8]}, "dtype C64"),
+        ({"dtype": "O", "shape": [1], "data_offsets": [0, 8]}, "damaged or no model file"),
+        ({"dtype": "F64", "shape": [2**40], "data_offsets": [0, 8]}, "damaged or no model file"),
+        ({"dtype": "F64", "shape": [2**40], "data_offsets": [0, 2**43]}, "damaged or no model file"),
+        ({"dtype": "F64", "shape": [2**63, 2], "data_offsets": [0, 8]}, "damaged or no model file"),
+        ({"dtype": "F64", "shape": [1], "data_offsets": [8, 0]}, "damaged or no model file"),
+    ],
+)
+def test_arrays_of_lying_or_foreign_types_are_refused(tensor, message, path):
+    path.write_bytes(raw_file(tensor, b"\0" * 8))
+    with pytest.raises(StoreError, match=message):
+        load_model(path)
+
+
+class Bomb:
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.target),)
+
+
+def test_a_pickle_is_refused_and_not_run(path, tmp_path):
+    path.write_bytes(pickle.dumps(Bomb(tmp_path / "exploded")))
+    with pytest.raises(StoreError):
+        load_model(path)
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"1234", b"\0" * 8, b"\0" * 100, b"just some text, longer than a header"])
+def test_other_files_are_refused(content, path):
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match="no model file"):
+        load_model(path)
+
+
+def test_a_giant_header_is_refused_unread(path):
+    with path.open("wb") as file:  # a sparse file as large as its header claims
+        file.write(struct.pack("<Q", 2**33))
+        file.truncate(2**33 + 8)
+    with pytest.raises(StoreError, match="its header claims 8,589,934,592 bytes"):
+        load_model(path)
+
+
+def test_safetensors_files_of_others_are_refused(path):
+    for metadata in (None, {"format": "pt"}):
+        save_file({"weight": np.ones(3)}, path, metadata=metadata)
+        with pytest.raises(StoreError, match=r"was not written by imgstack_ml\.save_model"):
+            load_model(path)
+
+
+def test_a_truncated_file_is_refused_wherever_it_is_cut(stack, path):
+    save_model(ImagePCA(2).fit(stack), path)
+    content = path.read_bytes()
+    for length in np.linspace(0, len(content) - 1, 40, dtype=int):
+        path.write_bytes(content[:length])
+        with pytest.raises(StoreError):
+            load_model(path)
+
+
+def test_no_change_of_a_header_makes_another_error(stack, path):
+    save_model(make_pipeline(StackCenterer(), ImageFlattener(), ImagePCA(2)).fit(stack), path)
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        changed = bytearray(content)
+        changed[rng.integers(0, end)] = rng.choice(list(b'{}[]",:0aE-'))
+        path.write_bytes(changed)
+        try:
+            load_model(path)
+        except StoreError:
+            refused += 1
+    assert refused > 200
+
+
+def test_no_file_and_folders_are_refused(tmp_path):
+    for missing in (tmp_path, tmp_path / "none"):
+        with pytest.raises(StoreError, match="there is no model file"):
+            load_model(missing)
