@@ -178,7 +178,7 @@ def _gram_by_panels(runner: PassRunner, need: Requirement, dtype: np.dtype) -> _
     for first, stop in _panels(runner.starts, need.panel):
         panel = runner.fetch((first, stop), label="panel")
         shift = lin.first_image(panel) if shift is None else shift
-        strips = lin.cross_gram(panel, 0, panel, shift, dtype)
+        strips = [lin.shifted_gram(panel, shift, dtype)]
         if stop < runner.n_blocks:
             step, rest = partial(lin.cross_gram, dtype=dtype), (stop, runner.n_blocks)
             later = runner.run(step, lin.merge_strips, shared=(panel, shift), span=rest, label="inner products")

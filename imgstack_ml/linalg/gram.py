@@ -25,6 +25,7 @@ __all__ = [
     "merge_sums",
     "orthonormalise_rows",
     "scatter",
+    "shifted_gram",
     "weighted_sums",
 ]
 
@@ -63,6 +64,14 @@ def merge_gram(
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Join `centred_gram` of two neighbouring ranges of pixels."""
     return a[0] + b[0], a[1] + b[1]
+
+
+def shifted_gram(blocks: Sequence[np.ndarray], shift: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Inner products (n, n) of some images, all less `shift`; not centred."""
+    gram = np.zeros((n_rows(blocks),) * 2)
+    for _, _, tile in tiles(blocks, shift, dtype):
+        gram += tile @ tile.T
+    return gram
 
 
 def cross_gram(

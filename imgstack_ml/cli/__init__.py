@@ -1,0 +1,32 @@
+"""The command line: one module a command, over the public names of the package.
+
+Whatever takes time to import (NumPy, Dask, scikit-learn, matplotlib) is imported inside the functions that use
+it, so that ``--help`` answers at once.
+"""
+
+import click
+
+from .. import __version__
+from .demo import demo
+from .pca import pca
+from .sample import sample
+
+__all__ = ["main"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="imgstack-ml")
+def main() -> None:
+    """Principal components of image collections that do not fit in memory.
+
+    \b
+    Start here:
+      imgstack-ml demo                         faces, no data needed
+      imgstack-ml pca photos -o results        your own images
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but files were skipped, 130 interrupted.
+    """  # noqa: D301 (click looks for the real character)
+
+
+for command in (demo, pca, sample):
+    main.add_command(command)

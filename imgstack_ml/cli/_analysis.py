@@ -1,0 +1,237 @@
+"""What ``demo`` and ``pca`` have in common: fit a Pipeline to a stack, and write what was found."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable
+from contextlib import nullcontext
+from importlib.metadata import version
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from .._errors import NonFiniteError
+from ._output import OutputFolder
+from ._task import Terminal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from sklearn.pipeline import Pipeline
+
+    from .. import ImageStack
+    from ..decomposition.plan import Plan
+
+__all__ = ["Analysis", "analyse", "describe", "image_names", "write_results"]
+
+_SHEET = 64  # pictures drawn in one figure, at most
+_PICTURE = 256  # small images are enlarged to about this many pixels a side
+_TALK = ("as_json", "quiet", "debug")  # parameters that change nothing but what is printed
+_PACKAGES = ("imgstack_ml", "numpy", "dask", "scikit-learn", "pillow", "tifffile", "matplotlib")
+
+
+class Analysis(NamedTuple):
+    """A fitted Pipeline that ends in an ImagePCA, the plan of its fit, its seconds, and the scores (n, k)."""
+
+    pipeline: Pipeline
+    plan: Plan
+    seconds: float
+    scores: np.ndarray
+
+
+def analyse(pipeline: Pipeline, stack: ImageStack, terminal: Terminal) -> Analysis:
+    """Fit a Pipeline that ends in an ImagePCA, saying beforehand what that will take.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+    stack : ImageStack
+    terminal : Terminal
+
+    Returns
+    -------
+    Analysis
+    """
+    import numpy as np
+
+    started = perf_counter()
+    images: Any = stack
+    for _, step in pipeline.steps[:-1]:
+        images = step.fit_transform(images)
+    pca = pipeline.steps[-1][1]
+    plan = pca.plan(images)
+    terminal.status(f"fitting {len(stack)} images: {_plan_text(plan)}")
+    pca.set_params(progress=terminal.progress)
+    try:
+        scores = pca.fit_transform(images)
+        with _score_bar(terminal):
+            scores = np.asarray(scores)
+    except NonFiniteError as error:
+        if error.file is None:
+            error.add_note(f"image {error.index} is the file {stack.files[error.index]!r}")
+        raise
+    finally:
+        pca.set_params(progress=False)  # a matter of this terminal, not of the model
+    return Analysis(pipeline, plan, perf_counter() - started, scores)
+
+
+def image_names(stack: ImageStack, source: str) -> list[str]:
+    """Names of the images relative to their folder, with ``/`` between folders on any system.
+
+    Parameters
+    ----------
+    stack : ImageStack
+    source : str
+        What the stack was opened from. For a pattern or a stored stack, the folder that all files share counts.
+
+    Returns
+    -------
+    list of str
+    """
+    return _relative(stack.files, _root(stack, source))
+
+
+def write_results(out: OutputFolder, analysis: Analysis, stack: ImageStack, source: str, terminal: Terminal) -> None:
+    """Write model, scores, the list of skipped files, and pictures.
+
+    Parameters
+    ----------
+    out : OutputFolder
+    analysis : Analysis
+    stack : ImageStack
+    source : str
+        What the stack was opened from.
+    terminal : Terminal
+    """
+    from .. import save_model
+
+    terminal.status(f"writing results to {out.path}")
+    out.begin()
+    with out.writing("model.safetensors") as temporary:
+        save_model(analysis.pipeline, temporary)
+    _write_scores(out, image_names(stack, source), analysis.scores)
+    if stack.problems:
+        files, reasons = zip(*stack.problems, strict=True)
+        names = _relative(files, _root(stack, source))
+        out.write_table("skipped.csv", ["file", "reason"], zip(names, reasons, strict=True))
+    _write_pictures(out, analysis.pipeline, stack.shape[1:])
+
+
+def describe(analysis: Analysis, stack: ImageStack, source: str, started: float) -> dict[str, Any]:
+    """Describe a run in JSON's terms: how it was called, what it read, what it found.
+
+    Parameters
+    ----------
+    analysis : Analysis
+    stack : ImageStack
+    source : str
+        What the stack was opened from.
+    started : float
+        When the command began, by `time.perf_counter`.
+
+    Returns
+    -------
+    dict
+    """
+    context = click.get_current_context()
+    pca = analysis.pipeline.steps[-1][1]
+    return {
+        "command": context.info_name,
+        "parameters": {name: value for name, value in context.params.items() if name not in _TALK},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        "input": {
+            "source": os.path.abspath(source),
+            "n_images": len(stack),
+            "image_shape": list(stack.shape[1:]),
+            "dtype": str(stack.dtype),
+            "n_skipped": len(stack.problems),
+        },
+        "fit": {
+            "steps": [type(step).__name__ for _, step in analysis.pipeline.steps],
+            "n_components": int(pca.n_components_),
+            "solver": pca.svd_solver_,
+            "n_passes": float(sum(getattr(step, "n_passes_", 0) for _, step in analysis.pipeline.steps)),
+            "planned_peak_bytes": int(analysis.plan.peak_bytes),
+            "seconds": round(analysis.seconds, 3),
+            "explained_variance_ratio": pca.explained_variance_ratio_.tolist(),
+        },
+        "seconds": round(perf_counter() - started, 3),
+    }
+
+
+def _plan_text(plan: Plan) -> str:
+    from dask.utils import format_bytes
+
+    reads = "1 read" if plan.n_passes == 1 else f"{plan.n_passes:.3g} reads"
+    return f"{plan.solver} solver, {reads} of the images, at most {format_bytes(plan.peak_bytes)} of memory"
+
+
+def _score_bar(terminal: Terminal) -> Any:
+    """Show the one read that some solvers need to project the images, in tasks."""
+    from tqdm.dask import TqdmCallback
+
+    return TqdmCallback(desc="scores", leave=False) if terminal.progress else nullcontext()
+
+
+def _root(stack: ImageStack, source: str) -> str:
+    if stack.rows is None and os.path.isdir(source):
+        return os.path.abspath(source)
+    return os.path.commonpath([os.path.dirname(file) for file in stack.files])
+
+
+def _relative(files: Iterable[str], root: str) -> list[str]:
+    return [os.path.relpath(file, root).replace(os.sep, "/") for file in files]
+
+
+def _write_scores(out: OutputFolder, names: list[str], scores: np.ndarray) -> None:
+    header = ["file", *(f"PC{number}" for number in range(1, 1 + scores.shape[1]))]
+    # As NumPy writes them: the shortest text that gives the same number back.
+    out.write_table("scores.csv", header, ([name, *map(str, row)] for name, row in zip(names, scores, strict=True)))
+
+
+def _write_pictures(out: OutputFolder, pipeline: Pipeline, image_shape: tuple[int, ...]) -> None:
+    """Draw the eigenimages, on a sheet and one by one, the mean image, and the explained variance."""
+    import matplotlib
+
+    matplotlib.use("agg")  # no window system is needed to write files
+    from .. import EigenimageDisplay, ScreeDisplay
+
+    sheet = EigenimageDisplay.from_estimator(pipeline, n_components=_SHEET, include_mean=True)
+    _save_picture(out, "mean.png", sheet.images_[0])
+    _save_pictures(out, sheet.images_[1:], first=1)
+    _save_figure(out, "eigenimages.png", sheet.figure_)
+    _save_figure(out, "scree.png", ScreeDisplay.from_estimator(pipeline).figure_)
+    eigenimages = pipeline.steps[-1][1].components_.reshape(-1, *image_shape)
+    for start in range(_SHEET, len(eigenimages), _SHEET):  # what the sheet has no room for
+        display = EigenimageDisplay(eigenimages[start : start + _SHEET]).plot()
+        _save_pictures(out, display.images_, first=start + 1)
+        _close(display.figure_)
+
+
+def _save_figure(out: OutputFolder, name: str, figure: Any) -> None:
+    with out.writing(name) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
+    _close(figure)
+
+
+def _close(figure: Any) -> None:
+    from matplotlib import pyplot
+
+    pyplot.close(figure)
+
+
+def _save_pictures(out: OutputFolder, artists: Iterable[Any], *, first: int) -> None:
+    for number, artist in enumerate(artists, start=first):
+        _save_picture(out, f"eigenimages/pc_{number:03d}.png", artist)
+
+
+def _save_picture(out: OutputFolder, name: str, artist: Any) -> None:
+    """Write the picture that an AxesImage shows, pixel by pixel; small ones enlarged by a whole factor."""
+    from PIL import Image
+
+    picture = Image.fromarray(artist.to_rgba(artist.get_array(), bytes=True)[..., :3].copy())
+    factor = max(1, _PICTURE // max(picture.size))
+    size = (factor * picture.width, factor * picture.height)
+    with out.writing(name) as temporary:
+        picture.resize(size, Image.Resampling.NEAREST).save(temporary, format="PNG")

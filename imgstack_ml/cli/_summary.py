@@ -1,0 +1,100 @@
+"""The text that a person reads at the end: made from the record of the run, and from nothing else."""
+
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["summary"]
+
+_SHOWN = 4  # components whose share of the variance is given one by one
+_FILES = {
+    "eigenimages.png": "the mean image and the eigenimages on one sheet",
+    "eigenimages/": "each eigenimage as a picture",
+    "mean.png": "the mean image",
+    "scree.png": "variance explained by each component",
+    "scores.csv": "the images as numbers: file, PC1, PC2, ...",
+    "predictions.csv": "the label of each image and the one predicted",
+    "skipped.csv": "the files left out, and why",
+    "model.safetensors": "the fitted Pipeline, for imgstack_ml.load_model",
+    "run.json": "how this was made: parameters, versions, time",
+}
+
+
+def summary(record: dict[str, Any], folder: str, next_line: str) -> str:
+    """Write the summary of a run.
+
+    Parameters
+    ----------
+    record : dict
+        As in ``run.json``.
+    folder : str
+        The folder of the results, as the user named it.
+    next_line : str
+        The last line, which says what to type next.
+
+    Returns
+    -------
+    str
+        Lines of at most 80 columns, but for long names.
+    """
+    files = {name.partition("/")[0] + "/" if "/" in name else name for name in record["outputs"]}
+    parts = [
+        _table(_findings(record)),
+        f"\nResults in {folder}",
+        _table((name, text) for name, text in _FILES.items() if name in files),
+        f"\n{next_line}",
+    ]
+    return "\n".join(parts)
+
+
+def _findings(record: dict[str, Any]) -> list[tuple[str, str]]:
+    from dask.utils import format_bytes
+
+    source, fit = record["input"], record["fit"]
+    shape = " × ".join(map(str, source["image_shape"]))
+    times = "once" if fit["n_passes"] == 1 else f"{fit['n_passes']:.3g} times"
+    peak = format_bytes(fit["planned_peak_bytes"])
+    rows = [("images", f"{source['n_images']:,} of {shape}, {source['dtype']}")]
+    if source["n_skipped"]:
+        rows.append(("left out", _count(source["n_skipped"], "unreadable file")))
+    rows += [
+        ("steps", ", ".join(fit["steps"])),
+        ("solver", f"{fit['solver']}; images read {times} to fit; planned peak {peak}"),
+        ("variance", _variance(fit["explained_variance_ratio"])),
+    ]
+    if "reload_difference" in record:
+        rows.append(("model", f"loads again; its scores differ by {record['reload_difference']:.0e} of the largest"))
+    if "classifier" in record:
+        rows += _classification(record["classifier"])
+    rows.append(("time", f"{record['seconds']:.1f} s, of which {fit['seconds']:.1f} s to fit"))
+    return rows
+
+
+def _variance(ratio: list[float]) -> str:
+    first = ", ".join(f"PC{number} {100 * share:.1f} %" for number, share in enumerate(ratio[:_SHOWN], start=1))
+    if len(ratio) <= 1:
+        return first
+    more = ", ..." if len(ratio) > _SHOWN else ""
+    return f"{first}{more}; {len(ratio)} together {100 * sum(ratio):.1f} %"
+
+
+def _classification(found: dict[str, Any]) -> list[tuple[str, str]]:
+    mean, std, majority = (100 * found[key] for key in ("accuracy_mean", "accuracy_std", "majority_rate"))
+    classes = " or ".join(found["classes"])
+    return [
+        ("classifier", f"{classes}: {mean:.1f} ± {std:.1f} % right over {found['n_folds']} folds"),
+        ("baseline", f"{majority:.1f} % right by always naming the most frequent class"),
+        (
+            "predicted",
+            f"{found['n_right']} of {sum(found['classes'].values())} right, each by a model fitted without it",
+        ),
+    ]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> str:
+    rows = list(rows)
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name:<{width}}  {text}" for name, text in rows)

@@ -1,0 +1,107 @@
+"""What the commands share: their options, how they speak, and how errors become exit codes."""
+
+import json
+import sys
+import traceback
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from .._errors import ImgstackError
+
+__all__ = ["FAILED", "INTERRUPTED", "SKIPPED", "Task", "Terminal", "debug_option", "json_option", "quiet_option"]
+
+FAILED = 1
+SKIPPED = 3
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the record of the run as JSON.")
+debug_option = click.option("--debug", is_flag=True, help="Show where in the program an error came from.")
+
+
+class Task(click.Command):
+    """A command whose expected failures end in one line on stderr and an exit code.
+
+    Notes attached to an exception (`BaseException.add_note`) follow as hints. A parameter named ``debug`` asks for
+    the traceback.
+    """
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                return super().invoke(ctx)
+            except KeyboardInterrupt:
+                echo("interrupted", err=True)
+                ctx.exit(INTERRUPTED)
+            except BrokenPipeError:
+                raise  # whoever read our output has gone: click ends quietly
+            except (ImgstackError, OSError, ValueError) as error:
+                _report(error, debug=ctx.params.get("debug", False))
+                ctx.exit(FAILED)
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """Where a command speaks: results on stdout, all else on stderr.
+
+    Parameters
+    ----------
+    quiet : bool
+        Say nothing but warnings, errors, and JSON if asked for.
+    as_json : bool
+        Print the record of the run instead of the summary.
+    """
+
+    quiet: bool = False
+    as_json: bool = False
+
+    @property
+    def progress(self) -> bool:
+        """Whether to show progress bars: for people, not for log files."""
+        return not self.quiet and sys.stderr.isatty()
+
+    def status(self, text: str) -> None:
+        """Say what is being done."""
+        if not self.quiet:
+            echo(text, err=True)
+
+    def warn(self, text: str) -> None:
+        """Say what went other than hoped for, even when quiet."""
+        echo(f"warning: {text}", err=True)
+
+    def result(self, summary: str, record: dict[str, Any] | None = None) -> None:
+        """Print the result: for a person, or as JSON for a program."""
+        if self.as_json:
+            echo(json.dumps(record, indent=2))
+        elif not self.quiet:
+            echo(summary)
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print text that may hold what the terminal cannot show, such as file names that are not UTF-8."""
+    encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"
+    click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=err)
+
+
+def _report(error: Exception, *, debug: bool) -> None:
+    if debug:
+        echo("".join(traceback.format_exception(error)).rstrip(), err=True)
+        return
+    message = str(error) if not isinstance(error, OSError) or error.strerror is None else _system_message(error)
+    echo(f"error: {message or type(error).__name__}", err=True)
+    for note in getattr(error, "__notes__", []):
+        echo(f"hint: {note}", err=True)
+
+
+def _system_message(error: OSError) -> str:
+    """Name the file first, and leave the system's error number out."""
+    return f"{error.filename!r}: {error.strerror}" if error.filename else str(error.strerror)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    echo(f"warning: {message}", err=True)

@@ -1,0 +1,171 @@
+"""``imgstack-ml pca``: the principal components of a folder of images."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import click
+
+from .._errors import BadImageError, MemoryLimitError, MixedStackError
+from ._analysis import analyse, describe, write_results
+from ._output import OutputFolder, refuse_inside
+from ._summary import summary
+from ._task import SKIPPED, Task, Terminal, debug_option, json_option, quiet_option
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+    from .. import ImageStack
+
+__all__ = ["pca"]
+
+_NAMED = 5  # files left out that are named on the terminal
+
+
+def _memory_size(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Refuse a size that is none at once, not after the headers of a million files."""
+    if value == "auto":
+        return value
+    from dask.utils import parse_bytes
+
+    try:
+        if parse_bytes(value) > 0:
+            return value
+    except ValueError:
+        pass
+    raise click.BadParameter(f"{value!r} is no size; give auto, a number of bytes, or a size such as 500MB or 2GB")
+
+
+@click.command(cls=Task, short_help="Principal components of your own images.")
+@click.argument("source", metavar="FOLDER")
+@click.option("-o", "--out", required=True, type=click.Path(file_okay=False), help="Folder for the results.")
+@click.option(
+    "-k",
+    "n_components",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="Number of components.",
+)
+@click.option("-r", "--recursive", is_flag=True, help="Read the sub-folders of FOLDER too.")
+@click.option(
+    "--rescale/--no-rescale",
+    default=False,
+    show_default=True,
+    help="Stretch each image to the full range of intensities first, so that bright and dim ones compare; "
+    "else pixels count as they are.",
+)
+@click.option(
+    "--solver",
+    type=click.Choice(["auto", "gram", "covariance_eigh", "tsqr"]),
+    default="auto",
+    show_default=True,
+    help="How to compute: auto takes the cheapest that fits the memory limit.",
+)
+@click.option(
+    "--memory-limit",
+    default="auto",
+    show_default=True,
+    metavar="SIZE",
+    callback=_memory_size,
+    help="Memory that the fit may take, e.g. 1GB; auto stays below half of what is free.",
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(["raise", "skip"]),
+    default="raise",
+    show_default=True,
+    help="A file whose header is not that of an image stops the run, or is left out (exit code 3). One whose pixels "
+    "turn out to be damaged always stops it.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run.")
+@json_option
+@quiet_option
+@debug_option
+def pca(
+    source: str,
+    out: str,
+    n_components: int,
+    recursive: bool,
+    rescale: bool,
+    solver: str,
+    memory_limit: str,
+    on_error: str,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+) -> None:
+    """Find the principal components (eigenimages) of the images in FOLDER.
+
+    FOLDER can also be a pattern in quotes, such as 'plate*/*.tif', or a stack stored by imgstack_ml.save_stack.
+    The images must be of one shape and type; JPEG, PNG and TIFF are read.
+
+    \b
+    Examples:
+      imgstack-ml pca photos -o results -k 16
+      imgstack-ml pca plates --recursive --rescale --memory-limit 2GB -o results
+    """  # noqa: D301 (click looks for the real character)
+    started = perf_counter()
+    terminal = Terminal(quiet, as_json)
+    folder = OutputFolder(out, overwrite=overwrite)
+    refuse_inside(out, [source])
+    stack = _open(source, recursive, on_error, terminal)
+    if stack.rows is None:
+        refuse_inside(out, sorted({os.path.dirname(file) for file in stack.files}))
+    folder.create()
+    try:
+        analysis = analyse(_pipeline(rescale, n_components, solver, memory_limit), stack, terminal)
+    except MemoryLimitError as error:
+        error.add_note("here these are the options --memory-limit, --solver and -k")
+        raise
+    write_results(folder, analysis, stack, source, terminal)
+    record = folder.finish(describe(analysis, stack, source, started))
+    model = os.path.join(out, "model.safetensors")
+    terminal.result(summary(record, out, f"Next, in Python: model = imgstack_ml.load_model({model!r})"), record)
+    if stack.problems:
+        click.get_current_context().exit(SKIPPED)
+
+
+def _open(source: str, recursive: bool, on_error: str, terminal: Terminal) -> ImageStack:
+    from .. import open_stack
+
+    terminal.status(f"reading the headers of {source}")
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"\d+ of \d+ files cannot be read")  # said below, with names
+            stack = open_stack(source, recursive=recursive, on_error=on_error)
+    except BadImageError as error:
+        if on_error == "raise":
+            error.add_note("to leave out files that are no images: --on-error skip")
+        raise
+    except FileNotFoundError as error:
+        if os.path.isdir(source) and not recursive:
+            error.add_note("here that is the option --recursive")
+        raise
+    except MixedStackError as error:
+        error.add_note("here a pattern can choose them: imgstack-ml pca 'FOLDER/*.png' -o OUT")
+        raise
+    _report_problems(stack, terminal)
+    return stack
+
+
+def _report_problems(stack: ImageStack, terminal: Terminal) -> None:
+    for path, reason in stack.problems[:_NAMED]:
+        terminal.warn(f"left out {path!r}: {reason}")
+    if len(stack.problems) > _NAMED:
+        terminal.warn(f"left out {len(stack.problems) - _NAMED:,} more; skipped.csv will list them all")
+
+
+def _pipeline(rescale: bool, n_components: int, solver: str, memory_limit: str) -> Pipeline:
+    from sklearn.pipeline import Pipeline
+
+    from .. import ImagePCA, IntensityRescaler
+
+    first = [("rescale", IntensityRescaler())] if rescale else []
+    # It centres by itself: a StackCenterer before it would cost a read.
+    return Pipeline([*first, ("pca", ImagePCA(n_components, svd_solver=solver, memory_limit=memory_limit))])

@@ -1,0 +1,48 @@
+"""``imgstack-ml sample``: a folder of sample images."""
+
+import shlex
+
+import click
+
+from ._task import Task, Terminal, debug_option, quiet_option
+
+__all__ = ["sample"]
+
+_NAMES = ("faces", "digits", "textures", "tissue", "cells")  # the keys of datasets.SAMPLES, whose import is slow
+_LABELLED = ("faces", "digits", "textures")
+
+
+@click.command(cls=Task, short_help="Write a folder of sample images.")
+@click.argument("name", type=click.Choice(_NAMES))
+@click.argument("folder", metavar="DIR", type=click.Path(file_okay=False))
+@click.option(
+    "-n", "n_images", metavar="N", type=click.IntRange(min=1), help="Number of images.  [default: all; 844 cells]"
+)
+@click.option("--seed", metavar="N", type=click.IntRange(min=0), help="Other cells for another number.  [default: 0]")
+@quiet_option
+@debug_option
+def sample(name: str, folder: str, n_images: int | None, seed: int | None, quiet: bool, debug: bool) -> None:
+    """Write sample images into DIR, a new or empty folder. Nothing is downloaded.
+
+    \b
+    faces      200 grey faces and non-faces, 25 x 25, in two sub-folders
+    digits     1797 handwritten digits, 8 x 8, in ten sub-folders
+    textures   192 patches of brick, grass and gravel, 64 x 64, in three sub-folders
+    tissue     64 patches of stained tissue, 64 x 64 RGB
+    cells      as many generated images of cells as asked for, 256 x 256 RGB
+
+    \b
+    Example:
+      imgstack-ml sample cells cells -n 100
+    """  # noqa: D301 (click looks for the real character)
+    if seed is not None and name != "cells":
+        raise click.UsageError(f"--seed is for generated images, and the {name} are always the same")
+    from ..datasets import write_sample
+
+    terminal = Terminal(quiet)
+    terminal.status(f"writing {name} to {folder}")
+    files = write_sample(name, folder, n=n_images, seed=seed or 0)
+    recursive = " --recursive" if name in _LABELLED else ""
+    terminal.result(
+        f"{len(files):,} images in {folder}\n\nNext: imgstack-ml pca {shlex.quote(folder)}{recursive} -o results"
+    )

@@ -1,0 +1,179 @@
+"""From what a user names as a source to a list of files in a fixed, natural order."""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["IMAGE_SUFFIXES", "list_files", "root_folder"]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+
+_PathLike = str | os.PathLike[str]
+Source = _PathLike | Sequence[_PathLike]
+
+_MAGIC = re.compile(r"[*?\[]")
+
+
+def list_files(source: Source, *, recursive: bool = False, sort: str = "natural") -> list[str]:
+    """List the files of a source as absolute paths.
+
+    The order does not depend on the order in which the system lists a folder.
+
+    Parameters
+    ----------
+    source : str, PathLike or sequence of these
+        - a folder: its regular files whose suffix is one of `IMAGE_SUFFIXES`, in any case;
+        - a glob pattern such as ``"plate*/*.tif"``: the regular files that match, whatever their suffix
+          (``**`` stands for any depth of sub-folders);
+        - a file;
+        - a list or tuple of paths: taken as it is, in its own order.
+
+        A path that exists is taken literally, so that a folder may be called ``run[1]``; so is the part of a
+        pattern in front of its first name that does not exist. Hidden files (``.name``) are left out.
+    recursive : bool, default=False
+        Whether a folder's sub-folders are searched too. Symbolic links to folders are not followed.
+    sort : {"natural", "name"}, default="natural"
+        ``"natural"`` puts ``img2`` before ``img10`` and looks at upper and lower case last; ``"name"`` compares
+        the plain strings.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    FileNotFoundError
+        Nothing was found; the message says what was searched.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> for name in ["10.png", "2.png", "1.png", "notes.txt"]:
+    ...     open(os.path.join(folder, name), "w").close()
+    >>> [os.path.basename(file) for file in list_files(folder)]
+    ['1.png', '2.png', '10.png']
+    """
+    if sort not in _SORT_KEYS:
+        raise ValueError(f"sort={sort!r} is not known; it is one of {', '.join(map(repr, _SORT_KEYS))}")
+    if not isinstance(source, str | os.PathLike):
+        return _listed(source)
+    path = os.path.abspath(source)
+    if os.path.isdir(path):
+        found = list(_files_in_folder(path, recursive))
+        if not found:
+            raise FileNotFoundError(_empty_folder_message(path, recursive))
+    elif os.path.exists(path) or not _MAGIC.search(path):
+        found = [_existing(path)]
+    else:
+        found = list(_files_of_pattern(*_split_pattern(path)))
+        if not found:
+            raise FileNotFoundError(_empty_pattern_message(*_split_pattern(path)))
+    return sorted(found, key=_SORT_KEYS[sort])
+
+
+def root_folder(source: _PathLike) -> str:
+    """Return the folder that a folder or pattern source is searched from, as an absolute path."""
+    path = os.path.abspath(source)
+    return path if os.path.isdir(path) else _split_pattern(path)[0]
+
+
+def _natural_key(path: str) -> tuple:
+    """Compare folder by folder, runs of digits as numbers; the path itself breaks ties."""
+    parts = [re.split("([0-9]+)", part.casefold()) for part in path.split(os.sep)]
+    # re.split with a group alternates text, digits, text, ...: like meets like in every comparison.
+    return [[int(s) if i % 2 else s for i, s in enumerate(part)] for part in parts], path
+
+
+_SORT_KEYS: dict[str, Callable[[str], Any]] = {"natural": _natural_key, "name": str}
+
+
+def _listed(paths: Iterable[_PathLike]) -> list[str]:
+    files = [os.path.abspath(path) for path in paths]
+    if not files:
+        raise FileNotFoundError("no images found: the list of files given is empty")
+    return files
+
+
+def _existing(path: str) -> str:
+    if not os.path.exists(path):
+        raise FileNotFoundError(
+            f"no images found: there is no file or folder {path!r}; "
+            f"{_nearest(path)} Give a folder, a list of files or a pattern such as 'folder/*.png'."
+        )
+    return path
+
+
+def _nearest(path: str) -> str:
+    """Say how much of a path exists, which is where a misspelling shows."""
+    folder = os.path.dirname(path)
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return f"its folder {folder!r} exists." if folder == os.path.dirname(path) else f"only {folder!r} exists."
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "Thumbs.db"
+
+
+def _files_in_folder(folder: str, recursive: bool) -> Iterator[str]:
+    """Yield the regular files with an image's suffix; a link counts as what it leads to."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if _is_hidden(entry.name):
+                continue
+            if entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file():
+                yield entry.path
+            elif recursive and entry.is_dir(follow_symlinks=False):
+                yield from _files_in_folder(entry.path, recursive)
+
+
+def _split_pattern(path: str) -> tuple[str, str]:
+    """Split an absolute pattern into the folder in front that exists literally, and the rest."""
+    folder, pattern = os.path.split(path)
+    while not os.path.isdir(folder):
+        folder, name = os.path.split(folder)
+        pattern = os.path.join(name, pattern)
+    return folder, pattern
+
+
+def _files_of_pattern(folder: str, pattern: str) -> Iterator[str]:
+    # pathlib's "**" does not follow links to folders, as glob's does, and so ends in spite of loops.
+    # Unlike glob's, its "*" matches hidden names.
+    wants_hidden = any(map(_is_hidden, Path(pattern).parts))
+    for match in set(Path(folder).glob(pattern)):
+        hidden = any(map(_is_hidden, match.relative_to(folder).parts))
+        if match.is_file() and (wants_hidden or not hidden):
+            yield str(match)
+
+
+def _empty_folder_message(folder: str, recursive: bool) -> str:
+    with os.scandir(folder) as entries:
+        names = sorted((entry.is_dir(), entry.name) for entry in entries)
+    others = [name for is_dir, name in names if not is_dir]
+    folders = [name for is_dir, name in names if is_dir]
+    where = "and its sub-folders" if recursive else "but not its sub-folders"
+    message = (
+        f"no images found: searched the folder {folder!r} {where} for files that end in "
+        f"{' '.join(IMAGE_SUFFIXES)}. It holds {_count(others, 'other file')} and "
+        f"{_count(folders, 'sub-folder')}."
+    )
+    if folders and not recursive:
+        return f"{message} To search the sub-folders too: open_stack({folder!r}, recursive=True)"
+    return f"{message} To read files of another name: open_stack({os.path.join(folder, '*.ext')!r})"
+
+
+def _empty_pattern_message(folder: str, pattern: str) -> str:
+    names = sorted(os.listdir(folder))
+    return (
+        f"no images found: no file matches {pattern!r} in the folder {folder!r}, which holds "
+        f"{_count(names, 'name')}. To read all images of the folder: open_stack({folder!r})"
+    )
+
+
+def _count(names: list[str], noun: str) -> str:
+    plural = "" if len(names) == 1 else "s"
+    examples = f" ({', '.join(map(repr, names[:3]))}{', …' if len(names) > 3 else ''})" if names else ""
+    return f"{len(names) or 'no'} {noun}{plural}{examples}"

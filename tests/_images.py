@@ -1,0 +1,56 @@
+"""Real image files for tests."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from PIL import Image
+
+_ADAM7 = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2), (0, 1, 1, 2))
+
+
+def random_pixels(shape, dtype="uint8", seed=0):
+    rng = np.random.default_rng(seed)
+    if np.dtype(dtype).kind == "f":
+        return rng.standard_normal(shape).astype(dtype)
+    # From 1, so that a pixel that was never written shows.
+    return rng.integers(1, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
+
+
+def write_image(path, pixels, **options):
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix.lower() in (".tif", ".tiff"):
+        if pixels.ndim == 3:
+            options.setdefault("photometric", "rgb")
+        tifffile.imwrite(path, pixels, **options)
+    else:
+        Image.fromarray(pixels).save(path, **options)
+    return str(path)
+
+
+def write_folder(folder, n_images, shape=(8, 6, 3), dtype="uint8", suffix=".png"):
+    """Write images 0 … n_images - 1 and return their pixels; a stack of them has them in this order."""
+    pixels = random_pixels((n_images, *shape), dtype)
+    for i, image in enumerate(pixels):
+        write_image(Path(folder) / f"img{i}{suffix}", image)
+    return pixels
+
+
+def png_bytes(pixels, *, height=None, interlaced=False, rows=None):
+    """Make a grey 8-bit PNG with right checksums; `rows` scan lines only, `height` claimed."""
+    passes = _ADAM7 if interlaced else ((0, 1, 0, 1),)
+    lines = [
+        b"\0" + line.tobytes()
+        for left, across, top, down in passes
+        for line in pixels[top::down, left::across]
+        if line.size
+    ]
+    header = struct.pack(">IIBBBBB", pixels.shape[1], height or pixels.shape[0], 8, 0, 0, 0, interlaced)
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(b"".join(lines[:rows]))), (b"IEND", b"")]
+    chunks = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
