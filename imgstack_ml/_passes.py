@@ -21,13 +21,13 @@ import numpy as np
 from dask.callbacks import Callback
 from dask.system import CPU_COUNT
 from threadpoolctl import ThreadpoolController
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ._blocks import whole_images
 from ._errors import NonFiniteError
-from ._validation import Images, first_nonfinite
+from ._validation import Images, first_nonfinite, rows_are_views
 
-__all__ = ["PassRunner", "one_blas_thread"]
+__all__ = ["PassRunner", "batch_rows", "one_blas_thread"]
 
 Partial = TypeVar("Partial")
 BATCH_BYTES = 2**25  # raw images handed to one task; larger batches pass 2 threads no faster
@@ -64,11 +64,13 @@ class PassRunner:
         self.n_images_read = 0
         self.blocks: list[np.ndarray] | None = None
         self._lazy: da.Array | None = None
+        if isinstance(data, np.ndarray) and not rows_are_views(data):
+            data = da.from_array(data, chunks=(batch_rows(images), *images.image_shape), name=False)
         if isinstance(data, da.Array):
             self._lazy = whole_images(_without_empty_blocks(data))
             sizes = self._lazy.chunks[0]
         else:
-            rows = max(1, BATCH_BYTES // self._image_bytes)
+            rows = batch_rows(images)
             self.blocks = [data[i : i + rows] for i in range(0, len(data), rows)]
             sizes = tuple(len(block) for block in self.blocks)
             self.n_images_read = self.n_images
@@ -247,7 +249,7 @@ class PassRunner:
             return tuple(dask.delayed(item, pure=False, traverse=False) for item in shared)
         return tuple(self._client.scatter([item], broadcast=True, hash=False)[0] for item in shared)
 
-    def _run_wave(self, step: Callable, merge: Callable, batches: Sequence[_Batch], shared: tuple, bar: tqdm) -> Any:
+    def _run_wave(self, step: Callable, merge: Callable, batches: Sequence[_Batch], shared: tuple, bar: _Bar) -> Any:
         first = batches[0].first
         sources = self._sources(first, batches[-1].stop)
         task = dask.delayed(_checked_step, pure=False)
@@ -263,7 +265,7 @@ class PassRunner:
         with one_blas_thread(), _Ticker(images_of, bar):
             (result,) = dask.compute(level[0], scheduler=self._scheduler)
         if self._client is not None:  # callbacks are a matter of the local schedulers
-            bar.update(sum(images_of.values()))
+            bar.advance(sum(images_of.values()))
         return result
 
     def _sources(self, first: int, stop: int) -> list:
@@ -274,9 +276,8 @@ class PassRunner:
         return list(self._lazy.blocks[first:stop].to_delayed().ravel())
 
     @contextmanager
-    def _bar(self, label: str, n_images: int) -> Iterator[tqdm]:
-        megabytes = f"{self._image_bytes / 1e6:.3g} MB each"
-        with tqdm(total=n_images, desc=label, unit=" images", postfix=megabytes, disable=not self._progress) as bar:
+    def _bar(self, label: str, n_images: int) -> Iterator[_Bar]:
+        with _Bar(self._image_bytes, total=n_images, desc=label, unit=" images", disable=not self._progress) as bar:
             yield bar
 
     @contextmanager
@@ -286,6 +287,11 @@ class PassRunner:
         except NonFiniteError as error:
             file = None if self._files is None else str(self._files[error.index])
             raise NonFiniteError(error.index, file) from None
+
+
+def batch_rows(images: Images) -> int:
+    """Images in a batch of a NumPy stack."""
+    return max(1, BATCH_BYTES // (images.data.dtype.itemsize * images.n_pixels))
 
 
 def _without_empty_blocks(data: da.Array) -> da.Array:
@@ -300,16 +306,31 @@ class _Batch(NamedTuple):
     stop: int
 
 
+class _Bar(tqdm):
+    """A bar of images that shows megabytes a second beside images a second."""
+
+    def __init__(self, image_bytes: int, **kwargs: Any):
+        self._image_bytes = image_bytes
+        super().__init__(**kwargs)
+
+    def advance(self, n_images: int) -> None:
+        """Count images; does nothing when the bar is disabled."""
+        if n_images and not self.disable:
+            seconds = max(1e-9, self._time() - self.start_t)
+            self.set_postfix_str(f"{(self.n + n_images) * self._image_bytes / seconds / 1e6:.0f} MB/s", refresh=False)
+            self.update(n_images)
+
+
 class _Ticker(Callback):
     """Move the bar when a batch is done."""
 
-    def __init__(self, images_of: dict[str, int], bar: tqdm):
+    def __init__(self, images_of: dict[str, int], bar: _Bar):
         super().__init__()
         self._images_of = images_of
         self._bar = bar
 
     def _posttask(self, key: Any, *_: Any) -> None:
-        self._bar.update(self._images_of.get(key, 0))
+        self._bar.advance(self._images_of.get(key, 0))
 
 
 class _BlasKeeper(threading.Thread):
@@ -379,7 +400,13 @@ def _checked_step(step: Callable[..., Partial], blocks: list[np.ndarray], start:
 
 
 def _as_they_are(blocks: list[np.ndarray], start: int) -> list[np.ndarray]:
-    return blocks
+    return [_owned(block) for block in blocks]
+
+
+def _owned(block: np.ndarray) -> np.ndarray:
+    """Copy a view of something larger, which would stay in memory with it, and what is not in C order."""
+    larger = isinstance(block.base, np.ndarray) and block.base.nbytes > block.nbytes
+    return block.copy() if larger or not block.flags.c_contiguous else block
 
 
 def _concatenated(earlier: list[np.ndarray], later: list[np.ndarray]) -> list[np.ndarray]:

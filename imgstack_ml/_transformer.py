@@ -44,3 +44,7 @@ def _stacks_pass(wrapped: Callable) -> Callable:
         return (plain if stack else wrapped)(self, X, *args, **kwargs)
 
     return method
+
+
+# Inherited, and so wrapped before a subclass can be looked at.
+StackTransformer.fit_transform = _stacks_pass(TransformerMixin.fit_transform)

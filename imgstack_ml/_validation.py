@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from ._errors import NonFiniteError
 
-__all__ = ["Images", "check_images", "first_nonfinite", "is_lazy", "unwrap", "working_dtype"]
+__all__ = ["Images", "check_images", "first_nonfinite", "is_lazy", "rows_are_views", "unwrap", "working_dtype"]
 
 _SINGLE = (np.uint8, np.uint16, np.int8, np.int16, np.bool_, np.float16, np.float32)
 
@@ -98,6 +98,11 @@ def first_nonfinite(rows: np.ndarray) -> int | None:
             return None
     bad = ~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
     return int(bad.argmax()) if bad.any() else None
+
+
+def rows_are_views(data: np.ndarray) -> bool:
+    """Whether images of a NumPy stack flatten to rows without a copy."""
+    return np.may_share_memory(data[:2].reshape(len(data[:2]), -1), data)
 
 
 def _is_chunked_store(X: Any) -> bool:

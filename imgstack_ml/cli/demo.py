@@ -68,22 +68,38 @@ def demo(out: str, seed: int, overwrite: bool, as_json: bool, quiet: bool, debug
 def _sample_stack(folder: str, terminal: Terminal) -> ImageStack:
     """Write the sample images, and open them lazily with the names of the sub-folders as labels."""
     from .. import open_stack
-    from ..datasets import SAMPLES, write_sample
+    from ..datasets import write_sample
 
     terminal.status(f"writing sample images to {folder}")
-    _remove_sample(folder, [sample.file for sample in SAMPLES["faces"](None, 0)])
+    _remove_earlier_sample(folder)
     write_sample("faces", folder)
     return open_stack(folder, recursive=True)
 
 
-def _remove_sample(folder: str, names: list[str]) -> None:
-    """Remove the images of an earlier demo, and folders that are empty then: nothing else that may be there."""
-    for name in names:
-        with suppress(FileNotFoundError):
-            os.remove(os.path.join(folder, name))
-    for sub_folder in {os.path.dirname(name) for name in names}:
+def _remove_earlier_sample(folder: str) -> None:
+    """Remove the images of an earlier demo, and folders that are empty then: nothing that would be missed."""
+    from ..datasets import SAMPLES
+
+    sub_folders = set()
+    for sample in SAMPLES["faces"](None, 0):
+        path = os.path.join(folder, sample.file)
+        sub_folders.add(os.path.dirname(path))
+        if _holds(path, sample.image):
+            os.remove(path)
+    for sub_folder in sub_folders:
         with suppress(OSError):  # it was never there, or holds something of the user's
-            os.rmdir(os.path.join(folder, sub_folder))
+            os.rmdir(sub_folder)
+
+
+def _holds(path: str, pixels: np.ndarray) -> bool:
+    import numpy as np
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return np.array_equal(np.asarray(image), pixels)
+    except (OSError, SyntaxError):  # there is none, or what is there is no image; damaged PNGs are SyntaxErrors
+        return False
 
 
 def _reload_difference(out: str, stack: ImageStack, scores: np.ndarray) -> float:

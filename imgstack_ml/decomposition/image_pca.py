@@ -14,10 +14,10 @@ from sklearn.utils.validation import check_is_fitted
 from .._blocks import map_images
 from .._errors import RankWarning
 from .._memory import allowance
-from .._passes import PassRunner
-from .._validation import Images, check_images, unwrap, working_dtype
+from .._passes import PassRunner, batch_rows
+from .._validation import Images, check_images, rows_are_views, unwrap, working_dtype
 from ..linalg.signs import component_signs
-from ..linalg.tiles import tiles
+from ..linalg.tiles import n_rows, row_groups, tiles
 from .plan import Plan, Problem, check_n_components, plan_fit
 from .solvers import SOLVERS, Factors
 
@@ -39,7 +39,8 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     svd_solver : {"auto", "gram", "covariance_eigh", "tsqr"}, default="auto"
         ``"gram"``: inner products of images; for up to a few thousand images of any size. One read if the raw
         images fit `memory_limit`, else about half as many reads as panels that fit, and one more.
-        ``"covariance_eigh"``: inner products of pixels; for images of up to a few thousand values. One read.
+        ``"covariance_eigh"``: inner products of pixels; for images of up to a few thousand values. One read, more
+        if small singular values need more precision and the raw images do not fit.
         ``"tsqr"``: tall-skinny QR (`dask.array.linalg.tsqr`) in float64, for small singular values down to
         1e-14 of the largest. One read; if images have more values than there are images, they must fit
         `memory_limit`.
@@ -103,7 +104,10 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     Notes
     -----
     8- and 16-bit integers and float32 are multiplied in float32 and summed in float64; float64 stays float64.
-    Where a small singular value could drown in rounding, the work is done again in float64, then by TSQR.
+    ``"gram"`` and ``"covariance_eigh"`` square singular values. Where the smallest one asked for could drown in the
+    rounding of the largest, they work again in float64, and then on what the components known so far leave of the
+    images, down to 1e-12 of the largest (1e-7 if the Gram solver cannot keep the images). What is below is reported
+    as variance 0, never as noise.
 
     Examples
     --------
@@ -382,7 +386,10 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             )
         if self.svd_solver not in ("auto", *SOLVERS):
             raise ValueError(f"svd_solver={self.svd_solver!r} must be one of {('auto', *SOLVERS)}.")
-        block = max(images.data.chunks[0]) if isinstance(images.data, da.Array) else None
+        if isinstance(images.data, da.Array):
+            block = max(images.data.chunks[0])
+        else:
+            block = None if rows_are_views(images.data) else min(n, batch_rows(images))
         problem = Problem.of((n, p), images.data.dtype, self.n_components, block)
         return plan_fit(problem, self.svd_solver, allowance(self.memory_limit)), problem
 
@@ -390,7 +397,7 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         """Set the fitted attributes, settle the signs, and return the scores where the solver had them."""
         n, k = problem.n, len(factors.singular_values)
         signs = component_signs(factors.components)
-        self.components_ = factors.components * signs[:, None]
+        self.components_ = np.multiply(factors.components, signs[:, None], out=factors.components)
         self.mean_ = factors.mean
         self.n_components_ = k
         self.n_samples_ = n
@@ -434,8 +441,10 @@ def project(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.nda
     """Scores (b, k) of a block of images (b, *image_shape), shifted tile by tile; sums between tiles in float64."""
     scores = np.zeros((len(block), len(axes)))
     shift = mean.astype(axes.dtype)
-    for a, b, tile in tiles([block], shift, working_dtype(block.dtype)):
-        scores += tile @ axes[:, a:b].T
+    for row, pieces in row_groups([block]):
+        part = scores[row : row + n_rows(pieces)]
+        for a, b, tile in tiles(pieces, shift, working_dtype(block.dtype)):
+            part += tile @ axes[:, a:b].T
     rest = mean - shift  # what rounding the mean to float32 left over
     scores -= axes @ rest
     return (scores / scale).astype(axes.dtype)
@@ -454,9 +463,11 @@ def _log_likelihood(
 ) -> np.ndarray:
     scores = np.zeros((len(block), len(axes)))
     squares = np.zeros(len(block))
-    for a, b, tile in tiles([block], mean, np.dtype(np.float64)):
-        scores += tile @ axes[:, a:b].T
-        squares += np.einsum("ij,ij->i", tile, tile)
+    for row, pieces in row_groups([block]):
+        rows = slice(row, row + n_rows(pieces))
+        for a, b, tile in tiles(pieces, mean, np.dtype(np.float64)):
+            scores[rows] += tile @ axes[:, a:b].T
+            squares[rows] += np.einsum("ij,ij->i", tile, tile)
     inside = scores**2
     residual = np.maximum(squares - inside.sum(axis=1), 0)
     return -0.5 * (constant + (inside / variance).sum(axis=1) + residual / noise)

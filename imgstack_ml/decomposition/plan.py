@@ -237,6 +237,8 @@ def _tsqr(problem: Problem, allowed: Allowance) -> Requirement:
     height = tall_height(short, tall)
     factors = _THREADS * 3 * 8 * height * short + 2 * 8 * short * short * ceil(tall / height)
     fixed = problem.result_bytes + factors + 4 * 8 * short * short
+    if n <= p:  # components are made in float64 and rounded at the end
+        fixed += (16 - problem.dtype.itemsize) * k * p
     keeps = problem.in_memory or n <= p or fixed + problem.raw_bytes <= allowed.keep
     reading = problem.raw_bytes if keeps else max(problem.reading_bytes, 2 * height * problem.image_bytes)
     peak = fixed + (0 if problem.in_memory else reading)

@@ -246,11 +246,11 @@ def _signed_picture(image: np.ndarray, cmap: str) -> tuple[np.ndarray, dict[str,
 
 
 def _mean_picture(image: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+    grey = _is_grey(image)
+    image = _without_channel(image) if grey else image[..., :3]  # the range of an alpha channel is not that of colours
     low = min(float(image.min()), 0.0)
     span = float(image.max()) - low or 1.0
-    if _is_grey(image):
-        return _without_channel(image), {"cmap": "gray", "vmin": low, "vmax": low + span}
-    return (image[..., :3] - low) / span, {}
+    return (image, {"cmap": "gray", "vmin": low, "vmax": low + span}) if grey else ((image - low) / span, {})
 
 
 def _is_grey(image: np.ndarray) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.linalg
 
 from .moments import moments
-from .tiles import n_rows, row_tiles, tile_width, tiles
+from .tiles import n_rows, row_groups, row_tiles, tile_width, tiles
 
 __all__ = [
     "Scatter",
@@ -35,13 +35,19 @@ def first_image(blocks: Sequence[np.ndarray]) -> np.ndarray:
     return blocks[0][0].ravel().astype(np.float64)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # squares that float32 cannot hold: the solver sees them and goes on
 def centred_gram(
-    blocks: Sequence[np.ndarray], lo: int, hi: int, dtype: np.dtype
+    blocks: Sequence[np.ndarray], lo: int, hi: int, dtype: np.dtype, known: np.ndarray | None = None
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Gram matrix of the centred images over the pixels `lo` to `hi`, and their mean.
 
     All images are at hand, so each tile is centred before its product: centring a float32 Gram matrix afterwards
     loses digits on drifting data. Products in `dtype`, sums between tiles in float64.
+
+    Parameters
+    ----------
+    known : ndarray of shape (n, r), optional
+        Orthonormal eigenvectors to take out of the images first, so that what is left keeps its own digits.
 
     Returns
     -------
@@ -55,6 +61,8 @@ def centred_gram(
         offset = tile.mean(axis=0, dtype=np.float64)
         mean[a - lo : b - lo] += offset
         tile -= offset.astype(dtype)
+        if known is not None:
+            tile -= known @ (known.T @ tile)
         gram += np.matmul(tile, tile.T, out=product)  # same operand twice: NumPy takes BLAS syrk, half the work
     return gram, [mean]
 
@@ -66,6 +74,7 @@ def merge_gram(
     return a[0] + b[0], a[1] + b[1]
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def shifted_gram(blocks: Sequence[np.ndarray], shift: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Inner products (n, n) of some images, all less `shift`; not centred."""
     gram = np.zeros((n_rows(blocks),) * 2)
@@ -74,6 +83,7 @@ def shifted_gram(blocks: Sequence[np.ndarray], shift: np.ndarray, dtype: np.dtyp
     return gram
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def cross_gram(
     blocks: Sequence[np.ndarray], start: int, panel: Sequence[np.ndarray], shift: np.ndarray, dtype: np.dtype
 ) -> list[np.ndarray]:
@@ -91,6 +101,7 @@ def merge_strips(a: list[np.ndarray], b: list[np.ndarray]) -> list[np.ndarray]:
     return a + b
 
 
+@np.errstate(invalid="ignore")
 def double_centred(gram: np.ndarray) -> np.ndarray:
     """Centre the Gram matrix of shifted images: H G H, H = I - 11'/n."""
     row = gram.mean(axis=0)
@@ -108,15 +119,35 @@ class Scatter(NamedTuple):
     matrix: np.ndarray
 
 
-def scatter(blocks: Sequence[np.ndarray], start: int, dtype: np.dtype) -> Scatter:
-    """Scatter matrix of some images about their own mean; products in `dtype`, the rest in float64."""
+@np.errstate(over="ignore", invalid="ignore")
+def scatter(
+    blocks: Sequence[np.ndarray],
+    start: int,
+    dtype: np.dtype,
+    known: np.ndarray | None = None,
+    centre: np.ndarray | None = None,
+) -> Scatter:
+    """Scatter matrix of some images about their own mean; products in `dtype`, the rest in float64.
+
+    Parameters
+    ----------
+    known : ndarray of shape (r, p), optional
+        Orthonormal components to take out of images less `centre` first, so that what is left keeps its own
+        digits. The mean that is returned is then that of what is left.
+    centre : ndarray of shape (p,), optional
+        Goes with `known`.
+    """
     mean = moments(blocks).mean
-    shift = mean.astype(dtype).astype(np.float64)
+    shift = (mean if centre is None else centre).astype(dtype).astype(np.float64)
     n, rest = n_rows(blocks), mean - shift
     matrix = np.zeros((shift.size, shift.size))
     for tile in row_tiles(blocks, shift, dtype):
+        if known is not None:
+            tile -= (tile @ known.T) @ known
         matrix += tile.T @ tile
-    matrix -= np.multiply.outer(rest, n * rest)  # what rounding the mean to `dtype` left over
+    if known is not None:
+        rest = mean = rest - (rest @ known.T) @ known
+    matrix -= np.multiply.outer(rest, n * rest)
     return Scatter(n, mean, matrix)
 
 
@@ -152,10 +183,12 @@ def weighted_sums(
     """
     hi = shift.size if hi is None else hi
     own = weights[:, start : start + n_rows(blocks)].astype(dtype)
-    sums, total = np.empty((len(own), hi - lo), dtype), np.empty(hi - lo)
-    for a, b, tile in tiles(blocks, shift, dtype, lo, hi):
-        np.matmul(own, tile, out=sums[:, a - lo : b - lo])
-        total[a - lo : b - lo] = tile.sum(axis=0, dtype=np.float64)
+    sums, total = np.zeros((len(own), hi - lo), dtype), np.zeros(hi - lo)
+    for row, pieces in row_groups(blocks):
+        part = own[:, row : row + n_rows(pieces)]
+        for a, b, tile in tiles(pieces, shift, dtype, lo, hi):
+            sums[:, a - lo : b - lo] += part @ tile
+            total[a - lo : b - lo] += tile.sum(axis=0, dtype=np.float64)
     return sums, total
 
 
@@ -192,9 +225,20 @@ def completed_rows(rows: np.ndarray, k: int) -> np.ndarray:
     missing, p = k - len(rows), rows.shape[1]
     if missing <= 0:
         return rows
-    fresh = np.random.default_rng(0).standard_normal((p, missing))
-    basis = rows.T.astype(np.float64)
+    complete = np.empty((k, p), rows.dtype)
+    complete[: len(rows)] = rows
+    fresh = np.random.default_rng(0).standard_normal((missing, p))
     for _ in range(2):  # once is not enough: what rounding leaves of the old directions goes in a second round
-        fresh -= basis @ (basis.T @ fresh)
-        fresh, _ = scipy.linalg.qr(fresh, mode="economic", overwrite_a=True, check_finite=False)
-    return np.vstack([rows, fresh.T.astype(rows.dtype)])
+        _project_out(fresh, rows)
+        orthonormalise_rows(fresh)
+    complete[len(rows) :] = fresh
+    return complete
+
+
+def _project_out(fresh: np.ndarray, rows: np.ndarray) -> None:
+    """Take what lies along orthonormal `rows` out of `fresh`, in place, a tile at a time in float64."""
+    width = tile_width(len(fresh) + len(rows), np.dtype(np.float64))
+    spans = [slice(a, a + width) for a in range(0, rows.shape[1], width)]
+    along = sum((fresh[:, s] @ rows[:, s].T.astype(np.float64) for s in spans), np.zeros((len(fresh), len(rows))))
+    for s in spans:
+        fresh[:, s] -= along @ rows[:, s].astype(np.float64)

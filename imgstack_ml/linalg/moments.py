@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
 
-from .tiles import n_rows, tiles
+from .tiles import n_rows, row_groups, tiles
 
 __all__ = ["Moments", "merge_moments", "moments"]
 
@@ -21,8 +22,12 @@ class Moments(NamedTuple):
 
 
 def moments(blocks: Sequence[np.ndarray], with_squares: bool = False) -> Moments:
-    """Moments of some blocks of images, each value shifted by the first image's before anything is summed."""
-    n = n_rows(blocks)
+    """Moments of some blocks of images."""
+    return reduce(merge_moments, (_moments(pieces, with_squares) for _, pieces in row_groups(blocks)))
+
+
+def _moments(blocks: Sequence[np.ndarray], with_squares: bool) -> Moments:
+    """Moments, each value shifted by the first image's before anything is summed."""
     shift = blocks[0][0].ravel().astype(np.float64)
     mean = np.empty(shift.size)
     squares = np.empty(shift.size) if with_squares else None
@@ -32,7 +37,7 @@ def moments(blocks: Sequence[np.ndarray], with_squares: bool = False) -> Moments
         if squares is not None:
             tile -= offset
             np.einsum("ij,ij->j", tile, tile, out=squares[a:b])
-    return Moments(n, mean, squares)
+    return Moments(n_rows(blocks), mean, squares)
 
 
 def merge_moments(a: Moments, b: Moments) -> Moments:

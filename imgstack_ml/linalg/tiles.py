@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-__all__ = ["flat_rows", "n_rows", "row_tiles", "tile_width", "tiles"]
+__all__ = ["flat_rows", "n_rows", "row_groups", "row_tiles", "tile_width", "tiles"]
 
 TILE_BYTES = 2**22  # of float values in one tile: stays in cache, and GEMM runs at full speed
+TERMS = 2048  # products summed in working precision before float64 takes over: more of them cost float32 digits
 
 
 def n_rows(blocks: Sequence[np.ndarray]) -> int:
@@ -64,12 +65,27 @@ def tiles(
 
 def tile_width(rows: int, dtype: np.dtype) -> int:
     """Pixels in a tile of `rows` images."""
-    return max(64, TILE_BYTES // (np.dtype(dtype).itemsize * rows))
+    return min(TERMS, max(64, TILE_BYTES // (np.dtype(dtype).itemsize * rows)))
+
+
+def row_groups(blocks: Sequence[np.ndarray], size: int = 2 * TERMS) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """Yield ``(start, pieces)``: at most `size` images at a time, so that many small images need no wide tile."""
+    start = row = 0
+    pieces: list[np.ndarray] = []
+    for block in blocks:
+        for i in range(0, len(block), size):
+            piece = block[i : i + size]
+            if row - start + len(piece) > size:
+                yield start, pieces
+                start, pieces = row, []
+            pieces.append(piece)
+            row += len(piece)
+    yield start, pieces
 
 
 def row_tiles(blocks: Sequence[np.ndarray], shift: np.ndarray, dtype: np.dtype) -> Iterator[np.ndarray]:
     """Yield (images - shift) a few hundred images at a time, all pixels of them; for images of few pixels."""
-    height = max(512, TILE_BYTES // (np.dtype(dtype).itemsize * shift.size))
+    height = min(TERMS, max(512, TILE_BYTES // (np.dtype(dtype).itemsize * shift.size)))
     buffer = np.empty((min(height, max(len(block) for block in blocks)), shift.size), dtype)
     c = shift.astype(dtype)
     for block in flat_rows(blocks):
