@@ -406,8 +406,9 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         total = factors.total / (n - 1)
         self.explained_variance_ratio_ = self.explained_variance_ / (total if total > 0 else 1.0)
         left = min(n, problem.p) - k
-        rest = max(0.0, total - self.explained_variance_.sum())
-        self.noise_variance_ = rest / left if left else 0.0
+        rest = total - float(self.explained_variance_.sum())
+        rounding = max(n, problem.p) * np.finfo(np.float64).eps * total
+        self.noise_variance_ = rest / left if left and rest > rounding else 0.0
         if factors.rank < min(k, n - 1):
             warnings.warn(
                 f"The {n} images have {factors.rank} independent direction(s) about their mean, and {k} components "
@@ -439,14 +440,14 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 
 def project(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Scores (b, k) of a block of images (b, *image_shape), shifted tile by tile; sums between tiles in float64."""
+    dtype = working_dtype(block.dtype)
     scores = np.zeros((len(block), len(axes)))
-    shift = mean.astype(axes.dtype)
+    shift = mean.astype(dtype).astype(np.float64)
     for row, pieces in row_groups([block]):
         part = scores[row : row + n_rows(pieces)]
-        for a, b, tile in tiles(pieces, shift, working_dtype(block.dtype)):
+        for a, b, tile in tiles(pieces, shift, dtype):
             part += tile @ axes[:, a:b].T
-    rest = mean - shift  # what rounding the mean to float32 left over
-    scores -= axes @ rest
+    scores -= axes @ (mean - shift)  # what rounding the mean to float32 left over
     return (scores / scale).astype(axes.dtype)
 
 

@@ -80,7 +80,8 @@ def row_groups(blocks: Sequence[np.ndarray], size: int = 2 * TERMS) -> Iterator[
                 start, pieces = row, []
             pieces.append(piece)
             row += len(piece)
-    yield start, pieces
+    if pieces:
+        yield start, pieces
 
 
 def row_tiles(blocks: Sequence[np.ndarray], shift: np.ndarray, dtype: np.dtype) -> Iterator[np.ndarray]:
