@@ -20,8 +20,9 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from imgstack_ml import open_stack
 from imgstack_ml._errors import NonFiniteError
-from imgstack_ml.preprocessing import rescale
-from imgstack_ml.preprocessing.rescale import IntensityRescaler, output_dtype, rescale_block
+from imgstack_ml.preprocessing import intensity
+from imgstack_ml.preprocessing.intensity import output_dtype, rescale_block
+from imgstack_ml.preprocessing.rescale import IntensityRescaler
 
 DTYPES = ["bool", "uint8", "int8", "uint16", "int16", ">u2", "int32", "uint32", "float16", "float32", "float64"]
 # Large enough for a table of 8-bit values, of pairs of them (odd sizes included), and for several pieces a block.
@@ -112,7 +113,7 @@ def test_percentiles_are_numpys(stack, out_range, percentiles, per_channel):
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (64, 32, 1)])
 def test_however_the_work_is_cut(monkeypatch, shape, dtype, sizes):
     for name, size in zip(("_TILE", "_PIECE", "_TABLE_PAYS"), sizes, strict=True):
-        monkeypatch.setattr(rescale, name, size)
+        monkeypatch.setattr(intensity, name, size)
     stack = random_pixels(shape, dtype)
     for axis in (None, -1) if len(shape) == 4 else (None,):
         for in_range in ("image", (-1, 0.5)):

@@ -15,10 +15,10 @@ from .._blocks import map_images
 from .._errors import RankWarning
 from .._memory import allowance
 from .._passes import PassRunner, batch_rows
-from .._validation import Images, check_images, rows_are_views, unwrap, working_dtype
+from .._validation import Images, check_images, rows_are_views, unwrap
 from ..linalg.signs import component_signs
-from ..linalg.tiles import n_rows, row_groups, tiles
 from .plan import Plan, Problem, check_n_components, plan_fit
+from .projection import log_likelihood, project, reconstruct
 from .solvers import SOLVERS, Factors
 
 __all__ = ["ImagePCA"]
@@ -235,7 +235,7 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         if scores.ndim != 2 or scores.shape[1] != self.n_components_:
             raise ValueError(f"X has shape {scores.shape}; inverse_transform needs (n_images, {self.n_components_}).")
         return map_images(
-            partial(_reconstruct, self.image_shape_),
+            partial(reconstruct, self.image_shape_),
             scores,
             image_shape=self.image_shape_,
             dtype=self.components_.dtype,
@@ -276,7 +276,7 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         noise = noise or 1.0  # all of k == p directions are components: no residual to weigh
         log_det = np.log(self.explained_variance_).sum() + (p - k) * np.log(noise)
         return map_images(
-            partial(_log_likelihood, noise, p * np.log(2 * np.pi) + log_det),
+            partial(log_likelihood, noise, p * np.log(2 * np.pi) + log_det),
             images.data,
             image_shape=(),
             dtype=np.dtype(np.float64),
@@ -436,39 +436,3 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             mean=self.mean_,
             scale=self._score_scale(),
         )
-
-
-def project(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Scores (b, k) of a block of images (b, *image_shape), shifted tile by tile; sums between tiles in float64."""
-    dtype = working_dtype(block.dtype)
-    scores = np.zeros((len(block), len(axes)))
-    shift = mean.astype(dtype).astype(np.float64)
-    for row, pieces in row_groups([block]):
-        part = scores[row : row + n_rows(pieces)]
-        for a, b, tile in tiles(pieces, shift, dtype):
-            part += tile @ axes[:, a:b].T
-    scores -= axes @ (mean - shift)  # what rounding the mean to float32 left over
-    return (scores / scale).astype(axes.dtype)
-
-
-def _reconstruct(
-    image_shape: tuple[int, ...], scores: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray
-) -> np.ndarray:
-    images = (scores * scale).astype(axes.dtype) @ axes
-    images += mean.astype(axes.dtype)
-    return images.reshape(len(scores), *image_shape)
-
-
-def _log_likelihood(
-    noise: float, constant: float, block: np.ndarray, axes: np.ndarray, mean: np.ndarray, variance: np.ndarray
-) -> np.ndarray:
-    scores = np.zeros((len(block), len(axes)))
-    squares = np.zeros(len(block))
-    for row, pieces in row_groups([block]):
-        rows = slice(row, row + n_rows(pieces))
-        for a, b, tile in tiles(pieces, mean, np.dtype(np.float64)):
-            scores[rows] += tile @ axes[:, a:b].T
-            squares[rows] += np.einsum("ij,ij->i", tile, tile)
-    inside = scores**2
-    residual = np.maximum(squares - inside.sum(axis=1), 0)
-    return -0.5 * (constant + (inside / variance).sum(axis=1) + residual / noise)

@@ -1,0 +1,330 @@
+"""The arithmetic of intensity rescaling: NumPy blocks, scikit-image's values, the pace of a block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from skimage.exposure.exposure import intensity_range
+
+from .._errors import NonFiniteError
+
+__all__ = ["as_rows", "extremes_of", "is_word", "output_dtype", "rescale_block"]
+
+_PACKED = ("uint10", "uint12", "uint14")  # intensity ranges that have no NumPy dtype of their own
+
+_TILE = 2**22  # bytes of images whose ranges are found at once: they stay in cache until they are rescaled
+_PIECE = 2**16  # pixels in floating point at a time: half a megabyte of float64
+_TABLE_PAYS = 2**13  # pixels of an 8-bit image from which a table of its 256 values beats arithmetic
+
+
+class _Ranges(NamedTuple):
+    """Ends of the input and the output range, each float64 (n_images, n_channels)."""
+
+    low: np.ndarray
+    high: np.ndarray
+    out_low: np.ndarray
+    out_high: np.ndarray
+
+
+class _Line(NamedTuple):
+    """The map of a pixel: clipped to [low, high], less low, over width, times gain, plus offset.
+
+    Arrays that broadcast against (n_images, n_rows, row length), in the precision of the arithmetic.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    width: np.ndarray
+    gain: np.ndarray
+    offset: np.ndarray
+
+
+def rescale_block(
+    block: np.ndarray,
+    *,
+    in_range: Any = "image",
+    out_range: Any = "dtype",
+    per_channel: bool = False,
+    percentiles: Sequence[float] | None = None,
+) -> np.ndarray:
+    """Rescale a block of images, each as `skimage.exposure.rescale_intensity` would.
+
+    Parameters
+    ----------
+    block : ndarray of shape (n_images, height, width[, n_channels]) or (n_images, n_pixels)
+        Left as it is; may be read-only.
+    in_range, out_range
+        As in `IntensityRescaler`, with numbers for ``"stack"``: (min, max), or (2, n_channels) if `per_channel`.
+    per_channel : bool
+        Take each channel of each image as an image.
+    percentiles : (low, high), optional
+        For ``in_range="image"``.
+
+    Returns
+    -------
+    ndarray of the shape of `block`, dtype as `output_dtype` gives
+
+    Raises
+    ------
+    NonFiniteError
+        Naming the first image of the block with NaN or infinity.
+    """
+    out = np.empty(block.shape, output_dtype(block.dtype, out_range))
+    images, result = as_rows(np.ascontiguousarray(block)), as_rows(out)
+    n_channels = block.shape[-1] if per_channel else 1
+    ranges_of = partial(_ranges, in_range=in_range, out_range=out_range, percentiles=percentiles)
+    if _one_table_serves(block, in_range, out_range, per_channel):
+        first = images[:1]
+        _look_up(_tables(block.dtype, ranges_of(first, extremes_of(first, 1)), out.dtype), images, result)
+        return out
+    step = max(1, _TILE // (block.itemsize * prod(block.shape[1:])))
+    for i in range(0, len(images), step):
+        tile = images[i : i + step]
+        extremes = extremes_of(tile, n_channels)
+        _refuse_nonfinite(*extremes, start=i)
+        clip = percentiles is not None or not is_word(in_range, "image")
+        _rescale_tile(tile, ranges_of(tile, extremes), result[i : i + step], clip=clip)
+    return out
+
+
+def output_dtype(dtype: np.dtype, out_range: Any) -> np.dtype:
+    """Dtype that `skimage.exposure.rescale_intensity` returns for images of `dtype`."""
+    if isinstance(out_range, str):
+        if out_range in ("dtype", "image"):
+            return np.dtype(dtype.type)
+        return np.dtype(np.uint16 if out_range in _PACKED else out_range)
+    return np.dtype(np.float32 if dtype.type in (np.float16, np.float32) else np.float64)
+
+
+def is_word(value: Any, word: str) -> bool:
+    """Whether a parameter that may be an array is this word."""
+    return isinstance(value, str) and value == word
+
+
+def as_rows(images: np.ndarray) -> np.ndarray:
+    """(n_images, height, width x n_channels), a view of a contiguous block: channels vary fastest in a row."""
+    height, *row = images.shape[1:] if images.ndim > 2 else (1, images.shape[1])
+    return images.reshape(len(images), height, prod(row))
+
+
+def extremes_of(images: np.ndarray, n_channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Minima and maxima (n_images, n_channels) of rows as `as_rows` gives."""
+    if n_channels == 1:
+        planes = images.reshape(len(images), -1)
+        return planes.min(axis=1)[:, None], planes.max(axis=1)[:, None]
+    # First down the columns, where neighbours in memory stay apart and NumPy's vector loops apply.
+    columns = (len(images), -1, n_channels)
+    lowest, highest = images.min(axis=1).reshape(columns), images.max(axis=1).reshape(columns)
+    return lowest.min(axis=1), highest.max(axis=1)
+
+
+def _refuse_nonfinite(minima: np.ndarray, maxima: np.ndarray, start: int) -> None:
+    finite = np.isfinite(minima) & np.isfinite(maxima)  # NaN makes both NaN
+    if not finite.all():
+        raise NonFiniteError(start + int(np.argmin(finite.all(axis=1))))
+
+
+def _ranges(
+    images: np.ndarray,
+    extremes: tuple[np.ndarray, np.ndarray],
+    *,
+    in_range: Any,
+    out_range: Any,
+    percentiles: Sequence[float] | None,
+) -> _Ranges:
+    """Find the ends of the ranges of each image and channel."""
+    shape = extremes[0].shape
+    if percentiles is not None:
+        low, high = _percentiles(images, shape[1], percentiles)
+    elif is_word(in_range, "image"):
+        low, high = extremes
+    else:
+        low, high = _numbers(in_range, images.dtype)
+    low, high = (np.broadcast_to(end, shape).astype(np.float64) for end in (low, high))
+    out_low, out_high = extremes if is_word(out_range, "image") else _numbers(out_range, images.dtype)
+    if isinstance(out_range, str) and out_range != "image":
+        out_low = np.where(low >= 0, 0, out_low)
+    out_low, out_high = (np.broadcast_to(end, shape).astype(np.float64) for end in (out_low, out_high))
+    return _Ranges(low, high, out_low, out_high)
+
+
+def _numbers(named_range: Any, dtype: np.dtype) -> np.ndarray:
+    """Return the two ends of a range that does not depend on the images."""
+    if isinstance(named_range, str):
+        named_range = intensity_range(np.empty(0, dtype), named_range)
+    return np.asarray(named_range, np.float64)
+
+
+def _percentiles(images: np.ndarray, n_channels: int, percentiles: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """`numpy.percentile` of each image and channel, (n_images, n_channels) each, equal to the last bit.
+
+    The percentiles of n values depend on four of them, and NumPy interpolates between those: `numpy.quantile`
+    of the two neighbours does the very same arithmetic.
+    """
+    planes = images.reshape(len(images), -1, n_channels)
+    if planes.dtype.kind == "b":
+        planes = planes.view(np.uint8)
+    position = (planes.shape[1] - 1) * (np.asarray(percentiles, np.float64) / 100)
+    below = position.astype(np.intp)
+    neighbours = np.empty((2, len(images), n_channels, 2), planes.dtype)
+    for i, channel in np.ndindex(len(images), n_channels):
+        neighbours[:, i, channel] = _order_statistics(planes[i, :, channel], below)
+    ends = np.quantile(neighbours, position - below, axis=0)
+    return ends[0, ..., 0], ends[1, ..., 1]
+
+
+def _order_statistics(values: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """Values of two ascending `ranks` in sorted order, and below them the values of the next ranks."""
+    values = values.copy()
+    last = len(values) - 1
+    if values.itemsize == 1:
+        values.sort(kind="stable")  # radix sort; NumPy's selection is several times slower on bytes
+        return values[[ranks, np.minimum(ranks + 1, last)]]
+    found = np.empty((2, 2), values.dtype)
+    done = 0
+    for j, rank in enumerate(ranks):
+        values[done:].partition(rank - done)  # one rank at a time: only then NumPy uses vector instructions
+        found[:, j] = values[rank], values[min(rank + 1, last) :].min()
+        done = rank
+    return found
+
+
+def _line(ranges: _Ranges, dtype: np.dtype, row_length: int) -> _Line:
+    """Turn ranges into maps for rows of `row_length` values, in `dtype`."""
+    low, high, out_low, out_high = ranges
+    constant = low == high  # clipped to the output range, and not stretched
+    arrays = (
+        low,
+        high,
+        np.where(constant, 1, high - low),
+        np.where(constant, 0, out_high - out_low),
+        np.where(constant, np.clip(low, out_low, out_high), out_low),
+    )
+    n_channels = low.shape[1]
+    along_rows = 1 if n_channels == 1 else row_length // n_channels
+    return _Line(*(np.tile(array.astype(dtype), along_rows)[:, None] for array in arrays))
+
+
+def _rescale_tile(images: np.ndarray, ranges: _Ranges, out: np.ndarray, *, clip: bool) -> None:
+    """Rescale a few images by the way that is fastest for their dtype and size."""
+    n_channels = ranges.low.shape[1]
+    if images.itemsize == 1 and n_channels <= 256 and images[0].size >= _TABLE_PAYS * n_channels:
+        look_up = _look_up if n_channels == 1 else _look_up_channels
+        for table, image, target in zip(_tables(images.dtype, ranges, out.dtype), images, out, strict=True):
+            look_up(table, image, target)
+    else:
+        line = _line(ranges, _precision(images.dtype), images.shape[2])
+        _stretch(images, line, out, clip=clip)
+
+
+def _precision(dtype: np.dtype) -> np.dtype:
+    """Dtype in which NumPy combines images of `dtype` with Python floats, as scikit-image does."""
+    return np.dtype(dtype.type if dtype.kind == "f" else np.float64)
+
+
+def _stretch(images: np.ndarray, line: _Line, out: np.ndarray, *, clip: bool) -> None:
+    """Scikit-image's arithmetic, in its order, a piece at a time."""
+    precision = line.low.dtype
+    ceiling = _ceiling(out.dtype, precision)
+    scales, shifts = (line.gain != 1).any(), line.offset.any()
+    scratch = None
+    for piece in _pieces(images.shape):
+        part, target = images[piece], out[piece]
+        low, high, width, gain, offset = (array[piece[0]] for array in line)
+        if out.dtype == precision:
+            work = target
+        else:
+            scratch = np.empty(part.shape, precision) if scratch is None else scratch
+            work = scratch[: part.shape[0], : part.shape[1]]
+        np.subtract(_clipped(part, low, high, work) if clip else part, low, out=work)
+        np.divide(work, width, out=work)
+        if scales:
+            np.multiply(work, gain, out=work)
+        if shifts:
+            np.add(work, offset, out=work)
+        if ceiling is not None:
+            np.minimum(work, ceiling, out=work)
+        if work is not target:
+            np.copyto(target, work, casting="unsafe")
+
+
+def _pieces(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
+    """Cut images into pieces that stay in cache, none larger than the first: whole images, or rows of one."""
+    n_images, height, width = shape
+    n_rows = min(height, max(1, _PIECE // width))
+    n_whole = max(1, _PIECE // (height * width))
+    for i in range(0, n_images, n_whole):
+        for row in range(0, height, n_rows):
+            yield slice(i, i + n_whole), slice(row, row + n_rows)
+
+
+def _clipped(values: np.ndarray, low: np.ndarray, high: np.ndarray, out: np.ndarray) -> np.ndarray:
+    if low.shape[2] == 1:
+        return np.clip(values, low, high, out=out)
+    np.maximum(values, low, out=out)  # numpy.clip is slow where its bounds vary along a row
+    return np.minimum(out, high, out=out)
+
+
+def _ceiling(dtype: np.dtype, precision: np.dtype) -> np.floating | None:
+    """Largest float that casts to integers of `dtype`, where the floats go beyond that."""
+    if dtype.kind not in "iu":
+        return None
+    top, digits = int(np.iinfo(dtype).max), np.finfo(precision).nmant + 1
+    excess = top.bit_length() - digits
+    return precision.type(top - top % 2**excess) if excess > 0 else None
+
+
+def _one_table_serves(block: np.ndarray, in_range: Any, out_range: Any, per_channel: bool) -> bool:
+    """Whether all pixels take the same map, so many of them that a table of all their values pays."""
+    fixed = not (per_channel or is_word(in_range, "image") or is_word(out_range, "image"))
+    return fixed and block.dtype.kind in "biu" and block.itemsize <= 2 and block.size >= 256**block.itemsize
+
+
+def _tables(dtype: np.dtype, ranges: _Ranges, out_dtype: np.dtype) -> np.ndarray:
+    """Results for every value of an 8- or 16-bit dtype, in the order of the bit patterns.
+
+    Of shape (n_images, n_channels, n_values).
+    """
+    codes = np.arange(2 if dtype.kind == "b" else 256**dtype.itemsize, dtype=f"u{dtype.itemsize}")
+    values = codes.view(dtype.newbyteorder("="))
+    tables = np.empty((ranges.low.size, 1, len(values)), out_dtype)
+    each = _Ranges(*(end.reshape(-1, 1) for end in ranges))
+    _stretch(np.broadcast_to(values, tables.shape), _line(each, _precision(dtype), 1), tables, clip=True)
+    return tables.reshape(*ranges.low.shape, -1)
+
+
+def _look_up(table: np.ndarray, images: np.ndarray, out: np.ndarray) -> None:
+    """Fill `out` with ``table[images]``; negative values index from the end, where the bit patterns put them."""
+    table = table.reshape(-1)
+    values, results = images.reshape(-1), out.reshape(-1)
+    if values.itemsize == results.itemsize == 1 and len(values) > 256**2:
+        even = len(values) // 2 * 2
+        _take(_pairs(table), values[:even].view(np.uint16), results[:even].view(np.uint16))
+        values, results = values[even:], results[even:]
+    _take(table, values, results)
+
+
+def _look_up_channels(tables: np.ndarray, image: np.ndarray, out: np.ndarray) -> None:
+    """Fill `out` with each 8-bit value's entry in its channel's table."""
+    n_channels, n_values = tables.shape
+    starts = np.tile(np.arange(n_channels, dtype=np.uint16) * n_values, image.shape[1] // n_channels)
+    step = max(1, _PIECE // image.shape[1])
+    for row in range(0, len(image), step):
+        indices = image[row : row + step].view(np.uint8) + starts
+        np.take(tables.reshape(-1), indices, out=out[row : row + step], mode="wrap")
+
+
+def _take(table: np.ndarray, indices: np.ndarray, out: np.ndarray) -> None:
+    for i in range(0, len(indices), _PIECE):  # in pieces, since NumPy widens the indices to 8 bytes
+        np.take(table, indices[i : i + _PIECE], out=out[i : i + _PIECE], mode="wrap")
+
+
+def _pairs(table: np.ndarray) -> np.ndarray:
+    """Table of two neighbouring bytes read as one 16-bit number: half as many look-ups, in either byte order."""
+    full = np.zeros(256, np.uint16)
+    full[: len(table)] = table.view(np.uint8)
+    return np.bitwise_or.outer(full << 8, full).ravel()
