@@ -144,15 +144,24 @@ class PassRunner:
             self.blocks = self.fetch()
             self._lazy = None
 
-    def run_pixels(self, step: Callable[..., Partial], merge: Callable[[Partial, Partial], Partial]) -> Partial:
-        """Cut the kept images into one range of pixels a thread, ``step(blocks, lo, hi)``, and merge in order."""
-        assert self.blocks is not None, "keep() comes first"
+    def run_pixels(
+        self,
+        step: Callable[..., Partial],
+        merge: Callable[[Partial, Partial], Partial],
+        blocks: list[np.ndarray] | None = None,
+    ) -> Partial:
+        """Cut images in memory into one range of pixels a thread, ``step(blocks, lo, hi)``, and merge in order.
+
+        The images are those that were kept, or `blocks` as `fetch` returned them.
+        """
+        images = self.blocks if blocks is None else blocks
+        assert images is not None, "keep() comes first"
         edges = np.linspace(0, self.n_pixels, 1 + min(self._n_threads, self.n_pixels), dtype=int)
         task = dask.delayed(step, pure=False, traverse=False)
-        blocks = dask.delayed(self.blocks, pure=False, traverse=False)
-        parts = [task(blocks, int(lo), int(hi)) for lo, hi in pairwise(edges)]
+        shared = dask.delayed(images, pure=False, traverse=False)
+        parts = [task(shared, int(lo), int(hi)) for lo, hi in pairwise(edges)]
         with one_blas_thread():
-            partials = dask.compute(*parts, scheduler=self._scheduler)
+            partials = dask.compute(*parts, scheduler=self._local_scheduler)
         return reduce(merge, partials)
 
     def as_array(
@@ -210,10 +219,11 @@ class PassRunner:
     @property
     def _scheduler(self) -> Any:
         """The user's scheduler for lazy input; kept images stay in this process."""
-        get = dask.base.get_scheduler(collections=None if self._lazy is None else [self._lazy])
-        if self._reads:
-            return get
-        return "synchronous" if get is dask.local.get_sync else "threads"
+        return dask.base.get_scheduler(collections=[self._lazy]) if self._reads else self._local_scheduler
+
+    @property
+    def _local_scheduler(self) -> str:
+        return "synchronous" if dask.base.get_scheduler() is dask.local.get_sync else "threads"
 
     @property
     def _client(self) -> Any:
@@ -223,10 +233,9 @@ class PassRunner:
 
     @property
     def _n_threads(self) -> int:
-        if self._scheduler in ("synchronous", dask.local.get_sync):
+        """Threads for work on images in this process."""
+        if self._local_scheduler == "synchronous":
             return 1
-        if self._client is not None:
-            return max(1, sum(self._client.nthreads().values()))
         return dask.config.get("num_workers", None) or CPU_COUNT
 
     def _bytes_of(self, batch: _Batch) -> int:

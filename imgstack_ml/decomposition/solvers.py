@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import dask.array as da
 import numpy as np
 
-from .._passes import PassRunner, one_blas_thread
+from .._passes import PassRunner
 from ..linalg import gram as lin
 from ..linalg.moments import moments
 from ..linalg.tsqr import centred_columns, rows_after_ones, svd_of_r
@@ -21,14 +21,15 @@ __all__ = ["SOLVERS", "Factors"]
 
 logger = logging.getLogger("imgstack_ml")
 
-# Measured: relative errors of an eigenvalue stay below 1e-5 in float32, and 1e-10 in float64, while it is at least
-# this square times eps of the largest. Fewer products than this are made in float64 at once: too few roundings to
-# even out, and no time to save.
-_CLEAR = 100
-_FEW_PRODUCTS = 2e9
-# Eigenvalues accepted at a stage that takes known eigenvectors out: their square roots are within a thousandth of the
-# largest, so that what errors of the eigenvectors leave behind is below 1e-12 of the largest singular value of all.
-_STAGE = 1e-3
+# Rounding moves eigenvalues by up to 0.6 eps of the largest: measured where few pixels hold all the variance, so that
+# errors do not even out. An eigenvalue is used while that is within these shares of it, for images that are worked on
+# in float32 and in float64.
+_ROUNDING = 0.8
+_DIGITS = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-10}
+_FEW_PRODUCTS = 2e9  # fewer than this are made in float64 at once
+# Eigenvalues accepted at a stage that takes known eigenvectors out: their square roots are within this of the largest,
+# so that what errors of the eigenvectors leave behind is below 1e-12 of the largest singular value of all.
+_STAGE = 2e-3
 _NOTHING = 1e-12
 
 
@@ -140,12 +141,13 @@ def _eigenpairs(
         total = float(np.trace(found.matrix))
         if not np.isfinite(total):
             continue
-        values, vectors = _eigh(found.matrix, problem.k)
+        values, vectors = lin.eigh_descending(found.matrix, problem.k)
         k = _count(values, total, problem, n_components)
         possible = min(k, problem.n - 1, problem.p)
         last, largest = values[possible - 1], max(values[0], found.offset)
         values, vectors = values[:possible], vectors[:, :possible]
-        if last > max(_CLEAR**2 * np.finfo(dtype).eps * largest, _least(dtype, problem)):
+        rounding = _ROUNDING * np.finfo(dtype).eps * largest
+        if last > max(rounding / _DIGITS[problem.dtype], _least(dtype, problem)):
             return _Leading(np.sqrt(values), vectors, total, k), found
         logger.info("eigenvalue %d, %.3g of %.3g, drowns in %s rounding", possible, last, values[0], dtype)
     if not np.isfinite(total):
@@ -173,16 +175,9 @@ def _refined(
         if len(accepted) == wanted:
             break
         rest = products(np.dtype(np.float64), _Known(known, mean))
-        values, vectors = _eigh(rest.matrix, wanted - len(accepted))
+        values, vectors = lin.eigh_descending(rest.matrix, wanted - len(accepted))
     order = np.argsort(accepted)[::-1]
     return np.array(accepted)[order], known[:, order]
-
-
-def _eigh(matrix: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    # A tridiagonal reduction gains little from threads, and loses all when others use the machine: 844 x 844 took
-    # 0.09 s with one, and with two 0.1 s on an idle machine, 2 s on a busy one.
-    with one_blas_thread():
-        return lin.eigh_descending(matrix, k)
 
 
 def _precisions(problem: Problem, n_components: object) -> list[np.dtype]:
@@ -230,7 +225,8 @@ def _gram_by_panels(runner: PassRunner, need: Requirement, dtype: np.dtype, know
     for first, stop in _panels(runner.starts, need.panel):
         panel = runner.fetch((first, stop), label="panel")
         shift = lin.first_image(panel) if shift is None else shift
-        strips = [lin.shifted_gram(panel, shift, dtype)]
+        own = partial(lin.shifted_gram, shift=shift, dtype=dtype)
+        strips = [runner.run_pixels(own, lin.merge_products, panel)]
         if stop < runner.n_blocks:
             step, rest = partial(lin.cross_gram, dtype=dtype), (stop, runner.n_blocks)
             later = runner.run(step, lin.merge_strips, shared=(panel, shift), span=rest, label="inner products")

@@ -20,6 +20,7 @@ __all__ = [
     "eigh_descending",
     "first_image",
     "merge_gram",
+    "merge_products",
     "merge_scatter",
     "merge_strips",
     "merge_sums",
@@ -75,12 +76,17 @@ def merge_gram(
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def shifted_gram(blocks: Sequence[np.ndarray], shift: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Inner products (n, n) of some images, all less `shift`; not centred."""
+def shifted_gram(blocks: Sequence[np.ndarray], lo: int, hi: int, shift: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Inner products (n, n) of images less `shift`, over the pixels `lo` to `hi`; not centred."""
     gram = np.zeros((n_rows(blocks),) * 2)
-    for _, _, tile in tiles(blocks, shift, dtype):
+    for _, _, tile in tiles(blocks, shift, dtype, lo, hi):
         gram += tile @ tile.T
     return gram
+
+
+def merge_products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Join `shifted_gram` of two ranges of pixels."""
+    return a + b
 
 
 @np.errstate(over="ignore", invalid="ignore")
