@@ -63,10 +63,10 @@ class Problem:
         """Bytes of the raw stack."""
         return self.n * self.p * self.itemsize
 
-    @property
-    def reading_bytes(self) -> int:
-        """Bytes of raw images in flight while a pass runs: at least two blocks."""
-        return max(min(_READ_BYTES, self.raw_bytes), min(2, ceil(self.n / self.block)) * self.block * self.image_bytes)
+    def reading_bytes(self, allowed: Allowance) -> int:
+        """Bytes of raw images in flight while a pass runs: a quarter of the limit, at least two blocks."""
+        blocks = min(2, ceil(self.n / self.block)) * self.block * self.image_bytes
+        return max(min(_READ_BYTES, allowed.limit // 4, self.raw_bytes), blocks)
 
     @property
     def image_bytes(self) -> int:
@@ -209,14 +209,15 @@ def _gram(problem: Problem, allowed: Allowance) -> Requirement:
     multiply_adds = n * n * p / 2 + k * n * p + 4 * n**3
     if problem.in_memory or whole <= allowed.keep:
         return Requirement("gram", 1, multiply_adds, whole, True, n, problem.raw_bytes)
+    reading = problem.reading_bytes(allowed)
     # Strips and sums of the results leave the tasks as partial results; a panel of raw images stays.
-    fixed = problem.result_bytes * 2 + 6 * square + _THREADS * 2 * problem.tile_bytes + problem.reading_bytes
-    room = max(allowed.keep, min(fixed + 2 * problem.reading_bytes, allowed.limit)) - fixed
+    fixed = problem.result_bytes * 2 + 6 * square + _THREADS * 2 * problem.tile_bytes + reading
+    room = max(allowed.keep, min(fixed + 2 * reading, allowed.limit)) - fixed
     panel = min(n, max(problem.block, room // problem.image_bytes // problem.block * problem.block))
     panels = ceil(n / panel)
     passes = panels - panel * panels * (panels - 1) / (2 * n) + 1
     peak = fixed + panel * problem.image_bytes
-    return Requirement("gram", passes, 1.5 * multiply_adds, peak, False, panel, problem.reading_bytes)
+    return Requirement("gram", passes, 1.5 * multiply_adds, peak, False, panel, reading)
 
 
 def _covariance(problem: Problem, allowed: Allowance) -> Requirement:
@@ -225,7 +226,7 @@ def _covariance(problem: Problem, allowed: Allowance) -> Requirement:
     fixed = problem.result_bytes + _THREADS * (3 * square + 2 * problem.tile_bytes) + 3 * square
     whole = fixed + (0 if problem.in_memory else problem.raw_bytes)
     keeps = problem.in_memory or whole <= allowed.keep
-    reading = problem.raw_bytes if keeps else problem.reading_bytes
+    reading = problem.raw_bytes if keeps else problem.reading_bytes(allowed)
     peak = whole if keeps else fixed + reading
     return Requirement("covariance_eigh", 1, n * p * p / 2 + 4 * p**3, peak, keeps, 0, reading)
 
@@ -240,7 +241,7 @@ def _tsqr(problem: Problem, allowed: Allowance) -> Requirement:
     if n <= p:  # components are made in float64 and rounded at the end
         fixed += (16 - problem.dtype.itemsize) * k * p
     keeps = problem.in_memory or n <= p or fixed + problem.raw_bytes <= allowed.keep
-    reading = problem.raw_bytes if keeps else max(problem.reading_bytes, 2 * height * problem.image_bytes)
+    reading = problem.raw_bytes if keeps else max(problem.reading_bytes(allowed), 2 * height * problem.image_bytes)
     peak = fixed + (0 if problem.in_memory else reading)
     # Householder QR with its Q, in float64 at half speed, and the SVD of R.
     multiply_adds = 2 * (2 * tall * short**2 + 10 * short**3) + k * n * p
