@@ -71,9 +71,15 @@ def chunked(X, chunks):
     return da.from_array(X, chunks=(rows, *X.shape[1:]))
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("chunks", "scheduler"), [("numpy", "threads"), ("pixels", "threads"), ("uneven", "sync")])
+@pytest.mark.parametrize("solver", SOLVERS[:3])
+@pytest.mark.parametrize(
+    ("chunks", "scheduler", "dtype"),
+    [
+        *(("pixels", "threads", dtype) for dtype in DTYPES),
+        *(("numpy", "threads", dtype) for dtype in ("uint8", "float64")),
+        *(("uneven", "sync", dtype) for dtype in ("uint16", "float32")),
+    ],
+)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 def test_grid(shape, chunks, scheduler, dtype, solver):
     X = stacks(shape[0], shape[1:], dtype)
@@ -91,9 +97,9 @@ def test_grid(shape, chunks, scheduler, dtype, solver):
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("scheduler", ["sync", "threads"])
 @pytest.mark.parametrize("chunks", ["single", "one"])
-@pytest.mark.parametrize("shape", ["n < p", "n > p"])
+@pytest.mark.parametrize("shape", [(20, 11, 9), (40, 6, 5)])
 def test_more_chunks_and_schedulers(shape, chunks, scheduler, solver):
-    X = photographs(SHAPES[shape][0], SHAPES[shape][1:], "uint8")
+    X = photographs(shape[0], shape[1:], "uint8")
     with dask.config.set(scheduler=scheduler):
         assert_fitted(ImagePCA(4, svd_solver=solver).fit(chunked(X, chunks)), X)
 
@@ -169,8 +175,8 @@ def test_scikit_learn_says_the_same(shape, dtype, whiten):
     assert_array_equal(ours.get_feature_names_out(), [f"imagepca{j}" for j in range(5)])
 
 
-@pytest.mark.parametrize("share", [1e-9, 0.3, 0.5, 0.9, 0.99, 0.999, 1 - 1e-12])
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("share", [1e-9, 0.5, 0.99, 1 - 1e-12])
+@pytest.mark.parametrize("solver", SOLVERS[:3])
 @pytest.mark.parametrize("dtype", ["uint8", "float64"])
 def test_a_share_of_the_variance_takes_as_many_as_scikit_learn(share, solver, dtype):
     X = photographs(25, (6, 5), dtype)
@@ -222,8 +228,7 @@ def test_no_covariance_of_large_images():
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("whiten", [False, True])
+@pytest.mark.parametrize(("dtype", "whiten"), [("uint8", True), ("float32", False), ("float64", True)])
 def test_transform_equals_fit_transform(solver, dtype, whiten):
     X = photographs(30, (8, 7), dtype)
     for data in (X, chunked(X, "uneven")):
@@ -336,8 +341,7 @@ def test_a_constant_stack_has_no_variance_and_says_so(solver, shape, value):
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("shape", [(20, 8, 7), (80, 5, 4)])
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("whiten", [False, True])
+@pytest.mark.parametrize(("dtype", "whiten"), [("uint8", True), ("float32", False), ("float64", False)])
 def test_few_distinct_images(solver, shape, dtype, whiten):
     X = photographs(shape[0], shape[1:], dtype)[np.arange(shape[0]) % 4]
     pca = ImagePCA(6, svd_solver=solver, whiten=whiten)
@@ -456,8 +460,7 @@ def test_images_selected_by_a_mask():
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
-@pytest.mark.parametrize("shape", [(30, 8, 7), (90, 5, 4)])
+@pytest.mark.parametrize(("dtype", "shape"), [("uint8", (30, 8, 7)), ("float32", (60, 5, 4)), ("float64", (30, 8, 7))])
 def test_the_input_is_never_changed_and_may_be_read_only(solver, dtype, shape):
     X = photographs(shape[0], shape[1:], dtype)
     before = X.copy()
@@ -653,24 +656,21 @@ def test_the_blas_limit_comes_back(solver):
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_fits_at_the_same_time_do_not_disturb_each_other(solver):
     before = blas_threads()
+    callbacks = set(Callback.active)
     arrays = [photographs(60, (5, 4), "uint8", seed) for seed in range(4)]
     meeting = threading.Barrier(4)
 
     def fit(X):
-        def wait(block):
-            with meeting_once:
-                pass
-            return block
-
-        meeting_once = threading.Lock()
         meeting.wait(30)
-        return ImagePCA(3, svd_solver=solver).fit(da.map_blocks(wait, chunked(X, "uneven"), dtype=X.dtype))
+        for _ in range(5):
+            pca = ImagePCA(3, svd_solver=solver).fit(chunked(X, "uneven"))
+        return pca
 
     with ThreadPoolExecutor(4) as pool:
         for X, pca in zip(arrays, pool.map(fit, arrays), strict=True):
             assert_fitted(pca, X)
     assert blas_threads() == before
-    assert not Callback.active
+    assert Callback.active == callbacks
 
 
 def test_progress_goes_to_stderr_and_only_if_asked(capfd):

@@ -262,7 +262,10 @@ def test_orthonormalise_takes_no_rows():
 
 
 @pytest.mark.parametrize("work", [SINGLE, DOUBLE])
-@pytest.mark.parametrize(("have", "want", "p"), [(0, 3, 5), (2, 5, 5), (3, 3, 9), (4, 9, 2000)])
+@pytest.mark.parametrize(
+    ("have", "want", "p"),
+    [(0, 3, 5), (2, 5, 5), (3, 3, 9), (4, 9, 2000), (0, 150, 150), (149, 150, 150), (75, 150, 151)],
+)
 def test_completed_rows_are_orthonormal_and_repeat(have, want, p, work):
     rows = np.linalg.qr(np.random.default_rng(1).standard_normal((p, max(have, 1))))[0].T[:have].astype(work)
     full = lin.completed_rows(rows, want)

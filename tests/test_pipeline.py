@@ -45,12 +45,11 @@ def no_arrays(monkeypatch):
     monkeypatch.setattr(da.Array, "__array__", refuse)
 
 
-@pytest.mark.parametrize("solver", ["auto", *SOLVER_NAMES])
-@pytest.mark.parametrize("shape", [(40, 9, 8), (90, 5, 4), (40, 6, 5, 3)])
+@pytest.mark.parametrize("solver", SOLVER_NAMES)
+@pytest.mark.parametrize("shape", [(40, 6, 5, 3), (60, 5, 4)])
 def test_the_pipeline_materialises_nothing(no_arrays, shape, solver):
     stack = lazy(photographs(shape[0], shape[1:]))
     for steps in (
-        make_pipeline(StackCenterer(), ImageFlattener(), ImagePCA(5, svd_solver=solver)),
         four_steps(svd_solver=solver),
         make_pipeline(StackCenterer(with_std=True), ImagePCA(5, svd_solver=solver, whiten=True)),
     ):

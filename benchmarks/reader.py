@@ -1,0 +1,69 @@
+"""Reader: how long it takes to open a folder of images, and to decode all of them.
+
+By file format and block size; the reference is `dask.array.image.imread`, which reads one image a block. Files are
+in the operating system's cache. To read everything, one pixel of every image is asked for: each file is decoded,
+and no large result is put together.
+"""
+
+import os
+from collections.abc import Callable
+from timeit import default_timer
+
+import dask.array as da
+from dask.array.image import imread
+from PIL import Image
+
+from imgstack_ml import open_stack
+from imgstack_ml.datasets import cell_image
+
+from ._common import LARGE, Suite, unit
+
+FORMATS = ["jpeg", "png", "tiff"]
+N_IMAGES, SIZE = (844, 256) if LARGE else (96, 64)
+
+
+class _Reading(Suite):
+    open: Callable[[], da.Array]
+
+    def setup_cache(self) -> None:
+        for name in FORMATS:
+            os.mkdir(name)
+        for index in range(N_IMAGES):
+            image = Image.fromarray(cell_image(index, SIZE))
+            for name in FORMATS:
+                image.save(f"{name}/{index:04d}.{name}")
+
+    def time_open(self, *params):
+        self.open()
+
+    def time_read(self, *params):
+        _decode_all(self.open())
+
+    @unit("images/s")
+    def track_images_per_second(self, *params):
+        data = self.open()
+        start = default_timer()
+        _decode_all(data)
+        return N_IMAGES / (default_timer() - start)
+
+
+class OpenStack(_Reading):
+    params = (FORMATS, ["auto", 1, 16])
+    param_names = ("format", "images_per_block")
+
+    def setup(self, name, images_per_block):
+        super().setup()
+        self.open = lambda: open_stack(name, chunks=images_per_block).data
+
+
+class DaskImread(_Reading):
+    params = (FORMATS,)
+    param_names = ("format",)
+
+    def setup(self, name):
+        super().setup()
+        self.open = lambda: imread(f"{name}/*.{name}")
+
+
+def _decode_all(data: da.Array) -> None:
+    data[:, 0, 0].compute()

@@ -1,0 +1,97 @@
+"""Exact solvers of ImagePCA: time, peak memory, passes, tasks, and the error of the last variance found.
+
+By solver, shape of the stack and number of components, with a NumPy SVD in float64 and scikit-learn's PCA, both of
+the whole stack in memory, as references. The stack lies on disk in blocks of raw arrays, so that reading costs
+next to nothing and the solver is what is measured; 40 modes that decline slowly are planted in white noise.
+
+The error is that of the k-th explained variance, relative to a NumPy SVD in float64. Peak memory is of the whole
+process, about 200 MB of it being imports: compare solvers at ``IMGSTACK_BENCH=large``.
+"""
+
+import math
+
+import dask.array as da
+import numpy as np
+from sklearn.decomposition import PCA
+
+from imgstack_ml import ImagePCA
+from imgstack_ml.datasets import make_planted
+
+from ._common import LARGE, Suite, TaskCounter, unit
+
+SOLVERS = ["auto", "gram", "covariance_eigh", "tsqr"]
+REFERENCES = ["numpy", "scikit-learn"]
+SHAPES = [(20_000, 32, 32), (844, 256, 256, 3)] if LARGE else [(600, 16, 16), (150, 48, 48, 3)]
+N_COMPONENTS = [5, 20]
+N_BLOCKS = 20
+COVARIANCE_VALUES = 2_000  # covariance_eigh is for images of up to this many values
+
+
+class _Stacks(Suite):
+    param_names = ("solver", "shape", "n_components")
+    skip_params = [  # noqa: RUF012 - asv wants a list
+        ("covariance_eigh", shape, k)
+        for shape in SHAPES
+        for k in N_COMPONENTS
+        if math.prod(shape[1:]) > COVARIANCE_VALUES
+    ]
+
+    def setup_cache(self) -> None:
+        for shape in SHAPES:
+            n, *image_shape = shape
+            planted = make_planted(n, tuple(image_shape), n_modes=40, decay=0.9, noise=0.02, dtype=np.uint8)
+            da.to_npy_stack(_name(shape), da.from_array(planted.stack, chunks=(n // N_BLOCKS, *image_shape)))
+            np.save(f"{_name(shape)}.npy", _numpy_variance(planted.stack, max(N_COMPONENTS)))
+
+    def setup(self, solver, shape, n_components):
+        super().setup()
+        self.stack = da.from_npy_stack(_name(shape), mmap_mode=None)
+
+
+class ExactSolvers(_Stacks):
+    params = (SOLVERS + REFERENCES, SHAPES, N_COMPONENTS)
+
+    def time_fit(self, solver, shape, n_components):
+        _explained_variance(solver, self.stack, n_components)
+
+    def peakmem_fit(self, solver, shape, n_components):
+        _explained_variance(solver, self.stack, n_components)
+
+    @unit("relative")
+    def track_variance_error(self, solver, shape, n_components):
+        expected = np.load(f"{_name(shape)}.npy")[n_components - 1]
+        return float(abs(_explained_variance(solver, self.stack, n_components)[-1] / expected - 1))
+
+
+class SolverCosts(_Stacks):
+    params = (SOLVERS, SHAPES, N_COMPONENTS)
+
+    @unit("reads of the stack")
+    def track_n_passes(self, solver, shape, n_components):
+        return ImagePCA(n_components, svd_solver=solver).fit(self.stack).n_passes_
+
+    @unit("tasks")
+    def track_num_tasks(self, solver, shape, n_components):
+        with TaskCounter() as counter:
+            ImagePCA(n_components, svd_solver=solver).fit(self.stack)
+        return counter.n_tasks
+
+
+def _name(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _explained_variance(solver: str, stack: da.Array, k: int) -> np.ndarray:
+    """Variances of the first k components, found by a solver of ImagePCA or by a reference."""
+    if solver == "numpy":
+        return _numpy_variance(stack.compute(), k)
+    if solver == "scikit-learn":
+        return PCA(k, random_state=0).fit(stack.compute().reshape(len(stack), -1)).explained_variance_
+    return ImagePCA(k, svd_solver=solver).fit(stack).explained_variance_
+
+
+def _numpy_variance(stack: np.ndarray, k: int) -> np.ndarray:
+    rows = stack.reshape(len(stack), -1).astype(np.float64)
+    rows -= rows.mean(axis=0)
+    _, singular_values, _ = np.linalg.svd(rows, full_matrices=False)
+    return singular_values[:k] ** 2 / (len(rows) - 1)

@@ -1,0 +1,230 @@
+"""The Dask image tutorial's own PCA beside this package's, on the same JPEG files.
+
+``python -m benchmarks.tutorial [--n 844] [--size 256] [--folder DIR]``
+
+Each workflow runs in a fresh process, so that its peak memory (Linux's VmHWM, imports included) is its own; the
+peak after imports stands beside it. Times begin after imports, with the files in the operating system's cache; CPU
+seconds tell whether the machine was busy with something else. The full size needs 9 GB of memory and a few minutes.
+Threads are as each library chooses them.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from time import process_time
+from timeit import default_timer
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from imgstack_ml.datasets import cell_image, write_sample
+
+ROOT = Path(__file__).parents[1]
+SAMPLE_SIZE = 256  # of the cells that write_sample writes
+N_MODES = 10
+ROWS = 256  # of a chunk, in the tutorial
+
+
+class Modes(NamedTuple):
+    """Leading singular values (10,) and modes (10, n_pixels) of the centred images."""
+
+    singular_values: np.ndarray
+    modes: np.ndarray
+
+
+class Measurement(NamedTuple):
+    """Wall and CPU seconds after imports, peak and baseline (after imports) in MB of a process, and what it found."""
+
+    seconds: float
+    cpu_seconds: float
+    peak: float
+    baseline: float
+    found: Modes
+
+
+Workflow = Callable[[Path], Modes]
+
+
+# Workflows: each imports what it needs and returns what is then timed ----------------------------------
+
+
+def dask_tutorial() -> Workflow:
+    """Centre, reshape to features x observations, cut into chunks of 256 rows, singular value decomposition."""
+    import dask
+    import dask.array as da
+    import skimage.io  # noqa: F401 - imread imports it late
+    from dask.array.image import imread
+
+    def run(folder: Path) -> Modes:
+        images = imread(str(folder / "*.jpg"))
+        n = len(images)
+        centred = images - images.mean(axis=0)
+        data = centred.reshape((n, int(np.prod(images.shape[1:])))).T
+        data = data.rechunk((ROWS, n))  # svd expects only one column block
+        u, s, _ = da.linalg.svd(data)
+        s, modes = dask.compute(s, u[:, :N_MODES])
+        return Modes(s[:N_MODES], modes.T)
+
+    return run
+
+
+def image_pca() -> Workflow:
+    """Fit this package's estimator, from the files."""
+    from imgstack_ml import ImagePCA, open_stack
+
+    def run(folder: Path) -> Modes:
+        pca = ImagePCA(N_MODES).fit(open_stack(folder))
+        return Modes(pca.singular_values_, pca.components_)
+
+    return run
+
+
+def four_steps() -> Workflow:
+    """Fit the whole pipeline, from the files: rescaled images, hence other modes than the tutorial's."""
+    from sklearn.pipeline import make_pipeline
+
+    from imgstack_ml import ImageFlattener, ImagePCA, IntensityRescaler, StackCenterer, open_stack
+
+    def run(folder: Path) -> Modes:
+        steps = IntensityRescaler(), StackCenterer(), ImageFlattener(), ImagePCA(N_MODES)
+        pca = make_pipeline(*steps).fit(open_stack(folder))[-1]
+        return Modes(pca.singular_values_, pca.components_)
+
+    return run
+
+
+def scikit_learn() -> Workflow:
+    """Fit scikit-learn's randomized PCA to images read by Pillow into one array: an approximation."""
+    from sklearn.decomposition import PCA
+
+    def run(folder: Path) -> Modes:
+        rows = np.stack([np.asarray(Image.open(path), np.float32).ravel() for path in sorted(folder.glob("*.jpg"))])
+        pca = PCA(N_MODES, svd_solver="randomized", copy=False, random_state=0).fit(rows)
+        return Modes(pca.singular_values_, pca.components_)
+
+    return run
+
+
+WORKFLOWS: dict[str, Callable[[], Workflow]] = {
+    "Dask tutorial": dask_tutorial,
+    "ImagePCA(10)": image_pca,
+    "four-step Pipeline": four_steps,
+    "scikit-learn in memory": scikit_learn,
+}
+
+
+# Measuring --------------------------------------------------------------------------------------------
+
+
+def measure(name: str, folder: Path) -> Measurement:
+    """Run a workflow in a process of its own."""
+    with tempfile.TemporaryDirectory() as scratch:
+        result = Path(scratch) / "modes.npz"
+        command = [sys.executable, "-m", "benchmarks.tutorial", "--only", name]
+        command += ["--folder", str(folder.resolve()), "--result", str(result)]
+        done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+        with np.load(result) as arrays:
+            found = Modes(arrays["singular_values"], arrays["modes"])
+    return Measurement(**json.loads(done.stdout), found=found)
+
+
+def run_here(name: str, folder: Path, result: Path) -> None:
+    """Run a workflow in this process, print seconds and memory as JSON, and write what it found."""
+    Image.init()  # Pillow imports its formats on first use
+    run = WORKFLOWS[name]()
+    baseline = peak_memory()
+    start, cpu_start = default_timer(), process_time()
+    found = run(folder)
+    spent = {"seconds": default_timer() - start, "cpu_seconds": process_time() - cpu_start}
+    print(json.dumps({**spent, "peak": peak_memory(), "baseline": baseline}))
+    np.savez(result, **found._asdict())
+
+
+def peak_memory() -> float:
+    """Largest resident size of this process so far, in MB; Linux resets it when a program starts."""
+    status = Path("/proc/self/status").read_text()
+    (kilobytes,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(kilobytes) * 1024 / 1e6
+
+
+def disagreement(found: Modes, expected: Modes) -> tuple[float, float]:
+    """Return the largest 1 - |cos| between modes, and the largest relative error of a singular value."""
+    a, b = (modes.modes.astype(np.float64) for modes in (found, expected))
+    cosines = np.abs(np.einsum("ij,ij->i", a, b)) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    return np.abs(1 - cosines).max(), np.abs(found.singular_values / expected.singular_values - 1).max()
+
+
+# Files ------------------------------------------------------------------------------------------------
+
+
+def prepare(folder: Path, n: int, size: int) -> None:
+    """Write n generated cell images as JPEGs, unless the folder holds them already."""
+    files = sorted(folder.glob("*.jpg"))
+    if len(files) == n and _image_size(files[0]) == (size, size):
+        return
+    if size == SAMPLE_SIZE:
+        write_sample("cells", folder, n=n)
+        return
+    if files:
+        raise SystemExit(f"{str(folder)!r} holds other images; give a new folder with --folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(n):
+        Image.fromarray(cell_image(index, size)).save(folder / f"{index + 1:04d}.jpg", quality=90)
+
+
+def _image_size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
+# Printing ---------------------------------------------------------------------------------------------
+
+
+def report(measured: dict[str, Measurement]) -> None:
+    """Print a table, and how well the modes agree with the tutorial's."""
+    tutorial = measured["Dask tutorial"]
+    print(f"{'':<24}{'seconds':>9}{'CPU s':>8}{'peak MB':>10}{'imports MB':>12}{'faster':>9}{'less memory':>13}")
+    for name, m in measured.items():
+        faster, smaller = tutorial.seconds / m.seconds, tutorial.peak / m.peak
+        print(
+            f"{name:<24}{m.seconds:>9.2f}{m.cpu_seconds:>8.2f}{m.peak:>10.0f}{m.baseline:>12.0f}{faster:>8.1f}x{smaller:>12.1f}x"
+        )
+    print("\nAgreement with the tutorial's ten modes: max |1 - |cos||, largest relative error of a singular value")
+    for name in ("ImagePCA(10)", "scikit-learn in memory"):
+        angle, error = disagreement(measured[name].found, tutorial.found)
+        print(f"{name:<24}{angle:>9.1e}{error:>10.1e}")
+
+
+def arguments() -> Any:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tutorial", description=__doc__.splitlines()[0])
+    parser.add_argument("--n", type=int, default=844, help="images (default: 844)")
+    parser.add_argument("--size", type=int, default=SAMPLE_SIZE, help="their height and width (default: 256)")
+    parser.add_argument("--folder", type=Path, help="where the images are or go (default: a temporary folder)")
+    parser.add_argument("--only", choices=WORKFLOWS, help=argparse.SUPPRESS)
+    parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure all workflows, or run one for the process that measures it."""
+    given = arguments()
+    if given.only:
+        run_here(given.only, given.folder, given.result)
+        return
+    with ExitStack() as stack:
+        folder = given.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        prepare(folder, given.n, given.size)
+        measured = {name: measure(name, folder) for name in WORKFLOWS}
+    print(f"{given.n} JPEG files of {given.size} x {given.size} x 3, ten modes\n")
+    report(measured)
+
+
+if __name__ == "__main__":
+    main()
