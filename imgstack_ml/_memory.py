@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from numbers import Real
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +34,8 @@ def allowance(memory_limit: str | int | float) -> Allowance:
     if memory_limit == "auto":
         limit = _available() // 2
         return Allowance(limit, min(_KEEP_BYTES, limit))
+    if isinstance(memory_limit, bool) or not isinstance(memory_limit, str | Real):
+        raise ValueError(f"memory_limit={memory_limit!r} must be 'auto', bytes, or a string such as '1GB'.")
     limit = int(parse_bytes(memory_limit)) if isinstance(memory_limit, str) else int(memory_limit)
     if limit <= 0:
         raise ValueError(f"memory_limit={memory_limit!r} leaves no memory; give bytes or a string such as '1GB'.")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import reduce
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple, TypeVar
@@ -117,7 +117,7 @@ class PassRunner:
         Raises
         ------
         NonFiniteError
-            Naming the first image, and its file where known, with a NaN or infinite pixel.
+            Naming an image, and its file where known, with a NaN or infinite pixel.
         """
         first, stop = span or (0, self.n_blocks)
         aim = max(1, min(BATCH_BYTES, self._read_bytes // 2 - partial_bytes))
@@ -271,7 +271,9 @@ class PassRunner:
         while len(level) > 1:
             pairs = [join(*level[i : i + 2]) for i in range(0, len(level) - 1, 2)]
             level = pairs + level[2 * len(pairs) :]
-        with one_blas_thread(), _Ticker(images_of, bar):
+        # Dask's callbacks are global, and those of overlapping computations can stay behind: none without a bar.
+        ticker = _Ticker(images_of, bar) if self._progress else nullcontext()
+        with one_blas_thread(), ticker:
             (result,) = dask.compute(level[0], scheduler=self._scheduler)
         if self._client is not None:  # callbacks are a matter of the local schedulers
             bar.advance(sum(images_of.values()))

@@ -128,6 +128,10 @@ def _check_lazy(estimator: Any, X: Any) -> da.Array:
 
 
 def _check_in_memory(estimator: Any, X: Any, reset: bool) -> np.ndarray:
+    if isinstance(X, np.ma.MaskedArray):
+        raise TypeError("X is a masked array, whose mask would be ignored. Pass X.filled(value), or X.data to mean it.")
+    if isinstance(X, list | tuple) and np.ndim(X) > 2:
+        X = np.asarray(X)
     if getattr(X, "ndim", 2) <= 2:
         X = validate_data(estimator, X, reset=reset, dtype="numeric", ensure_all_finite=False)
     else:

@@ -7,7 +7,9 @@ from math import ceil, isqrt
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
+import dask
 import numpy as np
+from dask.system import CPU_COUNT
 
 from .._errors import MemoryLimitError
 from .._memory import Allowance, format_bytes
@@ -19,7 +21,7 @@ __all__ = ["Plan", "Problem", "Requirement", "plan_fit"]
 # Nominal rates of a laptop. They only rank the solvers, and are fixed so that a choice repeats everywhere.
 _READ_RATE = 2e8  # bytes of decoded images a second
 _MULTIPLY_RATE = 5e10  # float32 multiply-adds a second; float64 runs at half
-_THREADS = 4  # nominal, for buffers; the true number would make the choice depend on the machine
+_THREADS = 4  # at least, for buffers: small machines then plan alike
 _READ_BYTES = 2**27  # raw images and partial results in flight while a pass runs
 
 
@@ -63,10 +65,13 @@ class Problem:
         """Bytes of the raw stack."""
         return self.n * self.p * self.itemsize
 
-    def reading_bytes(self, allowed: Allowance) -> int:
-        """Bytes of raw images in flight while a pass runs: a quarter of the limit, at least two blocks."""
+    def reading_bytes(self, allowed: Allowance, rest: int) -> int:
+        """Bytes of raw images in flight while a pass runs: two blocks at least, else what fits beside `rest`.
+
+        A quarter of that room is enough for speed, and leaves the most for panels.
+        """
         blocks = min(2, ceil(self.n / self.block)) * self.block * self.image_bytes
-        return max(min(_READ_BYTES, allowed.limit // 4, self.raw_bytes), blocks)
+        return max(blocks, min(_READ_BYTES, self.raw_bytes, (allowed.limit - rest) // 4))
 
     @property
     def image_bytes(self) -> int:
@@ -92,7 +97,8 @@ class Requirement(NamedTuple):
     solver : str
         Its name.
     n_passes : float
-        Reads of the stack.
+        Reads of the stack; more where small singular values turn out to need more precision, and the images were not
+        kept.
     multiply_adds : float
         Of matrix products and factorisations.
     peak_bytes : int
@@ -170,14 +176,18 @@ class Plan:
 
 
 def plan_fit(problem: Problem, svd_solver: str, allowed: Allowance) -> Plan:
-    """Choose a solver by nominal time among those that fit; depends on metadata and limit only.
+    """Choose a solver by nominal time among those that fit.
+
+    Depends on metadata and limit only, but for the buffers of threads beyond four.
 
     Raises
     ------
     MemoryLimitError
         If the solver asked for, or every solver, needs more than the limit.
     """
-    considered = tuple(sorted((r(problem, allowed) for r in _REQUIREMENTS.values()), key=lambda r: _time(r, problem)))
+    threads = max(_THREADS, dask.config.get("num_workers", None) or CPU_COUNT)
+    requirements = (requirement(problem, allowed, threads) for requirement in _REQUIREMENTS.values())
+    considered = tuple(sorted(requirements, key=lambda r: _time(r, problem)))
     candidates = [r for r in considered if svd_solver in ("auto", r.solver)]
     fitting = [r for r in candidates if r.peak_bytes <= allowed.limit]
     if not fitting:
@@ -200,48 +210,51 @@ def _too_large(problem: Problem, candidates: list[Requirement], allowed: Allowan
     )
 
 
-def _gram(problem: Problem, allowed: Allowance) -> Requirement:
+def _gram(problem: Problem, allowed: Allowance, threads: int) -> Requirement:
     n, p, k = problem.n, problem.p, problem.k
     # Sums, one product and its merge for each thread, and what LAPACK's eigh takes beside the matrix.
     square = 8 * n * n
-    fixed = problem.result_bytes + _THREADS * (2 * square + problem.tile_bytes) + 3 * square
+    fixed = problem.result_bytes + threads * (2 * square + problem.tile_bytes) + 3 * square
     whole = fixed + (0 if problem.in_memory else problem.raw_bytes)
     multiply_adds = n * n * p / 2 + k * n * p + 4 * n**3
     if problem.in_memory or whole <= allowed.keep:
         return Requirement("gram", 1, multiply_adds, whole, True, n, problem.raw_bytes)
-    reading = problem.reading_bytes(allowed)
     # Strips and sums of the results leave the tasks as partial results; a panel of raw images stays.
-    fixed = problem.result_bytes * 2 + 6 * square + _THREADS * 2 * problem.tile_bytes + reading
-    room = max(allowed.keep, min(fixed + 2 * reading, allowed.limit)) - fixed
-    panel = min(n, max(problem.block, room // problem.image_bytes // problem.block * problem.block))
+    block_bytes = problem.block * problem.image_bytes
+    fixed = problem.result_bytes * 2 + 6 * square + threads * 2 * problem.tile_bytes
+    reading = problem.reading_bytes(allowed, fixed + block_bytes)
+    room = min(allowed.limit, max(allowed.keep, fixed + 3 * reading)) - fixed - reading
+    panel = min(n, max(1, room // block_bytes) * problem.block)
     panels = ceil(n / panel)
     passes = panels - panel * panels * (panels - 1) / (2 * n) + 1
-    peak = fixed + panel * problem.image_bytes
+    peak = fixed + reading + panel * problem.image_bytes
     return Requirement("gram", passes, 1.5 * multiply_adds, peak, False, panel, reading)
 
 
-def _covariance(problem: Problem, allowed: Allowance) -> Requirement:
+def _covariance(problem: Problem, allowed: Allowance, threads: int) -> Requirement:
     n, p = problem.n, problem.p
     square = 8 * p * p
-    fixed = problem.result_bytes + _THREADS * (3 * square + 2 * problem.tile_bytes) + 3 * square
+    fixed = problem.result_bytes + threads * (3 * square + 2 * problem.tile_bytes) + 3 * square
     whole = fixed + (0 if problem.in_memory else problem.raw_bytes)
     keeps = problem.in_memory or whole <= allowed.keep
-    reading = problem.raw_bytes if keeps else problem.reading_bytes(allowed)
+    reading = problem.raw_bytes if keeps else problem.reading_bytes(allowed, fixed)
     peak = whole if keeps else fixed + reading
     return Requirement("covariance_eigh", 1, n * p * p / 2 + 4 * p**3, peak, keeps, 0, reading)
 
 
-def _tsqr(problem: Problem, allowed: Allowance) -> Requirement:
+def _tsqr(problem: Problem, allowed: Allowance, threads: int) -> Requirement:
     n, p, k = problem.n, problem.p, problem.k
     short, tall = sorted((n, p))
     # A tall block of float64, its Q and LAPACK's copy on each thread; and the stacked triangular factors.
     height = tall_height(short, tall)
-    factors = _THREADS * 3 * 8 * height * short + 2 * 8 * short * short * ceil(tall / height)
+    factors = threads * 3 * 8 * height * short + 2 * 8 * short * short * ceil(tall / height)
     fixed = problem.result_bytes + factors + 4 * 8 * short * short
     if n <= p:  # components are made in float64 and rounded at the end
         fixed += (16 - problem.dtype.itemsize) * k * p
     keeps = problem.in_memory or n <= p or fixed + problem.raw_bytes <= allowed.keep
-    reading = problem.raw_bytes if keeps else max(problem.reading_bytes(allowed), 2 * height * problem.image_bytes)
+    reading = (
+        problem.raw_bytes if keeps else max(problem.reading_bytes(allowed, fixed), 2 * height * problem.image_bytes)
+    )
     peak = fixed + (0 if problem.in_memory else reading)
     # Householder QR with its Q, in float64 at half speed, and the SVD of R.
     multiply_adds = 2 * (2 * tall * short**2 + 10 * short**3) + k * n * p

@@ -233,11 +233,11 @@ def completed_rows(rows: np.ndarray, k: int) -> np.ndarray:
         return rows
     complete = np.empty((k, p), rows.dtype)
     complete[: len(rows)] = rows
-    fresh = np.random.default_rng(0).standard_normal((missing, p))
+    fresh = complete[len(rows) :]
+    np.random.default_rng(0).standard_normal(out=fresh, dtype=rows.dtype)
     for _ in range(2):  # once is not enough: what rounding leaves of the old directions goes in a second round
         _project_out(fresh, rows)
         orthonormalise_rows(fresh)
-    complete[len(rows) :] = fresh
     return complete
 
 
