@@ -58,6 +58,7 @@ def dask_tutorial() -> Workflow:
     """Centre, reshape to features x observations, cut into chunks of 256 rows, singular value decomposition."""
     import dask
     import dask.array as da
+    import distributed  # noqa: F401 - dask.compute imports it late
     import skimage.io  # noqa: F401 - imread imports it late
     from dask.array.image import imread
 
@@ -76,6 +77,8 @@ def dask_tutorial() -> Workflow:
 
 def image_pca() -> Workflow:
     """Fit this package's estimator, from the files."""
+    import distributed  # noqa: F401 - dask.compute imports it late
+
     from imgstack_ml import ImagePCA, open_stack
 
     def run(folder: Path) -> Modes:
@@ -87,6 +90,7 @@ def image_pca() -> Workflow:
 
 def four_steps() -> Workflow:
     """Fit the whole pipeline, from the files: rescaled images, hence other modes than the tutorial's."""
+    import distributed  # noqa: F401 - dask.compute imports it late
     from sklearn.pipeline import make_pipeline
 
     from imgstack_ml import ImageFlattener, ImagePCA, IntensityRescaler, StackCenterer, open_stack
