@@ -3,14 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import dask
 import dask.array as da
 import numpy as np
 
-__all__ = ["map_images", "whole_images"]
+__all__ = ["Source", "map_images", "note_source", "source_of", "whole_images"]
 
 _IN_MEMORY_BYTES = 2**24  # images of a NumPy stack handled at a time, so that temporaries stay small
+
+
+class Source(NamedTuple):
+    """Where a lazy array comes from: ``data``, less ``shift`` (n_pixels,), image by image and perhaps reshaped."""
+
+    data: da.Array
+    shift: np.ndarray | float
+
+
+def note_source(
+    array: np.ndarray | da.Array, data: np.ndarray | da.Array, shift: np.ndarray | float = 0.0
+) -> np.ndarray | da.Array:
+    """Note on a lazy `array` that it is `data` less a constant image, for those who do not mind a constant image."""
+    if isinstance(array, da.Array) and isinstance(data, da.Array):
+        array._imgstack_source = (array.name, Source(data, shift))  # type: ignore[attr-defined]
+    return array
+
+
+def source_of(array: da.Array) -> Source:
+    """Go back to where a lazy array comes from by constant shifts and reshaping alone; itself, where nothing is noted.
+
+    The name guards the note: assigning to items of a Dask array changes it in place, and gives it a new name.
+    """
+    shift: np.ndarray | float = 0.0
+    name, source = getattr(array, "_imgstack_source", (None, None))
+    while source is not None and name == array.name:
+        array, shift = source.data, shift + source.shift
+        name, source = getattr(array, "_imgstack_source", (None, None))
+    return Source(array, shift)
 
 
 def whole_images(data: da.Array) -> da.Array:

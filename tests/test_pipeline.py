@@ -236,3 +236,35 @@ def test_pixels_are_read_on_the_workers(client):
 def only_on_a_worker(block):
     get_worker()
     return block
+
+
+def centred_rows(stack, **options):
+    return make_pipeline(StackCenterer(**options), ImageFlattener()).fit_transform(stack)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64"])
+def test_pca_sees_through_centring_to_the_images(dtype):
+    """A constant image changes no component: what is read and kept are the images, not four times their bytes."""
+    X = photographs(40, (12, 10), dtype)
+    rows = centred_rows(da.from_array(X, chunks=(7, 12, 10)))
+    plain = ImagePCA(5).fit(X)
+    pca = ImagePCA(5).fit(rows)
+    np.testing.assert_allclose(pca.singular_values_, plain.singular_values_, rtol=1e-6)
+    np.testing.assert_allclose(np.abs(np.sum(pca.components_ * plain.components_, axis=1)), 1, atol=1e-6)
+    assert pca.components_.dtype == plain.components_.dtype
+    assert pca.image_shape_ == (120,)
+    assert np.abs(pca.mean_).max() <= (1e-8 if dtype == "float32" else 1e-13) * np.abs(plain.mean_).max()
+    scores = np.asarray(pca.fit_transform(rows))
+    np.testing.assert_allclose(pca.transform(rows), scores, rtol=0, atol=1e-5 * pca.singular_values_[0])
+    assert pca.plan(rows).peak_bytes == ImagePCA(5).plan(da.from_array(X, chunks=(7, 12, 10))).peak_bytes
+
+
+def test_pca_does_not_see_through_a_change():
+    X = photographs(40, (12, 10), "float64")
+    rows = centred_rows(da.from_array(X, chunks=(7, 12, 10)))
+    rows[3] = 1000.0
+    np.testing.assert_allclose(ImagePCA(5).fit(rows).singular_values_, ImagePCA(5).fit(rows.compute()).singular_values_)
+    scaled = centred_rows(da.from_array(X, chunks=(7, 12, 10)), with_std=True)
+    np.testing.assert_allclose(
+        ImagePCA(5).fit(scaled).singular_values_, ImagePCA(5).fit(scaled.compute()).singular_values_
+    )

@@ -66,11 +66,11 @@ def solve_gram(runner: PassRunner, need: Requirement, problem: Problem, n_compon
         leading, found = _eigenpairs(partial(_gram_of_kept, runner), problem, n_components, refine=True)
     else:
         leading, found = _eigenpairs(partial(_gram_by_panels, runner, need), problem, n_components, refine=False)
-    scores = leading.vectors * leading.singular
-    mean, components = _components(
-        runner, leading.vectors / leading.singular, found.mean, problem.dtype, problem.result_bytes
-    )
-    return _completed(mean, components, leading, scores)
+    weights = leading.vectors / leading.singular
+    mean, components = _components(runner, weights, found.mean, problem.dtype, problem.result_bytes)
+    if need.keeps_images:
+        mean = found.mean  # exact; the other one comes from tiles that were rounded after subtracting it
+    return _completed(mean, components, leading, leading.vectors * leading.singular)
 
 
 def solve_covariance(runner: PassRunner, need: Requirement, problem: Problem, n_components: object) -> Factors:
@@ -301,7 +301,7 @@ def _tsqr_of_pixels(runner: PassRunner, problem: Problem, n_components: object) 
     leading = _leading_of_r(R, problem, n_components)
     mean = moments(runner.blocks).mean
     weights = leading.vectors / leading.singular
-    mean, components = _components(runner, weights, mean, np.dtype(np.float64), problem.result_bytes)
+    _, components = _components(runner, weights, mean, np.dtype(np.float64), problem.result_bytes)
     scores = leading.vectors * leading.singular
     return _completed(mean, components.astype(problem.dtype, copy=False), leading, scores)
 

@@ -8,10 +8,10 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
-from .._blocks import map_images
+from .._blocks import map_images, note_source
 from .._passes import PassRunner
 from .._transformer import StackTransformer
-from .._validation import check_images, working_dtype
+from .._validation import Images, check_images, working_dtype
 from ..linalg.moments import Moments, merge_moments, moments
 
 __all__ = ["StackCenterer"]
@@ -20,7 +20,8 @@ __all__ = ["StackCenterer"]
 class StackCenterer(StackTransformer):
     """Subtract the mean image of the stack, and divide by the standard deviation of each pixel if asked.
 
-    `ImagePCA` centres by itself without an extra pass; this transformer is for other uses of centred images.
+    `ImagePCA` centres by itself without an extra pass; this transformer is for other uses of centred images. In a
+    Pipeline over a lazy stack its one pass is all it costs: `ImagePCA` sees through it to the images themselves.
 
     Parameters
     ----------
@@ -101,7 +102,9 @@ class StackCenterer(StackTransformer):
         centred : ndarray or dask array of the shape of `X`
             float32 for integers of up to 16 bits and float32, float64 otherwise.
         """
-        return self._map(_centred, X)
+        images = check_images(self, X, reset=False)
+        centred = self._map(_centred, images)
+        return centred if self.scale_ is not None else note_source(centred, images.data, self.mean_.ravel())
 
     def inverse_transform(self, X: Any) -> np.ndarray | da.Array:
         """Undo `transform`: multiply by the scale and add the mean image.
@@ -115,10 +118,9 @@ class StackCenterer(StackTransformer):
         -------
         images : ndarray or dask array of the shape of `X`, float32 or float64
         """
-        return self._map(_restored, X)
+        return self._map(_restored, check_images(self, X, reset=False))
 
-    def _map(self, func: Any, X: Any) -> np.ndarray | da.Array:
-        images = check_images(self, X, reset=False)
+    def _map(self, func: Any, images: Images) -> np.ndarray | da.Array:
         learned = {"mean": self.mean_} if self.scale_ is None else {"mean": self.mean_, "scale": self.scale_}
         dtype = working_dtype(images.data.dtype)
         return map_images(func, images.data, image_shape=images.image_shape, dtype=dtype, **learned)

@@ -9,7 +9,7 @@ import dask.array as da
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from .._blocks import map_images
+from .._blocks import map_images, note_source
 from .._transformer import StackTransformer
 from .._validation import check_images, unwrap
 
@@ -105,7 +105,8 @@ class ImageFlattener(StackTransformer):
 def _reshaped(data: np.ndarray | da.Array, image_shape: tuple[int, ...]) -> np.ndarray | da.Array:
     if isinstance(data, np.ndarray):
         return data.reshape(len(data), *image_shape)
-    return map_images(partial(_reshaped_block, image_shape), data, image_shape=image_shape, dtype=data.dtype)
+    rows = map_images(partial(_reshaped_block, image_shape), data, image_shape=image_shape, dtype=data.dtype)
+    return note_source(rows, data)
 
 
 def _reshaped_block(image_shape: tuple[int, ...], block: np.ndarray) -> np.ndarray:
