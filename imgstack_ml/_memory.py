@@ -12,7 +12,7 @@ from dask.utils import format_bytes, parse_bytes
 
 __all__ = ["Allowance", "allowance", "format_bytes"]
 
-_KEEP_BYTES = 2**30  # "auto" keeps raw images for later passes up to this total
+_KEEP_BYTES = 2**29  # "auto" keeps raw images for later passes up to this total
 
 
 class Allowance(NamedTuple):
@@ -28,7 +28,7 @@ class Allowance(NamedTuple):
 def allowance(memory_limit: str | int | float) -> Allowance:
     """Read the ``memory_limit`` of an estimator: ``"auto"``, a number of bytes, or a string such as ``"1GB"``.
 
-    ``"auto"`` allows half of the memory that is available now, and keeps raw images up to 1 GiB in total. An
+    ``"auto"`` allows half of the memory that is available now, and keeps raw images up to 512 MiB in total. An
     explicit value is used in full.
     """
     if memory_limit == "auto":

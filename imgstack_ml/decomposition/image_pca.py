@@ -57,7 +57,7 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     memory_limit : "auto", int or str, default="auto"
         Bytes, or a string such as ``"1GB"``, that a fit may hold per process above what the process held before,
         results included. ``"auto"``: what the solver needs, and raw images kept for later passes while the sum is
-        up to 1 GiB; never more than half of the memory available.
+        up to 512 MiB; never more than half of the memory available.
     random_state : int or None, default=None
         For the randomized solver; the exact ones ignore it.
     progress : bool, default=False
