@@ -224,7 +224,7 @@ def _gram_by_panels(runner: PassRunner, need: Requirement, dtype: np.dtype, know
     shift: np.ndarray | None = None
     for first, stop in _panels(runner.starts, need.panel):
         panel = runner.fetch((first, stop), label="panel")
-        shift = lin.first_image(panel) if shift is None else shift
+        shift = _shift(panel, dtype) if shift is None else shift
         own = partial(lin.shifted_gram, shift=shift, dtype=dtype)
         strips = [runner.run_pixels(own, lin.merge_products, panel)]
         if stop < runner.n_blocks:
@@ -238,6 +238,15 @@ def _gram_by_panels(runner: PassRunner, need: Requirement, dtype: np.dtype, know
     before = np.trace(gram)
     gram = lin.double_centred(gram)
     return _Products(gram, shift, float(before - np.trace(gram)))
+
+
+def _shift(blocks: list[np.ndarray], dtype: np.dtype) -> np.ndarray:
+    """Mean of some images, rounded so that `dtype` holds it, and integers less it, exactly.
+
+    The nearer to the mean of all, the less there is to take out late: a single noisy image is too far.
+    """
+    mean = moments(blocks).mean
+    return np.rint(mean) if blocks[0].dtype.kind in "biu" else mean.astype(dtype).astype(np.float64)
 
 
 def _panels(starts: list[int], n_images: int) -> list[tuple[int, int]]:
