@@ -41,9 +41,9 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         images fit `memory_limit`, else about half as many reads as panels that fit, and one more.
         ``"covariance_eigh"``: inner products of pixels; for images of up to a few thousand values. One read, more
         if small singular values need more precision and the raw images do not fit.
-        ``"tsqr"``: tall-skinny QR (`dask.array.linalg.tsqr`) in float64, for small singular values down to
-        1e-14 of the largest. One read; if images have more values than there are images, they must fit
-        `memory_limit`.
+        ``"tsqr"``: tall-skinny QR (`dask.array.linalg.tsqr`) in float64, for small singular values: down
+        to max(n_images, n_values) * 2e-16 of the largest. One read; if images have more values than there are
+        images, they must fit `memory_limit`.
         ``"auto"``: the cheapest of these that fits, by the nominal costs that `plan` shows.
         ``"randomized"`` is not available yet.
     whiten : bool, default=False
@@ -106,8 +106,8 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     8- and 16-bit integers and float32 are multiplied in float32 and summed in float64; float64 stays float64.
     ``"gram"`` and ``"covariance_eigh"`` square singular values. Where the smallest one asked for could drown in the
     rounding of the largest, they work again in float64, and then on what the components known so far leave of the
-    images, down to 1e-12 of the largest (1e-7 if the Gram solver cannot keep the images). What is below is reported
-    as variance 0, never as noise.
+    images, down to 1e-12 of the largest (sqrt(n_images * 2e-16) if the Gram solver cannot keep the images). What is
+    below is reported as variance 0, never as noise.
 
     Examples
     --------
