@@ -536,7 +536,8 @@ def test_what_is_no_stack_is_refused(X, lazy):
 
 
 def test_data_frames_of_dask_are_refused_with_the_cure():
-    frame = pytest.importorskip("dask.dataframe", exc_type=ImportError).from_pandas(pd.DataFrame(np.zeros((4, 3))), npartitions=1)
+    dataframe = pytest.importorskip("dask.dataframe", exc_type=ImportError)
+    frame = dataframe.from_pandas(pd.DataFrame(np.zeros((4, 3))), npartitions=1)
     with pytest.raises(TypeError, match=r"to_dask_array\(lengths=True\)"):
         ImagePCA(1).fit(frame)
 
