@@ -2,6 +2,7 @@
 
 __all__ = [
     "BadImageError",
+    "ImagesChangedError",
     "ImgstackError",
     "MemoryLimitError",
     "MixedStackError",
@@ -65,6 +66,20 @@ class NonFiniteError(ImgstackError, ValueError):
 
     def __reduce__(self):
         return type(self), (self.index, self.file)
+
+
+class ImagesChangedError(ImgstackError, RuntimeError):
+    """The pixels of a stack were not the same in two reads of one fit."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The images changed between two reads: the files were written to during the fit, or a task of the stack "
+            "gives something else each time. Store it once and fit that: "
+            "save_stack(stack, 'stack.zarr'), then open_stack('stack.zarr')."
+        )
+
+    def __reduce__(self):
+        return type(self), ()
 
 
 class StoreError(ImgstackError, OSError):

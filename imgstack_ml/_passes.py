@@ -93,6 +93,7 @@ class PassRunner:
         *,
         shared: tuple = (),
         partial_bytes: int = 0,
+        batch_bytes: int = 0,
         span: tuple[int, int] | None = None,
         label: str = "read",
     ) -> Partial:
@@ -109,6 +110,8 @@ class PassRunner:
             Further arguments of every step.
         partial_bytes : int
             Bytes of one partial result and of the step's buffers, for the memory bound.
+        batch_bytes : int
+            Bytes of raw images that make a partial result worth its merging, as far as memory allows.
         span : (int, int), optional
             First block and one past the last; all blocks by default.
         label : str
@@ -120,7 +123,7 @@ class PassRunner:
             Naming an image, and its file where known, with a NaN or infinite pixel.
         """
         first, stop = span or (0, self.n_blocks)
-        aim = max(1, min(BATCH_BYTES, self._read_bytes // 2 - partial_bytes))
+        aim = max(1, min(max(BATCH_BYTES, batch_bytes), self._read_bytes // 2 - partial_bytes))
         batches = self._plan_batches(first, stop, aim)
         widest = max(self._bytes_of(batch) for batch in batches) + partial_bytes
         per_wave = max(1, self._read_bytes // widest)
@@ -128,8 +131,7 @@ class PassRunner:
         with self._bar(label, self.starts[stop] - self.starts[first]) as bar, self._named_errors():
             send = self._scatter(shared)
             for i in range(0, len(batches), per_wave):
-                result = self._run_wave(step, merge, batches[i : i + per_wave], send, bar)
-                total = result if total is None else merge(total, result)
+                total = self._run_wave(step, merge, batches[i : i + per_wave], send, bar, total)
         if self._reads:
             self.n_images_read += self.starts[stop] - self.starts[first]
         return total
@@ -258,7 +260,10 @@ class PassRunner:
             return tuple(dask.delayed(item, pure=False, traverse=False) for item in shared)
         return tuple(self._client.scatter([item], broadcast=True, hash=False)[0] for item in shared)
 
-    def _run_wave(self, step: Callable, merge: Callable, batches: Sequence[_Batch], shared: tuple, bar: _Bar) -> Any:
+    def _run_wave(
+        self, step: Callable, merge: Callable, batches: Sequence[_Batch], shared: tuple, bar: _Bar, total: Any
+    ) -> Any:
+        """Run some batches and join them with what came before, where there is any."""
         first = batches[0].first
         sources = self._sources(first, batches[-1].stop)
         task = dask.delayed(_checked_step, pure=False)
@@ -268,6 +273,9 @@ class PassRunner:
             level.append(task(step, blocks, self.starts[batch.first], shared))
             images_of[level[-1].key] = self.starts[batch.stop] - self.starts[batch.first]
         join = dask.delayed(merge, pure=False)
+        if total is not None and self._client is None:  # a cluster would be sent it back
+            level.insert(0, dask.delayed(total, pure=False, traverse=False))
+            total = None
         while len(level) > 1:
             pairs = [join(*level[i : i + 2]) for i in range(0, len(level) - 1, 2)]
             level = pairs + level[2 * len(pairs) :]
@@ -277,7 +285,7 @@ class PassRunner:
             (result,) = dask.compute(level[0], scheduler=self._scheduler)
         if self._client is not None:  # callbacks are a matter of the local schedulers
             bar.advance(sum(images_of.values()))
-        return result
+        return result if total is None else merge(total, result)
 
     def _sources(self, first: int, stop: int) -> list:
         """Return some blocks: arrays that are kept, or tasks that read them."""

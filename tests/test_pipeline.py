@@ -21,6 +21,7 @@ from imgstack_ml._errors import NonFiniteError
 from imgstack_ml._memory import Allowance
 from imgstack_ml._passes import PassRunner
 from imgstack_ml._validation import Images
+from imgstack_ml.decomposition.factors import Wanted
 from imgstack_ml.decomposition.plan import Problem, plan_fit
 from imgstack_ml.decomposition.solvers import SOLVERS
 
@@ -206,7 +207,7 @@ def test_panels_on_a_cluster(client):
     problem = Problem.of((40, 72), X.dtype, 4, 5)
     need = plan_fit(problem, "gram", Allowance(2**40, 2**40)).chosen._replace(keeps_images=False, panel=15)
     runner = PassRunner(Images(stack, None), read_bytes=2**14)
-    found = SOLVERS["gram"](runner, need, problem, 4)
+    found = SOLVERS["gram"](runner, need, problem, Wanted(4))
     assert_allclose(found.singular_values**2, reference(X).singular_values[:4] ** 2, rtol=1e-5)
     assert runner.n_passes == 3 - 15 * 3 * 2 / 80 + 1
 

@@ -18,6 +18,7 @@ from imgstack_ml import ImagePCA, MemoryLimitError, RankWarning
 from imgstack_ml._memory import Allowance
 from imgstack_ml._passes import PassRunner
 from imgstack_ml._validation import Images
+from imgstack_ml.decomposition.factors import Wanted
 from imgstack_ml.decomposition.plan import Problem, plan_fit
 from imgstack_ml.decomposition.solvers import SOLVERS
 
@@ -32,7 +33,7 @@ def unkept(solver, X, k, chunks, panel=0):
     roomy = plan_fit(problem, solver, Allowance(2**40, 2**40)).chosen
     need = roomy._replace(keeps_images=False, panel=panel, reading_bytes=2**16)
     runner = PassRunner(images, read_bytes=need.reading_bytes)
-    return SOLVERS[solver](runner, need, problem, k), runner, source
+    return SOLVERS[solver](runner, need, problem, Wanted(k)), runner, source
 
 
 def by_panels(X, panel, chunks, k):

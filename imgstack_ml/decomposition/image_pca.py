@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from functools import partial
+from numbers import Integral, Real
 from typing import Any
 
 import dask.array as da
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from .._blocks import map_images, source_of
@@ -16,13 +19,18 @@ from .._errors import RankWarning
 from .._memory import allowance
 from .._passes import PassRunner, batch_rows, one_blas_thread
 from .._validation import Images, check_images, rows_are_views, unwrap
+from ..linalg.incremental import Summary, merge_summaries
 from ..linalg.signs import component_signs
+from .factors import Factors, Wanted
 from .plan import Plan, Problem, check_n_components, plan_fit
 from .projection import log_likelihood, project, reconstruct
-from .solvers import SOLVERS, Factors
+from .solvers import SOLVERS
+from .streaming import factors_of_summary, first_look
 
 __all__ = ["ImagePCA"]
 
+_ENDLESS = 10**9  # images that partial_fit expects
+_READ_BYTES = 2**28  # of its batches and their summaries in flight
 _COVARIANCE_VALUES = 10_000  # get_covariance makes a square of this many values a side, at most (800 MB)
 
 
@@ -36,7 +44,7 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     n_components : int, float or None, default=None
         Number of components; or the share of the variance to explain, between 0 and 1; or None for
         min(n_images, n_values).
-    svd_solver : {"auto", "gram", "covariance_eigh", "tsqr"}, default="auto"
+    svd_solver : {"auto", "gram", "covariance_eigh", "tsqr", "randomized"}, default="auto"
         ``"gram"``: inner products of images; for up to a few thousand images of any size. One read if the raw
         images fit `memory_limit`, else about half as many reads as panels that fit, and one more.
         ``"covariance_eigh"``: inner products of pixels; for images of up to a few thousand values. One read, more
@@ -44,22 +52,30 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         ``"tsqr"``: tall-skinny QR (`dask.array.linalg.tsqr`) in float64, for small singular values: down
         to max(n_images, n_values) * 2e-16 of the largest. One read; if images have more values than there are
         images, they must fit `memory_limit`.
-        ``"auto"``: the cheapest of these that fits, by the nominal costs that `plan` shows.
-        ``"randomized"`` is not available yet.
+        ``"randomized"``: the streaming solver, for any number of images of any size: a summary in the first read,
+        then a block Krylov iteration, one read a step, until `certificate_` says that the result is within `tol`;
+        two or three reads as a rule, one if the raw images fit `memory_limit`.
+        ``"auto"``: an exact one of the first three while it fits and takes at most 1.3 times as long as the
+        randomized one, by the nominal costs that `plan` shows; else ``"randomized"``.
     whiten : bool, default=False
         Scale scores to unit variance.
     n_oversamples : int, default=10
-        For the randomized solver; the exact ones ignore it.
+        Directions beyond n_components that the randomized solver works with, at least: more of them make it
+        converge in fewer reads. The exact solvers ignore it, as they do the next two.
     tol : float, default=1e-4
-        For the randomized solver; the exact ones ignore it.
+        The randomized solver stops when the largest estimated relative error of an explained variance is within
+        this, and so is the variance missed, as a share of what is left over.
     max_passes : int, default=6
-        For the randomized solver; the exact ones ignore it.
+        Reads of the stack that the randomized solver may make, the first one and those for scores included. With 1,
+        for data that can be seen once, variances are lower bounds, and scores cost another read when they are
+        computed. Images that are kept in memory are read once whatever this says.
     memory_limit : "auto", int or str, default="auto"
         Bytes, or a string such as ``"1GB"``, that a fit may hold per process above what the process held before,
         results included. ``"auto"``: what the solver needs, and raw images kept for later passes while the sum is
         up to 512 MiB; never more than half of the memory available.
-    random_state : int or None, default=None
-        For the randomized solver; the exact ones ignore it.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the random sums of images that the randomized solver adds to its first basis, so that no direction
+        is missed for good. It changes converged results within `tol` only; an int makes them repeat.
     progress : bool, default=False
         Show a bar for each pass, on stderr.
 
@@ -93,9 +109,15 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the columns of a data frame, where one was given.
     svd_solver_ : str
-        The solver that `fit` started with.
+        The solver that `fit` used.
     n_passes_ : float
         Reads of the whole stack in fit; 1.5 means that images were decoded 1.5 times on average.
+    n_iter_ : int
+        Products of the covariance with a block that the randomized solver formed, by a read or from images kept in
+        memory; 0 for the exact solvers and after a single read.
+    certificate_ : Certificate or None
+        What the randomized solver knows about its error: exact captured variance, estimated deficit, rigorous
+        bounds. None for the exact solvers.
 
     See Also
     --------
@@ -170,8 +192,49 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         -----
         RankWarning
             If the images have fewer independent directions than components; the rest have variance 0.
+        ConvergenceWarning
+            If `max_passes` reads leave an estimated error above `tol`, or a share of the variance not reached.
         """
         self._fit(X)
+        return self
+
+    def partial_fit(self, X: Any, y: Any = None) -> ImagePCA:
+        """Add images to what was learned so far, for data that arrives in batches; each is read once.
+
+        Keeps a mergeable summary of all images, as the first read of the randomized solver does, with more
+        directions than components. Variances are lower bounds; `certificate_` says how far off they can be. After
+        `fit`, or on a loaded model, it goes on from the components alone.
+
+        Parameters
+        ----------
+        X : ImageStack, dask array or array-like of shape (n_images, height, width[, n_channels])
+            One or more images of the shape seen before.
+        y : ignored
+
+        Returns
+        -------
+        self : ImagePCA
+
+        Raises
+        ------
+        ValueError
+            If n_components is a share of the variance: it must be a number, or None for as many as the first batch
+            has images.
+        """
+        first = not hasattr(self, "components_")
+        images = check_images(self, X, reset=first)
+        source, shift = _uncentred(images)
+        problem = replace(self._problem(source, self._components_of_batches(images, first)), n=_ENDLESS)
+        runner = PassRunner(source, read_bytes=max(_READ_BYTES, 4 * problem.summary_bytes), progress=self.progress)
+        with one_blas_thread():
+            summary, _ = first_look(runner, problem, draws=0)
+            summary = summary._replace(mean=summary.mean - shift)
+            if not first:
+                summary = merge_summaries(self._summary_so_far(), summary, size=problem.sizes.summary)
+            problem = replace(problem, n=summary.n)
+            factors = factors_of_summary(summary, problem, Wanted(problem.k))
+        self.svd_solver_, self.n_passes_, self._summary = "randomized", 1.0, summary
+        self._store(factors, problem)
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> np.ndarray | da.Array:
@@ -374,9 +437,10 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         # its own, and loses all when others use the machine: eigh of 844 x 844 takes 0.09 s with one thread, and with
         # two 0.1 s on an idle machine and 2 s on a busy one.
         with one_blas_thread():
-            factors = SOLVERS[plan.solver](runner, plan.chosen, problem, self.n_components)
+            factors = SOLVERS[plan.solver](runner, plan.chosen, problem, self._wanted())
         self.svd_solver_ = plan.solver
         self.n_passes_ = runner.n_passes
+        self.__dict__.pop("_summary", None)
         return images, self._store(factors._replace(mean=factors.mean - shift), problem)
 
     def _plan(self, images: Images) -> tuple[Plan, Problem]:
@@ -384,19 +448,63 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         if n < 2:
             raise ValueError(f"ImagePCA needs at least 2 images to see any variance, and got n_samples={n}.")
         check_n_components(self.n_components, n, p)
-        if self.svd_solver == "randomized":
-            raise NotImplementedError(
-                "svd_solver='randomized' is not available yet. svd_solver='auto' takes an exact solver: "
-                f"{tuple(SOLVERS)}."
-            )
+        self._check_parameters()
+        problem = self._problem(images, self.n_components)
+        return plan_fit(problem, self.svd_solver, allowance(self.memory_limit)), problem
+
+    def _check_parameters(self) -> None:
         if self.svd_solver not in ("auto", *SOLVERS):
             raise ValueError(f"svd_solver={self.svd_solver!r} must be one of {('auto', *SOLVERS)}.")
+        for name, least in (("n_oversamples", 0), ("max_passes", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name}={value!r} must be an int of at least {least}.")
+        if not isinstance(self.tol, Real) or not self.tol >= 0:
+            raise ValueError(f"tol={self.tol!r} must be a number of at least 0, e.g. tol=1e-4.")
+
+    def _problem(self, images: Images, n_components: Any) -> Problem:
+        n = len(images.data)
         if isinstance(images.data, da.Array):
             block = max(images.data.chunks[0])
         else:
             block = None if rows_are_views(images.data) else min(n, batch_rows(images))
-        problem = Problem.of((n, p), images.data.dtype, self.n_components, block)
-        return plan_fit(problem, self.svd_solver, allowance(self.memory_limit)), problem
+        return Problem.of(
+            (n, images.n_pixels),
+            images.data.dtype,
+            n_components,
+            block,
+            n_oversamples=self.n_oversamples,
+            max_passes=self.max_passes,
+        )
+
+    def _wanted(self) -> Wanted:
+        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        return Wanted(self.n_components, float(self.tol), int(self.max_passes), int(seed))
+
+    def _components_of_batches(self, images: Images, first: bool) -> int:
+        """Return the number of components that partial_fit looks for."""
+        self._check_parameters()
+        p = images.n_pixels
+        if self.n_components is None:
+            return min(len(images.data), p) if first else self.n_components_
+        if not isinstance(self.n_components, Integral) or not 1 <= self.n_components <= p:
+            raise ValueError(
+                f"n_components={self.n_components!r}: partial_fit needs a number from 1 to {p}, e.g. ImagePCA(10), "
+                "or None for as many as the first batch has images."
+            )
+        return int(self.n_components)
+
+    def _summary_so_far(self) -> Summary:
+        """Summarise what was learned: as partial_fit keeps it, or by the components after fit or load_model."""
+        kept = getattr(self, "_summary", None)
+        if kept is not None:
+            return kept
+        degrees = max(self.n_samples_ - 1, 1)
+        ratio = self.explained_variance_ratio_[0]
+        total = degrees * self.explained_variance_[0] / ratio if ratio > 0 else 0.0
+        rows = self.components_ * self.singular_values_[:, None].astype(self.components_.dtype)
+        nothing = np.empty((0, rows.shape[1]), rows.dtype)
+        return Summary(self.n_samples_, self.mean_, total, rows, np.inf, nothing, np.empty(0))
 
     def _store(self, factors: Factors, problem: Problem) -> np.ndarray | None:
         """Set the fitted attributes, settle the signs, and return the scores where the solver had them."""
@@ -406,14 +514,17 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         self.mean_ = factors.mean
         self.n_components_ = k
         self.n_samples_ = n
+        self.n_iter_ = factors.n_iter
+        self.certificate_ = factors.certificate
         self.singular_values_ = factors.singular_values
-        self.explained_variance_ = factors.singular_values**2 / (n - 1)
-        total = factors.total / (n - 1)
+        degrees = max(n - 1, 1)  # partial_fit may have seen one image so far
+        self.explained_variance_ = factors.singular_values**2 / degrees
+        total = factors.total / degrees
         self.explained_variance_ratio_ = self.explained_variance_ / (total if total > 0 else 1.0)
         left = min(n, problem.p) - k
         rest = total - float(self.explained_variance_.sum())
         rounding = max(n, problem.p) * np.finfo(np.float64).eps * total
-        self.noise_variance_ = rest / left if left and rest > rounding else 0.0
+        self.noise_variance_ = rest / left if left > 0 and rest > rounding else 0.0
         if factors.rank < min(k, n - 1):
             warnings.warn(
                 f"The {n} images have {factors.rank} independent direction(s) about their mean, and {k} components "

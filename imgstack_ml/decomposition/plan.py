@@ -22,7 +22,34 @@ __all__ = ["Plan", "Problem", "Requirement", "plan_fit"]
 _READ_RATE = 2e8  # bytes of decoded images a second
 _MULTIPLY_RATE = 5e10  # float32 multiply-adds a second; float64 runs at half
 _THREADS = 4  # at least, for buffers: small machines then plan alike
+_WALK = 25  # multiply-adds that take as long as casting a value to float in a tile
+_BATCH_BYTES = 2**26  # of raw images in one task of the randomized solver, worth the merging of its result
 _READ_BYTES = 2**27  # raw images and partial results in flight while a pass runs
+_PREFER_EXACT = 1.3  # "auto" takes an exact solver while it takes no more than this times as long
+_NOMINAL_READS = 3  # of the randomized solver, which stops when its certificate allows
+_LARGE_SUMMARY = 4096  # images up to which summaries are large
+_GUESS = 32  # components that a share of the variance is first thought to take
+
+
+class Sizes(NamedTuple):
+    """Rows that the randomized solver works with.
+
+    Attributes
+    ----------
+    k : int
+        Components, as far as known beforehand.
+    summary : int
+        Kept of the first read: many more than `k`, since they cost one read only and decide how soon it is good.
+    draws : int
+        Random sums of images, for directions that stay below every cut of the summary.
+    block : int
+        Multiplied in each later read: a multiple of 16, which matrix products like.
+    """
+
+    k: int
+    summary: int
+    draws: int
+    block: int
 
 
 @dataclass(frozen=True)
@@ -43,6 +70,12 @@ class Problem:
         Images in the largest block.
     in_memory : bool
         Whether the images are in memory before the fit begins.
+    integers : bool
+        Whether the raw values are integers.
+    share : bool
+        Whether a share of the variance is asked for.
+    n_oversamples, max_passes : int
+        As `ImagePCA` has them, for the randomized solver.
     """
 
     n: int
@@ -52,13 +85,52 @@ class Problem:
     dtype: np.dtype
     block: int
     in_memory: bool
+    integers: bool
+    share: bool
+    n_oversamples: int = 10
+    max_passes: int = 6
 
     @classmethod
-    def of(cls, shape: tuple[int, int], dtype: np.dtype, n_components: object, block: int | None) -> Problem:
+    def of(
+        cls, shape: tuple[int, int], dtype: np.dtype, n_components: object, block: int | None, **randomized: int
+    ) -> Problem:
         """Describe a fit to (n, p) values of `dtype`, in blocks of up to `block` images, or in memory if None."""
         n, p = shape
+        number = isinstance(n_components, Integral)
         k = int(n_components) if isinstance(n_components, Integral) else min(n, p)
-        return cls(n, p, k, dtype.itemsize, working_dtype(dtype), block or 1, block is None)
+        return cls(
+            n,
+            p,
+            k,
+            dtype.itemsize,
+            working_dtype(dtype),
+            block or 1,
+            block is None,
+            integers=dtype.kind in "biu",
+            share=not number and n_components is not None,
+            **randomized,
+        )
+
+    @property
+    def sizes(self) -> Sizes:
+        """Rows that the randomized solver works with."""
+        k = min(self.k, _GUESS) if self.share else self.k
+        most, draws = min(self.n - 1, self.p), 8
+        block = min(16 * ceil((k + self.n_oversamples + draws) / 16), most + draws)
+        # A large summary saves a read, and costs as much as one on long stacks, where most of it is merging.
+        few = self.n <= _LARGE_SUMMARY
+        summary = 2 * (k + self.n_oversamples) + 32 if few else k + self.n_oversamples
+        return Sizes(k, min(summary, most), draws, block)
+
+    @property
+    def summary_bytes(self) -> int:
+        """Bytes of the summary of some images, of the randomized solver."""
+        return (self.sizes.summary + self.sizes.draws) * self.p * self.dtype.itemsize + 8 * self.p
+
+    @property
+    def batch_bytes(self) -> int:
+        """Bytes of raw images that are worth a result as large as the randomized solver's, and its merging."""
+        return max(_BATCH_BYTES, 3 * self.sizes.summary * self.image_bytes)
 
     @property
     def raw_bytes(self) -> int:
@@ -109,6 +181,10 @@ class Requirement(NamedTuple):
         Images held at a time: all `n` where they are kept, 0 where a solver holds none.
     reading_bytes : int
         Share of the peak for raw images and partial results in flight.
+    values_cast : float
+        How many times a value is brought into a tile.
+    room : int
+        Rows of the size of an image that the randomized solver may hold.
     """
 
     solver: str
@@ -118,11 +194,13 @@ class Requirement(NamedTuple):
     keeps_images: bool
     panel: int
     reading_bytes: int
+    values_cast: float
+    room: int = 0
 
     @property
     def seconds(self) -> float:
         """Nominal time without reading, at a laptop's rates; for ranking."""
-        return self.multiply_adds / _MULTIPLY_RATE
+        return (self.multiply_adds + _WALK * self.values_cast) / _MULTIPLY_RATE
 
 
 @dataclass(frozen=True)
@@ -136,7 +214,7 @@ class Plan:
     memory_limit : int
         Bytes that the fit may hold.
     considered : tuple of Requirement
-        All exact solvers, the chosen one included, in order of nominal time.
+        All solvers, the chosen one included, in order of nominal time.
     """
 
     chosen: Requirement
@@ -192,7 +270,22 @@ def plan_fit(problem: Problem, svd_solver: str, allowed: Allowance) -> Plan:
     fitting = [r for r in candidates if r.peak_bytes <= allowed.limit]
     if not fitting:
         raise MemoryLimitError(_too_large(problem, candidates, allowed))
-    return Plan(fitting[0], allowed.limit, considered)
+    return Plan(_preferred(fitting, problem), allowed.limit, considered)
+
+
+def _preferred(fitting: list[Requirement], problem: Problem) -> Requirement:
+    """Return the fastest, or an exact solver that is nearly as fast.
+
+    A share of the variance takes nobody knows how many components: an exact solver that reads once is preferred.
+    """
+    fastest, *others = fitting
+    if fastest.solver != "randomized":
+        return fastest
+    for other in others:
+        near = _time(other, problem) <= _PREFER_EXACT * _time(fastest, problem)
+        if near or ((problem.share or problem.k >= min(problem.n, problem.p)) and other.n_passes == 1):
+            return other
+    return fastest
 
 
 def _time(r: Requirement, problem: Problem) -> float:
@@ -218,7 +311,7 @@ def _gram(problem: Problem, allowed: Allowance, threads: int) -> Requirement:
     whole = fixed + (0 if problem.in_memory else problem.raw_bytes)
     multiply_adds = n * n * p / 2 + k * n * p + 4 * n**3
     if problem.in_memory or whole <= allowed.keep:
-        return Requirement("gram", 1, multiply_adds, whole, True, n, problem.raw_bytes)
+        return Requirement("gram", 1, multiply_adds, whole, True, n, problem.raw_bytes, 2 * n * p)
     # Strips and sums of the results leave the tasks as partial results; a panel of raw images stays.
     block_bytes = problem.block * problem.image_bytes
     fixed = problem.result_bytes * 2 + 6 * square + threads * 2 * problem.tile_bytes
@@ -228,7 +321,7 @@ def _gram(problem: Problem, allowed: Allowance, threads: int) -> Requirement:
     panels = ceil(n / panel)
     passes = panels - panel * panels * (panels - 1) / (2 * n) + 1
     peak = fixed + reading + panel * problem.image_bytes
-    return Requirement("gram", passes, 1.5 * multiply_adds, peak, False, panel, reading)
+    return Requirement("gram", passes, 1.5 * multiply_adds, peak, False, panel, reading, 2 * passes * n * p)
 
 
 def _covariance(problem: Problem, allowed: Allowance, threads: int) -> Requirement:
@@ -239,7 +332,7 @@ def _covariance(problem: Problem, allowed: Allowance, threads: int) -> Requireme
     keeps = problem.in_memory or whole <= allowed.keep
     reading = problem.raw_bytes if keeps else problem.reading_bytes(allowed, fixed)
     peak = whole if keeps else fixed + reading
-    return Requirement("covariance_eigh", 1, n * p * p / 2 + 4 * p**3, peak, keeps, 0, reading)
+    return Requirement("covariance_eigh", 1, n * p * p / 2 + 4 * p**3, peak, keeps, 0, reading, 2 * n * p)
 
 
 def _tsqr(problem: Problem, allowed: Allowance, threads: int) -> Requirement:
@@ -258,7 +351,7 @@ def _tsqr(problem: Problem, allowed: Allowance, threads: int) -> Requirement:
     peak = fixed + (0 if problem.in_memory else reading)
     # Householder QR with its Q, in float64 at half speed, and the SVD of R.
     multiply_adds = 2 * (2 * tall * short**2 + 10 * short**3) + k * n * p
-    return Requirement("tsqr", 1, multiply_adds, peak, keeps, n if keeps else 0, reading)
+    return Requirement("tsqr", 1, multiply_adds, peak, keeps, n if keeps else 0, reading, 2 * n * p)
 
 
 def tall_height(short: int, tall: int) -> int:
@@ -266,7 +359,50 @@ def tall_height(short: int, tall: int) -> int:
     return min(tall, max(2 * short, isqrt(short * tall)))
 
 
-_REQUIREMENTS = {"gram": _gram, "covariance_eigh": _covariance, "tsqr": _tsqr}
+def _randomized(problem: Problem, allowed: Allowance, threads: int) -> Requirement:
+    n, p, sizes = problem.n, problem.p, problem.sizes
+    raw = 0 if problem.in_memory else problem.raw_bytes
+    full = min(problem.max_passes * sizes.block, min(n - 1, p) + sizes.block)
+    if problem.share and raw < allowed.keep:
+        full = min(n - 1, p) + sizes.block  # as many as it takes
+    lowest = min(4 * sizes.block, full)
+    keeps = problem.in_memory or _streaming_bytes(problem, lowest, 2, threads) + raw <= allowed.keep
+    kept, limit = (raw, max(allowed.keep, raw)) if keeps else (0, allowed.limit)
+    rooms = (*range(full, lowest, -sizes.block), lowest)
+    options = [(wave, room) for wave in (6, 4, 3, 2) for room in rooms]  # batches in flight, rows
+    fits = (option for option in options if _streaming_bytes(problem, option[1], option[0], threads) + kept <= limit)
+    wave, room = next(fits, (2, lowest))
+    peak = _streaming_bytes(problem, room, wave, threads) + kept
+    reads = 1 if keeps else min(_NOMINAL_READS, problem.max_passes)
+    later = _NOMINAL_READS - 1 if keeps else reads - 1
+    # Inner products of batches, rows from them, merging; blocks, and the care of the basis.
+    first = 1.5 * sizes.summary + sizes.summary + sizes.draws + 4 * sizes.summary / 3
+    multiply_adds = n * p * (first + 2 * sizes.block * later) + later * 20 * sizes.block**2 * p
+    reading = wave * _batch_bytes(problem, wave)
+    return Requirement("randomized", reads, multiply_adds, peak, keeps, 0, reading, n * p * (2 + 2 * later), room)
+
+
+def _batch_bytes(problem: Problem, wave: int) -> int:
+    """Bytes of a batch of raw images and what is made of it: large batches where many fit, else single blocks."""
+    block = problem.block * problem.image_bytes
+    batch = max(block, min(problem.batch_bytes, problem.raw_bytes))
+    return (block if wave == 2 else batch) + problem.summary_bytes
+
+
+def _streaming_bytes(problem: Problem, room: int, wave: int, threads: int) -> int:
+    """Peak of the randomized solver with `wave` batches in flight and `room` rows for its basis."""
+    n, p, sizes, row = problem.n, problem.p, problem.sizes, problem.p * problem.dtype.itemsize
+    merging = min(threads, (wave + 1) // 2) + 1  # results of merges beside the batches', the one so far included
+    tiles = min(threads, wave) * 4 * problem.tile_bytes
+    reading = wave * _batch_bytes(problem, wave)
+    summing = reading + merging * problem.summary_bytes
+    multiplying = reading + (room + merging * sizes.block) * row
+    finishing = (room + 2 * min(problem.k, room)) * row
+    scores = 2 * n * room * problem.dtype.itemsize + 8 * n * sizes.block
+    return max(summing, multiplying, finishing) + scores + tiles + 40 * p
+
+
+_REQUIREMENTS = {"gram": _gram, "covariance_eigh": _covariance, "tsqr": _tsqr, "randomized": _randomized}
 
 
 def check_n_components(n_components: Any, n: int, p: int) -> None:

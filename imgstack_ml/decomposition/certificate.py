@@ -1,0 +1,90 @@
+"""What a streaming fit knows about its own error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Certificate"]
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """How good components from few reads are: what is exact, what is estimated, and what is certain.
+
+    With C the centred stack's scatter matrix over (n_images - 1), lambda_j its true eigenvalues, theta_j the
+    ``explained_variance_`` found and T the total variance, all in squared intensity units:
+
+    Attributes
+    ----------
+    captured_variance : float
+        Sum of the variances along the components, sum_j theta_j. Exact but for rounding where `is_exact`; after a
+        single read a lower bound.
+    total_variance : float
+        T, the trace of C; exact but for rounding.
+    estimated_deficit : float
+        Estimate, and no bound, of what the best k components would capture beyond `captured_variance`. NaN after a
+        single read, which has no second look.
+    deficit_bounds : (float, float)
+        Rigorous lower and upper bounds of the same.
+    explained_variance_bounds : ndarray of shape (2, n_components)
+        Rigorous lower and upper bounds of lambda_1 ... lambda_k.
+    estimated_errors : ndarray of shape (n_components,)
+        (nystrom_j - theta_j) / theta_j, the estimated relative errors of `explained_variance_`; NaN after one read.
+    residual_norms : ndarray of shape (n_components,)
+        ||C v_j - theta_j v_j||: some eigenvalue, not necessarily the j-th, is as near to theta_j as this. NaN after
+        one read.
+    is_exact : bool
+        Whether `captured_variance` was measured on all images with the final components: True after two reads.
+    converged : bool
+        Whether estimated errors and estimated_deficit / (T - captured_variance) were within ``tol``.
+
+    Notes
+    -----
+    W is the basis of all blocks read with, Theta its Ritz values, R the residuals of its Ritz vectors. Rounding is
+    allowed for by 64 eps lambda_1 in every rigorous bound.
+
+    Lower bounds: theta_j <= nystrom_j <= lambda_j, where nystrom_j are the eigenvalues of the Nystrom approximation
+    C W (W'CW)^-1 W'C, that is of Theta + Theta^-1/2 R'R Theta^-1/2 (Tropp & Webber 2023, "Randomized algorithms for
+    low-rank matrix approximation"). Hence the lower bound of the deficit, sum_j (nystrom_j - theta_j).
+
+    Upper bounds of lambda_j, of which the least is taken: s_j^2 + lost, from the first read's factor B, which obeys
+    B'B <= C <= B'B + lost I; Weyl's nystrom_j + min(T - sum nystrom, kappa); and the least x > kappa for which
+    Theta + R'R / (x - kappa) has at most j - 1 eigenvalues above x (Sylvester's law of inertia for the Schur
+    complement), kappa being a bound of C outside of W: the lesser of T - sum Theta and lost + the largest s_j^2 whose
+    row of B is not in W.
+
+    Estimated deficit: the greater of 2 g, g = sum_j (nystrom_j - theta_j), and
+    sum_j (nystrom_j - theta_j) / (1 - min(theta_m / theta_j, 0.9)), m being the size of one block: the gains continue
+    as a geometric series would.
+    """
+
+    captured_variance: float
+    total_variance: float
+    estimated_deficit: float
+    deficit_bounds: tuple[float, float]
+    explained_variance_bounds: np.ndarray
+    estimated_errors: np.ndarray
+    residual_norms: np.ndarray
+    is_exact: bool
+    converged: bool
+
+    def __repr__(self) -> str:
+        total = self.total_variance or 1.0
+        low, high = self.deficit_bounds
+        sign = "" if self.is_exact else "at least "
+        lines = [
+            f"Certificate: {'within' if self.converged else 'not known to be within'} tol",
+            f"  captured variance   {sign}{self.captured_variance / total:.6%} of the total",
+            f"  missed (estimate)   {self.estimated_deficit / total:.2g} of the total",
+            f"  missed (certain)    {low / total:.2g} to {high / total:.2g} of the total",
+        ]
+        if self.is_exact:
+            lines.append(f"  largest relative error of an explained variance (estimate)  {self.largest_error:.2g}")
+        return "\n".join(lines)
+
+    @property
+    def largest_error(self) -> float:
+        """Largest of `estimated_errors`."""
+        return float(np.max(self.estimated_errors, initial=0.0))

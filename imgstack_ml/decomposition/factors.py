@@ -1,0 +1,79 @@
+"""What a solver is asked for, and what it gives."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import NamedTuple
+
+import numpy as np
+
+from .certificate import Certificate
+
+__all__ = ["Factors", "Wanted", "count"]
+
+
+class Wanted(NamedTuple):
+    """What a solver is asked for; the exact ones heed the first only.
+
+    Attributes
+    ----------
+    n_components : int, float or None
+        Components, or the share of the variance that they explain, or all.
+    tol : float
+        Largest estimated relative error of an explained variance, and of the variance missed.
+    max_passes : int
+        Reads of the stack.
+    seed : int
+        Of random test rows.
+    """
+
+    n_components: int | float | None
+    tol: float = 1e-4
+    max_passes: int = 6
+    seed: int = 0
+
+    @property
+    def share(self) -> float | None:
+        """The share of the variance asked for, if one was."""
+        asked = self.n_components
+        return float(asked) if isinstance(asked, Real) and not isinstance(asked, Integral) else None
+
+
+class Factors(NamedTuple):
+    """Leading singular triplets of the centred stack.
+
+    Attributes
+    ----------
+    mean : ndarray of shape (p,), float64
+    components : ndarray of shape (k, p), float32 or float64
+        Orthonormal rows, signs not yet settled.
+    singular_values : ndarray of shape (k,), float64
+        Descending; exactly 0 beyond the numerical rank.
+    total : float
+        Sum of squares of the centred stack.
+    rank : int
+        Numerical rank, as far as it was determined: at least `k` where all singular values are real.
+    scores : ndarray of shape (n, k), or None
+        Projections of the images, where they cost no read.
+    n_iter : int
+        Products with the covariance that were formed, or 0 for a direct solver.
+    certificate : Certificate, or None
+        How good approximate factors are; exact ones need none.
+    """
+
+    mean: np.ndarray
+    components: np.ndarray
+    singular_values: np.ndarray
+    total: float
+    rank: int
+    scores: np.ndarray | None
+    n_iter: int = 0
+    certificate: Certificate | None = None
+
+
+def count(values: np.ndarray, total: float, most: int, wanted: Wanted) -> int:
+    """Return the number of components: as asked, or as many as explain more than a share of the variance."""
+    if wanted.share is None:
+        return most
+    explained = np.cumsum(values) / (total or 1.0)
+    return min(most, int(np.searchsorted(explained, wanted.share, side="right")) + 1)

@@ -1,0 +1,408 @@
+"""The streaming solver: a summary in the first read, then one block of a Krylov basis a read, until it is good."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.linalg
+from sklearn.exceptions import ConvergenceWarning
+
+from .._errors import ImagesChangedError
+from .._passes import PassRunner
+from ..linalg import krylov
+from ..linalg.certificate import Residuals, estimated_deficit, nystrom_values, upper_bounds
+from ..linalg.gram import completed_rows, orthonormalise_rows
+from ..linalg.incremental import Summary, merge_summaries, summarise
+from .certificate import Certificate
+from .factors import Factors, Wanted, count
+from .plan import Problem, Requirement
+
+__all__ = ["factors_of_summary", "first_look", "solve_randomized"]
+
+logger = logging.getLogger("imgstack_ml")
+
+_ITERATIONS = 30  # products with images in memory, which cost no read
+_CHANGED = 1e-2  # relative disagreement of two reads, far beyond what rounding makes
+_FEW_PRODUCTS = 2e9  # fewer multiply-adds than this are made in float64 at once
+_PAD = 64  # times eps times the largest eigenvalue: what rounding can move a bound by
+
+
+def solve_randomized(runner: PassRunner, need: Requirement, problem: Problem, wanted: Wanted) -> Factors:
+    """Summary, then Krylov blocks until the estimated errors are within `tol`, or the reads are used up."""
+    if need.keeps_images:
+        runner.keep()
+    summary, dtype = first_look(runner, problem, wanted.seed)
+    products = _ITERATIONS if need.keeps_images else wanted.max_passes - round(runner.n_passes)
+    if products < 1 or summary.total == 0:
+        return factors_of_summary(summary, problem, wanted)
+    basis = _begin(runner, need, problem, summary, dtype)
+    for left in reversed(range(products)):
+        basis.multiply()
+        verdict = _judge(basis, summary, problem, wanted)
+        logger.info("%d products: %r", basis.n_products, verdict)
+        if verdict.good or not left or not basis.grow():
+            break
+    return _finish(basis, summary, verdict, problem, wanted)
+
+
+def first_look(
+    runner: PassRunner, problem: Problem, seed: int = 0, draws: int | None = None
+) -> tuple[Summary, np.dtype]:
+    """Read once, a second time in float64 where squares leave the range of float32; and the dtype of products."""
+    size = problem.sizes.summary
+    few = runner.n_images * problem.p * size < _FEW_PRODUCTS
+    single = problem.dtype == np.float32 and not few
+    n_draws = problem.sizes.draws if draws is None else draws
+    for dtype in [np.dtype(np.float32)] * single + [np.dtype(np.float64)]:
+        summary = runner.run(
+            partial(summarise, size=size, n_draws=n_draws, seed=seed, dtype=dtype),
+            partial(merge_summaries, size=size),
+            partial_bytes=problem.summary_bytes,
+            batch_bytes=problem.batch_bytes,
+            label="summary",
+        )
+        least = summary.n * problem.p * float(np.finfo(dtype).tiny)
+        exact_zero = summary.total == 0 and problem.integers
+        if np.isfinite(summary.total) and (summary.total > least or exact_zero):
+            return summary, dtype
+    if not np.isfinite(summary.total):
+        raise ValueError("The squares of the intensities are beyond float64. Scale the images down, e.g. X / X.max().")
+    return summary, dtype
+
+
+def _begin(runner: PassRunner, need: Requirement, problem: Problem, summary: Summary, dtype: np.dtype) -> KrylovBasis:
+    """Leading rows of the summary and its random sums span the first block."""
+    s = summary.singular_values
+    leading = min(problem.sizes.block - len(summary.draws), len(s))
+    rows = np.vstack([summary.rows[:leading], summary.draws]).astype(problem.dtype, copy=False)
+    scale = np.full(len(rows), np.sqrt(summary.total))
+    scale[:leading] = s[0]
+    k = min(problem.sizes.k, len(s))
+    if s[k - 1] < 10 * np.sqrt(np.finfo(np.float32).eps) * s[0]:
+        dtype = np.dtype(np.float64)  # squares of small singular values drown in what float32 rounds of the first
+    centre = Centre.of(summary.mean, problem.integers, dtype)
+    return KrylovBasis(runner, rows, scale, need.room, centre, problem.batch_bytes)
+
+
+class Verdict(NamedTuple):
+    """How many components; eigenvalues of the Nystrom approximation; estimated deficit; whether that will do."""
+
+    k: int
+    nystrom: np.ndarray
+    deficit: float
+    good: bool
+
+
+def _judge(basis: KrylovBasis, summary: Summary, problem: Problem, wanted: Wanted) -> Verdict:
+    """Stop when no explained variance is off by more than `tol`, by estimate, and neither is what was missed."""
+    residuals, theta, total = basis.residuals(), basis.values, summary.total
+    k = count(theta, total, min(problem.k, len(theta)), wanted)
+    nothing = _PAD * basis.eps * total
+    nystrom = nystrom_values(residuals, basis.noise)
+    deficit = estimated_deficit(theta, nystrom, k, problem.sizes.block)
+    gains = (nystrom[:k] - theta[:k]) / np.maximum(theta[:k], nothing)
+    missed = deficit / max(total - theta[:k].sum(), nothing)
+    reached = wanted.share is None or theta[:k].sum() > wanted.share * total
+    return Verdict(k, nystrom, deficit, bool(reached and gains.max() <= wanted.tol and missed <= wanted.tol))
+
+
+def _finish(basis: KrylovBasis, summary: Summary, verdict: Verdict, problem: Problem, wanted: Wanted) -> Factors:
+    """Leading Ritz vectors with their scores, and the certificate."""
+    theta, k, total = basis.values, verdict.k, summary.total
+    rank = int(np.count_nonzero(theta[:k] > basis.noise))
+    components = basis.vectors(rank)
+    orthonormalise_rows(components)
+    asked = k if wanted.share is not None else problem.k
+    certificate = _certify(basis, summary, verdict, rank, asked, problem)
+    _warn(certificate, verdict, wanted, float(theta[:k].sum() / total), basis.n_products)
+    scores = np.pad(basis.scores(rank), ((0, 0), (0, asked - rank)))
+    singular = np.pad(np.sqrt(theta[:rank]), (0, asked - rank))
+    components = completed_rows(components, asked)
+    return Factors(summary.mean, components, singular, total, rank, scores, basis.n_products, certificate)
+
+
+def _certify(
+    basis: KrylovBasis, summary: Summary, verdict: Verdict, rank: int, asked: int, problem: Problem
+) -> Certificate:
+    theta, k, s = basis.values, verdict.k, summary.singular_values
+    in_basis = min(problem.sizes.block - len(summary.draws), len(s))
+    lost = summary.lost + (float(s[in_basis]) ** 2 if in_basis < len(s) else 0.0)
+    residuals = basis.residuals()
+    pad = _PAD * basis.eps * theta[0]
+    captured = float(theta[:rank].sum())
+    upper = upper_bounds(residuals, verdict.nystrom, k, summary.total, lost)
+    upper = np.minimum(upper, _from_summary(summary, k)) + pad
+    upper = np.append(upper, np.full(asked - k, upper[-1]))  # no eigenvalue is above the one before
+    lower = np.zeros(asked)
+    lower[:k] = np.maximum(theta[:k] - pad, 0)
+    most = min(float((upper - lower).sum()), summary.total - captured + pad)
+    least = max(float((verdict.nystrom[:k] - theta[:k]).sum()) - k * pad, 0.0)
+    errors = np.zeros(asked)
+    np.divide(verdict.nystrom[:k] - theta[:k], theta[:k], out=errors[:k], where=theta[:k] > basis.noise)
+    norms = np.zeros(asked)
+    norms[:k] = residuals.norms[:k]
+    degrees = max(problem.n - 1, 1)
+    return Certificate(
+        captured_variance=captured / degrees,
+        total_variance=summary.total / degrees,
+        estimated_deficit=verdict.deficit / degrees,
+        deficit_bounds=(least / degrees, max(most, least) / degrees),
+        explained_variance_bounds=np.vstack([lower, upper]) / degrees,
+        estimated_errors=errors,
+        residual_norms=norms / degrees,
+        is_exact=True,
+        converged=verdict.good,
+    )
+
+
+def _from_summary(summary: Summary, k: int) -> np.ndarray:
+    """Upper bounds s_j^2 + lost of the leading eigenvalues."""
+    return np.pad(summary.singular_values, (0, k))[:k] ** 2 + summary.lost
+
+
+def _warn(certificate: Certificate, verdict: Verdict, wanted: Wanted, reached: float, n_products: int) -> None:
+    if certificate.converged:
+        return
+    if wanted.share is not None and reached <= wanted.share:
+        warnings.warn(
+            f"n_components={wanted.share:g}: {verdict.k} components, as many as max_passes={wanted.max_passes} reads "
+            f"and the memory allow, explain {reached:.4g} of the variance. Set n_components to a number to accept that, "
+            "or raise max_passes or memory_limit.",
+            ConvergenceWarning,
+            stacklevel=6,
+        )
+        return
+    error = max(certificate.largest_error, 10 * wanted.tol if certificate.largest_error <= wanted.tol else 0.0)
+    warnings.warn(
+        f"After {n_products} products with the images, explained variances are off by up to an estimated "
+        f"{certificate.largest_error:.1g}, and tol={wanted.tol:g}. See certificate_ for what is certain. Raise "
+        f"max_passes={wanted.max_passes}, e.g. to {2 * wanted.max_passes}, or accept it with tol={error:.1g}.",
+        ConvergenceWarning,
+        stacklevel=6,
+    )
+
+
+def factors_of_summary(summary: Summary, problem: Problem, wanted: Wanted) -> Factors:
+    """Components from a single look: variances are lower bounds, scores cost a read."""
+    s, total = summary.singular_values, summary.total
+    k = count(s**2, total, min(problem.k, max(1, len(s))), wanted)
+    asked = k if wanted.share is not None else problem.k
+    dtype = summary.rows.dtype
+    noise = max(problem.n, 64) * float(np.finfo(dtype).eps) * (s[0] if len(s) else 0.0)
+    rank = int(np.count_nonzero(s[:k] > noise))
+    components = summary.rows[:rank] / s[:rank, None].astype(dtype)
+    orthonormalise_rows(components)
+    components = completed_rows(components, asked).astype(problem.dtype, copy=False)
+    pad = _PAD * float(np.finfo(dtype).eps) * (s[0] ** 2 if len(s) else 0.0)
+    lower = np.pad(np.maximum(s[:rank] ** 2 - pad, 0), (0, asked - rank))
+    upper = _from_summary(summary, asked) + pad
+    captured = float((s[:rank] ** 2).sum())
+    unknown, degrees = np.full(asked, np.nan), max(problem.n - 1, 1)
+    certificate = Certificate(
+        captured_variance=captured / degrees,
+        total_variance=total / degrees,
+        estimated_deficit=float("nan"),
+        deficit_bounds=(0.0, min(float((upper - lower).sum()), total - captured + pad) / degrees),
+        explained_variance_bounds=np.vstack([lower, upper]) / degrees,
+        estimated_errors=unknown,
+        residual_norms=unknown,
+        is_exact=False,
+        converged=total == 0,
+    )
+    singular = np.pad(s[:rank], (0, asked - rank))
+    return Factors(summary.mean, components, singular, total, rank, None, 0, certificate)
+
+
+class Centre(NamedTuple):
+    """A shift (p,) that leaves integers exact, the rest of the mean (p,), and the dtype of products; float64 both."""
+
+    shift: np.ndarray
+    drift: np.ndarray
+    dtype: np.dtype
+
+    @classmethod
+    def of(cls, mean: np.ndarray, integers: bool, dtype: np.dtype) -> Centre:
+        """Split a mean."""
+        shift = np.rint(mean) if integers else mean.astype(dtype).astype(np.float64)
+        return cls(shift, mean - shift, dtype)
+
+
+class KrylovBasis:
+    """A growing orthonormal basis W of images, the centred stack's projections on it, and their inner products.
+
+    Parameters
+    ----------
+    runner : PassRunner
+        Reads the stack, or has it in memory.
+    rows : ndarray of shape (m, p)
+        Span the first block, strongest first.
+    scale : ndarray of shape (m,)
+        Sizes below which rows are rounding, over 30 eps.
+    room : int
+        Rows that may be stored: a basis of three blocks, at least, and the products of one.
+    centre : Centre
+    batch_bytes : int
+        Of raw images that make a product worth its merging.
+
+    Attributes
+    ----------
+    size : int
+        Rows of the basis.
+    n_products : int
+        Blocks multiplied so far.
+    """
+
+    def __init__(
+        self, runner: PassRunner, rows: np.ndarray, scale: np.ndarray, room: int, centre: Centre, batch_bytes: int = 0
+    ):
+        self._runner, self._batch_bytes = runner, batch_bytes
+        self._centre = centre
+        self._most = min(runner.n_images - 1, runner.n_pixels)
+        self._rows = np.empty((max(room, len(rows)), runner.n_pixels), rows.dtype)
+        self._rows[: len(rows)] = rows
+        self.size = self._last = self.n_products = 0
+        self._inner = np.empty((0, 0))  # of the basis: W W'
+        self._products = np.empty((0, 0))  # of its image: W C W'
+        self._scores = np.empty((runner.n_images, 0), centre.dtype)
+        self._append(len(rows), self._sweep(len(rows)), scale)
+
+    def multiply(self) -> None:
+        """Project the images on the last block and form what C makes of it: one read, if they are not kept."""
+        size, last = self.size, self._last
+        Y = self._read()
+        self.n_products += 1
+        self._scores = np.hstack([self._scores, Y.astype(self._scores.dtype)])
+        products = np.empty((size, size))
+        products[: size - last, : size - last] = self._products
+        for a in range(0, size, last):  # in strips: no float64 copy of all scores
+            products[a : a + last, size - last :] = self._scores[:, a : a + last].T.astype(np.float64) @ Y
+        products[size - last :] = products[:, size - last :].T
+        coefficients = scipy.linalg.solve(self._inner, products[:, size - last :], assume_a="pos")
+        self._left = self._sweep(last, coefficients.T, offset=(self._sums, self._centre.drift))
+        outside = self._left[-last:]
+        self._norms = np.sqrt(np.einsum("ij,ij->j", coefficients, coefficients) + np.diag(outside))
+        inside = np.abs(self._left[:size]).max(initial=0)
+        if inside > _CHANGED * (products.diagonal().max() + np.finfo(float).tiny):
+            raise ImagesChangedError
+        self._products = products
+        self._ritz = krylov.ritz(self._inner, products)
+
+    @property
+    def eps(self) -> float:
+        """Rounding of a product."""
+        return float(np.finfo(self._centre.dtype).eps)
+
+    @property
+    def noise(self) -> float:
+        """Ritz value up to which there is nothing but rounding."""
+        return max(len(self._scores) * float(np.finfo(np.float64).eps), (8 * self.eps) ** 2) * float(self.values[0])
+
+    @property
+    def values(self) -> np.ndarray:
+        """Ritz values, descending."""
+        return self._ritz.values
+
+    def residuals(self) -> Residuals:
+        """Ritz values, and what C makes of Ritz vectors outside of the basis."""
+        last = self._last
+        return Residuals(self.values, self._ritz.coefficients[-last:], self._left[-last:])
+
+    def scores(self, k: int) -> np.ndarray:
+        """Projections (n, k) of the centred images on the leading Ritz vectors."""
+        return self._scores @ self._ritz.coefficients[:, :k].astype(self._scores.dtype)
+
+    def vectors(self, k: int) -> np.ndarray:
+        """Leading Ritz vectors in rows (k, p)."""
+        out = np.empty((k, self._runner.n_pixels), self._rows.dtype)
+        self._combine(self._ritz.coefficients[:, :k].T, out)
+        return out
+
+    def grow(self) -> bool:
+        """Take what the last products have outside of the basis as its next block; False where there is nothing."""
+        last = self._last
+        if self.size + 2 * last > len(self._rows):
+            self._restart(len(self._rows) - 2 * last)
+        return self._append(last, self._left, self._norms)
+
+    def _append(self, n_new: int, inner: np.ndarray, scale: np.ndarray) -> bool:
+        """Orthonormalise the rows after the basis, whose inner products with it and each other are `inner`."""
+        eps = float(np.finfo(self._rows.dtype).eps)
+        turn = krylov.independent(inner[self.size :], scale, eps)[: self._most - self.size]
+        if not len(turn):
+            return False
+        n = len(turn)
+        inner = self._sweep(n_new, inner[: self.size].T, turn)
+        # Once is not enough: what rounding leaves of the old rows goes in a second round.
+        factor = scipy.linalg.cholesky(inner[self.size :], lower=True)
+        turn = scipy.linalg.solve_triangular(factor, np.eye(n), lower=True)
+        inner = self._sweep(n, inner[: self.size].T, turn)
+        size = self.size + n
+        whole = np.empty((size, size))
+        whole[: self.size, : self.size] = self._inner
+        whole[:, self.size :] = inner
+        whole[self.size :, : self.size] = inner[: self.size].T
+        self._inner, self.size, self._last = whole, size, n
+        return True
+
+    def _restart(self, keep: int) -> None:
+        """Shrink the basis to its leading Ritz vectors; their residuals stay in the span of the next block."""
+        coefficients, last = self._ritz.coefficients[:, :keep], self._last
+        keep = coefficients.shape[1]
+        weights = np.zeros((keep + last, self.size + last))
+        weights[:keep, : self.size] = coefficients.T
+        weights[keep:, self.size :] = np.eye(last)
+        self._combine(weights, self._rows)
+        self._left = np.vstack([coefficients.T @ self._left[: self.size], self._left[self.size :]])
+        self._scores = self.scores(keep)
+        self._products, self._inner = np.diag(self.values[:keep]), np.eye(keep)
+        self.size = keep
+
+    def _read(self) -> np.ndarray:
+        """Projections (n, last); the products with them go after the basis."""
+        runner, (shift, drift, dtype) = self._runner, self._centre
+        V = self._rows[self.size - self._last : self.size]
+        target = self._rows[self.size : self.size + self._last]
+        along = np.einsum("ij,j->i", V, drift)
+        if runner.blocks is None:
+            image = runner.run(
+                partial(krylov.stream, dtype=dtype),
+                krylov.merge_images,
+                shared=(V, shift, along),
+                partial_bytes=V.nbytes,
+                batch_bytes=self._batch_bytes,
+                label=f"read {self.n_products + 2}",
+            )
+            target[:] = image.products
+            Y = np.concatenate(image.scores).astype(np.float64)
+        else:
+            Y = runner.run_pixels(partial(krylov.project, V=V, shift=shift, dtype=dtype), np.add) - along
+            target[:] = 0
+            runner.run_pixels(partial(krylov.gather, scores=Y, shift=shift, dtype=dtype, out=target), _nothing)
+        self._sums = Y.sum(axis=0)  # 0 but for rounding; what is left stands in the products too
+        Y -= self._sums / len(Y)
+        return Y
+
+    def _sweep(self, n_new: int, along: Any = None, turn: Any = None, offset: Any = None) -> np.ndarray:
+        along = np.zeros((n_new, self.size)) if along is None else along
+        step = partial(
+            krylov.sweep,
+            n_old=self.size,
+            n_new=n_new,
+            along=along,
+            turn=turn,
+            offset=offset,
+            dtype=self._centre.dtype,
+        )
+        return self._runner.run_pixels(step, np.add, [self._rows])
+
+    def _combine(self, weights: np.ndarray, out: np.ndarray) -> None:
+        step = partial(krylov.combine, weights=weights, dtype=self._centre.dtype, out=out)
+        self._runner.run_pixels(step, _nothing, [self._rows])
+
+
+def _nothing(a: None, b: None) -> None:
+    """Join results of steps that write in place."""
