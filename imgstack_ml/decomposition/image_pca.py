@@ -218,21 +218,21 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         Raises
         ------
         ValueError
-            If n_components is a share of the variance: it must be a number, or None for as many as the first batch
-            has images.
+            If there are more components than values in an image.
         """
         first = not hasattr(self, "components_")
         images = check_images(self, X, reset=first)
         source, shift = _uncentred(images)
         problem = replace(self._problem(source, self._components_of_batches(images, first)), n=_ENDLESS)
-        runner = PassRunner(source, read_bytes=max(_READ_BYTES, 4 * problem.summary_bytes), progress=self.progress)
+        sizes = problem.sizes()
+        runner = PassRunner(source, read_bytes=max(_READ_BYTES, 4 * sizes.summary_bytes), progress=self.progress)
         with one_blas_thread():
-            summary, _ = first_look(runner, problem, draws=0)
+            summary, _ = first_look(runner, problem, sizes, draws=0)
             summary = summary._replace(mean=summary.mean - shift)
             if not first:
-                summary = merge_summaries(self._summary_so_far(), summary, size=problem.sizes.summary)
+                summary = merge_summaries(self._summary_so_far(), summary, size=sizes.summary)
             problem = replace(problem, n=summary.n)
-            factors = factors_of_summary(summary, problem, Wanted(problem.k))
+            factors = factors_of_summary(summary, problem, self._wanted())
         self.svd_solver_, self.n_passes_, self._summary = "randomized", 1.0, summary
         self._store(factors, problem)
         return self
@@ -481,18 +481,14 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         return Wanted(self.n_components, float(self.tol), int(self.max_passes), int(seed))
 
-    def _components_of_batches(self, images: Images, first: bool) -> int:
-        """Return the number of components that partial_fit looks for."""
+    def _components_of_batches(self, images: Images, first: bool) -> int | float:
+        """Return the number of components that partial_fit looks for, or their share of the variance."""
         self._check_parameters()
         p = images.n_pixels
+        check_n_components(self.n_components, _ENDLESS, p)
         if self.n_components is None:
             return min(len(images.data), p) if first else self.n_components_
-        if not isinstance(self.n_components, Integral) or not 1 <= self.n_components <= p:
-            raise ValueError(
-                f"n_components={self.n_components!r}: partial_fit needs a number from 1 to {p}, e.g. ImagePCA(10), "
-                "or None for as many as the first batch has images."
-            )
-        return int(self.n_components)
+        return self.n_components
 
     def _summary_so_far(self) -> Summary:
         """Summarise what was learned: as partial_fit keeps it, or by the components after fit or load_model."""

@@ -27,6 +27,7 @@ _BATCH_BYTES = 2**26  # of raw images in one task of the randomized solver, wort
 _READ_BYTES = 2**27  # raw images and partial results in flight while a pass runs
 _PREFER_EXACT = 1.3  # "auto" takes an exact solver while it takes no more than this times as long
 _NOMINAL_READS = 3  # of the randomized solver, which stops when its certificate allows
+_KEPT_BLOCKS = 6  # stored by an iteration on images in memory, before it starts again from the best of them
 _LARGE_SUMMARY = 4096  # images up to which summaries are large
 _GUESS = 32  # components that a share of the variance is first thought to take
 
@@ -44,12 +45,18 @@ class Sizes(NamedTuple):
         Random sums of images, for directions that stay below every cut of the summary.
     block : int
         Multiplied in each later read: a multiple of 16, which matrix products like.
+    summary_bytes : int
+        Of a summary.
+    batch_bytes : int
+        Of raw images that are worth a result as large as these, and its merging.
     """
 
     k: int
     summary: int
     draws: int
     block: int
+    summary_bytes: int
+    batch_bytes: int
 
 
 @dataclass(frozen=True)
@@ -111,26 +118,16 @@ class Problem:
             **randomized,
         )
 
-    @property
-    def sizes(self) -> Sizes:
-        """Rows that the randomized solver works with."""
+    def sizes(self, kept: bool = False) -> Sizes:
+        """Rows that the randomized solver works with, with images kept in memory or read again and again."""
         k = min(self.k, _GUESS) if self.share else self.k
         most, draws = min(self.n - 1, self.p), 8
         block = min(16 * ceil((k + self.n_oversamples + draws) / 16), most + draws)
         # A large summary saves a read, and costs as much as one on long stacks, where most of it is merging.
-        few = self.n <= _LARGE_SUMMARY
-        summary = 2 * (k + self.n_oversamples) + 32 if few else k + self.n_oversamples
-        return Sizes(k, min(summary, most), draws, block)
-
-    @property
-    def summary_bytes(self) -> int:
-        """Bytes of the summary of some images, of the randomized solver."""
-        return (self.sizes.summary + self.sizes.draws) * self.p * self.dtype.itemsize + 8 * self.p
-
-    @property
-    def batch_bytes(self) -> int:
-        """Bytes of raw images that are worth a result as large as the randomized solver's, and its merging."""
-        return max(_BATCH_BYTES, 3 * self.sizes.summary * self.image_bytes)
+        large = self.n <= _LARGE_SUMMARY and not kept
+        summary = min(2 * (k + self.n_oversamples) + 32 if large else k + self.n_oversamples, most)
+        summary_bytes = (summary + draws) * self.p * self.dtype.itemsize + 8 * self.p
+        return Sizes(k, summary, draws, block, summary_bytes, max(_BATCH_BYTES, 3 * summary * self.image_bytes))
 
     @property
     def raw_bytes(self) -> int:
@@ -185,6 +182,8 @@ class Requirement(NamedTuple):
         How many times a value is brought into a tile.
     room : int
         Rows of the size of an image that the randomized solver may hold.
+    sizes : Sizes, optional
+        Of its blocks.
     """
 
     solver: str
@@ -196,6 +195,7 @@ class Requirement(NamedTuple):
     reading_bytes: int
     values_cast: float
     room: int = 0
+    sizes: Sizes | None = None
 
     @property
     def seconds(self) -> float:
@@ -360,42 +360,50 @@ def tall_height(short: int, tall: int) -> int:
 
 
 def _randomized(problem: Problem, allowed: Allowance, threads: int) -> Requirement:
-    n, p, sizes = problem.n, problem.p, problem.sizes
-    raw = 0 if problem.in_memory else problem.raw_bytes
-    full = min(problem.max_passes * sizes.block, min(n - 1, p) + sizes.block)
-    if problem.share and raw < allowed.keep:
+    if problem.in_memory:
+        return _streaming(problem, allowed.limit, threads, kept=True)
+    kept = _streaming(problem, allowed.keep - problem.raw_bytes, threads, kept=True)
+    return kept if kept.peak_bytes <= allowed.keep else _streaming(problem, allowed.limit, threads, kept=False)
+
+
+def _streaming(problem: Problem, limit: int, threads: int, kept: bool) -> Requirement:
+    """Take the most batches in flight, then the most rows, that fit beside the raw images, if these are kept."""
+    n, p, sizes = problem.n, problem.p, problem.sizes(kept)
+    blocks = _KEPT_BLOCKS if kept else problem.max_passes  # the last one for products
+    full = min(blocks * sizes.block, min(n - 1, p) + sizes.block)
+    if problem.share and kept:
         full = min(n - 1, p) + sizes.block  # as many as it takes
     lowest = min(4 * sizes.block, full)
-    keeps = problem.in_memory or _streaming_bytes(problem, lowest, 2, threads) + raw <= allowed.keep
-    kept, limit = (raw, max(allowed.keep, raw)) if keeps else (0, allowed.limit)
     rooms = (*range(full, lowest, -sizes.block), lowest)
-    options = [(wave, room) for wave in (6, 4, 3, 2) for room in rooms]  # batches in flight, rows
-    fits = (option for option in options if _streaming_bytes(problem, option[1], option[0], threads) + kept <= limit)
+    options = ((wave, room) for wave in (6, 4, 3, 2) for room in rooms)
+    fits = (option for option in options if _streaming_bytes(problem, sizes, *option, threads) <= limit)
     wave, room = next(fits, (2, lowest))
-    peak = _streaming_bytes(problem, room, wave, threads) + kept
-    reads = 1 if keeps else min(_NOMINAL_READS, problem.max_passes)
-    later = _NOMINAL_READS - 1 if keeps else reads - 1
+    peak = _streaming_bytes(problem, sizes, wave, room, threads)
+    if kept and not problem.in_memory:
+        peak += problem.raw_bytes
+    reads = 1 if kept else min(_NOMINAL_READS, problem.max_passes)
+    later = _NOMINAL_READS - 1 if kept else reads - 1
     # Inner products of batches, rows from them, merging; blocks, and the care of the basis.
     first = 1.5 * sizes.summary + sizes.summary + sizes.draws + 4 * sizes.summary / 3
     multiply_adds = n * p * (first + 2 * sizes.block * later) + later * 20 * sizes.block**2 * p
-    reading = wave * _batch_bytes(problem, wave)
-    return Requirement("randomized", reads, multiply_adds, peak, keeps, 0, reading, n * p * (2 + 2 * later), room)
+    reading, cast = wave * _in_flight_bytes(problem, sizes, wave), n * p * (2 + 2 * later)
+    return Requirement("randomized", reads, multiply_adds, peak, kept, 0, reading, cast, room, sizes)
 
 
-def _batch_bytes(problem: Problem, wave: int) -> int:
+def _in_flight_bytes(problem: Problem, sizes: Sizes, wave: int) -> int:
     """Bytes of a batch of raw images and what is made of it: large batches where many fit, else single blocks."""
     block = problem.block * problem.image_bytes
-    batch = max(block, min(problem.batch_bytes, problem.raw_bytes))
-    return (block if wave == 2 else batch) + problem.summary_bytes
+    batch = block if wave == 2 else max(block, min(sizes.batch_bytes, problem.raw_bytes))
+    return batch + sizes.summary_bytes
 
 
-def _streaming_bytes(problem: Problem, room: int, wave: int, threads: int) -> int:
+def _streaming_bytes(problem: Problem, sizes: Sizes, wave: int, room: int, threads: int) -> int:
     """Peak of the randomized solver with `wave` batches in flight and `room` rows for its basis."""
-    n, p, sizes, row = problem.n, problem.p, problem.sizes, problem.p * problem.dtype.itemsize
+    n, p, row = problem.n, problem.p, problem.p * problem.dtype.itemsize
     merging = min(threads, (wave + 1) // 2) + 1  # results of merges beside the batches', the one so far included
     tiles = min(threads, wave) * 4 * problem.tile_bytes
-    reading = wave * _batch_bytes(problem, wave)
-    summing = reading + merging * problem.summary_bytes
+    reading = wave * _in_flight_bytes(problem, sizes, wave)
+    summing = reading + merging * sizes.summary_bytes
     multiplying = reading + (room + merging * sizes.block) * row
     finishing = (room + 2 * min(problem.k, room)) * row
     scores = 2 * n * room * problem.dtype.itemsize + 8 * n * sizes.block

@@ -19,7 +19,7 @@ from ..linalg.gram import completed_rows, orthonormalise_rows
 from ..linalg.incremental import Summary, merge_summaries, summarise
 from .certificate import Certificate
 from .factors import Factors, Wanted, count
-from .plan import Problem, Requirement
+from .plan import Problem, Requirement, Sizes
 
 __all__ = ["factors_of_summary", "first_look", "solve_randomized"]
 
@@ -35,14 +35,15 @@ def solve_randomized(runner: PassRunner, need: Requirement, problem: Problem, wa
     """Summary, then Krylov blocks until the estimated errors are within `tol`, or the reads are used up."""
     if need.keeps_images:
         runner.keep()
-    summary, dtype = first_look(runner, problem, wanted.seed)
+    sizes = need.sizes or problem.sizes()
+    summary, dtype = first_look(runner, problem, sizes, wanted.seed)
     products = _ITERATIONS if need.keeps_images else wanted.max_passes - round(runner.n_passes)
     if products < 1 or summary.total == 0:
         return factors_of_summary(summary, problem, wanted)
-    basis = _begin(runner, need, problem, summary, dtype)
+    basis = _begin(runner, need.room, problem, sizes, summary, dtype)
     for left in reversed(range(products)):
         basis.multiply()
-        verdict = _judge(basis, summary, problem, wanted)
+        verdict = _judge(basis, summary.total, problem, wanted)
         logger.info("%d products: %r", basis.n_products, verdict)
         if verdict.good or not left or not basis.grow():
             break
@@ -50,19 +51,19 @@ def solve_randomized(runner: PassRunner, need: Requirement, problem: Problem, wa
 
 
 def first_look(
-    runner: PassRunner, problem: Problem, seed: int = 0, draws: int | None = None
+    runner: PassRunner, problem: Problem, sizes: Sizes, seed: int = 0, draws: int | None = None
 ) -> tuple[Summary, np.dtype]:
     """Read once, a second time in float64 where squares leave the range of float32; and the dtype of products."""
-    size = problem.sizes.summary
+    size = sizes.summary
     few = runner.n_images * problem.p * size < _FEW_PRODUCTS
     single = problem.dtype == np.float32 and not few
-    n_draws = problem.sizes.draws if draws is None else draws
+    n_draws = sizes.draws if draws is None else draws
     for dtype in [np.dtype(np.float32)] * single + [np.dtype(np.float64)]:
         summary = runner.run(
             partial(summarise, size=size, n_draws=n_draws, seed=seed, dtype=dtype),
             partial(merge_summaries, size=size),
-            partial_bytes=problem.summary_bytes,
-            batch_bytes=problem.batch_bytes,
+            partial_bytes=sizes.summary_bytes,
+            batch_bytes=sizes.batch_bytes,
             label="summary",
         )
         least = summary.n * problem.p * float(np.finfo(dtype).tiny)
@@ -74,18 +75,20 @@ def first_look(
     return summary, dtype
 
 
-def _begin(runner: PassRunner, need: Requirement, problem: Problem, summary: Summary, dtype: np.dtype) -> KrylovBasis:
+def _begin(
+    runner: PassRunner, room: int, problem: Problem, sizes: Sizes, summary: Summary, dtype: np.dtype
+) -> KrylovBasis:
     """Leading rows of the summary and its random sums span the first block."""
     s = summary.singular_values
-    leading = min(problem.sizes.block - len(summary.draws), len(s))
+    leading = min(sizes.block - len(summary.draws), len(s))
     rows = np.vstack([summary.rows[:leading], summary.draws]).astype(problem.dtype, copy=False)
     scale = np.full(len(rows), np.sqrt(summary.total))
     scale[:leading] = s[0]
-    k = min(problem.sizes.k, len(s))
+    k = min(sizes.k, len(s))
     if s[k - 1] < 10 * np.sqrt(np.finfo(np.float32).eps) * s[0]:
         dtype = np.dtype(np.float64)  # squares of small singular values drown in what float32 rounds of the first
     centre = Centre.of(summary.mean, problem.integers, dtype)
-    return KrylovBasis(runner, rows, scale, need.room, centre, problem.batch_bytes)
+    return KrylovBasis(runner, rows, scale, room, centre, sizes.batch_bytes)
 
 
 class Verdict(NamedTuple):
@@ -97,13 +100,13 @@ class Verdict(NamedTuple):
     good: bool
 
 
-def _judge(basis: KrylovBasis, summary: Summary, problem: Problem, wanted: Wanted) -> Verdict:
+def _judge(basis: KrylovBasis, total: float, problem: Problem, wanted: Wanted) -> Verdict:
     """Stop when no explained variance is off by more than `tol`, by estimate, and neither is what was missed."""
-    residuals, theta, total = basis.residuals(), basis.values, summary.total
+    residuals, theta = basis.residuals(), basis.values
     k = count(theta, total, min(problem.k, len(theta)), wanted)
     nothing = _PAD * basis.eps * total
     nystrom = nystrom_values(residuals, basis.noise)
-    deficit = estimated_deficit(theta, nystrom, k, problem.sizes.block)
+    deficit = estimated_deficit(theta, nystrom, k, basis.block)
     gains = (nystrom[:k] - theta[:k]) / np.maximum(theta[:k], nothing)
     missed = deficit / max(total - theta[:k].sum(), nothing)
     reached = wanted.share is None or theta[:k].sum() > wanted.share * total
@@ -129,8 +132,8 @@ def _certify(
     basis: KrylovBasis, summary: Summary, verdict: Verdict, rank: int, asked: int, problem: Problem
 ) -> Certificate:
     theta, k, s = basis.values, verdict.k, summary.singular_values
-    in_basis = min(problem.sizes.block - len(summary.draws), len(s))
-    lost = summary.lost + (float(s[in_basis]) ** 2 if in_basis < len(s) else 0.0)
+    outside = s[basis.block - len(summary.draws) :]  # rows of the summary that the first block left out
+    lost = summary.lost + (float(outside[0]) ** 2 if len(outside) else 0.0)
     residuals = basis.residuals()
     pad = _PAD * basis.eps * theta[0]
     captured = float(theta[:rank].sum())
@@ -254,6 +257,8 @@ class KrylovBasis:
         Rows of the basis.
     n_products : int
         Blocks multiplied so far.
+    block : int
+        Rows that the first block was made of.
     """
 
     def __init__(
@@ -265,6 +270,7 @@ class KrylovBasis:
         self._rows = np.empty((max(room, len(rows)), runner.n_pixels), rows.dtype)
         self._rows[: len(rows)] = rows
         self.size = self._last = self.n_products = 0
+        self.block = len(rows)
         self._inner = np.empty((0, 0))  # of the basis: W W'
         self._products = np.empty((0, 0))  # of its image: W C W'
         self._scores = np.empty((runner.n_images, 0), centre.dtype)
