@@ -33,6 +33,7 @@ SAVABLE = {
     "Pipeline": "sklearn.pipeline:Pipeline",
     "StackCenterer": "imgstack_ml.preprocessing:StackCenterer",
 }
+RECORDS = {"Certificate": "imgstack_ml.decomposition.certificate:Certificate"}  # fitted attributes of fields
 PASSTHROUGH = "passthrough"
 
 ARRAY_DTYPES = {"BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "F16", "F32", "F64"}
@@ -187,7 +188,11 @@ def _class_name(model: Any) -> str:
 
 
 def _import_class(name: str) -> type:
-    module, _, attribute = SAVABLE[name].partition(":")
+    return _import_from(SAVABLE[name])
+
+
+def _import_from(place: str) -> type:
+    module, _, attribute = place.partition(":")
     return getattr(import_module(module), attribute)
 
 
@@ -218,10 +223,17 @@ def _to_json(value: Any, where: str) -> Any:
         return {"dict": {key: _to_json(item, f"{where}[{key!r}]") for key, item in value.items()}}
     if _is_string_array(value):
         return {"strings": value.tolist()}
+    if type(value).__name__ in RECORDS and type(value) is _import_from(RECORDS[type(value).__name__]):
+        fields = {key: _listed(field) for key, field in vars(value).items()}
+        return {"record": [type(value).__name__, _to_json(fields, where)]}
     raise TypeError(
         f"{where} is of type {type(value).__name__}, which cannot be saved; a model file holds numbers, strings, "
         "None, and tuples, lists or dicts of these. Set it to one of them first, e.g. an int for random_state"
     )
+
+
+def _listed(field: Any) -> Any:
+    return field.tolist() if _is_numeric_array(field) else field
 
 
 def _is_string_array(value: Any) -> bool:
@@ -354,7 +366,16 @@ def _from_tagged(kind: str, content: Any) -> Any:
             return np.array(content, dtype=object)
         case bool() | int() | float() if kind in SCALAR_DTYPES:
             return _read_scalar(kind, content)
+        case [str(name), fields] if kind == "record" and name in RECORDS:
+            return _read_record(_import_from(RECORDS[name]), _from_json(fields))
     raise ValueError(f"its header holds a value of the unknown kind {kind!r}")
+
+
+def _read_record(cls: type, fields: Any) -> Any:
+    try:
+        return cls(**fields)
+    except TypeError as error:
+        raise ValueError(f"its header holds a {cls.__name__} of other fields") from error
 
 
 def _read_scalar(dtype: str, value: bool | int | float) -> Any:

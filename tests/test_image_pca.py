@@ -387,11 +387,9 @@ def test_numpys_numbers_are_numbers(k):
     assert ImagePCA(k).fit(photographs(20, (6, 5))).n_components_ >= 1
 
 
-@pytest.mark.parametrize(
-    ("solver", "error"), [("full", ValueError), (None, ValueError), ("randomized", NotImplementedError)]
-)
-def test_unknown_solvers(solver, error):
-    with pytest.raises(error, match=r"svd_solver=.*gram"):
+@pytest.mark.parametrize("solver", ["full", None])
+def test_unknown_solvers(solver):
+    with pytest.raises(ValueError, match=r"svd_solver=.*gram"):
         ImagePCA(2, svd_solver=solver).fit(photographs(20, (6, 5)))
 
 

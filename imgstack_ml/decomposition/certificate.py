@@ -23,18 +23,17 @@ class Certificate:
         single read a lower bound.
     total_variance : float
         T, the trace of C; exact but for rounding.
-    estimated_deficit : float
-        Estimate, and no bound, of what the best k components would capture beyond `captured_variance`. NaN after a
+    estimated_deficit : float or None
+        Estimate, and no bound, of what the best k components would capture beyond `captured_variance`. None after a
         single read, which has no second look.
     deficit_bounds : (float, float)
         Rigorous lower and upper bounds of the same.
     explained_variance_bounds : ndarray of shape (2, n_components)
         Rigorous lower and upper bounds of lambda_1 ... lambda_k.
-    estimated_errors : ndarray of shape (n_components,)
-        (nystrom_j - theta_j) / theta_j, the estimated relative errors of `explained_variance_`; NaN after one read.
-    residual_norms : ndarray of shape (n_components,)
-        ||C v_j - theta_j v_j||: some eigenvalue, not necessarily the j-th, is as near to theta_j as this. NaN after
-        one read.
+    estimated_errors : ndarray of shape (n_components,), or None
+        (nystrom_j - theta_j) / theta_j, the estimated relative errors of `explained_variance_`.
+    residual_norms : ndarray of shape (n_components,), or None
+        ||C v_j - theta_j v_j||: some eigenvalue, not necessarily the j-th, is as near to theta_j as this.
     is_exact : bool
         Whether `captured_variance` was measured on all images with the final components: True after two reads.
     converged : bool
@@ -62,13 +61,19 @@ class Certificate:
 
     captured_variance: float
     total_variance: float
-    estimated_deficit: float
+    estimated_deficit: float | None
     deficit_bounds: tuple[float, float]
     explained_variance_bounds: np.ndarray
-    estimated_errors: np.ndarray
-    residual_norms: np.ndarray
+    estimated_errors: np.ndarray | None
+    residual_norms: np.ndarray | None
     is_exact: bool
     converged: bool
+
+    def __post_init__(self) -> None:
+        for name in ("explained_variance_bounds", "estimated_errors", "residual_norms"):
+            value = getattr(self, name)
+            if value is not None:  # a list, where it was stored as one
+                object.__setattr__(self, name, np.asarray(value, dtype=np.float64))
 
     def __repr__(self) -> str:
         total = self.total_variance or 1.0
@@ -77,14 +82,14 @@ class Certificate:
         lines = [
             f"Certificate: {'within' if self.converged else 'not known to be within'} tol",
             f"  captured variance   {sign}{self.captured_variance / total:.6%} of the total",
-            f"  missed (estimate)   {self.estimated_deficit / total:.2g} of the total",
             f"  missed (certain)    {low / total:.2g} to {high / total:.2g} of the total",
         ]
-        if self.is_exact:
+        if self.estimated_deficit is not None:
+            lines.insert(2, f"  missed (estimate)   {self.estimated_deficit / total:.2g} of the total")
             lines.append(f"  largest relative error of an explained variance (estimate)  {self.largest_error:.2g}")
         return "\n".join(lines)
 
     @property
     def largest_error(self) -> float:
-        """Largest of `estimated_errors`."""
-        return float(np.max(self.estimated_errors, initial=0.0))
+        """Largest of `estimated_errors`; infinite where there is no estimate."""
+        return float("inf") if self.estimated_errors is None else float(np.max(self.estimated_errors, initial=0.0))

@@ -173,8 +173,8 @@ def _warn(certificate: Certificate, verdict: Verdict, wanted: Wanted, reached: f
     if wanted.share is not None and reached <= wanted.share:
         warnings.warn(
             f"n_components={wanted.share:g}: {verdict.k} components, as many as max_passes={wanted.max_passes} reads "
-            f"and the memory allow, explain {reached:.4g} of the variance. Set n_components to a number to accept that, "
-            "or raise max_passes or memory_limit.",
+            f"and the memory allow, explain {reached:.4g} of the variance. Set n_components to a number to accept "
+            "that, or raise max_passes or memory_limit.",
             ConvergenceWarning,
             stacklevel=6,
         )
@@ -202,17 +202,17 @@ def factors_of_summary(summary: Summary, problem: Problem, wanted: Wanted) -> Fa
     components = completed_rows(components, asked).astype(problem.dtype, copy=False)
     pad = _PAD * float(np.finfo(dtype).eps) * (s[0] ** 2 if len(s) else 0.0)
     lower = np.pad(np.maximum(s[:rank] ** 2 - pad, 0), (0, asked - rank))
-    upper = _from_summary(summary, asked) + pad
+    upper = np.minimum(_from_summary(summary, asked), total) + pad
     captured = float((s[:rank] ** 2).sum())
-    unknown, degrees = np.full(asked, np.nan), max(problem.n - 1, 1)
+    degrees = max(problem.n - 1, 1)
     certificate = Certificate(
         captured_variance=captured / degrees,
         total_variance=total / degrees,
-        estimated_deficit=float("nan"),
+        estimated_deficit=None,
         deficit_bounds=(0.0, min(float((upper - lower).sum()), total - captured + pad) / degrees),
         explained_variance_bounds=np.vstack([lower, upper]) / degrees,
-        estimated_errors=unknown,
-        residual_norms=unknown,
+        estimated_errors=None,
+        residual_norms=None,
         is_exact=False,
         converged=total == 0,
     )
