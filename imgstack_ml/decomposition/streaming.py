@@ -43,7 +43,7 @@ def solve_randomized(runner: PassRunner, need: Requirement, problem: Problem, wa
     basis = _begin(runner, need.room, problem, sizes, summary, dtype)
     for left in reversed(range(products)):
         basis.multiply()
-        verdict = _judge(basis, summary.total, problem, wanted)
+        verdict = _judge(basis, summary, problem, wanted)
         logger.info("%d products: %r", basis.n_products, verdict)
         if verdict.good or not left or not basis.grow():
             break
@@ -100,17 +100,18 @@ class Verdict(NamedTuple):
     good: bool
 
 
-def _judge(basis: KrylovBasis, total: float, problem: Problem, wanted: Wanted) -> Verdict:
+def _judge(basis: KrylovBasis, summary: Summary, problem: Problem, wanted: Wanted) -> Verdict:
     """Stop when no explained variance is off by more than `tol`, by estimate, and neither is what was missed."""
-    residuals, theta = basis.residuals(), basis.values
+    residuals, theta, total = basis.residuals(), basis.values, summary.total
     k = count(theta, total, min(problem.k, len(theta)), wanted)
-    nothing = _PAD * basis.eps * total
+    # Denominators are no smaller than what rounding makes of the total, and numerators are nothing below rounding.
+    least, nothing = _PAD * summary.eps * total, _PAD * float(np.finfo(np.float64).eps) * float(theta[0])
     nystrom = nystrom_values(residuals, basis.noise)
     deficit = estimated_deficit(theta, nystrom, k, basis.block)
-    gains = (nystrom[:k] - theta[:k]) / np.maximum(theta[:k], nothing)
-    missed = deficit / max(total - theta[:k].sum(), nothing)
+    near = nystrom[:k] - theta[:k] <= wanted.tol * theta[:k] + nothing
+    missed_little = deficit <= wanted.tol * max(total - theta[:k].sum(), least) + k * nothing
     reached = wanted.share is None or theta[:k].sum() > wanted.share * total
-    return Verdict(k, nystrom, deficit, bool(reached and gains.max() <= wanted.tol and missed <= wanted.tol))
+    return Verdict(k, nystrom, deficit, bool(reached and near.all() and missed_little))
 
 
 def _finish(basis: KrylovBasis, summary: Summary, verdict: Verdict, problem: Problem, wanted: Wanted) -> Factors:
@@ -135,14 +136,15 @@ def _certify(
     outside = s[basis.block - len(summary.draws) :]  # rows of the summary that the first block left out
     lost = summary.lost + (float(outside[0]) ** 2 if len(outside) else 0.0)
     residuals = basis.residuals()
-    pad = _PAD * basis.eps * theta[0]
+    # Variances are those of the last products; upper bounds rest on the total and the cuts of the summary as well.
+    pad, pad_above = _PAD * basis.eps * theta[0], _PAD * max(basis.eps, summary.eps) * theta[0]
     captured = float(theta[:rank].sum())
     upper = upper_bounds(residuals, verdict.nystrom, k, summary.total, lost)
-    upper = np.minimum(upper, _from_summary(summary, k)) + pad
+    upper = np.minimum(upper, _from_summary(summary, k)) + pad_above
     upper = np.append(upper, np.full(asked - k, upper[-1]))  # no eigenvalue is above the one before
     lower = np.zeros(asked)
     lower[:k] = np.maximum(theta[:k] - pad, 0)
-    most = min(float((upper - lower).sum()), summary.total - captured + pad)
+    most = min(float((upper - lower).sum()), summary.total - captured + pad_above)
     least = max(float((verdict.nystrom[:k] - theta[:k]).sum()) - k * pad, 0.0)
     errors = np.zeros(asked)
     np.divide(verdict.nystrom[:k] - theta[:k], theta[:k], out=errors[:k], where=theta[:k] > basis.noise)

@@ -51,6 +51,11 @@ class Summary(NamedTuple):
     weights: np.ndarray
 
     @property
+    def eps(self) -> float:
+        """Rounding of the products that this was made with."""
+        return float(np.finfo(self.rows.dtype).eps)
+
+    @property
     def singular_values(self) -> np.ndarray:
         """Norms of the rows, float64: lower bounds of the singular values of A."""
         return np.sqrt(np.einsum("ij,ij->i", self.rows, self.rows, dtype=np.float64))
