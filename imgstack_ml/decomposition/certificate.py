@@ -31,7 +31,7 @@ class Certificate:
     explained_variance_bounds : ndarray of shape (2, n_components)
         Rigorous lower and upper bounds of lambda_1 ... lambda_k.
     estimated_errors : ndarray of shape (n_components,), or None
-        (nystrom_j - theta_j) / theta_j, the estimated relative errors of `explained_variance_`.
+        Estimated relative errors of `explained_variance_`.
     residual_norms : ndarray of shape (n_components,), or None
         ||C v_j - theta_j v_j||: some eigenvalue, not necessarily the j-th, is as near to theta_j as this.
     is_exact : bool
@@ -54,9 +54,9 @@ class Certificate:
     complement), kappa being a bound of C outside of W: the lesser of T - sum Theta and lost + the largest s_j^2 whose
     row of B is not in W.
 
-    Estimated deficit: the greater of 2 g, g = sum_j (nystrom_j - theta_j), and
-    sum_j (nystrom_j - theta_j) / (1 - min(theta_m / theta_j, 0.9)), m being the size of one block: the gains continue
-    as a geometric series would.
+    Estimated errors: (nystrom_j - theta_j) / (1 - min(theta_m / theta_j, 0.9)), over theta_j, m being the size of one
+    block: the gains continue as a geometric series would. Estimated deficit: the sum of these errors (times theta_j),
+    or 2 g if that is more, g = sum_j (nystrom_j - theta_j).
     """
 
     captured_variance: float

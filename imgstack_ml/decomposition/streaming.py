@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from .._errors import ImagesChangedError
 from .._passes import PassRunner
 from ..linalg import krylov
-from ..linalg.certificate import Residuals, estimated_deficit, nystrom_values, upper_bounds
+from ..linalg.certificate import Residuals, estimated_errors, nystrom_values, upper_bounds
 from ..linalg.gram import completed_rows, orthonormalise_rows
 from ..linalg.incremental import Summary, merge_summaries, summarise
 from .certificate import Certificate
@@ -92,10 +92,11 @@ def _begin(
 
 
 class Verdict(NamedTuple):
-    """How many components; eigenvalues of the Nystrom approximation; estimated deficit; whether that will do."""
+    """How many components; Nystrom eigenvalues; estimated errors and their sum at the least; whether that will do."""
 
     k: int
     nystrom: np.ndarray
+    errors: np.ndarray
     deficit: float
     good: bool
 
@@ -107,11 +108,12 @@ def _judge(basis: KrylovBasis, summary: Summary, problem: Problem, wanted: Wante
     # Denominators are no smaller than what rounding makes of the total, and numerators are nothing below rounding.
     least, nothing = _PAD * summary.eps * total, _PAD * float(np.finfo(np.float64).eps) * float(theta[0])
     nystrom = nystrom_values(residuals, basis.noise)
-    deficit = estimated_deficit(theta, nystrom, k, basis.block)
-    near = nystrom[:k] - theta[:k] <= wanted.tol * theta[:k] + nothing
+    errors = estimated_errors(theta, nystrom, k, basis.block)
+    deficit = max(2 * float((nystrom[:k] - theta[:k]).sum()), float(errors.sum()))
+    near = errors <= wanted.tol * theta[:k] + nothing
     missed_little = deficit <= wanted.tol * max(total - theta[:k].sum(), least) + k * nothing
     reached = wanted.share is None or theta[:k].sum() > wanted.share * total
-    return Verdict(k, nystrom, deficit, bool(reached and near.all() and missed_little))
+    return Verdict(k, nystrom, errors, deficit, bool(reached and near.all() and missed_little))
 
 
 def _finish(basis: KrylovBasis, summary: Summary, verdict: Verdict, problem: Problem, wanted: Wanted) -> Factors:
@@ -140,14 +142,16 @@ def _certify(
     pad, pad_above = _PAD * basis.eps * theta[0], _PAD * max(basis.eps, summary.eps) * theta[0]
     captured = float(theta[:rank].sum())
     upper = upper_bounds(residuals, verdict.nystrom, k, summary.total, lost)
-    upper = np.minimum(upper, _from_summary(summary, k)) + pad_above
+    # Residuals are stored in the dtype of the basis: what that rounds enters their squares.
+    stored = (8 * basis.stored_eps * theta[0]) ** 2 / np.maximum(theta[:k], basis.noise)
+    upper = np.minimum(upper + stored, _from_summary(summary, k)) + pad_above
     upper = np.append(upper, np.full(asked - k, upper[-1]))  # no eigenvalue is above the one before
     lower = np.zeros(asked)
     lower[:k] = np.maximum(theta[:k] - pad, 0)
     most = min(float((upper - lower).sum()), summary.total - captured + pad_above)
     least = max(float((verdict.nystrom[:k] - theta[:k]).sum()) - k * pad, 0.0)
     errors = np.zeros(asked)
-    np.divide(verdict.nystrom[:k] - theta[:k], theta[:k], out=errors[:k], where=theta[:k] > basis.noise)
+    np.divide(verdict.errors, theta[:k], out=errors[:k], where=theta[:k] > basis.noise)
     norms = np.zeros(asked)
     norms[:k] = residuals.norms[:k]
     degrees = max(problem.n - 1, 1)
@@ -303,6 +307,11 @@ class KrylovBasis:
     def eps(self) -> float:
         """Rounding of a product."""
         return float(np.finfo(self._centre.dtype).eps)
+
+    @property
+    def stored_eps(self) -> float:
+        """Rounding of the rows."""
+        return float(np.finfo(self._rows.dtype).eps)
 
     @property
     def noise(self) -> float:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 
-__all__ = ["Residuals", "estimated_deficit", "nystrom_values", "upper_bounds"]
+__all__ = ["Residuals", "estimated_errors", "nystrom_values", "upper_bounds"]
 
 
 class Residuals(NamedTuple):
@@ -55,12 +55,12 @@ def nystrom_values(residuals: Residuals, floor: float) -> np.ndarray:
     return found
 
 
-def estimated_deficit(theta: np.ndarray, nystrom: np.ndarray, k: int, block: int) -> float:
-    """Estimate of (sum of lambda_j) - (sum of theta_j), j up to k: an extrapolation of the Nystrom gains, no bound."""
+def estimated_errors(theta: np.ndarray, nystrom: np.ndarray, k: int, block: int) -> np.ndarray:
+    """Estimates (k,) of lambda_j - theta_j, no bounds: what Nystrom gains, continued as a geometric series would."""
     gain = nystrom[:k] - theta[:k]
     last = theta[min(block, len(theta)) - 1] if len(theta) > k else 0.0
     ratio = np.minimum(np.divide(last, theta[:k], out=np.zeros(len(gain)), where=theta[:k] > 0), 0.9)
-    return float(max(2 * gain.sum(), (gain / (1 - ratio)).sum()))
+    return gain / (1 - ratio)
 
 
 def upper_bounds(residuals: Residuals, nystrom: np.ndarray, k: int, total: float, lost: float | None) -> np.ndarray:

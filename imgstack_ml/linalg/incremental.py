@@ -93,7 +93,7 @@ def _summarise(blocks: Sequence[np.ndarray], omega: np.ndarray, size: int, dtype
         mean[a:b] += offset
         tile -= offset.astype(dtype)
         gram += np.matmul(tile, tile.T, out=product)
-        total += float(np.einsum("ij,ij->j", tile, tile).sum(dtype=np.float64))  # the trace in float32 is biased
+        total += sum_of_squares(tile)  # more exact than the trace of the products
     vectors, lost = _leading(gram, size)
     weights = np.vstack([vectors.T, omega]).astype(dtype)
     rows = np.empty((len(weights), shift.size), dtype)
@@ -141,6 +141,12 @@ def column_means(tile: np.ndarray) -> np.ndarray:
         part = tile[i : i + 256]
         sums += ones[: len(part)] @ part
     return sums / len(tile)
+
+
+def sum_of_squares(tile: np.ndarray) -> float:
+    """Sum of squares of a tile; sums of up to 32 values run in its dtype, the rest in float64."""
+    parts = (tile[i : i + 32] for i in range(0, len(tile), 32))
+    return float(sum(np.einsum("ij,ij->j", part, part).sum(dtype=np.float64) for part in parts))
 
 
 def test_rows(seed: int, n_rows: int, start: int, n_images: int) -> np.ndarray:

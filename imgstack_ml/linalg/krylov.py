@@ -150,7 +150,9 @@ def sweep(
         if turn is not None:
             tile[n_old : n_old + n] = turn @ new
         tile = tile[: n_old + n]
-        basis[n_old : n_old + n, a:b] = tile[n_old:]
+        stored = basis[n_old : n_old + n, a:b]
+        stored[:] = tile[n_old:]
+        tile[n_old:] = stored  # inner products of what was stored, not of what it was rounded from
         inner += tile @ tile[n_old:].T
     return inner
 
