@@ -36,7 +36,7 @@ from threadpoolctl import threadpool_info
 from imgstack_ml import ImagePCA, RankWarning, open_stack
 from imgstack_ml._errors import NonFiniteError
 
-SOLVERS = ["gram", "covariance_eigh", "tsqr", "auto"]
+SOLVERS = ["gram", "covariance_eigh", "tsqr", "randomized", "auto"]
 DTYPES = ["uint8", "uint16", "float32", "float64"]
 SHAPES = {
     "n < p": (20, 11, 9),
@@ -71,7 +71,7 @@ def chunked(X, chunks):
     return da.from_array(X, chunks=(rows, *X.shape[1:]))
 
 
-@pytest.mark.parametrize("solver", SOLVERS[:3])
+@pytest.mark.parametrize("solver", SOLVERS[:4])
 @pytest.mark.parametrize(
     ("chunks", "scheduler", "dtype"),
     [
@@ -176,7 +176,7 @@ def test_scikit_learn_says_the_same(shape, dtype, whiten):
 
 
 @pytest.mark.parametrize("share", [1e-9, 0.5, 0.99, 1 - 1e-12])
-@pytest.mark.parametrize("solver", SOLVERS[:3])
+@pytest.mark.parametrize("solver", SOLVERS[:4])
 @pytest.mark.parametrize("dtype", ["uint8", "float64"])
 def test_a_share_of_the_variance_takes_as_many_as_scikit_learn(share, solver, dtype):
     X = photographs(25, (6, 5), dtype)
@@ -564,7 +564,15 @@ def test_nothing_works_before_fit():
 # scikit-learn's protocol
 
 
-@parametrize_with_checks([ImagePCA(n_components=1), ImagePCA(), ImagePCA(0.9, svd_solver="tsqr", whiten=True)])
+@parametrize_with_checks(
+    [
+        ImagePCA(n_components=1),
+        ImagePCA(),
+        ImagePCA(0.9, svd_solver="tsqr", whiten=True),
+        ImagePCA(2, svd_solver="randomized", random_state=0),
+        ImagePCA(0.9, svd_solver="randomized", random_state=0),
+    ]
+)
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
 
