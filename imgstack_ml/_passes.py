@@ -27,7 +27,7 @@ from ._blocks import whole_images
 from ._errors import NonFiniteError
 from ._validation import Images, first_nonfinite, rows_are_views
 
-__all__ = ["PassRunner", "batch_rows", "one_blas_thread"]
+__all__ = ["PassRunner", "batch_rows", "nothing", "one_blas_thread"]
 
 Partial = TypeVar("Partial")
 BATCH_BYTES = 2**25  # raw images handed to one task; larger batches pass 2 threads no faster
@@ -311,6 +311,10 @@ class PassRunner:
 def batch_rows(images: Images) -> int:
     """Images in a batch of a NumPy stack."""
     return max(1, BATCH_BYTES // (images.data.dtype.itemsize * images.n_pixels))
+
+
+def nothing(a: None, b: None) -> None:
+    """Join the results of steps that write in place."""
 
 
 def _without_empty_blocks(data: da.Array) -> da.Array:

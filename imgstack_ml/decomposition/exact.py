@@ -10,8 +10,9 @@ from typing import NamedTuple
 import dask.array as da
 import numpy as np
 
-from .._passes import PassRunner
+from .._passes import PassRunner, nothing
 from ..linalg import gram as lin
+from ..linalg.krylov import gather
 from ..linalg.moments import moments
 from ..linalg.tsqr import centred_columns, rows_after_ones, svd_of_r
 from .factors import Factors, Wanted, count
@@ -41,9 +42,10 @@ def solve_gram(runner: PassRunner, need: Requirement, problem: Problem, wanted: 
     else:
         leading, found = _eigenpairs(partial(_gram_by_panels, runner, need), problem, wanted, refine=False)
     weights = leading.vectors / leading.singular
-    mean, components = _components(runner, weights, found.mean, problem.dtype, problem.result_bytes)
     if need.keeps_images:
-        mean = found.mean  # exact; the other one comes from tiles that were rounded after subtracting it
+        mean, components = found.mean, _components_of_kept(runner, weights, found.mean, problem.dtype)
+    else:
+        mean, components = _components_by_reading(runner, weights, found.mean, problem.dtype, problem.result_bytes)
     return _completed(mean, components, leading, leading.vectors * leading.singular)
 
 
@@ -218,36 +220,30 @@ def _panels(starts: list[int], n_images: int) -> list[tuple[int, int]]:
     return panels
 
 
-def _components(
+def _components_of_kept(runner: PassRunner, weights: np.ndarray, mean: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Components from eigenvectors (n, k), whose entries weigh the images; these are in memory."""
+    components = np.zeros((weights.shape[1], runner.n_pixels), dtype)
+    shift = mean.astype(dtype).astype(np.float64)  # what the tiles will subtract
+    step = partial(gather, scores=weights, shift=shift, dtype=dtype, out=components)
+    runner.run_pixels(step, nothing)
+    lin.orthonormalise_rows(components)
+    return components
+
+
+def _components_by_reading(
     runner: PassRunner, weights: np.ndarray, shift: np.ndarray, dtype: np.dtype, n_bytes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean image, and components from eigenvectors (n, k), whose entries weigh the images."""
-    shift = shift.astype(dtype).astype(np.float64)  # what the tiles will subtract
-    if runner.blocks is not None:
-        step = partial(_weighted_pixels, weights=weights.T, shift=shift, dtype=dtype)
-        sums, totals = runner.run_pixels(step, _side_by_side)
-        components, total = np.concatenate(sums, axis=1), np.concatenate(totals)
-    else:
-        components, total = runner.run(
-            partial(lin.weighted_sums, dtype=dtype),
-            lin.merge_sums,
-            shared=(weights.T, shift),
-            partial_bytes=n_bytes,
-            label="components",
-        )
+    """Mean image, and components as above, in one more read."""
+    shift = shift.astype(dtype).astype(np.float64)
+    components, total = runner.run(
+        partial(lin.weighted_sums, dtype=dtype),
+        lin.merge_sums,
+        shared=(weights.T, shift),
+        partial_bytes=n_bytes,
+        label="components",
+    )
     lin.orthonormalise_rows(components)
     return shift + total / runner.n_images, components
-
-
-def _weighted_pixels(
-    blocks: list[np.ndarray], lo: int, hi: int, weights: np.ndarray, shift: np.ndarray, dtype: np.dtype
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    sums, total = lin.weighted_sums(blocks, 0, weights, shift, dtype, lo, hi)
-    return [sums], [total]
-
-
-def _side_by_side(a: tuple[list, list], b: tuple[list, list]) -> tuple[list, list]:
-    return a[0] + b[0], a[1] + b[1]
 
 
 def _tsqr_of_images(runner: PassRunner, problem: Problem, wanted: Wanted) -> Factors:
@@ -269,7 +265,7 @@ def _tsqr_of_pixels(runner: PassRunner, problem: Problem, wanted: Wanted) -> Fac
     leading = _leading_of_r(R, problem, wanted)
     mean = moments(runner.blocks).mean
     weights = leading.vectors / leading.singular
-    _, components = _components(runner, weights, mean, np.dtype(np.float64), problem.result_bytes)
+    components = _components_of_kept(runner, weights, mean, np.dtype(np.float64))
     scores = leading.vectors * leading.singular
     return _completed(mean, components.astype(problem.dtype, copy=False), leading, scores)
 

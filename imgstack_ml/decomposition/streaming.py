@@ -12,7 +12,7 @@ import scipy.linalg
 from sklearn.exceptions import ConvergenceWarning
 
 from .._errors import ImagesChangedError
-from .._passes import PassRunner
+from .._passes import PassRunner, nothing
 from ..linalg import krylov
 from ..linalg.certificate import Residuals, estimated_errors, nystrom_values, upper_bounds
 from ..linalg.gram import completed_rows, orthonormalise_rows
@@ -398,7 +398,7 @@ class KrylovBasis:
         else:
             Y = runner.run_pixels(partial(krylov.project, V=V, shift=shift, dtype=dtype), np.add) - along
             target[:] = 0
-            runner.run_pixels(partial(krylov.gather, scores=Y, shift=shift, dtype=dtype, out=target), _nothing)
+            runner.run_pixels(partial(krylov.gather, scores=Y, shift=shift, dtype=dtype, out=target), nothing)
         self._sums = Y.sum(axis=0)  # 0 but for rounding; what is left stands in the products too
         Y -= self._sums / len(Y)
         return Y
@@ -418,8 +418,4 @@ class KrylovBasis:
 
     def _combine(self, weights: np.ndarray, out: np.ndarray) -> None:
         step = partial(krylov.combine, weights=weights, dtype=self._centre.dtype, out=out)
-        self._runner.run_pixels(step, _nothing, [self._rows])
-
-
-def _nothing(a: None, b: None) -> None:
-    """Join results of steps that write in place."""
+        self._runner.run_pixels(step, nothing, [self._rows])

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.linalg
 
 from .moments import moments
-from .tiles import n_rows, row_groups, row_tiles, tile_width, tiles
+from .tiles import column_means, n_rows, row_groups, row_tiles, tile_width, tiles
 
 __all__ = [
     "Scatter",
@@ -59,7 +59,7 @@ def centred_gram(
     gram, product = np.zeros((n, n)), np.empty((n, n), dtype)
     mean = shift[lo:hi].copy()
     for a, b, tile in tiles(blocks, shift, dtype, lo, hi):
-        offset = tile.mean(axis=0, dtype=np.float64)
+        offset = column_means(tile)
         mean[a - lo : b - lo] += offset
         tile -= offset.astype(dtype)
         if known is not None:
@@ -167,15 +167,9 @@ def merge_scatter(a: Scatter, b: Scatter) -> Scatter:
 
 
 def weighted_sums(
-    blocks: Sequence[np.ndarray],
-    start: int,
-    weights: np.ndarray,
-    shift: np.ndarray,
-    dtype: np.dtype,
-    lo: int = 0,
-    hi: int | None = None,
+    blocks: Sequence[np.ndarray], start: int, weights: np.ndarray, shift: np.ndarray, dtype: np.dtype
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted sums of images, and their plain sum, over the pixels `lo` to `hi`; all less `shift`.
+    """Weighted sums of images, and their plain sum, all less `shift`.
 
     Parameters
     ----------
@@ -184,17 +178,16 @@ def weighted_sums(
 
     Returns
     -------
-    sums : ndarray of shape (k, hi - lo), dtype
-    total : ndarray of shape (hi - lo,), float64
+    sums : ndarray of shape (k, p), dtype
+    total : ndarray of shape (p,), float64
     """
-    hi = shift.size if hi is None else hi
     own = weights[:, start : start + n_rows(blocks)].astype(dtype)
-    sums, total = np.zeros((len(own), hi - lo), dtype), np.zeros(hi - lo)
+    sums, total = np.zeros((len(own), shift.size), dtype), np.zeros(shift.size)
     for row, pieces in row_groups(blocks):
         part = own[:, row : row + n_rows(pieces)]
-        for a, b, tile in tiles(pieces, shift, dtype, lo, hi):
-            sums[:, a - lo : b - lo] += part @ tile
-            total[a - lo : b - lo] += tile.sum(axis=0, dtype=np.float64)
+        for a, b, tile in tiles(pieces, shift, dtype):
+            sums[:, a:b] += part @ tile
+            total[a:b] += tile.sum(axis=0, dtype=np.float64)
     return sums, total
 
 

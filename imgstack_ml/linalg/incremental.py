@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .gram import first_image
-from .tiles import n_rows, row_groups, tile_width, tiles
+from .tiles import column_means, n_rows, row_groups, tile_width, tiles
 
 __all__ = ["Summary", "merge_summaries", "summarise", "test_rows"]
 
@@ -131,16 +131,6 @@ def merge_summaries(a: Summary, b: Summary, size: int) -> Summary:
     for i, factor in enumerate(turn):
         draws[i] -= factor * step
     return Summary(n, mean, total, rows, a.lost + b.lost + lost, draws, a.weights + b.weights)
-
-
-def column_means(tile: np.ndarray) -> np.ndarray:
-    """Means of the columns, float64; sums of up to 256 values run in the dtype of the tile, exactly for 16 bits."""
-    sums = np.zeros(tile.shape[1])
-    ones = np.ones(256, tile.dtype)
-    for i in range(0, len(tile), 256):
-        part = tile[i : i + 256]
-        sums += ones[: len(part)] @ part
-    return sums / len(tile)
 
 
 def sum_of_squares(tile: np.ndarray) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-__all__ = ["flat_rows", "n_rows", "row_groups", "row_tiles", "tile_width", "tiles"]
+__all__ = ["column_means", "flat_rows", "n_rows", "row_groups", "row_tiles", "tile_width", "tiles"]
 
 TILE_BYTES = 2**22  # of float values in one tile: stays in cache, and GEMM runs at full speed
 TERMS = 2048  # products summed in working precision before float64 takes over: more of them cost float32 digits
@@ -94,6 +94,16 @@ def row_tiles(blocks: Sequence[np.ndarray], shift: np.ndarray, dtype: np.dtype) 
             rows = block[i : i + height]
             _shift_into(buffer[: len(rows)], [rows], c)
             yield buffer[: len(rows)]
+
+
+def column_means(tile: np.ndarray) -> np.ndarray:
+    """Means of the columns, float64; sums of up to 256 values run in the dtype of the tile, exactly for 16 bits."""
+    sums = np.zeros(tile.shape[1])
+    ones = np.ones(256, tile.dtype)
+    for i in range(0, len(tile), 256):
+        part = tile[i : i + 256]
+        sums += ones[: len(part)] @ part
+    return sums / len(tile)
 
 
 def _shift_into(out: np.ndarray, parts: Sequence[np.ndarray], shift: np.ndarray) -> None:
