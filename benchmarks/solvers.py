@@ -19,7 +19,7 @@ from imgstack_ml.datasets import make_planted
 
 from ._common import LARGE, Suite, TaskCounter, unit
 
-SOLVERS = ["auto", "gram", "covariance_eigh", "tsqr"]
+SOLVERS = ["auto", "gram", "covariance_eigh", "tsqr", "randomized"]
 REFERENCES = ["numpy", "scikit-learn"]
 SHAPES = [(20_000, 32, 32), (844, 256, 256, 3)] if LARGE else [(600, 16, 16), (150, 48, 48, 3)]
 N_COMPONENTS = [5, 20]

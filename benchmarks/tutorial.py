@@ -10,46 +10,22 @@ Threads are as each library chooses them.
 """
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from time import process_time
-from timeit import default_timer
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from imgstack_ml.datasets import cell_image, write_sample
 
-ROOT = Path(__file__).parents[1]
+from ._measure import Found, Measurement, Workflow, measure, median, run_here
+
 SAMPLE_SIZE = 256  # of the cells that write_sample writes
 N_MODES = 10
 ROWS = 256  # of a chunk, in the tutorial
-
-
-class Modes(NamedTuple):
-    """Leading singular values (10,) and modes (10, n_pixels) of the centred images."""
-
-    singular_values: np.ndarray
-    modes: np.ndarray
-
-
-class Measurement(NamedTuple):
-    """Wall and CPU seconds after imports, peak and baseline (after imports) in MB of a process, and what it found."""
-
-    seconds: float
-    cpu_seconds: float
-    peak: float
-    baseline: float
-    found: Modes
-
-
-Workflow = Callable[[Path], Modes]
 
 
 # Workflows: each imports what it needs and returns what is then timed ----------------------------------
@@ -63,7 +39,7 @@ def dask_tutorial() -> Workflow:
     import skimage.io  # noqa: F401 - imread imports it late
     from dask.array.image import imread
 
-    def run(folder: Path) -> Modes:
+    def run(folder: Path) -> Found:
         images = imread(str(folder / "*.jpg"))
         n = len(images)
         centred = images - images.mean(axis=0)
@@ -71,7 +47,7 @@ def dask_tutorial() -> Workflow:
         data = data.rechunk((ROWS, n))  # svd expects only one column block
         u, s, _ = da.linalg.svd(data)
         s, modes = dask.compute(s, u[:, :N_MODES])
-        return Modes(s[:N_MODES], modes.T)
+        return {"singular_values": s[:N_MODES], "modes": modes.T}
 
     return run
 
@@ -82,9 +58,9 @@ def image_pca() -> Workflow:
 
     from imgstack_ml import ImagePCA, open_stack
 
-    def run(folder: Path) -> Modes:
+    def run(folder: Path) -> Found:
         pca = ImagePCA(N_MODES).fit(open_stack(folder))
-        return Modes(pca.singular_values_, pca.components_)
+        return {"singular_values": pca.singular_values_, "modes": pca.components_}
 
     return run
 
@@ -96,10 +72,10 @@ def four_steps() -> Workflow:
 
     from imgstack_ml import ImageFlattener, ImagePCA, IntensityRescaler, StackCenterer, open_stack
 
-    def run(folder: Path) -> Modes:
+    def run(folder: Path) -> Found:
         steps = IntensityRescaler(), StackCenterer(), ImageFlattener(), ImagePCA(N_MODES)
         pca = make_pipeline(*steps).fit(open_stack(folder))[-1]
-        return Modes(pca.singular_values_, pca.components_)
+        return {"singular_values": pca.singular_values_, "modes": pca.components_}
 
     return run
 
@@ -108,10 +84,10 @@ def scikit_learn() -> Workflow:
     """Fit scikit-learn's randomized PCA to images read by Pillow into one array: an approximation."""
     from sklearn.decomposition import PCA
 
-    def run(folder: Path) -> Modes:
+    def run(folder: Path) -> Found:
         rows = np.stack([np.asarray(Image.open(path), np.float32).ravel() for path in sorted(folder.glob("*.jpg"))])
         pca = PCA(N_MODES, svd_solver="randomized", copy=False, random_state=0).fit(rows)
-        return Modes(pca.singular_values_, pca.components_)
+        return {"singular_values": pca.singular_values_, "modes": pca.components_}
 
     return run
 
@@ -127,48 +103,16 @@ WORKFLOWS: dict[str, Callable[[], Workflow]] = {
 # Measuring --------------------------------------------------------------------------------------------
 
 
-def measure(name: str, folder: Path) -> Measurement:
-    """Run a workflow in a process of its own."""
-    with tempfile.TemporaryDirectory() as scratch:
-        result = Path(scratch) / "modes.npz"
-        command = [sys.executable, "-m", "benchmarks.tutorial", "--only", name]
-        command += ["--folder", str(folder.resolve()), "--result", str(result)]
-        done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-        with np.load(result) as arrays:
-            found = Modes(arrays["singular_values"], arrays["modes"])
-    return Measurement(**json.loads(done.stdout), found=found)
-
-
-def median(name: str, folder: Path) -> Measurement:
+def measured(name: str, folder: Path) -> Measurement:
     """Measure the tutorial once, since it takes long, and the others three times."""
-    runs = [measure(name, folder) for _ in range(1 if name == "Dask tutorial" else 3)]
-    return sorted(runs, key=lambda run: run.seconds)[len(runs) // 2]
+    return median([measure("benchmarks.tutorial", name, folder) for _ in range(1 if name == "Dask tutorial" else 3)])
 
 
-def run_here(name: str, folder: Path, result: Path) -> None:
-    """Run a workflow in this process, print seconds and memory as JSON, and write what it found."""
-    Image.init()  # Pillow imports its formats on first use
-    run = WORKFLOWS[name]()
-    baseline = peak_memory()
-    start, cpu_start = default_timer(), process_time()
-    found = run(folder)
-    spent = {"seconds": default_timer() - start, "cpu_seconds": process_time() - cpu_start}
-    print(json.dumps({**spent, "peak": peak_memory(), "baseline": baseline}))
-    np.savez(result, **found._asdict())
-
-
-def peak_memory() -> float:
-    """Largest resident size of this process so far, in MB; Linux resets it when a program starts."""
-    status = Path("/proc/self/status").read_text()
-    (kilobytes,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(kilobytes) * 1024 / 1e6
-
-
-def disagreement(found: Modes, expected: Modes) -> tuple[float, float]:
+def disagreement(found: Found, expected: Found) -> tuple[float, float]:
     """Return the largest 1 - |cos| between modes, and the largest relative error of a singular value."""
-    a, b = (modes.modes.astype(np.float64) for modes in (found, expected))
+    a, b = (each["modes"].astype(np.float64) for each in (found, expected))
     cosines = np.abs(np.einsum("ij,ij->i", a, b)) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-    return np.abs(1 - cosines).max(), np.abs(found.singular_values / expected.singular_values - 1).max()
+    return np.abs(1 - cosines).max(), np.abs(found["singular_values"] / expected["singular_values"] - 1).max()
 
 
 # Files ------------------------------------------------------------------------------------------------
@@ -197,18 +141,18 @@ def _image_size(path: Path) -> tuple[int, int]:
 # Printing ---------------------------------------------------------------------------------------------
 
 
-def report(measured: dict[str, Measurement]) -> None:
+def report(results: dict[str, Measurement]) -> None:
     """Print a table, and how well the modes agree with the tutorial's."""
-    tutorial = measured["Dask tutorial"]
+    tutorial = results["Dask tutorial"]
     print(f"{'':<24}{'seconds':>9}{'CPU s':>8}{'peak MB':>10}{'imports MB':>12}{'faster':>9}{'less memory':>13}")
-    for name, m in measured.items():
+    for name, m in results.items():
         faster, smaller = tutorial.seconds / m.seconds, tutorial.peak / m.peak
         print(
             f"{name:<24}{m.seconds:>9.2f}{m.cpu_seconds:>8.2f}{m.peak:>10.0f}{m.baseline:>12.0f}{faster:>8.1f}x{smaller:>12.1f}x"
         )
     print("\nAgreement with the tutorial's ten modes: max |1 - |cos||, largest relative error of a singular value")
     for name in ("ImagePCA(10)", "scikit-learn in memory"):
-        angle, error = disagreement(measured[name].found, tutorial.found)
+        angle, error = disagreement(results[name].found, tutorial.found)
         print(f"{name:<24}{angle:>9.1e}{error:>10.1e}")
 
 
@@ -227,14 +171,15 @@ def main() -> None:
     """Measure all workflows, or run one for the process that measures it."""
     given = arguments()
     if given.only:
-        run_here(given.only, given.folder, given.result)
+        Image.init()  # Pillow imports its formats on first use
+        run_here(WORKFLOWS[given.only], given.folder, given.result)
         return
     with ExitStack() as stack:
         folder = given.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         prepare(folder, given.n, given.size)
-        measured = {name: median(name, folder) for name in WORKFLOWS}
+        results = {name: measured(name, folder) for name in WORKFLOWS}
     print(f"{given.n} JPEG files of {given.size} x {given.size} x 3, ten modes\n")
-    report(measured)
+    report(results)
 
 
 if __name__ == "__main__":

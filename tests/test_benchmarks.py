@@ -9,8 +9,9 @@ from asv_runner.discovery import disc_benchmarks
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # benchmarks is a package of the repository that is not installed
 
-from benchmarks import smallest, tutorial  # noqa: E402
+from benchmarks import smallest, streaming, tutorial  # noqa: E402
 
+WORKFLOWS = list(streaming.WORKFLOWS)
 # What a tracked value can be on the smallest data; every track_ benchmark needs a line.
 SANE = {
     "Centering.track_mean_error": (0, 1e-9),
@@ -60,6 +61,16 @@ def test_an_unknown_profile_is_refused():
     assert "IMGSTACK_BENCH='huge'" in done.stderr
 
 
+def test_streaming_measures_all_workflows_and_the_floor(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["streaming", "--n", "1024", "--size", "32", "--folder", str(tmp_path)])
+    streaming.main()
+    printed = capsys.readouterr().out
+    ours, dask_s = (next(line for line in printed.splitlines() if line.startswith(name)) for name in WORKFLOWS[::2])
+    assert float(ours.split()[-1]) < 1e-4
+    assert float(dask_s.split()[-1]) < 0.1
+    assert "times it" in printed.splitlines()[-1]
+
+
 def test_tutorial_measures_all_workflows_and_modes_agree(tmp_path, capsys, monkeypatch):
     folder = tmp_path / "cells"
     monkeypatch.setattr(sys, "argv", ["tutorial", "--n", "30", "--size", "24", "--folder", str(folder)])
@@ -85,10 +96,10 @@ def test_tutorial_reuses_its_images_and_refuses_others(tmp_path):
 def test_disagreement_of_modes():
     rng = np.random.default_rng(0)
     modes = np.linalg.qr(rng.standard_normal((50, 3)))[0].T
-    expected = tutorial.Modes(np.array([3.0, 2.0, 1.0]), modes)
-    found = tutorial.Modes(np.array([3.0, 2.0, 1.1]), -modes)
+    expected = {"singular_values": np.array([3.0, 2.0, 1.0]), "modes": modes}
+    found = {"singular_values": np.array([3.0, 2.0, 1.1]), "modes": -modes}
     angle, error = tutorial.disagreement(found, expected)
     assert angle < 1e-12
     assert error == pytest.approx(0.1)
-    swapped = tutorial.Modes(expected.singular_values, modes[[1, 0, 2]])
+    swapped = {**expected, "modes": modes[[1, 0, 2]]}
     assert tutorial.disagreement(swapped, expected)[0] == pytest.approx(1)
