@@ -105,7 +105,7 @@ def test_version():
         (["pca", "folder", "-o", "out", "-k", "0"], "'-k'"),
         (["pca", "folder", "-o", "out", "--memory-limit", "lots"], "'lots' is no size"),
         (["pca", "folder", "-o", "out", "--memory-limit", "0MB"], "'0MB' is no size"),
-        (["pca", "folder", "-o", "out", "--solver", "randomized"], "'randomized'"),
+        (["pca", "folder", "-o", "out", "--solver", "full"], "'full'"),
         (["pca", "folder", "-o", __file__], "is a file"),
         (["sample", "cats", "folder"], "'cats'"),
         (["sample", "faces", "folder", "--seed", "1"], "always the same"),

@@ -155,8 +155,21 @@ def describe(analysis: Analysis, stack: ImageStack, source: str, started: float)
             "planned_peak_bytes": int(analysis.plan.peak_bytes),
             "seconds": round(analysis.seconds, 3),
             "explained_variance_ratio": pca.explained_variance_ratio_.tolist(),
+            **_accuracy(pca),
         },
         "seconds": round(perf_counter() - started, 3),
+    }
+
+
+def _accuracy(pca: Any) -> dict[str, Any]:
+    """Say what the certificate of a randomized fit says; exact ones have none."""
+    certificate = pca.certificate_
+    if certificate is None or certificate.estimated_deficit is None:
+        return {}
+    return {
+        "estimated_error": certificate.largest_error,
+        "missed_at_most": certificate.deficit_bounds[1] / (certificate.total_variance or 1.0),
+        "converged": certificate.converged,
     }
 
 

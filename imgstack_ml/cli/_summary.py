@@ -61,6 +61,9 @@ def _findings(record: dict[str, Any]) -> list[tuple[str, str]]:
         ("solver", f"{fit['solver']}; images read {times} to fit; planned peak {peak}"),
         ("variance", _variance(fit["explained_variance_ratio"])),
     ]
+    if "estimated_error" in fit:
+        known = f"variances to an estimated {fit['estimated_error']:.0e}"
+        rows.append(("accuracy", f"{known}; at most {100 * fit['missed_at_most']:.2g} % of the variance missed"))
     if "reload_difference" in record:
         rows.append(("model", f"loads again; its scores differ by {record['reload_difference']:.0e} of the largest"))
     if "classifier" in record:
