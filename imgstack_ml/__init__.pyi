@@ -1,10 +1,12 @@
 from ._errors import BadImageError as BadImageError
+from ._errors import ImagesChangedError as ImagesChangedError
 from ._errors import ImgstackError as ImgstackError
 from ._errors import MemoryLimitError as MemoryLimitError
 from ._errors import MixedStackError as MixedStackError
 from ._errors import NonFiniteError as NonFiniteError
 from ._errors import RankWarning as RankWarning
 from ._errors import StoreError as StoreError
+from .decomposition import Certificate as Certificate
 from .decomposition import ImagePCA as ImagePCA
 from .inspection import EigenimageDisplay as EigenimageDisplay
 from .inspection import ScreeDisplay as ScreeDisplay

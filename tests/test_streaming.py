@@ -307,3 +307,10 @@ def test_auto_streams_what_is_too_large_for_the_exact_solvers():
     assert ImagePCA(10, memory_limit="1GB").plan(stack).solver == "randomized"
     assert ImagePCA(10).plan(stack[:200]).solver == "gram"
     assert ImagePCA(10).plan(da.zeros((100_000, 28, 28), chunks=(1_000, 28, 28))).solver == "covariance_eigh"
+
+
+def test_a_plan_says_that_a_centerer_costs_a_read():
+    stack = counted(photographs(60, (8, 8)), 10).data
+    centred = StackCenterer().fit(stack).transform(stack)
+    assert "took a read" in repr(ImagePCA(3).plan(centred))
+    assert "took a read" not in repr(ImagePCA(3).plan(stack))

@@ -1,5 +1,6 @@
 """Principal components of image stacks."""
 
+from .certificate import Certificate
 from .image_pca import ImagePCA
 
-__all__ = ["ImagePCA"]
+__all__ = ["Certificate", "ImagePCA"]

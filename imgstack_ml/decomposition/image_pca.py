@@ -29,6 +29,7 @@ from .streaming import factors_of_summary, first_look
 
 __all__ = ["ImagePCA"]
 
+_CENTRED = "a StackCenterer was fitted on these images, which took a read; ImagePCA centres without one: leave it out"
 _ENDLESS = 10**9  # images that partial_fit expects
 _READ_BYTES = 2**28  # of its batches and their summaries in flight
 _COVARIANCE_VALUES = 10_000  # get_covariance makes a square of this many values a side, at most (800 MB)
@@ -406,7 +407,9 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         MemoryLimitError
             As `fit` would.
         """
-        return self._plan(_uncentred(check_images(clone(self), X, reset=True))[0])[0]
+        source, shift = _uncentred(check_images(clone(self), X, reset=True))
+        plan = self._plan(source)[0]
+        return replace(plan, notes=(_CENTRED,)) if np.any(shift) else plan
 
     @property
     def eigenimages_(self) -> np.ndarray:

@@ -215,11 +215,14 @@ class Plan:
         Bytes that the fit may hold.
     considered : tuple of Requirement
         All solvers, the chosen one included, in order of nominal time.
+    notes : tuple of str
+        What else costs reads.
     """
 
     chosen: Requirement
     memory_limit: int
     considered: tuple[Requirement, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def solver(self) -> str:
@@ -250,6 +253,7 @@ class Plan:
             lines.append(f"  {mark}{r.solver:<17}{r.n_passes:>7.3g}{r.multiply_adds:>15.2g}{size:>14}")
         if any(r.peak_bytes > self.memory_limit for r in self.considered):
             lines.append("   x: does not fit the memory limit")
+        lines += [f"   {note}" for note in self.notes]
         return "\n".join(lines)
 
 
