@@ -136,7 +136,7 @@ def _certify(
 ) -> Certificate:
     theta, k, s = basis.values, verdict.k, summary.singular_values
     outside = s[basis.block - len(summary.draws) :]  # rows of the summary that the first block left out
-    lost = summary.lost + (float(outside[0]) ** 2 if len(outside) else 0.0)
+    lost = summary.lost + (float(outside[0]) ** 2 if len(outside) else 0.0) + basis.dropped
     residuals = basis.residuals()
     # Variances are those of the last products; upper bounds rest on the total and the cuts of the summary as well.
     pad, pad_above = _PAD * basis.eps * theta[0], _PAD * max(basis.eps, summary.eps) * theta[0]
@@ -265,6 +265,8 @@ class KrylovBasis:
         Blocks multiplied so far.
     block : int
         Rows that the first block was made of.
+    dropped : float
+        A bound of C within what restarts took out of the basis.
     """
 
     def __init__(
@@ -276,11 +278,12 @@ class KrylovBasis:
         self._rows = np.empty((max(room, len(rows)), runner.n_pixels), rows.dtype)
         self._rows[: len(rows)] = rows
         self.size = self._last = self.n_products = 0
-        self.block = len(rows)
+        self.block, self.dropped = len(rows), 0.0
         self._inner = np.empty((0, 0))  # of the basis: W W'
         self._products = np.empty((0, 0))  # of its image: W C W'
         self._scores = np.empty((runner.n_images, 0), centre.dtype)
-        self._append(len(rows), self._sweep(len(rows)), scale)
+        inner = self._sweep(len(rows))
+        self._append(len(rows), inner, self._independent(inner, scale))
 
     def multiply(self) -> None:
         """Project the images on the last block and form what C makes of it: one read, if they are not kept."""
@@ -340,17 +343,20 @@ class KrylovBasis:
 
     def grow(self) -> bool:
         """Take what the last products have outside of the basis as its next block; False where there is nothing."""
-        last = self._last
-        if self.size + 2 * last > len(self._rows):
-            self._restart(len(self._rows) - 2 * last)
-        return self._append(last, self._left, self._norms)
-
-    def _append(self, n_new: int, inner: np.ndarray, scale: np.ndarray) -> bool:
-        """Orthonormalise the rows after the basis, whose inner products with it and each other are `inner`."""
-        eps = float(np.finfo(self._rows.dtype).eps)
-        turn = krylov.independent(inner[self.size :], scale, eps)[: self._most - self.size]
+        last, turn = self._last, self._independent(self._left, self._norms)
         if not len(turn):
             return False
+        if self.size + max(last, 2 * len(turn)) > len(self._rows):
+            self._restart(len(self._rows) - 2 * last)
+        self._append(last, self._left, turn)
+        return True
+
+    def _independent(self, inner: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """Combinations of the rows after the basis that make its next block, no more than there are dimensions."""
+        return krylov.independent(inner[self.size :], scale, self.stored_eps)[: self._most - self.size]
+
+    def _append(self, n_new: int, inner: np.ndarray, turn: np.ndarray) -> None:
+        """Orthonormalise the rows after the basis, whose inner products with it and each other are `inner`."""
         n = len(turn)
         inner = self._sweep(n_new, inner[: self.size].T, turn)
         # Once is not enough: what rounding leaves of the old rows goes in a second round.
@@ -363,12 +369,12 @@ class KrylovBasis:
         whole[:, self.size :] = inner
         whole[self.size :, : self.size] = inner[: self.size].T
         self._inner, self.size, self._last = whole, size, n
-        return True
 
     def _restart(self, keep: int) -> None:
         """Shrink the basis to its leading Ritz vectors; their residuals stay in the span of the next block."""
         coefficients, last = self._ritz.coefficients[:, :keep], self._last
         keep = coefficients.shape[1]
+        self.dropped += float(self.values[keep]) if keep < self.size else 0.0
         weights = np.zeros((keep + last, self.size + last))
         weights[:keep, : self.size] = coefficients.T
         weights[keep:, self.size :] = np.eye(last)
