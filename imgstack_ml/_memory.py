@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from contextlib import suppress
 from numbers import Real
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import psutil
 from dask.utils import format_bytes, parse_bytes
 
-__all__ = ["Allowance", "allowance", "format_bytes"]
+__all__ = ["Allowance", "allowance", "format_bytes", "return_freed_memory"]
 
 _KEEP_BYTES = 2**29  # "auto" keeps raw images for later passes up to this total
 
@@ -49,3 +50,9 @@ def _available() -> int:
     with suppress(OSError, ValueError):  # no control group, or one without a limit ("max")
         free = min(free, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
     return max(free, 0)
+
+
+def return_freed_memory() -> None:
+    """Have the allocator give back what was freed, where it can: glibc keeps arrays of up to 32 MiB for itself."""
+    with suppress(OSError, AttributeError, TypeError):  # no glibc
+        ctypes.CDLL(None).malloc_trim(0)

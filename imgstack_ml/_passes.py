@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from ._blocks import whole_images
 from ._errors import NonFiniteError
+from ._memory import return_freed_memory
 from ._validation import Images, first_nonfinite, rows_are_views
 
 __all__ = ["PassRunner", "batch_rows", "nothing", "one_blas_thread"]
@@ -126,12 +127,15 @@ class PassRunner:
         aim = max(1, min(max(BATCH_BYTES, batch_bytes), self._read_bytes // 2 - partial_bytes))
         batches = self._plan_batches(first, stop, aim)
         widest = max(self._bytes_of(batch) for batch in batches) + partial_bytes
+        if batch_bytes:  # no more results than planned where blocks make smaller batches
+            widest = max(widest, aim + partial_bytes)
         per_wave = max(1, self._read_bytes // widest)
         total: Any = None
         with self._bar(label, self.starts[stop] - self.starts[first]) as bar, self._named_errors():
             send = self._scatter(shared)
             for i in range(0, len(batches), per_wave):
                 total = self._run_wave(step, merge, batches[i : i + per_wave], send, bar, total)
+        return_freed_memory()
         if self._reads:
             self.n_images_read += self.starts[stop] - self.starts[first]
         return total
@@ -418,6 +422,7 @@ def _checked_step(step: Callable[..., Partial], blocks: list[np.ndarray], start:
         if bad is not None:
             raise NonFiniteError(position + bad)
         position += len(block)
+    return_freed_memory()  # by other threads, whose arenas would keep it
     with one_blas_thread():
         return step(blocks, start, *shared)
 

@@ -13,8 +13,9 @@ from dask.system import CPU_COUNT
 
 from .._errors import MemoryLimitError
 from .._memory import Allowance, format_bytes
+from .._passes import BATCH_BYTES
 from .._validation import working_dtype
-from ..linalg.tiles import TILE_BYTES
+from ..linalg.tiles import TILE_BYTES, tile_width
 
 __all__ = ["Plan", "Problem", "Requirement", "plan_fit"]
 
@@ -24,11 +25,13 @@ _MULTIPLY_RATE = 5e10  # float32 multiply-adds a second; float64 runs at half
 _THREADS = 4  # at least, for buffers: small machines then plan alike
 _WALK = 25  # multiply-adds that take as long as casting a value to float in a tile
 _BATCH_BYTES = 2**26  # of raw images in one task of the randomized solver, worth the merging of its result
+_GROUP = 128  # images, at least, that a summary begins with
 _READ_BYTES = 2**27  # raw images and partial results in flight while a pass runs
 _PREFER_EXACT = 1.3  # "auto" takes an exact solver while it takes no more than this times as long
 _NOMINAL_READS = 3  # of the randomized solver, which stops when its certificate allows
 _KEPT_BLOCKS = 6  # stored by an iteration on images in memory, before it starts again from the best of them
 _LARGE_SUMMARY = 4096  # images up to which summaries are large
+FEW_PRODUCTS = 2e9  # fewer multiply-adds than this are made in float64 at once
 _GUESS = 32  # components that a share of the variance is first thought to take
 
 
@@ -45,6 +48,8 @@ class Sizes(NamedTuple):
         Random sums of images, for directions that stay below every cut of the summary.
     block : int
         Multiplied in each later read: a multiple of 16, which matrix products like.
+    dtype : dtype
+        Of the first products.
     summary_bytes : int
         Of a summary.
     batch_bytes : int
@@ -55,6 +60,7 @@ class Sizes(NamedTuple):
     summary: int
     draws: int
     block: int
+    dtype: np.dtype
     summary_bytes: int
     batch_bytes: int
 
@@ -111,7 +117,7 @@ class Problem:
             k,
             dtype.itemsize,
             working_dtype(dtype),
-            block or 1,
+            block or min(n, max(1, BATCH_BYTES // (p * dtype.itemsize))),
             block is None,
             integers=dtype.kind in "biu",
             share=not number and n_components is not None,
@@ -126,8 +132,10 @@ class Problem:
         # A large summary saves a read, and costs as much as one on long stacks, where most of it is merging.
         large = self.n <= _LARGE_SUMMARY and not kept
         summary = min(2 * (k + self.n_oversamples) + 32 if large else k + self.n_oversamples, most)
-        summary_bytes = (summary + draws) * self.p * self.dtype.itemsize + 8 * self.p
-        return Sizes(k, summary, draws, block, summary_bytes, max(_BATCH_BYTES, 3 * summary * self.image_bytes))
+        dtype = np.dtype(np.float64) if self.n * self.p * summary < FEW_PRODUCTS else self.dtype
+        summary_bytes = (summary + draws) * self.p * dtype.itemsize + 8 * self.p
+        batch_bytes = max(_BATCH_BYTES, 3 * summary * self.image_bytes)
+        return Sizes(k, summary, draws, block, dtype, summary_bytes, batch_bytes)
 
     @property
     def raw_bytes(self) -> int:
@@ -379,39 +387,116 @@ def _streaming(problem: Problem, limit: int, threads: int, kept: bool) -> Requir
         full = min(n - 1, p) + sizes.block  # as many as it takes
     lowest = min(4 * sizes.block, full)
     rooms = (*range(full, lowest, -sizes.block), lowest)
-    options = ((wave, room) for wave in (6, 4, 3, 2) for room in rooms)
-    fits = (option for option in options if _streaming_bytes(problem, sizes, *option, threads) <= limit)
-    wave, room = next(fits, (2, lowest))
-    peak = _streaming_bytes(problem, sizes, wave, room, threads)
-    if kept and not problem.in_memory:
-        peak += problem.raw_bytes
+    options = (_Streaming(problem, sizes, wave, room, threads, kept) for wave in (6, 4, 3, 2) for room in rooms)
+    least = _Streaming(problem, sizes, 2, lowest, threads, kept)
+    memory = next((option for option in options if option.peak_bytes <= limit), least)
+    peak = memory.peak_bytes + (problem.raw_bytes if kept and not problem.in_memory else 0)
     reads = 1 if kept else min(_NOMINAL_READS, problem.max_passes)
     later = _NOMINAL_READS - 1 if kept else reads - 1
     # Inner products of batches, rows from them, merging; blocks, and the care of the basis.
     first = 1.5 * sizes.summary + sizes.summary + sizes.draws + 4 * sizes.summary / 3
     multiply_adds = n * p * (first + 2 * sizes.block * later) + later * 20 * sizes.block**2 * p
-    reading, cast = wave * _in_flight_bytes(problem, sizes, wave), n * p * (2 + 2 * later)
-    return Requirement("randomized", reads, multiply_adds, peak, kept, 0, reading, cast, room, sizes)
+    cast = n * p * (2 + 2 * later)
+    return Requirement(
+        "randomized", reads, multiply_adds, peak, kept, 0, memory.reading_bytes, cast, memory.room, sizes
+    )
 
 
-def _in_flight_bytes(problem: Problem, sizes: Sizes, wave: int) -> int:
-    """Bytes of a batch of raw images and what is made of it: large batches where many fit, else single blocks."""
-    block = problem.block * problem.image_bytes
-    batch = block if wave == 2 else max(block, min(sizes.batch_bytes, problem.raw_bytes))
-    return batch + sizes.summary_bytes
+class _Streaming(NamedTuple):
+    """Bytes alive in the randomized solver, phase by phase, with `wave` batches in flight and a basis of `room` rows.
 
+    Images that are kept are not counted.
+    """
 
-def _streaming_bytes(problem: Problem, sizes: Sizes, wave: int, room: int, threads: int) -> int:
-    """Peak of the randomized solver with `wave` batches in flight and `room` rows for its basis."""
-    n, p, row = problem.n, problem.p, problem.p * problem.dtype.itemsize
-    merging = min(threads, (wave + 1) // 2) + 1  # results of merges beside the batches', the one so far included
-    tiles = min(threads, wave) * 4 * problem.tile_bytes
-    reading = wave * _in_flight_bytes(problem, sizes, wave)
-    summing = reading + merging * sizes.summary_bytes
-    multiplying = reading + (room + merging * sizes.block) * row
-    finishing = (room + 2 * min(problem.k, room)) * row
-    scores = 2 * n * room * problem.dtype.itemsize + 8 * n * sizes.block
-    return max(summing, multiplying, finishing) + scores + tiles + 40 * p
+    problem: Problem
+    sizes: Sizes
+    wave: int
+    room: int
+    threads: int
+    kept: bool
+
+    @property
+    def peak_bytes(self) -> int:
+        """Of the largest phase; and float64 images: mean, shift, drift, and what they are made from."""
+        phases = self._summing, self._beginning, self._multiplying, self._finishing, self._single_look
+        return max(phases) + 40 * self.problem.p
+
+    @property
+    def reading_bytes(self) -> int:
+        """Raw images and summaries in flight."""
+        return self.wave * (self._batch_bytes + self.sizes.summary_bytes)
+
+    @property
+    def _batch_bytes(self) -> int:
+        """Raw images of a task: large batches where many fit, else single blocks."""
+        problem = self.problem
+        block = problem.block * problem.image_bytes
+        return block if self.wave == 2 else max(block, min(self.sizes.batch_bytes, problem.raw_bytes))
+
+    def _tasks(self, partial_bytes: int) -> int:
+        """Batches in flight at once whose results take so much each."""
+        if self.problem.raw_bytes <= self._batch_bytes:
+            return 1
+        return 2 if self.wave == 2 else self.reading_bytes // (self._batch_bytes + partial_bytes)
+
+    def _merging(self, tasks: int) -> int:
+        """Results of merges beside those of the tasks, the one so far included."""
+        return 0 if tasks == 1 else min(self.threads, (tasks + 1) // 2) + 1
+
+    @property
+    def _summing(self) -> int:
+        problem, sizes = self.problem, self.sizes
+        tasks = self._tasks(sizes.summary_bytes)
+        running, merging = min(self.threads, tasks), self._merging(tasks)
+        images = min(problem.n, ceil(self._batch_bytes / problem.image_bytes))
+        group = max(_GROUP, 3 * sizes.summary)
+        if images > group:  # a task merges summaries of its own
+            merging = max(merging, 2 * running + 1)
+        if not problem.integers and sizes.dtype == np.float32:  # room for summaries of squares beyond float32
+            merging += 2
+        height = max(min(images, group), 2 * sizes.summary + 1)
+        raw = 0 if self.kept else tasks * self._batch_bytes
+        factoring = 2 * self._tile(height) + 6 * 8 * height**2  # a matrix of inner products, and eigh of it
+        return raw + (tasks + merging) * sizes.summary_bytes + running * (factoring + 28 * problem.p)
+
+    @property
+    def _beginning(self) -> int:
+        """The summary is there still, and the first block beside the basis."""
+        sizes, p = self.sizes, self.problem.p
+        return sizes.summary_bytes + 2 * sizes.block * p * sizes.dtype.itemsize + self._basis
+
+    @property
+    def _multiplying(self) -> int:
+        n, sizes = self.problem.n, self.sizes
+        products = sizes.block * self.problem.p * self.problem.dtype.itemsize
+        scores = 8 * n * sizes.block
+        if self.kept:
+            return self._basis + (self.threads + 3) * scores
+        tasks = self._tasks(products)
+        reading = self._batch_bytes + products if tasks == 1 else self.reading_bytes
+        walking = min(self.threads, tasks) * 2 * self._tile(min(n, 512))
+        return self._basis + reading + self._merging(tasks) * products + 4 * scores + walking
+
+    @property
+    def _finishing(self) -> int:
+        """Components and their completion; scores, padded and signed."""
+        k = min(self.problem.k, self.room)
+        return self._basis + 2 * k * self.problem.p * self.problem.dtype.itemsize + 3 * 8 * self.problem.n * k
+
+    @property
+    def _single_look(self) -> int:
+        """Components from the summary alone."""
+        return self.sizes.summary_bytes + 3 * self.problem.k * self.problem.p * self.sizes.dtype.itemsize
+
+    @property
+    def _basis(self) -> int:
+        """Rows, scores on them, ten matrices of their inner products, and tiles to care for them."""
+        rows = self.room * self.problem.p * self.problem.dtype.itemsize
+        return rows + 8 * self.problem.n * self.room + 10 * 8 * self.room**2 + self.threads * 3 * self._tile(self.room)
+
+    def _tile(self, rows: int) -> int:
+        """Bytes of a tile of float64."""
+        return 8 * rows * min(self.problem.p, tile_width(rows, np.dtype(np.float64)))
 
 
 _REQUIREMENTS = {"gram": _gram, "covariance_eigh": _covariance, "tsqr": _tsqr, "randomized": _randomized}

@@ -12,14 +12,16 @@ import scipy.linalg
 from sklearn.exceptions import ConvergenceWarning
 
 from .._errors import ImagesChangedError
+from .._memory import return_freed_memory
 from .._passes import PassRunner, nothing
 from ..linalg import krylov
 from ..linalg.certificate import Residuals, estimated_errors, nystrom_values, upper_bounds
 from ..linalg.gram import completed_rows, orthonormalise_rows
 from ..linalg.incremental import Summary, merge_summaries, summarise
+from ..linalg.tiles import TERMS
 from .certificate import Certificate
 from .factors import Factors, Wanted, count
-from .plan import Problem, Requirement, Sizes
+from .plan import FEW_PRODUCTS, Problem, Requirement, Sizes
 
 __all__ = ["factors_of_summary", "first_look", "solve_randomized"]
 
@@ -27,7 +29,6 @@ logger = logging.getLogger("imgstack_ml")
 
 _ITERATIONS = 30  # products with images in memory, which cost no read
 _CHANGED = 1e-2  # relative disagreement of two reads, far beyond what rounding makes
-_FEW_PRODUCTS = 2e9  # fewer multiply-adds than this are made in float64 at once
 _PAD = 64  # times eps times the largest eigenvalue: what rounding can move a bound by
 
 
@@ -41,13 +42,33 @@ def solve_randomized(runner: PassRunner, need: Requirement, problem: Problem, wa
     if products < 1 or summary.total == 0:
         return factors_of_summary(summary, problem, wanted)
     basis = _begin(runner, need.room, problem, sizes, summary, dtype)
+    seen = Figures.of(summary)
+    del summary  # its rows take as much as blocks of the basis
+    return_freed_memory()
     for left in reversed(range(products)):
         basis.multiply()
-        verdict = _judge(basis, summary, problem, wanted)
+        verdict = _judge(basis, seen, problem, wanted)
         logger.info("%d products: %r", basis.n_products, verdict)
         if verdict.good or not left or not basis.grow():
             break
-    return _finish(basis, summary, verdict, problem, wanted)
+    return _finish(basis, seen, verdict, problem, wanted)
+
+
+class Figures(NamedTuple):
+    """What later reads need of a `Summary` beside its rows; `n_draws` counts its random sums."""
+
+    mean: np.ndarray
+    total: float
+    singular_values: np.ndarray
+    lost: float
+    eps: float
+    n_draws: int
+
+    @classmethod
+    def of(cls, summary: Summary) -> Figures:
+        """Take them from a summary."""
+        s = summary.singular_values
+        return cls(summary.mean, summary.total, s, summary.lost, summary.eps, len(summary.draws))
 
 
 def first_look(
@@ -55,7 +76,7 @@ def first_look(
 ) -> tuple[Summary, np.dtype]:
     """Read once, a second time in float64 where squares leave the range of float32; and the dtype of products."""
     size = sizes.summary
-    few = runner.n_images * problem.p * size < _FEW_PRODUCTS
+    few = runner.n_images * problem.p * size < FEW_PRODUCTS
     single = problem.dtype == np.float32 and not few
     n_draws = sizes.draws if draws is None else draws
     for dtype in [np.dtype(np.float32)] * single + [np.dtype(np.float64)]:
@@ -101,13 +122,13 @@ class Verdict(NamedTuple):
     good: bool
 
 
-def _judge(basis: KrylovBasis, summary: Summary, problem: Problem, wanted: Wanted) -> Verdict:
+def _judge(basis: KrylovBasis, summary: Figures, problem: Problem, wanted: Wanted) -> Verdict:
     """Stop when no explained variance is off by more than `tol`, by estimate, and neither is what was missed."""
     residuals, theta, total = basis.residuals(), basis.values, summary.total
     k = count(theta, total, min(problem.k, len(theta)), wanted)
     # Denominators are no smaller than what rounding makes of the total, and numerators are nothing below rounding.
     least, nothing = _PAD * summary.eps * total, _PAD * float(np.finfo(np.float64).eps) * float(theta[0])
-    nystrom = nystrom_values(residuals, basis.noise)
+    nystrom = nystrom_values(residuals, basis.noise, total)
     errors = estimated_errors(theta, nystrom, k, basis.block)
     deficit = max(2 * float((nystrom[:k] - theta[:k]).sum()), float(errors.sum()))
     near = errors <= wanted.tol * theta[:k] + nothing
@@ -116,7 +137,7 @@ def _judge(basis: KrylovBasis, summary: Summary, problem: Problem, wanted: Wante
     return Verdict(k, nystrom, errors, deficit, bool(reached and near.all() and missed_little))
 
 
-def _finish(basis: KrylovBasis, summary: Summary, verdict: Verdict, problem: Problem, wanted: Wanted) -> Factors:
+def _finish(basis: KrylovBasis, summary: Figures, verdict: Verdict, problem: Problem, wanted: Wanted) -> Factors:
     """Leading Ritz vectors with their scores, and the certificate."""
     theta, k, total = basis.values, verdict.k, summary.total
     rank = int(np.count_nonzero(theta[:k] > basis.noise))
@@ -132,24 +153,28 @@ def _finish(basis: KrylovBasis, summary: Summary, verdict: Verdict, problem: Pro
 
 
 def _certify(
-    basis: KrylovBasis, summary: Summary, verdict: Verdict, rank: int, asked: int, problem: Problem
+    basis: KrylovBasis, summary: Figures, verdict: Verdict, rank: int, asked: int, problem: Problem
 ) -> Certificate:
     theta, k, s = basis.values, verdict.k, summary.singular_values
-    outside = s[basis.block - len(summary.draws) :]  # rows of the summary that the first block left out
+    outside = s[basis.block - summary.n_draws :]  # rows of the summary that the first block left out
     lost = summary.lost + (float(outside[0]) ** 2 if len(outside) else 0.0) + basis.dropped
     residuals = basis.residuals()
     # Variances are those of the last products; upper bounds rest on the total and the cuts of the summary as well.
     pad, pad_above = _PAD * basis.eps * theta[0], _PAD * max(basis.eps, summary.eps) * theta[0]
+    pads = pad + basis.restart_error * theta[:k]
+    # Residuals are stored in the dtype of the basis, and small ones were dropped: that enters their squares.
+    rounded, forgotten = basis.stored_eps * basis.image_norms(k), basis.forgotten_norms(k)
+    squares = 2 * residuals.norms[:k] * rounded + (8 * rounded) ** 2 + (2 * forgotten) ** 2
+    stored = squares / np.maximum(theta[:k], basis.noise)
     captured = float(theta[:rank].sum())
     upper = upper_bounds(residuals, verdict.nystrom, k, summary.total, lost)
-    # Residuals are stored in the dtype of the basis: what that rounds enters their squares.
-    stored = (8 * basis.stored_eps * theta[0]) ** 2 / np.maximum(theta[:k], basis.noise)
-    upper = np.minimum(upper + stored, _from_summary(summary, k)) + pad_above
+    upper = np.minimum(upper + pads + stored, _from_summary(summary, k)) + pad_above
     upper = np.append(upper, np.full(asked - k, upper[-1]))  # no eigenvalue is above the one before
     lower = np.zeros(asked)
-    lower[:k] = np.maximum(theta[:k] - pad, 0)
-    most = min(float((upper - lower).sum()), summary.total - captured + pad_above)
-    least = max(float((verdict.nystrom[:k] - theta[:k]).sum()) - k * pad, 0.0)
+    lower[:k] = np.maximum(theta[:k] - pads, 0)
+    # What is below the noise counts as missed; the total is summed up with a rounding of its own.
+    most = min(float(upper.sum() - lower[:rank].sum()), summary.total * (1 + _PAD * summary.eps) - captured + pad_above)
+    least = max(float((verdict.nystrom[:k] - theta[:k] - pads - stored).sum()), 0.0)
     errors = np.zeros(asked)
     np.divide(verdict.errors, theta[:k], out=errors[:k], where=theta[:k] > basis.noise)
     norms = np.zeros(asked)
@@ -168,7 +193,7 @@ def _certify(
     )
 
 
-def _from_summary(summary: Summary, k: int) -> np.ndarray:
+def _from_summary(summary: Summary | Figures, k: int) -> np.ndarray:
     """Upper bounds s_j^2 + lost of the leading eigenvalues."""
     return np.pad(summary.singular_values, (0, k))[:k] ** 2 + summary.lost
 
@@ -281,7 +306,8 @@ class KrylovBasis:
         self.block, self.dropped = len(rows), 0.0
         self._inner = np.empty((0, 0))  # of the basis: W W'
         self._products = np.empty((0, 0))  # of its image: W C W'
-        self._scores = np.empty((runner.n_images, 0), centre.dtype)
+        self._forgotten = np.empty((0, 0))  # of what C W has outside of W and of the last products
+        self._scores = np.empty((runner.n_images, len(self._rows)), centre.dtype, order="F")  # a column a row
         inner = self._sweep(len(rows))
         self._append(len(rows), inner, self._independent(inner, scale))
 
@@ -290,11 +316,12 @@ class KrylovBasis:
         size, last = self.size, self._last
         Y = self._read()
         self.n_products += 1
-        self._scores = np.hstack([self._scores, Y.astype(self._scores.dtype)])
+        self._scores[:, size - last : size] = Y
         products = np.empty((size, size))
         products[: size - last, : size - last] = self._products
         for a in range(0, size, last):  # in strips: no float64 copy of all scores
-            products[a : a + last, size - last :] = self._scores[:, a : a + last].T.astype(np.float64) @ Y
+            b = min(a + last, size)
+            products[a:b, size - last :] = self._scores[:, a:b].T.astype(np.float64) @ Y
         products[size - last :] = products[:, size - last :].T
         coefficients = scipy.linalg.solve(self._inner, products[:, size - last :], assume_a="pos")
         self._left = self._sweep(last, coefficients.T, offset=(self._sums, self._centre.drift))
@@ -317,6 +344,11 @@ class KrylovBasis:
         return float(np.finfo(self._rows.dtype).eps)
 
     @property
+    def restart_error(self) -> float:
+        """Relative error of Ritz values after a restart: its vectors are rounded, and their products are not."""
+        return 8 * self.stored_eps if self.dropped else 0.0
+
+    @property
     def noise(self) -> float:
         """Ritz value up to which there is nothing but rounding."""
         return max(len(self._scores) * float(np.finfo(np.float64).eps), (8 * self.eps) ** 2) * float(self.values[0])
@@ -326,6 +358,16 @@ class KrylovBasis:
         """Ritz values, descending."""
         return self._ritz.values
 
+    def image_norms(self, k: int) -> np.ndarray:
+        """Norms (k,) of what images of the leading Ritz vectors are summed up from, for its rounding."""
+        squares = np.einsum("ij,ij->j", self._products, self._products)
+        return np.sqrt(squares @ self._ritz.coefficients[:, :k] ** 2)
+
+    def forgotten_norms(self, k: int) -> np.ndarray:
+        """Norms (k,) of what residuals of the leading Ritz vectors had in rows that did not come into the basis."""
+        coefficients = self._ritz.coefficients[:, :k]
+        return np.sqrt(np.maximum(np.einsum("ij,ij->j", coefficients, self._forgotten @ coefficients), 0))
+
     def residuals(self) -> Residuals:
         """Ritz values, and what C makes of Ritz vectors outside of the basis."""
         last = self._last
@@ -333,7 +375,8 @@ class KrylovBasis:
 
     def scores(self, k: int) -> np.ndarray:
         """Projections (n, k) of the centred images on the leading Ritz vectors."""
-        return self._scores @ self._ritz.coefficients[:, :k].astype(self._scores.dtype)
+        coefficients = self._ritz.coefficients[:, :k].astype(self._scores.dtype)
+        return self._scores[:, : len(coefficients)] @ coefficients
 
     def vectors(self, k: int) -> np.ndarray:
         """Leading Ritz vectors in rows (k, p)."""
@@ -346,13 +389,16 @@ class KrylovBasis:
         last, turn = self._last, self._independent(self._left, self._norms)
         if not len(turn):
             return False
+        outside = self._left[self.size :]
+        taken = turn @ outside
+        self._forgotten[-last:, -last:] = outside - taken.T @ taken
         if self.size + max(last, 2 * len(turn)) > len(self._rows):
             self._restart(len(self._rows) - 2 * last)
         self._append(last, self._left, turn)
         return True
 
     def _independent(self, inner: np.ndarray, scale: np.ndarray) -> np.ndarray:
-        """Combinations of the rows after the basis that make its next block, no more than there are dimensions."""
+        """Weights of the rows after the basis that make its next block, which has no more rows than are dimensions."""
         return krylov.independent(inner[self.size :], scale, self.stored_eps)[: self._most - self.size]
 
     def _append(self, n_new: int, inner: np.ndarray, turn: np.ndarray) -> None:
@@ -368,6 +414,7 @@ class KrylovBasis:
         whole[: self.size, : self.size] = self._inner
         whole[:, self.size :] = inner
         whole[self.size :, : self.size] = inner[: self.size].T
+        self._forgotten = np.pad(self._forgotten, (0, n))
         self._inner, self.size, self._last = whole, size, n
 
     def _restart(self, keep: int) -> None:
@@ -380,7 +427,11 @@ class KrylovBasis:
         weights[keep:, self.size :] = np.eye(last)
         self._combine(weights, self._rows)
         self._left = np.vstack([coefficients.T @ self._left[: self.size], self._left[self.size :]])
-        self._scores = self.scores(keep)
+        turn = coefficients.astype(self._scores.dtype)
+        for a in range(0, len(self._scores), TERMS):  # in strips: no copy of all scores
+            strip = self._scores[a : a + TERMS]
+            strip[:, :keep] = strip[:, : len(turn)] @ turn
+        self._forgotten = coefficients.T @ self._forgotten @ coefficients
         self._products, self._inner = np.diag(self.values[:keep]), np.eye(keep)
         self.size = keep
 

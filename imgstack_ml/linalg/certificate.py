@@ -37,15 +37,16 @@ class Residuals(NamedTuple):
         return self.coefficients.T @ self.inner @ self.coefficients
 
 
-def nystrom_values(residuals: Residuals, floor: float) -> np.ndarray:
+def nystrom_values(residuals: Residuals, floor: float, total: float) -> np.ndarray:
     """Eigenvalues (r,) of the Nystrom approximation C W (W'CW)^-1 W'C: theta_j <= value_j <= lambda_j.
 
     In the basis of Ritz vectors it is diag(theta) + D R'R D, D = diag(theta)^-1/2, R the residuals (for the
     approximation: Tropp & Webber 2023, "Randomized algorithms for low-rank matrix approximation", sec. 3). Ritz
-    vectors with values up to `floor` are left out, which leaves the bounds true.
+    vectors with values up to `floor` are left out, which leaves the bounds true; and those with residuals that cannot
+    be: C, positive and of trace `total`, has ||r_j||^2 <= theta_j (total - sum(theta)).
     """
     theta = residuals.values
-    use = theta > floor
+    use = (theta > floor) & (residuals.norms**2 <= 2 * theta * max(total - theta.sum(), 0.0))
     found = theta.copy()
     if use.any():
         root = np.sqrt(theta[use])
@@ -96,7 +97,7 @@ def _inertia_bound(theta: np.ndarray, products: np.ndarray, outside: float, j: i
     In steps of ratio: the answer is to 1 % of its distance from where it can be at the least.
     """
     low = max(outside, theta[j])
-    nearest, farthest = 1e-16 * max(low, ceiling), ceiling - low
+    nearest, farthest = np.spacing(max(low, ceiling)), ceiling - low
     if farthest <= nearest or not _holds(theta, products, outside, j, ceiling):
         return ceiling
     while farthest > 1.01 * nearest:

@@ -188,17 +188,20 @@ def ritz(inner: np.ndarray, products: np.ndarray) -> Ritz:
 def independent(inner: np.ndarray, scale: np.ndarray, eps: float) -> np.ndarray:
     """Matrix (n, m) that turns rows of inner products `inner` (m, m) into orthonormal ones: Cholesky with pivots.
 
-    Rows that were left with less than 30 `eps` of their `scale` (m,) are rounding and go, and so does what lies in
-    the span of the others but for 1e-10 of its square. Near-orthogonal rows keep their directions and their order.
+    Rows are rounding, and go, where less than 30 `eps` of their `scale` (m,) is outside of the span of the others, and
+    so does what lies in that span but for 1e-10 of its square. Near-orthogonal rows keep their directions and order.
     """
-    norms = np.sqrt(np.maximum(np.diag(inner), 0))
-    use = np.flatnonzero(norms > 30 * eps * scale)
+    norms, least = np.sqrt(np.maximum(np.diag(inner), 0)), 30 * eps * scale
+    use = np.flatnonzero(norms > least)
     turn = np.zeros((len(use), len(inner)))
     if not len(use):
         return turn
     unit = inner[np.ix_(use, use)] / np.multiply.outer(norms[use], norms[use])
     factor, pivots, rank, _ = scipy.linalg.lapack.dpstrf(unit, tol=1e-10, lower=1)
     order = pivots[:rank] - 1
-    inverse = scipy.linalg.solve_triangular(np.tril(factor[:rank, :rank]), np.eye(rank), lower=True)
+    # A row can be large and have nothing but its rounding in common with no other one.
+    order = order[np.diag(factor)[:rank] * norms[use[order]] > least[use[order]]]
+    factor, rank = scipy.linalg.cholesky(unit[np.ix_(order, order)], lower=True), len(order)
+    inverse = scipy.linalg.solve_triangular(factor, np.eye(rank), lower=True)
     turn[:rank, use[order]] = inverse / norms[use[order]]
     return turn[:rank]
