@@ -55,6 +55,7 @@ class PassRunner:
     """
 
     def __init__(self, images: Images, *, read_bytes: int = 2**28, progress: bool = False):
+        return_freed_memory()
         data = images.data
         self._files = images.files
         self._read_bytes = read_bytes
@@ -135,7 +136,6 @@ class PassRunner:
             send = self._scatter(shared)
             for i in range(0, len(batches), per_wave):
                 total = self._run_wave(step, merge, batches[i : i + per_wave], send, bar, total)
-        return_freed_memory()
         if self._reads:
             self.n_images_read += self.starts[stop] - self.starts[first]
         return total
@@ -422,7 +422,6 @@ def _checked_step(step: Callable[..., Partial], blocks: list[np.ndarray], start:
         if bad is not None:
             raise NonFiniteError(position + bad)
         position += len(block)
-    return_freed_memory()  # by other threads, whose arenas would keep it
     with one_blas_thread():
         return step(blocks, start, *shared)
 

@@ -12,7 +12,6 @@ import scipy.linalg
 from sklearn.exceptions import ConvergenceWarning
 
 from .._errors import ImagesChangedError
-from .._memory import return_freed_memory
 from .._passes import PassRunner, nothing
 from ..linalg import krylov
 from ..linalg.certificate import Residuals, estimated_errors, nystrom_values, upper_bounds
@@ -44,7 +43,6 @@ def solve_randomized(runner: PassRunner, need: Requirement, problem: Problem, wa
     basis = _begin(runner, need.room, problem, sizes, summary, dtype)
     seen = Figures.of(summary)
     del summary  # its rows take as much as blocks of the basis
-    return_freed_memory()
     for left in reversed(range(products)):
         basis.multiply()
         verdict = _judge(basis, seen, problem, wanted)
