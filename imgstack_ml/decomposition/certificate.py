@@ -42,7 +42,8 @@ class Certificate:
     Notes
     -----
     W is the basis of all blocks read with, Theta its Ritz values, R the residuals of its Ritz vectors. Rounding is
-    allowed for by 64 eps lambda_1 in every rigorous bound.
+    allowed for by 64 eps lambda_1 in every rigorous bound; that of residuals, and rows of them too small for a basis of
+    the dtype that it is stored in, by their squares over theta_j.
 
     Lower bounds: theta_j <= nystrom_j <= lambda_j, where nystrom_j are the eigenvalues of the Nystrom approximation
     C W (W'CW)^-1 W'C, that is of Theta + Theta^-1/2 R'R Theta^-1/2 (Tropp & Webber 2023, "Randomized algorithms for
@@ -52,7 +53,7 @@ class Certificate:
     B'B <= C <= B'B + lost I; Weyl's nystrom_j + min(T - sum nystrom, kappa); and the least x > kappa for which
     Theta + R'R / (x - kappa) has at most j - 1 eigenvalues above x (Sylvester's law of inertia for the Schur
     complement), kappa being a bound of C outside of W: the lesser of T - sum Theta and lost + the largest s_j^2 whose
-    row of B is not in W.
+    row of B is not in W, and the largest Ritz values dropped to save memory.
 
     Estimated errors: (nystrom_j - theta_j) / (1 - min(theta_m / theta_j, 0.9)), over theta_j, m being the size of one
     block: the gains continue as a geometric series would. Estimated deficit: the sum of these errors (times theta_j),

@@ -199,7 +199,7 @@ def independent(inner: np.ndarray, scale: np.ndarray, eps: float) -> np.ndarray:
     unit = inner[np.ix_(use, use)] / np.multiply.outer(norms[use], norms[use])
     factor, pivots, rank, _ = scipy.linalg.lapack.dpstrf(unit, tol=1e-10, lower=1)
     order = pivots[:rank] - 1
-    # A row can be large and have nothing but its rounding in common with no other one.
+    # However large a row is, what it has beside the earlier ones can be its rounding.
     order = order[np.diag(factor)[:rank] * norms[use[order]] > least[use[order]]]
     factor, rank = scipy.linalg.cholesky(unit[np.ix_(order, order)], lower=True), len(order)
     inverse = scipy.linalg.solve_triangular(factor, np.eye(rank), lower=True)
