@@ -322,11 +322,14 @@ def problems(draw):
     n, p = draw(st.integers(2, 50_000)), draw(st.integers(1, 3_000_000))
     k = draw(st.integers(1, min(n, p, 300)))
     dtype = np.dtype(draw(st.sampled_from(["uint8", "uint16", "float32", "float64"])))
-    return Problem.of((n, p), dtype, k, draw(st.none() | st.integers(1, n)))
+    wanted = draw(st.just(k) | st.just(None) | st.floats(0.01, 0.99))
+    passes, extra = draw(st.integers(1, 10)), draw(st.integers(0, 50))
+    block = draw(st.none() | st.integers(1, n))
+    return Problem.of((n, p), dtype, wanted, block, max_passes=passes, n_oversamples=extra)
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
-@given(problems(), st.sampled_from(["auto", *SOLVER_NAMES]), st.integers(10, 45))
+@given(problems(), st.sampled_from(["auto", *SOLVERS]), st.integers(10, 45))
 def test_a_plan_stays_below_its_limit_or_proposes_one_that_works(problem, solver, log_limit):
     limit = 2**log_limit
     try:
@@ -343,18 +346,18 @@ def test_a_plan_stays_below_its_limit_or_proposes_one_that_works(problem, solver
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
-@given(problems(), st.integers(20, 44))
-def test_more_memory_never_means_more_reads(problem, log_limit):
+@given(problems(), st.sampled_from(["gram", "randomized"]), st.integers(20, 44))
+def test_more_memory_never_means_more_reads(problem, solver, log_limit):
     passes = []
     for limit in (2**log_limit, 2 ** (log_limit + 1)):
         try:
-            passes.append(plan_fit(problem, "gram", Allowance(limit, limit)).n_passes)
+            passes.append(plan_fit(problem, solver, Allowance(limit, limit)).n_passes)
         except MemoryLimitError:
             assume(False)
     assert passes[0] >= passes[1] - 1e-9
 
 
-@pytest.mark.parametrize("solver", ["auto", *SOLVER_NAMES])
+@pytest.mark.parametrize("solver", ["auto", *SOLVERS])
 def test_a_limit_too_small_is_refused_before_any_read_and_the_line_proposed_works(solver):
     source = counted(photographs(80, (12, 10), "uint8"), 20)
     with pytest.raises(MemoryLimitError, match="Nothing was read") as refusal:
