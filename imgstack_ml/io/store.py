@@ -139,9 +139,9 @@ def chunk_files(folder: str) -> Iterator[str]:
             yield os.path.join(within, name)
 
 
-def chunk_names(array: zarr.Array, region: tuple[slice, ...]) -> Iterator[str]:
-    """Yield the names, relative to the array's folder, of the chunks that a region touches."""
-    grid = [range(part.start // size, -(-part.stop // size)) for part, size in zip(region, array.chunks, strict=True)]
+def chunk_names(chunks: tuple[int, ...], region: tuple[slice, ...]) -> Iterator[str]:
+    """Yield the names, relative to the array's folder, of the chunks of a shape that a region touches."""
+    grid = [range(part.start // size, -(-part.stop // size)) for part, size in zip(region, chunks, strict=True)]
     for index in itertools.product(*grid):
         yield os.path.join("c", *map(str, index))
 
@@ -188,6 +188,6 @@ def _n_chunks(array: zarr.Array) -> int:
 def _check_chunks(path: str, array: zarr.Array, rows: np.ndarray) -> None:
     """Check that the chunks to be read are there: zarr would read zeros for those lost since the opening."""
     for start in np.unique(rows // array.chunks[0]) * array.chunks[0]:
-        for name in chunk_names(array, (slice(start, start + 1), *(slice(0, n) for n in array.shape[1:]))):
+        for name in chunk_names(array.chunks, (slice(start, start + 1), *(slice(0, n) for n in array.shape[1:]))):
             if not os.path.exists(os.path.join(path, name)):
                 raise StoreError(f"{path!r} has lost its chunk {name!r}. {_write_again(path)}")
