@@ -96,6 +96,7 @@ def atomic_folder(path: Path, *, overwrite: bool = False, resume: bool = False) 
     _refuse_target(target, overwrite)
     temporary = _hidden_sibling(target, _digest(target))
     with lock_output(target):
+        _put_back(target)
         _refuse_target(target, overwrite)  # again: another process may just have finished it
         leave = resume
         if not leave:
@@ -258,14 +259,28 @@ def _swap_folder(new: str, target: str) -> None:
     if not os.path.lexists(target):
         os.rename(new, target)
     elif not _exchange(new, target):
-        old = _hidden_sibling(target, secrets.token_hex(6))
+        old = _set_aside(target)
         os.rename(target, old)
         try:
             os.rename(new, target)
         except BaseException:
             os.rename(old, target)
             raise
-        shutil.rmtree(old)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _set_aside(target: str) -> str:
+    """Name of what stood at `target`, for the moment in which the new folder takes its place."""
+    return _hidden_sibling(target, _digest(target) + "-old")
+
+
+def _put_back(target: str) -> None:
+    """Clear up after a process that was killed in that moment."""
+    old = _set_aside(target)
+    if os.path.lexists(target):
+        shutil.rmtree(old, ignore_errors=True)
+    elif os.path.lexists(old):
+        os.rename(old, target)
 
 
 def _exchange(one: str, other: str) -> bool:

@@ -2,5 +2,6 @@
 
 from .save import save_stack
 from .stack import ImageStack, imread, open_stack
+from .write import write_images
 
-__all__ = ["ImageStack", "imread", "open_stack", "save_stack"]
+__all__ = ["ImageStack", "imread", "open_stack", "save_stack", "write_images"]
