@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -80,11 +81,15 @@ def run_on_blocks(
         first = wave * height
         # Sliced before it is regrouped: else the graph of the regrouping would be that of the whole stack.
         blocks = data[first : first + height].rechunk(sizes).to_delayed()
-        calls, images_of = [], {}
+        calls: list[Any] = []
+        images_of: dict[str, int] = {}
+        token = uuid.uuid4().hex
         for region in group:
             place = (region[0].start - first, *(part.start for part in region[1:]))
             block = blocks[tuple(start // size for start, size in zip(place, sizes, strict=True))]
-            calls.append(task(block, *arguments(region)))
+            # Dask begins with the last name, where all else is equal; files are read best in their own order.
+            name = f"write-{token}-{999_999 - len(calls):06}"
+            calls.append(task(block, *arguments(region), dask_key_name=name))
             images_of[calls[-1].key] = 0 if any(place[1:]) else region[0].stop - region[0].start
         compute_counted(calls, images_of, bar, scheduler)
 
