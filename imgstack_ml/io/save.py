@@ -266,7 +266,7 @@ def _write_chunks(folder: str, sizes: tuple[int, ...], block: np.ndarray, region
     """Write the chunks of a block, each under another name until it is whole.
 
     What zarr would write for the codecs of `_new_array`, chunks of zeros included: left out, they could not be told
-    from lost ones. zarr hands each chunk to an event loop and a pool of its own, which takes twice the time where
+    from lost ones. zarr hands each chunk to an event loop and a pool of its own, which takes up to twice the time where
     Dask's threads write already.
     """
     codec = Zstd(level=_LEVEL, checksum=True)
