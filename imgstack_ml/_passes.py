@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import reduce
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple, TypeVar
@@ -18,14 +18,13 @@ from typing import Any, NamedTuple, TypeVar
 import dask
 import dask.array as da
 import numpy as np
-from dask.callbacks import Callback
 from dask.system import CPU_COUNT
 from threadpoolctl import ThreadpoolController
-from tqdm import tqdm
 
 from ._blocks import whole_images
 from ._errors import NonFiniteError
 from ._memory import return_freed_memory, reuse_freed_memory
+from ._progress import ImageBar, client_of, compute_counted
 from ._validation import Images, first_nonfinite, rows_are_views
 
 __all__ = ["PassRunner", "batch_rows", "nothing", "one_blas_thread"]
@@ -238,8 +237,7 @@ class PassRunner:
     @property
     def _client(self) -> Any:
         """The distributed client that would run the graph, or None."""
-        owner = getattr(self._scheduler, "__self__", None)
-        return owner if hasattr(owner, "scatter") else None
+        return client_of(self._scheduler)
 
     @property
     def _n_threads(self) -> int:
@@ -284,7 +282,13 @@ class PassRunner:
         return processes * (_LONG_WAVE if together >= 2 * threads else 1)
 
     def _run_wave(
-        self, step: Callable, merge: Callable, groups: Sequence[Sequence[_Batch]], shared: tuple, bar: _Bar, total: Any
+        self,
+        step: Callable,
+        merge: Callable,
+        groups: Sequence[Sequence[_Batch]],
+        shared: tuple,
+        bar: ImageBar,
+        total: Any,
     ) -> Any:
         """Run some groups of batches and join them with what came before, where there is any.
 
@@ -307,12 +311,8 @@ class PassRunner:
                 pairs = [join(*level[i : i + 2]) for i in range(0, len(level) - 1, 2)]
                 level = pairs + level[2 * len(pairs) :]
             results += level
-        # Dask's callbacks are global, and those of overlapping computations can stay behind: none without a bar.
-        ticker = _Ticker(images_of, bar) if self._progress else nullcontext()
-        with one_blas_thread(), ticker:
-            (result,) = dask.compute(reduce(join, results), scheduler=self._scheduler)
-        if self._client is not None:  # callbacks are a matter of the local schedulers
-            bar.advance(sum(images_of.values()))
+        with one_blas_thread():
+            (result,) = compute_counted([reduce(join, results)], images_of, bar, self._scheduler)
         return result if total is None else merge(total, result)
 
     def _sources(self, first: int, stop: int) -> list:
@@ -323,8 +323,8 @@ class PassRunner:
         return list(self._lazy.blocks[first:stop].to_delayed().ravel())
 
     @contextmanager
-    def _bar(self, label: str, n_images: int) -> Iterator[_Bar]:
-        with _Bar(self._image_bytes, total=n_images, desc=label, unit=" images", disable=not self._progress) as bar:
+    def _bar(self, label: str, n_images: int) -> Iterator[ImageBar]:
+        with ImageBar(self._image_bytes, total=n_images, desc=label, unit=" images", disable=not self._progress) as bar:
             yield bar
 
     @contextmanager
@@ -355,33 +355,6 @@ class _Batch(NamedTuple):
 
     first: int
     stop: int
-
-
-class _Bar(tqdm):
-    """A bar of images that shows megabytes a second beside images a second."""
-
-    def __init__(self, image_bytes: int, **kwargs: Any):
-        self._image_bytes = image_bytes
-        super().__init__(**kwargs)
-
-    def advance(self, n_images: int) -> None:
-        """Count images; does nothing when the bar is disabled."""
-        if n_images and not self.disable:
-            seconds = max(1e-9, self._time() - self.start_t)
-            self.set_postfix_str(f"{(self.n + n_images) * self._image_bytes / seconds / 1e6:.0f} MB/s", refresh=False)
-            self.update(n_images)
-
-
-class _Ticker(Callback):
-    """Move the bar when a batch is done."""
-
-    def __init__(self, images_of: dict[str, int], bar: _Bar):
-        super().__init__()
-        self._images_of = images_of
-        self._bar = bar
-
-    def _posttask(self, key: Any, *_: Any) -> None:
-        self._bar.advance(self._images_of.get(key, 0))
 
 
 class _BlasKeeper(threading.Thread):

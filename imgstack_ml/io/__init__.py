@@ -1,6 +1,7 @@
 """Images on disk and lazy stacks: reading files, grouping them into blocks, storing a stack."""
 
+from .save import save_stack
 from .stack import ImageStack, imread, open_stack
-from .store import save_stack
+from .write import write_images
 
-__all__ = ["ImageStack", "imread", "open_stack", "save_stack"]
+__all__ = ["ImageStack", "imread", "open_stack", "save_stack", "write_images"]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["IMAGE_SUFFIXES", "list_files", "root_folder"]
+__all__ = ["IMAGE_SUFFIXES", "list_files", "natural_key", "root_folder"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 
@@ -80,14 +80,14 @@ def root_folder(source: _PathLike) -> str:
     return path if os.path.isdir(path) else _split_pattern(path)[0]
 
 
-def _natural_key(path: str) -> tuple:
+def natural_key(path: str) -> tuple:
     """Compare folder by folder, runs of digits as numbers; the path itself breaks ties."""
     parts = [re.split("([0-9]+)", part.casefold()) for part in path.split(os.sep)]
     # re.split with a group alternates text, digits, text, ...: like meets like in every comparison.
     return [[int(s) if i % 2 else s for i, s in enumerate(part)] for part in parts], path
 
 
-_SORT_KEYS: dict[str, Callable[[str], Any]] = {"natural": _natural_key, "name": str}
+_SORT_KEYS: dict[str, Callable[[str], Any]] = {"natural": natural_key, "name": str}
 
 
 def _listed(paths: Iterable[_PathLike]) -> list[str]:
