@@ -95,8 +95,8 @@ def save_stack(
     Zstandard 1, bits shuffled  466, 768, 72 %      434, 727, 45 %      667, 1129, 0 %
     ==========================  ==================  ==================  ==================
 
-    Most of it is faster than disks, and than any decoding of files; Zstandard saves half of the space where
-    there is something to save, in whatever dtype, and alone in this table has a checksum of its own.
+    Zstandard saves about half of the space where there is something to save, in whatever dtype, and has a checksum
+    of its own.
 
     Examples
     --------
@@ -266,8 +266,7 @@ def _write_chunks(folder: str, sizes: tuple[int, ...], block: np.ndarray, region
     """Write the chunks of a block, each under another name until it is whole.
 
     What zarr would write for the codecs of `_new_array`, chunks of zeros included: left out, they could not be told
-    from lost ones. zarr hands each chunk to an event loop and a pool of its own, which takes up to twice the time where
-    Dask's threads write already.
+    from lost ones. zarr hands each chunk to an event loop and a pool of its own beside Dask's threads, which was slower.
     """
     codec = Zstd(level=_LEVEL, checksum=True)
     block = block.astype(block.dtype.newbyteorder("<"), copy=False)
