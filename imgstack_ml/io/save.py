@@ -266,7 +266,7 @@ def _write_chunks(folder: str, sizes: tuple[int, ...], block: np.ndarray, region
     """Write the chunks of a block, each under another name until it is whole.
 
     What zarr would write for the codecs of `_new_array`, chunks of zeros included: left out, they could not be told
-    from lost ones. zarr hands each chunk to an event loop and a pool of its own beside Dask's threads, which was slower.
+    from lost ones. zarr hands each chunk to an event loop and a pool of its own beside Dask's threads: that was slower.
     """
     codec = Zstd(level=_LEVEL, checksum=True)
     block = block.astype(block.dtype.newbyteorder("<"), copy=False)
