@@ -11,6 +11,11 @@ from ._errors import StoreError as StoreError
 from ._learning import fit_together as fit_together
 from .decomposition import Certificate as Certificate
 from .decomposition import ImagePCA as ImagePCA
+from .features import ChannelStatistics as ChannelStatistics
+from .features import HOGFeatures as HOGFeatures
+from .features import ImageFeatures as ImageFeatures
+from .features import ImageHistogram as ImageHistogram
+from .features import TextureFeatures as TextureFeatures
 from .inspection import EigenimageDisplay as EigenimageDisplay
 from .inspection import ScreeDisplay as ScreeDisplay
 from .io import ImageStack as ImageStack

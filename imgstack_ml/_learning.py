@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ._passes import Pass, PassRunner
 from ._validation import Images, check_images
 
-__all__ = ["PassLearner", "fit_together"]
+__all__ = ["PassLearner", "fit_together", "reads_of"]
 
 
 class PassLearner:
     """Mixin of the estimators that learn by one pass, or by none: what they look for, and what they make of it."""
 
     n_passes_: float
+    transform: Callable
 
     def _look(self, images: Images) -> Pass | None:
         """Check the parameters against the images, unread, and return the pass that is needed."""
@@ -70,8 +71,14 @@ def fit_together(estimators: Iterable[Any], X: Any, y: Any = None) -> float:
     for estimator in estimators:
         if not isinstance(estimator, PassLearner):
             estimator.fit(X, y)
-            n_passes += getattr(estimator, "n_passes_", 0.0)
+            n_passes += reads_of(estimator)
     return n_passes
+
+
+def reads_of(estimator: Any) -> float:
+    """Sum up the reads of the stack that the fit of an estimator, or of the steps of a Pipeline, counted."""
+    steps = [step for _, step in getattr(estimator, "steps", [(None, estimator)])]
+    return sum(getattr(step, "n_passes_", 0.0) for step in steps)
 
 
 def _learn_in_one_pass(learners: list[PassLearner], X: Any) -> float:

@@ -55,7 +55,7 @@ class StackTransformer(OneToOneFeatureMixin, ImageTransformer):
 
 
 def for_table(estimator: Any, rows: np.ndarray | da.Array) -> np.ndarray | da.Array:
-    """Compute lazy rows where ``set_output`` asks for a data frame: it lies in memory, and polars takes no Dask array."""
+    """Compute lazy rows where ``set_output`` asks for a data frame: polars takes no Dask array."""
     asked = getattr(estimator, "_sklearn_output_config", {}).get("transform")
     container = sklearn.get_config()["transform_output"] if asked is None else asked
     return rows if container == "default" or not isinstance(rows, da.Array) else rows.compute()
