@@ -99,21 +99,20 @@ def join_rows(parts: Sequence[np.ndarray | da.Array]) -> np.ndarray | da.Array:
     rows = next(part.chunks[0] for part in parts if isinstance(part, da.Array))
     lazy = [da.asarray(part, chunks=(rows, -1)).rechunk({0: rows, 1: -1}) for part in parts]
     dtype = np.result_type(*(part.dtype for part in lazy))
-    pairs = [item for i, part in enumerate(lazy) for item in (part, (0, i + 2))]
     return da.blockwise(
         _join_blocks,
         (0, 1),
-        *pairs,
+        *(item for part in lazy for item in (part, (0, 1))),
         name=f"join-{dask.base.tokenize(*(part.name for part in lazy))}",
-        new_axes={1: (sum(part.shape[1] for part in lazy),)},
+        adjust_chunks={1: (sum(part.shape[1] for part in lazy),)},
         align_arrays=False,
         dtype=dtype,
         meta=np.empty((0, 0), dtype),
     )
 
 
-def _join_blocks(*blocks: Any) -> np.ndarray:
-    return np.concatenate([_unnested(block) for block in blocks], axis=1)
+def _join_blocks(*blocks: np.ndarray) -> np.ndarray:
+    return np.concatenate(blocks, axis=1)
 
 
 class _Places(ArrayBlockwiseDep):
@@ -138,19 +137,20 @@ def _map_lazily(
     arrays: dict[str, np.ndarray],
 ) -> da.Array:
     token = dask.base.tokenize(func, data.name, image_shape, dtype, arrays)
-    rows, *pixels, new = range(data.ndim + 1)
-    made = range(new, new + len(image_shape))
+    # All pixel axes of the input go by the first one of the output. They have one block each, so that any index will
+    # do; but indices that the output lacks would make a reduction of it, which Dask does not fuse with its source.
     return da.blockwise(
         partial(_on_block, func),
-        (rows, *made),
+        range(1 + len(image_shape)),
         data,
-        (rows, *pixels),
+        (0, *(1,) * (data.ndim - 1)),
         _Places(data.chunks[0], files),
-        (rows,),
+        (0,),
         name=f"{dask.utils.funcname(func).strip('_')}-{token}",
         dtype=dtype,
         meta=np.empty((0,) * (1 + len(image_shape)), dtype),
-        new_axes={axis: (size,) for axis, size in zip(made, image_shape, strict=True)},
+        adjust_chunks={axis: (size,) for axis, size in enumerate(image_shape, 1)},
+        new_axes=dict.fromkeys(range(2, 1 + len(image_shape)), (1,)),
         align_arrays=False,
         **{key: dask.delayed(array, pure=True) for key, array in arrays.items()},
     )
@@ -167,7 +167,7 @@ def _on_block(
 
 
 def _unnested(block: Any) -> np.ndarray:
-    """Take a block out of the lists in which Dask puts it, one for each axis dropped; Dask's way out would copy it."""
+    """Take a block out of the lists in which Dask puts it where all its pixel axes go; Dask's way out would copy it."""
     while isinstance(block, list):
         (block,) = block
     return block

@@ -183,7 +183,7 @@ class ImageFeatures(FeatureUnion):
         for name, part in parts:
             if part.ndim != 2:
                 raise ValueError(
-                    f"{name!r} gives an array of shape {part.shape}, and ImageFeatures needs rows (n_images, n_features). "
+                    f"{name!r} gives shape {part.shape}, and ImageFeatures needs rows (n_images, n_features). "
                     f"Put an ImageFlattener after it: make_pipeline({name}, ImageFlattener())"
                 )
             part = part if isinstance(part, da.Array) else np.asarray(part)
