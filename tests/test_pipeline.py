@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from _images import write_image
 from _stacks import assert_fitted, assert_scores, counted, photographs, reference
-from distributed import Client, LocalCluster, get_worker
+from distributed import get_worker
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
@@ -34,16 +34,6 @@ def four_steps(k=5, **options):
 
 def lazy(X, *chunks):
     return da.from_array(X, chunks=chunks or (7, 5, 9, 2)[: X.ndim])
-
-
-@pytest.fixture
-def no_arrays(monkeypatch):
-    """Any attempt to draw a lazy stack into memory behind the user's back fails."""
-
-    def refuse(self, *args, **kwargs):
-        raise AssertionError("a lazy stack was materialised")
-
-    monkeypatch.setattr(da.Array, "__array__", refuse)
 
 
 @pytest.mark.parametrize("solver", SOLVER_NAMES)
@@ -165,16 +155,6 @@ def assert_fitted_like_whole(pca, X):
 
 
 # a cluster
-
-
-@pytest.fixture(scope="module")
-def client():
-    with (
-        dask.config.set({"distributed.worker.daemon": False}),
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
 
 
 @pytest.mark.parametrize("solver", SOLVER_NAMES)

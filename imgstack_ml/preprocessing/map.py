@@ -194,17 +194,18 @@ class _Calls:
 
     def __call__(self, block: np.ndarray) -> np.ndarray:
         """Results (b, *shape) for images (b, *image_shape)."""
-        if self.batch:
-            return self._of_batch(block)
-        out = None
+        if len(block) == 0:  # Dask knows such blocks; functions need not
+            return np.empty((0, *(self.shape or ())), self.dtype)
+        return self._of_batch(block) if self.batch else self._of_each(block)
+
+    def _of_each(self, block: np.ndarray) -> np.ndarray:
+        first = self._column(self._call(block[0].copy(), 0, 1), 0)
+        out = np.empty((len(block), *(self.shape or first.shape)), first.dtype if self.dtype is None else self.dtype)
         for i, image in enumerate(block):
-            result = self._column(self._call(image.copy(), i, 1), 0)
-            if out is None:
-                dtype = result.dtype if self.dtype is None else self.dtype
-                out = np.empty((len(block), *(self.shape or result.shape)), dtype)
+            result = first if i == 0 else self._column(self._call(image.copy(), i, 1), 0)
             self._check(result, out.shape[1:], out.dtype, i, 1)
             out[i] = result
-        return np.empty((0, *(self.shape or ())), self.dtype) if out is None else out
+        return out
 
     def _of_batch(self, block: np.ndarray) -> np.ndarray:
         images = block.view()
