@@ -8,7 +8,7 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
-from _images import random_pixels, write_folder
+from _images import random_pixels, write_folder, write_image
 from _stacks import counted
 from numpy.testing import assert_array_equal
 from skimage.exposure import equalize_adapthist
@@ -46,6 +46,10 @@ def upside_down(image):
 
 def halves(image):
     return image.reshape(-1)[: image.size // 4 * 2].reshape(2, -1) / 2
+
+
+def scaled(image, factor):
+    return image * factor
 
 
 def row_means(images):
@@ -183,12 +187,9 @@ def test_fit_reads_nothing_when_told_what_to_expect():
 
 def test_fit_reads_one_file_of_a_stack(tmp_path):
     pixels = write_folder(tmp_path, 9)
-    for i in range(1, 9):
-        (tmp_path / f"img{i}.png").rename(tmp_path / f"img{i}.bak")  # any other read would fail
-        (tmp_path / f"img{i}.png").write_bytes((tmp_path / f"img{i}.bak").read_bytes())
     stack = open_stack(tmp_path, chunks=9)
     for i in range(1, 9):
-        (tmp_path / f"img{i}.png").unlink()
+        (tmp_path / f"img{i}.png").unlink()  # any other read fails
     mapper = ImageMap(brightest).fit(stack)
     assert mapper.output_dtype_ == pixels.dtype
 
@@ -196,15 +197,14 @@ def test_fit_reads_one_file_of_a_stack(tmp_path):
 def test_one_task_a_block_read_included_and_a_small_graph(tmp_path):
     write_folder(tmp_path, 40)
     stack = open_stack(tmp_path, chunks=1)
-    mapper = ImageMap(np.multiply, kw_args={"x2": np.ones((8, 6, 3))}).fit(stack)
+    mapper = ImageMap(scaled, kw_args={"factor": np.ones((8, 6, 3))}).fit(stack)
     result = mapper.transform(stack)
     assert len(result.dask.layers) == len(stack.data.dask.layers) + 1
     (optimized,) = dask.optimize(result)
     assert len(optimized.dask) == 40
-    big = ImageMap(
-        np.multiply, kw_args={"x2": np.ones((500, 8, 6, 3))}, output_shape=(500, 8, 6, 3), output_dtype=float
-    )
-    assert len(pickle.dumps(big.fit(stack).transform(stack).dask)) < 2 * 500 * 8 * 6 * 3 * 8
+    factor = np.ones((1000, 8, 6, 3))
+    big = ImageMap(scaled, kw_args={"factor": factor}).fit(stack)
+    assert len(pickle.dumps(big.transform(stack).dask)) < 1.5 * factor.nbytes
 
 
 def test_the_same_map_has_the_same_name_and_another_has_not():
@@ -219,17 +219,13 @@ def test_the_same_map_has_the_same_name_and_another_has_not():
 
 @pytest.mark.parametrize("scheduler", ["sync", "threads"])
 def test_an_exception_names_image_and_file(tmp_path, scheduler):
-    from _images import write_image
-
     for i, image in enumerate(numbered()):
         write_image(tmp_path / f"img{i}.png", image)
     stack = open_stack(tmp_path, chunks=3)
     result = ImageMap(refuses_13).fit_transform(stack)
     with (
         dask.config.set(scheduler=scheduler),
-        pytest.raises(
-            ImageFunctionError, match=r"^image 13 \(.*img13\.png'\): refuses_13 raised KeyError: 'no thir"
-        ) as e,
+        pytest.raises(ImageFunctionError, match=r"^image 13 \(.*img13\.png'\): refuses_13 raised KeyError: 'no") as e,
     ):
         result.compute()
     assert isinstance(e.value.__cause__, KeyError)
@@ -260,12 +256,12 @@ def test_large_numpy_stacks_name_the_position(monkeypatch):
 @pytest.mark.parametrize(
     ("func", "options", "message"),
     [
-        (lambda im: im[: 1 + im.flat[0] // 13], {}, r"image 13: lambda returned shape \(2, 3\), and \(1, 3\) is that"),
+        (lambda im: im[: 1 + im.flat[0] // 13], {}, r"image 13: .* returned shape \(2, 3\), and \(1, 3\)"),
         (lambda im: im[:2], {"output_shape": (3, 3)}, r"image 0: lambda returned shape \(2, 3\), and \(3, 3\)"),
         (
             lambda im: [1, 2.5][im.flat[0] // 13],
             {},
-            r"image 13: .* float64, which does not fit int64.*output_dtype='float",
+            r"image 13: .* float64, which does not fit int64.*dtype='float64'",
         ),
         (brightest, {"output_dtype": "int8"}, "image 0: brightest returned uint8, which does not fit int8"),
         (lambda im: "text", {}, "image 0: lambda returned <U4 values; ImageMap needs numbers"),
@@ -275,7 +271,7 @@ def test_large_numpy_stacks_name_the_position(monkeypatch):
         (
             lambda ims: ims[:2],
             {"batch": True},
-            r"and the 19 after it: lambda returned shape \(2, 4, 3\) for a batch of 20",
+            r"and the 19 after it: .* \(2, 4, 3\) for a batch of 20",
         ),
     ],
 )
@@ -323,15 +319,14 @@ def test_on_a_cluster(client, tmp_path):
     pixels = write_folder(tmp_path, 20)
     stack = open_stack(tmp_path, chunks=4)
     offset = 3
-    result = ImageMap(lambda image: image.max() + offset, output_dtype="int64").fit_transform(stack)
+    result = ImageMap(lambda image: int(image.max()) + offset, output_dtype="int64").fit_transform(stack)
     assert_array_equal(result.compute()[:, 0], pixels.max(axis=(1, 2, 3)).astype(int) + 3)
-    with pytest.raises(TypeError, match="func=.*cannot be sent"):
-        ImageMap(lambda image, lock=threading.Lock(): 0).fit(stack)
+    lock = threading.Lock()
+    with pytest.raises(TypeError, match=r"func=.*cannot be sent"):
+        ImageMap(lambda image: lock.locked()).fit(stack)
 
 
 def test_an_exception_crosses_the_cluster(client, tmp_path):
-    from _images import write_image
-
     for i, image in enumerate(numbered()):
         write_image(tmp_path / f"img{i}.png", image)
     with pytest.raises(ImageFunctionError, match=r"image 13 \(.*img13\.png'\): refuses_13 raised KeyError"):
