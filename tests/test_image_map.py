@@ -312,27 +312,6 @@ def test_what_cannot_be_sent_is_refused_before_anything_is_read(what):
     assert source.n_reads == reads
 
 
-# a cluster
-
-
-def test_on_a_cluster(client, tmp_path):
-    pixels = write_folder(tmp_path, 20)
-    stack = open_stack(tmp_path, chunks=4)
-    offset = 3
-    result = ImageMap(lambda image: int(image.max()) + offset, output_dtype="int64").fit_transform(stack)
-    assert_array_equal(result.compute()[:, 0], pixels.max(axis=(1, 2, 3)).astype(int) + 3)
-    lock = threading.Lock()
-    with pytest.raises(TypeError, match=r"func=.*cannot be sent"):
-        ImageMap(lambda image: lock.locked()).fit(stack)
-
-
-def test_an_exception_crosses_the_cluster(client, tmp_path):
-    for i, image in enumerate(numbered()):
-        write_image(tmp_path / f"img{i}.png", image)
-    with pytest.raises(ImageFunctionError, match=r"image 13 \(.*img13\.png'\): refuses_13 raised KeyError"):
-        ImageMap(refuses_13).fit_transform(open_stack(tmp_path, chunks=3)).compute()
-
-
 # scikit-learn
 
 
@@ -382,3 +361,24 @@ def test_a_table_keeps_its_index():
     table = pd.DataFrame(random_pixels((5, 4), "float64"), index=list("abcde"), columns=list("wxyz"))
     frame = ImageMap(brightest).set_output(transform="pandas").fit_transform(table)
     assert list(frame.index) == list("abcde")
+
+
+# a cluster
+
+
+def test_on_a_cluster(client, tmp_path):
+    pixels = write_folder(tmp_path, 20)
+    stack = open_stack(tmp_path, chunks=4)
+    offset = 3
+    result = ImageMap(lambda image: int(image.max()) + offset, output_dtype="int64").fit_transform(stack)
+    assert_array_equal(result.compute()[:, 0], pixels.max(axis=(1, 2, 3)).astype(int) + 3)
+    lock = threading.Lock()
+    with pytest.raises(TypeError, match=r"func=.*cannot be sent"):
+        ImageMap(lambda image: lock.locked()).fit(stack)
+
+
+def test_an_exception_crosses_the_cluster(client, tmp_path):
+    for i, image in enumerate(numbered()):
+        write_image(tmp_path / f"img{i}.png", image)
+    with pytest.raises(ImageFunctionError, match=r"image 13 \(.*img13\.png'\): refuses_13 raised KeyError"):
+        ImageMap(refuses_13).fit_transform(open_stack(tmp_path, chunks=3)).compute()
