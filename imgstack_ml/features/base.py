@@ -19,7 +19,7 @@ from .._validation import Images, check_images, first_nonfinite
 
 __all__ = ["FeatureTransformer", "as_planes", "channel_names", "n_channels"]
 
-_PIECE_BYTES = 2**20  # of images at a time, so that their float64 temporaries stay in cache
+_PIECE_BYTES = 2**18  # of images at a time, so that their float64 temporaries stay in cache
 
 
 class FeatureTransformer(PassLearner, ImageTransformer):
