@@ -363,6 +363,16 @@ def test_a_table_keeps_its_index():
     assert list(frame.index) == list("abcde")
 
 
+@pytest.mark.slow
+def test_processes():
+    stack = da.from_array(numbered(), chunks=(6, -1, -1))
+    with dask.config.set(scheduler="processes", num_workers=2):
+        result = ImageMap(lambda image: image.max() / 2).fit_transform(stack)
+        assert_array_equal(result.compute()[:, 0], np.arange(20) / 2)
+        with pytest.raises(ImageFunctionError, match="image 13: refuses_13 raised KeyError"):
+            ImageMap(refuses_13).fit_transform(stack).compute()
+
+
 # a cluster
 
 

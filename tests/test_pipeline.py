@@ -111,6 +111,15 @@ def test_pickled_pipelines_work_without_the_files(tmp_path):
     assert_allclose(again.transform(X), expected, rtol=1e-5, atol=1e-4)
 
 
+def test_a_lazy_pipeline_is_one_task_a_block_the_read_included(tmp_path):
+    for i, image in enumerate(photographs(30, (6, 5, 3))):
+        write_image(tmp_path / f"{i}.png", image)
+    stack = open_stack(tmp_path, chunks=3)
+    (optimized,) = dask.optimize(four_steps(3).fit(stack).transform(stack))
+    constants = 4  # the mean of the centring, and what scores are made with
+    assert len(optimized.dask) == 10 + constants
+
+
 @pytest.mark.parametrize("lazily", [False, True])
 def test_set_output_makes_a_frame_of_the_scores_only(lazily, monkeypatch):
     X = photographs(40, (9, 8))
