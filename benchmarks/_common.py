@@ -9,7 +9,7 @@ import dask
 from dask.callbacks import Callback
 from threadpoolctl import threadpool_limits
 
-__all__ = ["LARGE", "Suite", "TaskCounter", "unit"]
+__all__ = ["LARGE", "THREADS", "Suite", "TaskCounter", "unit"]
 
 Function = TypeVar("Function", bound=Callable)
 
@@ -19,7 +19,7 @@ if _PROFILE not in _PROFILES:
     raise ValueError(f"IMGSTACK_BENCH={_PROFILE!r} must be one of {_PROFILES}")
 LARGE = _PROFILE == "large"
 
-_THREADS = 2  # the same on every machine, so that figures can be compared
+THREADS = 2  # the same on every machine, so that figures can be compared
 
 
 class Suite:
@@ -32,8 +32,8 @@ class Suite:
 
     def setup(self, *params: Any) -> None:
         self._pins = ExitStack()
-        self._pins.enter_context(threadpool_limits(_THREADS))
-        self._pins.enter_context(dask.config.set(num_workers=_THREADS))
+        self._pins.enter_context(threadpool_limits(THREADS))
+        self._pins.enter_context(dask.config.set(num_workers=THREADS))
 
     def teardown(self, *params: Any) -> None:
         self._pins.close()

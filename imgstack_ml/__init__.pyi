@@ -1,4 +1,6 @@
 from ._errors import BadImageError as BadImageError
+from ._errors import ImageError as ImageError
+from ._errors import ImageFunctionError as ImageFunctionError
 from ._errors import ImagesChangedError as ImagesChangedError
 from ._errors import ImgstackError as ImgstackError
 from ._errors import MemoryLimitError as MemoryLimitError
@@ -6,8 +8,14 @@ from ._errors import MixedStackError as MixedStackError
 from ._errors import NonFiniteError as NonFiniteError
 from ._errors import RankWarning as RankWarning
 from ._errors import StoreError as StoreError
+from ._learning import fit_together as fit_together
 from .decomposition import Certificate as Certificate
 from .decomposition import ImagePCA as ImagePCA
+from .features import ChannelStatistics as ChannelStatistics
+from .features import HOGFeatures as HOGFeatures
+from .features import ImageFeatures as ImageFeatures
+from .features import ImageHistogram as ImageHistogram
+from .features import TextureFeatures as TextureFeatures
 from .inspection import EigenimageDisplay as EigenimageDisplay
 from .inspection import ScreeDisplay as ScreeDisplay
 from .io import ImageStack as ImageStack
@@ -18,6 +26,7 @@ from .io import write_images as write_images
 from .persistence import load_model as load_model
 from .persistence import save_model as save_model
 from .preprocessing import ImageFlattener as ImageFlattener
+from .preprocessing import ImageMap as ImageMap
 from .preprocessing import IntensityRescaler as IntensityRescaler
 from .preprocessing import StackCenterer as StackCenterer
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import dask
 import dask.array as da
 import numpy as np
+from dask.layers import ArrayBlockwiseDep
 
-__all__ = ["Source", "map_images", "note_source", "source_of", "whole_images"]
+from ._errors import ImageError
+
+__all__ = ["Source", "join_rows", "map_images", "note_source", "source_of", "whole_images"]
 
 _IN_MEMORY_BYTES = 2**22  # images of a NumPy stack handled at a time, so that temporaries stay small
 
@@ -54,6 +59,7 @@ def map_images(
     *,
     image_shape: tuple[int, ...],
     dtype: np.dtype,
+    files: Sequence[str] | None = None,
     **arrays: np.ndarray,
 ) -> np.ndarray | da.Array:
     """Apply ``func(block, **arrays) -> block`` to blocks of whole images.
@@ -62,21 +68,64 @@ def map_images(
     ----------
     func : callable
         Top-level function, or a `functools.partial` of one, of a block (b, *shape) that returns
-        (b, *image_shape) of `dtype` and leaves its input alone.
+        (b, *image_shape) of `dtype` and leaves its input alone. It raises an `ImageError` by the position in the
+        block, which becomes the one in the stack.
     data : ndarray or dask array of shape (n, *shape)
         NumPy in, NumPy out; Dask in, Dask out, one layer added and nothing read.
     image_shape, dtype
         Of the result.
+    files : sequence of str, optional
+        Files of the images, for errors; each task gets the names of its own block.
     **arrays
         Arrays that `func` needs for every block; each goes into the graph once, however many blocks there are.
     """
     if isinstance(data, da.Array):
-        return _map_lazily(func, whole_images(data), image_shape, np.dtype(dtype), arrays)
+        return _map_lazily(func, whole_images(data), image_shape, np.dtype(dtype), files, arrays)
     out = np.empty((len(data), *image_shape), dtype)
     step = max(1, _IN_MEMORY_BYTES // max(1, data[:1].nbytes))
     for i in range(0, len(data), step):
-        out[i : i + step] = func(data[i : i + step], **arrays)
+        out[i : i + step] = _on_block(func, data[i : i + step], (i, None), **arrays)
     return out
+
+
+def join_rows(parts: Sequence[np.ndarray | da.Array]) -> np.ndarray | da.Array:
+    """Put rows (n, d_i) side by side: (n, sum of d_i), one layer over parts of equal row chunks, if all are lazy.
+
+    What several lazy parts are made from is made once: Dask fuses the parts into one task a block, and gives
+    it the block.
+    """
+    if not any(isinstance(part, da.Array) for part in parts):
+        return np.concatenate(parts, axis=1)
+    rows = next(part.chunks[0] for part in parts if isinstance(part, da.Array))
+    lazy = [da.asarray(part, chunks=(rows, -1)).rechunk({0: rows, 1: -1}) for part in parts]
+    dtype = np.result_type(*(part.dtype for part in lazy))
+    return da.blockwise(
+        _join_blocks,
+        (0, 1),
+        *(item for part in lazy for item in (part, (0, 1))),
+        name=f"join-{dask.base.tokenize(*(part.name for part in lazy))}",
+        adjust_chunks={1: (sum(part.shape[1] for part in lazy),)},
+        align_arrays=False,
+        dtype=dtype,
+        meta=np.empty((0, 0), dtype),
+    )
+
+
+def _join_blocks(*blocks: np.ndarray) -> np.ndarray:
+    return np.concatenate(blocks, axis=1)
+
+
+class _Places(ArrayBlockwiseDep):
+    """For each block the position of its first image in the stack, and the files of its images, or None."""
+
+    def __init__(self, sizes: tuple[int, ...], files: Sequence[str] | None):
+        super().__init__((sizes,))
+        self._starts = (0, *accumulate(sizes))
+        self._files = files
+
+    def __getitem__(self, idx: tuple[int, ...]) -> tuple[int, Sequence[str] | None]:
+        start, stop = self._starts[idx[0] : idx[0] + 2]
+        return start, None if self._files is None else self._files[start:stop]
 
 
 def _map_lazily(
@@ -84,17 +133,41 @@ def _map_lazily(
     data: da.Array,
     image_shape: tuple[int, ...],
     dtype: np.dtype,
+    files: Sequence[str] | None,
     arrays: dict[str, np.ndarray],
 ) -> da.Array:
     token = dask.base.tokenize(func, data.name, image_shape, dtype, arrays)
-    return da.map_blocks(
-        func,
+    # All pixel axes of the input go by the first one of the output. They have one block each, so that any index will
+    # do; but indices that the output lacks would make a reduction of it, which Dask does not fuse with its source.
+    return da.blockwise(
+        partial(_on_block, func),
+        range(1 + len(image_shape)),
         data,
+        (0, *(1,) * (data.ndim - 1)),
+        _Places(data.chunks[0], files),
+        (0,),
         name=f"{dask.utils.funcname(func).strip('_')}-{token}",
         dtype=dtype,
         meta=np.empty((0,) * (1 + len(image_shape)), dtype),
-        chunks=(data.chunks[0], *((size,) for size in image_shape)),
-        drop_axis=list(range(1, data.ndim)),
-        new_axis=list(range(1, 1 + len(image_shape))) or None,
+        adjust_chunks={axis: (size,) for axis, size in enumerate(image_shape, 1)},
+        new_axes=dict.fromkeys(range(2, 1 + len(image_shape)), (1,)),
+        align_arrays=False,
         **{key: dask.delayed(array, pure=True) for key, array in arrays.items()},
     )
+
+
+def _on_block(
+    func: Callable[..., np.ndarray], block: Any, place: tuple[int, Sequence[str] | None], **arrays: np.ndarray
+) -> np.ndarray:
+    """Call `func`; an error about an image names its position in the stack, not in the block, and its file."""
+    try:
+        return func(_unnested(block), **arrays)
+    except ImageError as error:
+        raise error.at(*place) from error.__cause__
+
+
+def _unnested(block: Any) -> np.ndarray:
+    """Take a block out of the lists in which Dask puts it where all its pixel axes go; Dask's way out would copy it."""
+    while isinstance(block, list):
+        (block,) = block
+    return block

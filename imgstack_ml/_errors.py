@@ -1,7 +1,13 @@
 """Exceptions and warnings of the package."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 __all__ = [
     "BadImageError",
+    "ImageError",
+    "ImageFunctionError",
     "ImagesChangedError",
     "ImgstackError",
     "MemoryLimitError",
@@ -44,7 +50,34 @@ class MemoryLimitError(ImgstackError, ValueError):
     """What was asked for cannot be done within the memory limit; raised before a pixel is read."""
 
 
-class NonFiniteError(ImgstackError, ValueError):
+class ImageError(ImgstackError):
+    """Something about one image of a stack.
+
+    Parameters
+    ----------
+    index : int
+        Position of the image in the stack.
+    file : str, optional
+        Its file, where known.
+    """
+
+    _more: tuple = ()  # further arguments of a subclass
+
+    def __init__(self, index: int, file: str | None = None, message: str = ""):
+        super().__init__(f"image {index}" + (f" ({file!r})" if file else "") + message)
+        self.index = index
+        self.file = file
+
+    def at(self, start: int, files: Sequence[str] | None) -> ImageError:
+        """Return the same error in a stack, where `index` counted from its image `start`, and `files` begin there."""
+        file = self.file if files is None else str(files[self.index])
+        return type(self)(start + self.index, file, *self._more)
+
+    def __reduce__(self):  # an error crosses process borders on a cluster
+        return type(self), (self.index, self.file, *self._more)
+
+
+class NonFiniteError(ImageError, ValueError):
     """An image holds NaN or infinite pixels.
 
     Parameters
@@ -56,16 +89,35 @@ class NonFiniteError(ImgstackError, ValueError):
     """
 
     def __init__(self, index: int, file: str | None = None):
-        where = f"image {index}" + (f" ({file!r})" if file else "")
-        super().__init__(
-            f"{where} contains NaN or infinity. Mend or leave it out, "
-            f"e.g. keep = np.arange(len(X)) != {index}; X = X[keep]"
+        message = (
+            f" contains NaN or infinity. Mend or leave it out, e.g. keep = np.arange(len(X)) != {index}; X = X[keep]"
         )
-        self.index = index
-        self.file = file
+        super().__init__(index, file, message)
 
-    def __reduce__(self):
-        return type(self), (self.index, self.file)
+
+class ImageFunctionError(ImageError, RuntimeError):
+    """A function given to `ImageMap` raised, or made something unlike what it made of the other images.
+
+    What the function raised is the ``__cause__``, as far as it did not cross process borders.
+
+    Parameters
+    ----------
+    index : int
+        Position of the image in the stack; of the first one where the function got several.
+    file : str, optional
+        Its file, where known.
+    reason : str
+        What went wrong.
+    n_images : int
+        Images that the function got at once.
+    """
+
+    def __init__(self, index: int, file: str | None, reason: str, n_images: int = 1):
+        several = f" and the {n_images - 1} after it" if n_images > 1 else ""
+        super().__init__(index, file, f"{several}: {reason}")
+        self.reason = reason
+        self.n_images = n_images
+        self._more = (reason, n_images)
 
 
 class ImagesChangedError(ImgstackError, RuntimeError):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import reduce
+from functools import partial, reduce
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple, TypeVar
 
@@ -27,11 +27,19 @@ from ._memory import return_freed_memory, reuse_freed_memory
 from ._progress import ImageBar, client_of, compute_counted
 from ._validation import Images, first_nonfinite, rows_are_views
 
-__all__ = ["PassRunner", "batch_rows", "nothing", "one_blas_thread"]
+__all__ = ["Pass", "PassRunner", "batch_rows", "nothing", "one_blas_thread"]
 
 Partial = TypeVar("Partial")
 _LONG_WAVE = 16  # groups of batches; threads wait for the last of them, and then begin anew
 BATCH_BYTES = 2**25  # raw images handed to one task; larger batches pass 2 threads no faster
+
+
+class Pass(NamedTuple):
+    """What one pass is to learn: see `PassRunner.run`."""
+
+    step: Callable[..., Any]
+    merge: Callable[[Any, Any], Any]
+    partial_bytes: int = 0
 
 
 class PassRunner:
@@ -142,6 +150,14 @@ class PassRunner:
         if self._reads:
             self.n_images_read += self.starts[stop] - self.starts[first]
         return total
+
+    def run_together(self, passes: Sequence[Pass]) -> list:
+        """Learn what several passes would in one: each block is read once and handed to every step in turn."""
+        return self.run(
+            partial(_steps, [one.step for one in passes]),
+            partial(_merges, [one.merge for one in passes]),
+            partial_bytes=sum(one.partial_bytes for one in passes),
+        )
 
     def fetch(self, span: tuple[int, int] | None = None, label: str = "read") -> list[np.ndarray]:
         """Read the blocks of `span` into memory, raw."""
@@ -332,7 +348,7 @@ class PassRunner:
         try:
             yield
         except NonFiniteError as error:
-            file = None if self._files is None else str(self._files[error.index])
+            file = error.file if self._files is None else str(self._files[error.index])
             raise NonFiniteError(error.index, file) from None
 
 
@@ -421,6 +437,14 @@ def _checked_step(step: Callable[..., Partial], blocks: list[np.ndarray], start:
         position += len(block)
     with one_blas_thread():
         return step(blocks, start, *shared)
+
+
+def _steps(steps: list[Callable], blocks: list[np.ndarray], start: int) -> list:
+    return [step(blocks, start) for step in steps]
+
+
+def _merges(merges: list[Callable], earlier: list, later: list) -> list:
+    return [merge(a, b) for merge, a, b in zip(merges, earlier, later, strict=True)]
 
 
 def _as_they_are(blocks: list[np.ndarray], start: int) -> list[np.ndarray]:

@@ -52,7 +52,7 @@ def is_lazy(X: Any) -> bool:
     return dask.is_dask_collection(X) or _is_chunked_store(X)
 
 
-def check_images(estimator: Any, X: Any, *, reset: bool) -> Images:
+def check_images(estimator: Any, X: Any, *, reset: bool, finite: bool = True) -> Images:
     """Check a stack or a 2-D array for `estimator`; lazy input stays lazy and unread.
 
     Parameters
@@ -63,6 +63,8 @@ def check_images(estimator: Any, X: Any, *, reset: bool) -> Images:
         The images; rows of a 2-D input are images of one line.
     reset : bool
         True in ``fit``; False compares with what was fitted.
+    finite : bool
+        Refuse NaN and infinity in memory.
 
     Raises
     ------
@@ -70,6 +72,8 @@ def check_images(estimator: Any, X: Any, *, reset: bool) -> Images:
         If nothing was fitted and `reset` is False.
     TypeError
         For a lazy collection other than a Dask array.
+    NonFiniteError
+        Naming an image in memory that holds NaN or infinity, if `finite`.
     ValueError
         For a wrong number of axes, unknown chunk sizes, complex values, or images of another shape than fitted.
     """
@@ -77,7 +81,7 @@ def check_images(estimator: Any, X: Any, *, reset: bool) -> Images:
         check_is_fitted(estimator)
     X, files = unwrap(X)
     lazy = is_lazy(X)
-    data = _check_lazy(estimator, X) if lazy else _check_in_memory(estimator, X, reset)
+    data = _check_lazy(estimator, X) if lazy else _check_in_memory(estimator, X, reset, finite)
     images = Images(data, files)
     if reset:
         if lazy:
@@ -127,7 +131,7 @@ def _check_lazy(estimator: Any, X: Any) -> da.Array:
     return X
 
 
-def _check_in_memory(estimator: Any, X: Any, reset: bool) -> np.ndarray:
+def _check_in_memory(estimator: Any, X: Any, reset: bool, finite: bool) -> np.ndarray:
     if isinstance(X, np.ma.MaskedArray):
         raise TypeError("X is a masked array, whose mask would be ignored. Pass X.filled(value), or X.data to mean it.")
     if isinstance(X, list | tuple) and np.ndim(X) > 2:
@@ -139,7 +143,7 @@ def _check_in_memory(estimator: Any, X: Any, reset: bool) -> np.ndarray:
         if reset:
             validate_data(estimator, X, reset=True, skip_check_array=True)
     _check_shape(type(estimator).__name__, X.shape)
-    bad = first_nonfinite(X)
+    bad = first_nonfinite(X) if finite else None
     if bad is not None:
         raise NonFiniteError(bad)
     return X

@@ -27,14 +27,21 @@ MAX_HEADER_BYTES = 32 * 2**20  # the names of some 500,000 features; more is an 
 
 # What a file may name. A class is imported only when it is asked for.
 SAVABLE = {
+    "ChannelStatistics": "imgstack_ml.features:ChannelStatistics",
+    "HOGFeatures": "imgstack_ml.features:HOGFeatures",
+    "ImageFeatures": "imgstack_ml.features:ImageFeatures",
     "ImageFlattener": "imgstack_ml.preprocessing:ImageFlattener",
+    "ImageHistogram": "imgstack_ml.features:ImageHistogram",
     "ImagePCA": "imgstack_ml.decomposition:ImagePCA",
     "IntensityRescaler": "imgstack_ml.preprocessing:IntensityRescaler",
     "Pipeline": "sklearn.pipeline:Pipeline",
     "StackCenterer": "imgstack_ml.preprocessing:StackCenterer",
+    "TextureFeatures": "imgstack_ml.features:TextureFeatures",
 }
+MEMBERS = {"ImageFeatures": "transformer_list", "Pipeline": "steps"}  # where estimators are made of others
 RECORDS = {"Certificate": "imgstack_ml.decomposition.certificate:Certificate"}  # fitted attributes of fields
 PASSTHROUGH = "passthrough"
+DROP = "drop"
 
 ARRAY_DTYPES = {"BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "F16", "F32", "F64"}
 SCALAR_DTYPES = {
@@ -151,13 +158,13 @@ def _describe(model: Any, arrays: dict[str, np.ndarray], prefix: str) -> dict[st
     name = _class_name(model)
     params = model.get_params(deep=False)
     node: dict[str, Any] = {"class": name}
-    if name == "Pipeline":
-        if params.pop("memory") is not None:
-            raise TypeError("a Pipeline's cache is not saved: call pipeline.set_params(memory=None) first")
+    if name == "Pipeline" and params.pop("memory") is not None:
+        raise TypeError("a Pipeline's cache is not saved: call pipeline.set_params(memory=None) first")
+    if name in MEMBERS:
         node["steps"] = [
             # Numbers, not names, lead the arrays' names: those of nested Pipelines then never collide.
             [step_name, _describe_step(step, arrays, f"{prefix}{position}.")]
-            for position, (step_name, step) in enumerate(params.pop("steps"))
+            for position, (step_name, step) in enumerate(params.pop(MEMBERS[name]))
         ]
     node["params"] = {key: _to_json(value, f"{name}.{key}") for key, value in params.items()}
     fitted = {key: value for key, value in vars(model).items() if ATTRIBUTE_NAME.fullmatch(key)}
@@ -171,7 +178,9 @@ def _describe(model: Any, arrays: dict[str, np.ndarray], prefix: str) -> dict[st
 
 
 def _describe_step(step: Any, arrays: dict[str, np.ndarray], prefix: str) -> Any:
-    return PASSTHROUGH if step in (None, PASSTHROUGH) else _describe(step, arrays, prefix)
+    if step is None or (isinstance(step, str) and step in (PASSTHROUGH, DROP)):
+        return step or PASSTHROUGH
+    return _describe(step, arrays, prefix)
 
 
 def _class_name(model: Any) -> str:
@@ -284,8 +293,8 @@ def _rebuild(node: dict[str, Any], file: Any, expected: set[str], prefix: str) -
         raise ValueError(f"it names the class {name!r}; allowed are {', '.join(SAVABLE)}")
     cls = _import_class(name)
     params = {key: _from_json(value) for key, value in _get(node, "params", dict).items()}
-    if name == "Pipeline":
-        params["steps"] = _rebuild_steps(_get(node, "steps", list), file, expected, prefix)
+    if name in MEMBERS:
+        params[MEMBERS[name]] = _rebuild_steps(_get(node, "steps", list), file, expected, prefix)
     _check_parameters(cls, params)
     model = cls(**params)
 
@@ -305,8 +314,8 @@ def _rebuild_steps(steps: list[Any], file: Any, expected: set[str], prefix: str)
         match entry:
             case [str(name), dict(node)]:
                 rebuilt.append((name, _rebuild(node, file, expected, f"{prefix}{position}.")))
-            case [str(name), str(word)] if word == PASSTHROUGH:
-                rebuilt.append((name, PASSTHROUGH))
+            case [str(name), str(word)] if word in (PASSTHROUGH, DROP):
+                rebuilt.append((name, word))
             case _:
                 raise ValueError(f"step {position} of its Pipeline is not a name and an estimator")
     return rebuilt

@@ -1,3 +1,27 @@
+import dask
+import dask.array as da
 import matplotlib
+import pytest
+from distributed import Client, LocalCluster
 
 matplotlib.use("Agg")
+
+
+@pytest.fixture
+def no_arrays(monkeypatch):
+    """Any attempt to draw a lazy stack into memory behind the user's back fails."""
+
+    def refuse(self, *args, **kwargs):
+        raise AssertionError("a lazy stack was materialised")
+
+    monkeypatch.setattr(da.Array, "__array__", refuse)
+
+
+@pytest.fixture(scope="module")
+def client():
+    with (
+        dask.config.set({"distributed.worker.daemon": False}),
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        yield client

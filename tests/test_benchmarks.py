@@ -17,9 +17,12 @@ SANE = {
     "Centering.track_mean_error": (0, 1e-9),
     "DaskImread.track_images_per_second": (1, 1e6),
     "ExactSolvers.track_variance_error": (0, 1e-5),
+    "Features.track_difference": (0, 0),
     "Flattening.track_num_tasks": (1, 100),
+    "MappingOverhead.track_ratio": (0.01, 100),
     "OpenStack.track_images_per_second": (1, 1e6),
     "Rescaling.track_difference": (0, 0),
+    "SharedReads.track_num_tasks": (1, 10),
     "SolverCosts.track_n_passes": (1, 1),
     "SolverCosts.track_num_tasks": (1, 300),
 }

@@ -9,7 +9,7 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
-from _images import random_pixels, write_folder
+from _images import random_pixels, write_folder, write_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.exposure import rescale_intensity
@@ -202,7 +202,7 @@ def test_fit_and_transform_read_nothing_unless_asked():
     lazy, made = counting_stack(random_pixels((6, 4, 5)), 2)
     result = IntensityRescaler(percentiles=(2, 98)).fit(lazy).transform(lazy)
     assert made == []
-    assert len(result.dask.layers) == len(lazy.dask.layers) + 2  # the map, and one array for all blocks
+    assert len(result.dask.layers) == len(lazy.dask.layers) + 1
     result.compute()
     assert sorted(made) == [0, 2, 4]
 
@@ -259,6 +259,15 @@ def test_nonfinite_pixels_are_named(value, parameters):
         result[1:].compute()
     with pytest.raises(NonFiniteError, match="image 5"):
         IntensityRescaler(in_range="stack").fit(lazy)
+
+
+def test_a_nonfinite_image_of_a_file_is_named(tmp_path):
+    stack = random_pixels((9, 3, 3), "float32")
+    stack[5, 1, 2] = np.nan
+    for i, image in enumerate(stack):
+        write_image(tmp_path / f"{i}.tif", image)
+    with pytest.raises(NonFiniteError, match=r"image 5 \(.*5\.tif"):
+        IntensityRescaler().fit_transform(open_stack(tmp_path, chunks=2)).compute()
 
 
 @pytest.mark.parametrize("dtype", ["int64", "uint64"])

@@ -18,6 +18,7 @@ from .._blocks import map_images, source_of
 from .._errors import RankWarning
 from .._memory import allowance
 from .._passes import PassRunner, batch_rows, one_blas_thread
+from .._transformer import for_table
 from .._validation import Images, check_images, rows_are_views, unwrap
 from ..linalg.incremental import Summary, merge_summaries
 from ..linalg.signs import component_signs
@@ -254,10 +255,10 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         """
         images, scores = self._fit(X)
         if scores is None:
-            return self._project(images)
+            return for_table(self, self._project(images))
         scores = (scores / self._score_scale()).astype(self.components_.dtype)
         if isinstance(images.data, da.Array):
-            return da.from_array(scores, chunks=(images.data.chunks[0], -1))
+            return for_table(self, da.from_array(scores, chunks=(images.data.chunks[0], -1)))
         return scores
 
     def transform(self, X: Any) -> np.ndarray | da.Array:
@@ -273,7 +274,7 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         scores : ndarray or dask array of shape (n_images, n_components_)
             In the dtype of `components_`; lazy for lazy input.
         """
-        return self._project(check_images(self, X, reset=False))
+        return for_table(self, self._project(check_images(self, X, reset=False)))
 
     def inverse_transform(self, X: Any) -> np.ndarray | da.Array:
         """Images from scores: the reconstruction from n_components_ components.

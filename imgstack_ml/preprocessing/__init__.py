@@ -2,6 +2,7 @@
 
 from .center import StackCenterer
 from .flatten import ImageFlattener
+from .map import ImageMap
 from .rescale import IntensityRescaler
 
-__all__ = ["ImageFlattener", "IntensityRescaler", "StackCenterer"]
+__all__ = ["ImageFlattener", "ImageMap", "IntensityRescaler", "StackCenterer"]

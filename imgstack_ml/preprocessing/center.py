@@ -9,7 +9,8 @@ import dask.array as da
 import numpy as np
 
 from .._blocks import map_images, note_source
-from .._passes import PassRunner
+from .._learning import PassLearner, fit_together
+from .._passes import Pass
 from .._transformer import StackTransformer
 from .._validation import Images, check_images, working_dtype
 from ..linalg.moments import Moments, merge_moments, moments
@@ -17,7 +18,7 @@ from ..linalg.moments import Moments, merge_moments, moments
 __all__ = ["StackCenterer"]
 
 
-class StackCenterer(StackTransformer):
+class StackCenterer(PassLearner, StackTransformer):
     """Subtract the mean image of the stack, and divide by the standard deviation of each pixel if asked.
 
     `ImagePCA` centres by itself without an extra pass; this transformer is for other uses of centred images. In a
@@ -78,16 +79,16 @@ class StackCenterer(StackTransformer):
         NonFiniteError
             Naming the image (and file) with a NaN or infinite pixel.
         """
-        images = check_images(self, X, reset=True)
-        runner = PassRunner(images)
-        found: Moments = runner.run(
-            partial(_moments_of_batch, bool(self.with_std)), merge_moments, partial_bytes=24 * images.n_pixels
-        )
+        fit_together([self], X)
+        return self
+
+    def _look(self, images: Images) -> Pass:
+        return Pass(partial(_moments_of_batch, bool(self.with_std)), merge_moments, 24 * images.n_pixels)
+
+    def _learn(self, found: Moments, images: Images) -> None:
         self.n_samples_ = found.n
-        self.n_passes_ = runner.n_passes
         self.mean_ = found.mean.reshape(images.image_shape)
         self.scale_ = None if found.squares is None else _scale(found.squares / found.n).reshape(images.image_shape)
-        return self
 
     def transform(self, X: Any) -> np.ndarray | da.Array:
         """Subtract the mean image (and divide by the scale).
@@ -121,7 +122,9 @@ class StackCenterer(StackTransformer):
         return self._map(_restored, check_images(self, X, reset=False))
 
     def _map(self, func: Any, images: Images) -> np.ndarray | da.Array:
-        learned = {"mean": self.mean_} if self.scale_ is None else {"mean": self.mean_, "scale": self.scale_}
+        learned: dict[str, Any] = {"mean": self.mean_}
+        if self.scale_ is not None:
+            learned["scale"] = self.scale_
         dtype = working_dtype(images.data.dtype)
         return map_images(func, images.data, image_shape=images.image_shape, dtype=dtype, **learned)
 

@@ -11,8 +11,9 @@ import numpy as np
 from skimage.exposure.exposure import intensity_range
 
 from .._errors import NonFiniteError
+from ..linalg.extremes import as_rows, extremes_of
 
-__all__ = ["as_rows", "extremes_of", "is_word", "output_dtype", "rescale_block"]
+__all__ = ["is_word", "output_dtype", "rescale_block"]
 
 _PACKED = ("uint10", "uint12", "uint14")  # intensity ranges that have no NumPy dtype of their own
 
@@ -103,23 +104,6 @@ def output_dtype(dtype: np.dtype, out_range: Any) -> np.dtype:
 def is_word(value: Any, word: str) -> bool:
     """Whether a parameter that may be an array is this word."""
     return isinstance(value, str) and value == word
-
-
-def as_rows(images: np.ndarray) -> np.ndarray:
-    """(n_images, height, width x n_channels), a view of a contiguous block: channels vary fastest in a row."""
-    height, *row = images.shape[1:] if images.ndim > 2 else (1, images.shape[1])
-    return images.reshape(len(images), height, prod(row))
-
-
-def extremes_of(images: np.ndarray, n_channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Minima and maxima (n_images, n_channels) of rows as `as_rows` gives."""
-    if n_channels == 1:
-        planes = images.reshape(len(images), -1)
-        return planes.min(axis=1)[:, None], planes.max(axis=1)[:, None]
-    # First down the columns, where neighbours in memory stay apart and NumPy's vector loops apply.
-    columns = (len(images), -1, n_channels)
-    lowest, highest = images.min(axis=1).reshape(columns), images.max(axis=1).reshape(columns)
-    return lowest.min(axis=1), highest.max(axis=1)
 
 
 def _refuse_nonfinite(minima: np.ndarray, maxima: np.ndarray, start: int) -> None:

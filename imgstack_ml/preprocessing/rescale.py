@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from math import isfinite
 from numbers import Real
 from typing import Any
 
-import dask.array as da
 import numpy as np
 from skimage.exposure.exposure import DTYPE_RANGE
 
 from .._blocks import map_images
-from .._errors import NonFiniteError
-from .._passes import PassRunner
+from .._learning import PassLearner, fit_together
+from .._passes import Pass
 from .._transformer import StackTransformer
 from .._validation import Images, check_images
-from .intensity import as_rows, extremes_of, is_word, output_dtype, rescale_block
+from ..linalg.extremes import range_step, wider
+from .intensity import is_word, output_dtype, rescale_block
 
 __all__ = ["IntensityRescaler"]
 
 _DTYPE_NAMES = {name for name in DTYPE_RANGE if isinstance(name, str)}
 
 
-class IntensityRescaler(StackTransformer):
+class IntensityRescaler(PassLearner, StackTransformer):
     """Stretch or shrink the intensities of every image to a range, as scikit-image does for one.
 
     Each image comes out as ``skimage.exposure.rescale_intensity(image, in_range, out_range)`` would return it:
@@ -131,17 +130,22 @@ class IntensityRescaler(StackTransformer):
         NonFiniteError
             If an image holds NaN or infinity; of a lazy stack with ``in_range="stack"`` only.
         """
-        images = check_images(self, X, reset=True)
+        fit_together([self], X)
+        return self
+
+    def _look(self, images: Images) -> Pass | None:
         _check_ranges(self.in_range, self.out_range, self.percentiles)
         _check_stack(images, self.channel_axis)
-        if is_word(self.in_range, "stack"):
-            runner = PassRunner(images)
-            self.in_range_ = _stack_range(runner, None if self.channel_axis is None else images.image_shape[-1])
-            self.n_passes_ = runner.n_passes
-        else:
+        if not is_word(self.in_range, "stack"):
+            return None
+        return Pass(partial(range_step, n_channels=1 if self.channel_axis is None else images.image_shape[-1]), wider)
+
+    def _learn(self, found: np.ndarray | None, images: Images) -> None:
+        if found is None:
             self.in_range_ = self.in_range
-            self.n_passes_ = 0.0
-        return self
+            return
+        ends = found.astype(np.float64)
+        self.in_range_ = (float(ends[0, 0]), float(ends[1, 0])) if self.channel_axis is None else ends
 
     def transform(self, X: Any) -> Any:
         """Rescale the images.
@@ -159,7 +163,7 @@ class IntensityRescaler(StackTransformer):
         Raises
         ------
         NonFiniteError
-            If an image holds NaN or infinity; for a lazy stack when it is computed.
+            Naming the image (and file) that holds NaN or infinity; for a lazy stack when it is computed.
         """
         images = check_images(self, X, reset=False)
         _check_stack(images, self.channel_axis)
@@ -170,40 +174,8 @@ class IntensityRescaler(StackTransformer):
             per_channel=self.channel_axis is not None,
             percentiles=self.percentiles,
         )
-        arrays = {}
-        if isinstance(images.data, da.Array):
-            kernel = partial(_rescale_lazily, rescale=kernel)
-            arrays["starts"] = np.cumsum((0, *images.data.chunks[0]))
         dtype = output_dtype(images.data.dtype, self.out_range)
-        return map_images(kernel, images.data, image_shape=images.image_shape, dtype=dtype, **arrays)
-
-
-def _rescale_lazily(
-    block: np.ndarray, starts: np.ndarray, block_id: tuple[int, ...], *, rescale: partial
-) -> np.ndarray:
-    """Rescale a block of a lazy stack, so that an error names the position in the stack, not in the block."""
-    try:
-        return rescale(block)
-    except NonFiniteError as error:
-        raise NonFiniteError(int(starts[block_id[0]]) + error.index) from None
-
-
-def _stack_range(runner: PassRunner, n_channels: int | None) -> tuple[float, float] | np.ndarray:
-    """Find the range of all images in one pass, (2, n_channels) unless that is None."""
-    ends = runner.run(partial(_range_step, n_channels=n_channels or 1), _wider, label="range").astype(np.float64)
-    return (float(ends[0, 0]), float(ends[1, 0])) if n_channels is None else ends
-
-
-def _range_step(blocks: Sequence[np.ndarray], start: int, *, n_channels: int) -> np.ndarray:
-    """Minima and maxima of some blocks, (2, n_channels), in their dtype."""
-    extremes = [extremes_of(as_rows(block), n_channels) for block in blocks]
-    lowest = np.concatenate([minima for minima, _ in extremes]).min(axis=0)
-    highest = np.concatenate([maxima for _, maxima in extremes]).max(axis=0)
-    return np.stack([lowest, highest])
-
-
-def _wider(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.stack([np.minimum(a[0], b[0]), np.maximum(a[1], b[1])])
+        return map_images(kernel, images.data, image_shape=images.image_shape, dtype=dtype, files=images.files)
 
 
 def _check_ranges(in_range: Any, out_range: Any, percentiles: Any) -> None:

@@ -1,0 +1,184 @@
+"""Functions of each image and features, against the same calls in a plain loop.
+
+`ImageMap` is compared with the bare loop of as many threads over images in memory, for a function of about a
+millisecond; features with NumPy's or scikit-image's call for each image, from which no value may differ; a union of
+features, each of which would decode the images by itself, with its members one by one.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from statistics import median
+from time import process_time
+
+import dask.array as da
+import numpy as np
+from skimage.feature import hog
+from skimage.filters import gaussian
+
+from imgstack_ml import ChannelStatistics, HOGFeatures, ImageFeatures, ImageHistogram, ImageMap
+from imgstack_ml.datasets import make_cells
+
+from ._common import LARGE, THREADS, Suite, TaskCounter, unit
+
+N_IMAGES, SIZE = (1600, 256) if LARGE else (96, 64)
+DTYPES = ["uint8", "uint16"]
+N_BLOCKS = 16
+N_RATIOS = 7 if LARGE else 3
+
+
+class _Cells(Suite):
+    def setup_cache(self) -> None:
+        cells = make_cells(N_IMAGES, SIZE)
+        for dtype in DTYPES:
+            stack = cells.astype(dtype) * (np.iinfo(dtype).max // 255)
+            da.to_npy_stack(dtype, da.from_array(stack, chunks=(N_IMAGES // N_BLOCKS, -1, -1, -1)))
+
+
+class Mapping(_Cells):
+    params = (["imgstack_ml", "threads"],)
+    param_names = ("implementation",)
+
+    def setup(self, implementation):
+        super().setup()
+        self.stack = _grey_stack()
+        self.map = _MAPS[implementation]
+
+    def time_map(self, implementation):
+        self.map(self.stack)
+
+
+class MappingOverhead(_Cells):
+    params = (["gaussian"],)
+    param_names = ("function",)
+
+    def setup(self, function):
+        super().setup()
+        self.stack = _grey_stack()
+
+    @unit("times the loop")
+    def track_ratio(self, function):
+        """Processor time of `ImageMap` over that of the bare loop: the median of pairs of runs, one after the other."""
+        return median(_seconds(_package_map, self.stack) / _seconds(_bare_loop, self.stack) for _ in range(N_RATIOS))
+
+
+class Features(_Cells):
+    params = (["statistics", "histogram", "hog"], ["imgstack_ml", "loop"], DTYPES)
+    param_names = ("features", "implementation", "dtype")
+
+    def setup(self, features, implementation, dtype):
+        super().setup()
+        self.stack = _lazy_stack(dtype).compute()
+        self.features = _FEATURES[implementation][features]
+
+    def time_transform(self, *params):
+        self.features(self.stack)
+
+    @unit("value")
+    def track_difference(self, features, implementation, dtype):
+        """Largest difference from the loop."""
+        return float(np.abs(self.features(self.stack) - _FEATURES["loop"][features](self.stack)).max())
+
+
+class SharedReads(_Cells):
+    params = (["together", "one by one"],)
+    param_names = ("members",)
+
+    def setup(self, members):
+        super().setup()
+        self.stack = _lazy_stack("uint8")
+        self.transform = _UNIONS[members]
+
+    def time_transform(self, members):
+        self.transform(self.stack)
+
+    @unit("tasks a block")
+    def track_num_tasks(self, members):
+        with TaskCounter() as counter:
+            self.transform(self.stack)
+        return counter.n_tasks / N_BLOCKS
+
+
+def _lazy_stack(dtype: str) -> da.Array:
+    return da.from_npy_stack(dtype, mmap_mode=None)
+
+
+def _grey_stack() -> da.Array:
+    """One channel, in memory, in blocks."""
+    grey = np.ascontiguousarray(_lazy_stack("uint8").compute()[..., 0])
+    return da.from_array(grey, chunks=(N_IMAGES // N_BLOCKS, -1, -1))
+
+
+def profile(image: np.ndarray) -> np.ndarray:
+    """Smooth an image and take the mean of each column: about a millisecond for 256 x 256 pixels."""
+    return gaussian(image, sigma=1).mean(axis=0)
+
+
+def _package_map(stack: da.Array) -> np.ndarray:
+    return ImageMap(profile).fit_transform(stack).compute()
+
+
+def _bare_loop(stack: da.Array) -> np.ndarray:
+    images = stack.compute()
+    out = np.empty((len(images), images.shape[2]))
+
+    def loop(first: int) -> None:
+        for i in range(first, len(images), THREADS):
+            out[i] = profile(images[i])
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(loop, range(THREADS)))
+    return out
+
+
+def _seconds(function: Callable, stack: da.Array) -> float:
+    start = process_time()  # of all threads; seconds by the clock tell what else the machine does
+    function(stack)
+    return process_time() - start
+
+
+def _each_channel(function: Callable) -> Callable[[np.ndarray], np.ndarray]:
+    def rows(stack: np.ndarray) -> np.ndarray:
+        planes = np.moveaxis(stack, -1, 1)
+        return np.stack([np.concatenate([function(np.ascontiguousarray(p)) for p in image]) for image in planes])
+
+    return rows
+
+
+def _statistics(plane: np.ndarray) -> list:
+    return [plane.mean(dtype=np.float64), plane.std(dtype=np.float64), plane.min(), plane.max()]
+
+
+def _histogram(plane: np.ndarray) -> np.ndarray:
+    return np.histogram(plane, 32, (0, np.iinfo(plane.dtype).max + 1))[0]
+
+
+def _hog_of_each(stack: np.ndarray) -> np.ndarray:
+    return np.stack([hog(image, channel_axis=-1) for image in stack])
+
+
+def _members() -> list:
+    return [("hist", ImageHistogram()), ("stats", ChannelStatistics()), ("hog", HOGFeatures())]
+
+
+def _together(stack: da.Array) -> np.ndarray:
+    return ImageFeatures(_members()).fit_transform(stack).compute()
+
+
+def _one_by_one(stack: da.Array) -> np.ndarray:
+    return np.hstack([member.fit_transform(stack).compute() for _, member in _members()])
+
+
+_MAPS = {"imgstack_ml": _package_map, "threads": _bare_loop}
+_FEATURES = {
+    "imgstack_ml": {
+        "statistics": ChannelStatistics().fit_transform,
+        "histogram": ImageHistogram().fit_transform,
+        "hog": HOGFeatures().fit_transform,
+    },
+    "loop": {
+        "statistics": _each_channel(_statistics),
+        "histogram": _each_channel(_histogram),
+        "hog": _hog_of_each,
+    },
+}
+_UNIONS = {"together": _together, "one by one": _one_by_one}

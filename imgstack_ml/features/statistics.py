@@ -1,0 +1,100 @@
+"""Statistics of each channel of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from numbers import Real
+
+import numpy as np
+
+from .._passes import Pass
+from .._validation import Images
+from .base import FeatureTransformer, as_planes, channel_names
+
+__all__ = ["ChannelStatistics"]
+
+_STATISTICS: dict[str, Callable] = {
+    "mean": partial(np.mean, axis=-1, dtype=np.float64),
+    "std": partial(np.std, axis=-1, dtype=np.float64),
+    "min": partial(np.min, axis=-1),
+    "max": partial(np.max, axis=-1),
+}
+
+
+class ChannelStatistics(FeatureTransformer):
+    """Mean, standard deviation, smallest and largest intensity, and percentiles, of each channel of each image.
+
+    Parameters
+    ----------
+    statistics : sequence of {"mean", "std", "min", "max"}, default=("mean", "std", "min", "max")
+        In the order of the columns; the standard deviation is that of all pixels (ddof=0).
+    percentiles : sequence of float, default=()
+        Between 0 and 100, as `numpy.percentile` finds them; their columns follow those of `statistics`.
+
+    Attributes
+    ----------
+    image_shape_ : tuple of int
+        Shape of one image.
+    n_features_in_ : int
+        Values in one image.
+    feature_names_in_ : ndarray of str
+        Where `fit` got a table with column names.
+    n_passes_ : float
+        Reads in `fit`: 0.
+
+    Notes
+    -----
+    Of shape (n_images, n_channels * n_statistics), channel by channel, in float64 and in the intensity units of the
+    stack: the values of NumPy's functions for one channel, means and deviations with ``dtype=float64``. Integers
+    beyond 2**53 are rounded. A stack without a channel axis has one channel.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from imgstack_ml import ChannelStatistics
+    >>> stack = np.array([[[0, 2], [4, 6]], [[5, 5], [5, 5]]], dtype=np.uint8)
+    >>> features = ChannelStatistics(("mean", "max"), percentiles=(50,))
+    >>> features.fit_transform(stack)
+    array([[3., 6., 3.],
+           [5., 5., 5.]])
+    >>> features.get_feature_names_out()
+    array(['channel0_mean', 'channel0_max', 'channel0_percentile50'],
+          dtype=object)
+    """
+
+    def __init__(self, statistics: Sequence[str] = ("mean", "std", "min", "max"), percentiles: Sequence[float] = ()):
+        self.statistics = statistics
+        self.percentiles = percentiles
+
+    def _look(self, images: Images) -> Pass | None:
+        _check(self.statistics, self.percentiles)
+        return None
+
+    def _kernel(self) -> Callable[[np.ndarray], np.ndarray]:
+        return partial(statistics_of, statistics=tuple(self.statistics), percentiles=tuple(self.percentiles))
+
+    def _names(self) -> list[str]:
+        percentiles = [f"percentile{q:g}" for q in self.percentiles]
+        return channel_names(self.image_shape_, [*self.statistics, *percentiles])
+
+
+def statistics_of(images: np.ndarray, *, statistics: Sequence[str], percentiles: Sequence[float]) -> np.ndarray:
+    """Statistics (b, n_channels * n_statistics) of images (b, height, width[, n_channels])."""
+    planes = as_planes(images)
+    columns = [_STATISTICS[name](planes) for name in statistics]
+    if percentiles:
+        columns.extend(np.percentile(planes, percentiles, axis=-1))
+    return np.stack(columns, axis=-1, dtype=np.float64).reshape(len(images), -1)
+
+
+def _check(statistics: Sequence[str], percentiles: Sequence[float]) -> None:
+    if isinstance(statistics, str) or not set(statistics) <= set(_STATISTICS):
+        raise ValueError(
+            f"statistics={statistics!r} is not known; it is a sequence of {', '.join(map(repr, _STATISTICS))}, "
+            f"e.g. ('mean', 'std')"
+        )
+    if isinstance(percentiles, Real | str) or not all(isinstance(q, Real) and 0 <= q <= 100 for q in percentiles):
+        raise ValueError(f"percentiles={percentiles!r} needs numbers between 0 and 100, e.g. (5, 50, 95)")
+    if len(statistics) + len(percentiles) == 0:
+        raise ValueError("statistics=() and percentiles=() leave nothing to compute; name one, e.g. ('mean',)")

@@ -1,0 +1,282 @@
+"""Any function of one image, applied to all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+from sklearn.base import ClassNamePrefixFeaturesOutMixin
+
+from .._blocks import map_images
+from .._errors import ImageFunctionError
+from .._transformer import ImageTransformer, for_table
+from .._validation import Images, check_images
+
+__all__ = ["ImageMap"]
+
+
+class ImageMap(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
+    """Apply a function to every image of a stack: one of scikit-image's, or your own.
+
+    What it returns for an image, a number, a vector or an image, becomes one row of the result. Lazy stacks stay lazy:
+    blocks are worked on in parallel when the result is computed or stored, by threads or on a cluster. A NumPy stack
+    is worked on at once, by one thread; ``dask.array.from_array(X, chunks=(16, -1, -1))`` makes a lazy stack of it.
+
+    Parameters
+    ----------
+    func : callable
+        ``func(image, **kw_args)`` of an image (height, width[, n_channels]) in the dtype of the stack; of a vector for
+        2-D input. The image is a copy, which it may change. It runs in several threads at a time.
+    output_shape : tuple of int, optional
+        Shape of what `func` returns for an image; ``()`` for a number.
+    output_dtype : dtype, optional
+        Its dtype, or a wider one: what does not fit without loss is refused.
+    kw_args : dict, optional
+        Further arguments of `func`.
+    batch : bool, default=False
+        Hand `func` many images at once, (n, height, width[, n_channels]), read-only, of any number n; it returns n
+        results in one array. Saves calls where a function of arrays takes them all.
+
+    Attributes
+    ----------
+    output_shape_ : tuple of int
+        Shape of one result; ``(1,)`` for numbers, so that they are a column (n_images, 1), as estimators want it.
+    output_dtype_ : numpy.dtype
+        Dtype of the result.
+    image_shape_ : tuple of int
+        Shape of one image.
+    n_features_in_ : int
+        Values in one image.
+    feature_names_in_ : ndarray of str
+        Where `fit` got a table with column names.
+
+    See Also
+    --------
+    sklearn.preprocessing.FunctionTransformer : A function of a whole array in memory.
+
+    Notes
+    -----
+    `fit` tries `func` on the first image, in this process, to learn what it returns: one image of an ImageStack or a
+    NumPy array is read for that, one block of another lazy stack, and nothing where `output_shape` and `output_dtype`
+    say it all. The results for all images must have that shape, and a dtype that fits: another one raises when it
+    comes up, naming the image. Images with NaN are handed on like others.
+
+    On a cluster and with Dask's processes `func` and `kw_args` are sent to other processes. Functions, lambdas and
+    closures can be; open files, locks and connections cannot: let `func` open what it needs.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> from skimage.transform import resize
+    >>> from imgstack_ml import ImageMap
+    >>> stack = da.random.default_rng(0).integers(0, 256, (60, 32, 32), dtype="uint8", chunks=(20, 32, 32))
+    >>> ImageMap(resize, kw_args={"output_shape": (8, 8)}).fit_transform(stack)
+    dask.array<resize, shape=(60, 8, 8), dtype=float64, chunksize=(20, 8, 8), chunktype=numpy.ndarray>
+    """
+
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        *,
+        output_shape: tuple[int, ...] | None = None,
+        output_dtype: Any = None,
+        kw_args: dict[str, Any] | None = None,
+        batch: bool = False,
+    ):
+        self.func = func
+        self.output_shape = output_shape
+        self.output_dtype = output_dtype
+        self.kw_args = kw_args
+        self.batch = batch
+
+    def fit(self, X: Any, y: Any = None) -> ImageMap:
+        """Learn shape and dtype of a result, by trying the function on the first image unless both are given.
+
+        Parameters
+        ----------
+        X : ImageStack, dask array or array-like, (n_images, height, width[, n_channels]) or (n_samples, n_features)
+            The images; rows of a 2-D input are images of one line.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : ImageMap
+
+        Raises
+        ------
+        ImageFunctionError
+            Naming the image (and file) for which `func` raises, or returns what is unlike the shape and dtype given.
+        TypeError
+            If `func` cannot be called, or must be sent to other processes and cannot be.
+        """
+        images = check_images(self, X, reset=True, finite=False)
+        calls = self._calls()
+        _check_can_be_sent(calls, images.data)
+        shape, dtype = calls.shape, calls.dtype
+        if shape is None or dtype is None:
+            try:
+                found = calls(_first_image(X, images))
+            except ImageFunctionError as error:
+                raise error.at(0, images.files) from error.__cause__
+            shape, dtype = found.shape[1:], found.dtype
+        self.output_shape_, self.output_dtype_ = shape, dtype
+        return self
+
+    def transform(self, X: Any) -> np.ndarray | da.Array:
+        """Apply the function to every image.
+
+        Parameters
+        ----------
+        X : ImageStack, dask array or array-like of shape (n_images, *image_shape_)
+            The images.
+
+        Returns
+        -------
+        ndarray or dask array of shape (n_images, *output_shape_)
+            In `output_dtype_`; lazy for lazy input.
+
+        Raises
+        ------
+        ImageFunctionError
+            Naming the image (and file) for which `func` raises, or returns another shape or dtype than for the first
+            one; for a lazy stack when it is computed.
+        TypeError
+            If `func` must be sent to other processes and cannot be.
+        """
+        images = check_images(self, X, reset=False, finite=False)
+        calls = replace(self._calls(), shape=self.output_shape_, dtype=self.output_dtype_)
+        _check_can_be_sent(calls, images.data)
+        results = map_images(
+            calls, images.data, image_shape=self.output_shape_, dtype=self.output_dtype_, files=images.files
+        )
+        return results if self._gives_stack(X) else for_table(self, results)
+
+    def _calls(self) -> _Calls:
+        if not callable(self.func):
+            raise TypeError(f"func={self.func!r} cannot be called; ImageMap needs a function of an image.")
+        shape = None if self.output_shape is None else tuple(self.output_shape) or (1,)
+        dtype = None if self.output_dtype is None else np.dtype(self.output_dtype)
+        return _Calls(self.func, self.kw_args or {}, bool(self.batch), shape, dtype)
+
+    @property
+    def _n_features_out(self) -> int:
+        return prod(self.output_shape_)
+
+    def _gives_stack(self, X: Any) -> bool:
+        return len(getattr(self, "output_shape_", ())) > 1
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+@dataclass(frozen=True)
+class _Calls:
+    """The calls of a function for the images of a block, and what their results must be, where that is known."""
+
+    func: Callable[..., Any]
+    kw_args: dict[str, Any]
+    batch: bool
+    shape: tuple[int, ...] | None
+    dtype: np.dtype | None
+
+    @property
+    def __name__(self) -> str:  # what Dask calls the layer
+        return dask.utils.funcname(self.func)
+
+    def __call__(self, block: np.ndarray) -> np.ndarray:
+        """Results (b, *shape) for images (b, *image_shape)."""
+        if len(block) == 0:  # Dask knows such blocks; functions need not
+            return np.empty((0, *(self.shape or ())), self.dtype)
+        return self._of_batch(block) if self.batch else self._of_each(block)
+
+    def _of_each(self, block: np.ndarray) -> np.ndarray:
+        first = self._column(self._call(block[0].copy(), 0, 1), 0)
+        out = np.empty((len(block), *(self.shape or first.shape)), first.dtype if self.dtype is None else self.dtype)
+        for i, image in enumerate(block):
+            result = first if i == 0 else self._column(self._call(image.copy(), i, 1), 0)
+            self._check(result, out.shape[1:], out.dtype, i, 1)
+            out[i] = result
+        return out
+
+    def _of_batch(self, block: np.ndarray) -> np.ndarray:
+        images = block.view()
+        images.setflags(write=False)
+        results = self._column(self._call(images, 0, len(block)), 1)
+        if results.ndim == 0 or len(results) != len(block):
+            raise ImageFunctionError(
+                0,
+                None,
+                f"{self.__name__} returned shape {results.shape} for a batch of {len(block)} images; with batch=True "
+                f"the first axis of what it returns is that of the images",
+                len(block),
+            )
+        dtype = results.dtype if self.dtype is None else self.dtype
+        self._check(results[0], self.shape or results.shape[1:], dtype, 0, len(block))
+        return results.astype(dtype, copy=np.may_share_memory(results, block))
+
+    def _call(self, images: np.ndarray, index: int, n_images: int) -> np.ndarray:
+        try:
+            return np.asarray(self.func(images, **self.kw_args))
+        except Exception as error:
+            reason = f"{self.__name__} raised {type(error).__name__}: {error}"
+            raise ImageFunctionError(index, None, reason, n_images) from error
+
+    @staticmethod
+    def _column(results: np.ndarray, n_axes: int) -> np.ndarray:
+        """Numbers as a column, one axis beyond the `n_axes` of the images."""
+        return results[..., None] if results.ndim == n_axes else results
+
+    def _check(self, result: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, index: int, n_images: int) -> None:
+        if result.shape != shape:
+            reason = (
+                f"{self.__name__} returned shape {result.shape}, and {shape} is that of the first image or of "
+                f"output_shape; all results need one shape"
+            )
+        elif dtype.kind not in "biufc":
+            reason = f"{self.__name__} returned {dtype} values; ImageMap needs numbers"
+        elif result.dtype != dtype and not np.can_cast(result.dtype, dtype):
+            reason = (
+                f"{self.__name__} returned {result.dtype}, which does not fit {dtype}, the dtype of the first image or "
+                f"output_dtype. Set output_dtype={str(np.result_type(result.dtype, dtype))!r}"
+            )
+        else:
+            return
+        raise ImageFunctionError(index, None, reason, n_images)
+
+
+def _first_image(X: Any, images: Images) -> np.ndarray:
+    """Read the first image (1, *image_shape): of a stack of files that alone, of another lazy one its first block."""
+    if isinstance(images.data, np.ndarray):
+        return images.data[:1]
+    first = images.data[:1] if images.files is None else X[:1].data
+    return first.compute()
+
+
+def _check_can_be_sent(calls: _Calls, data: np.ndarray | da.Array) -> None:
+    """Refuse what cannot be pickled where it must go to other processes; Dask's own error comes late and is long."""
+    if not isinstance(data, da.Array):
+        return
+    scheduler = dask.base.get_scheduler(collections=[data])
+    on_cluster = hasattr(getattr(scheduler, "__self__", None), "scatter")
+    if not on_cluster and scheduler is not dask.base.named_schedulers["processes"]:
+        return
+    from distributed.protocol import serialize
+
+    for name, value in (("func", calls.func), ("kw_args", calls.kw_args)):
+        try:
+            serialize(value, serializers=["pickle"], on_error="raise")
+        except Exception as error:
+            raise TypeError(
+                f"{name}={value!r} holds what cannot be sent to other processes, such as an open file, a lock or a "
+                f"connection. Let the function open what it needs, or compute with threads: "
+                f"dask.config.set(scheduler='threads')."
+            ) from error
