@@ -40,7 +40,12 @@ def allowance(memory_limit: str | int | float) -> Allowance:
         return Allowance(limit, min(_KEEP_BYTES, limit))
     if isinstance(memory_limit, bool) or not isinstance(memory_limit, str | Real):
         raise ValueError(f"memory_limit={memory_limit!r} must be 'auto', bytes, or a string such as '1GB'.")
-    limit = int(parse_bytes(memory_limit)) if isinstance(memory_limit, str) else int(memory_limit)
+    try:
+        limit = int(parse_bytes(memory_limit)) if isinstance(memory_limit, str) else int(memory_limit)
+    except ValueError:
+        raise ValueError(
+            f"memory_limit={memory_limit!r} is no size; give 'auto', bytes, or a string such as '1GB'."
+        ) from None
     if limit <= 0:
         raise ValueError(f"memory_limit={memory_limit!r} leaves no memory; give bytes or a string such as '1GB'.")
     return Allowance(limit, limit)

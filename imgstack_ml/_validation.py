@@ -79,6 +79,7 @@ def check_images(estimator: Any, X: Any, *, reset: bool, finite: bool = True) ->
     """
     if not reset:
         check_is_fitted(estimator)
+        _refuse_one_image(estimator, X)
     X, files = unwrap(X)
     lazy = is_lazy(X)
     data = _check_lazy(estimator, X) if lazy else _check_in_memory(estimator, X, reset, finite)
@@ -157,6 +158,16 @@ def _check_shape(name: str, shape: tuple[int, ...]) -> None:
         )
     if 0 in shape:
         raise ValueError(f"{name} got an empty array of shape {shape}: 0 sample(s) or 0 feature(s).")
+
+
+def _refuse_one_image(estimator: Any, X: Any) -> None:
+    """Say so, before a picture is taken for rows."""
+    shape = tuple(estimator.image_shape_)
+    if len(shape) > 1 and getattr(X, "shape", None) == shape:
+        raise ValueError(
+            f"X has the shape {shape} of one image, and {type(estimator).__name__} needs a stack of them. One image "
+            "goes in as X[None]."
+        )
 
 
 def _compare_with_fitted(estimator: Any, images: Images) -> None:

@@ -257,7 +257,9 @@ def _is_string_array(value: Any) -> bool:
 def _check_header_size(path: str) -> None:
     """Refuse a header that would fill the memory, before anything parses it."""
     if not os.path.isfile(path):
-        raise StoreError(f"there is no model file {path!r}")
+        inside = os.path.join(path, "model.safetensors")
+        hint = f"; there is one in that folder: load_model({inside!r})" if os.path.isfile(inside) else ""
+        raise StoreError(f"there is no model file {path!r}{hint}")
     with open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
     if size > MAX_HEADER_BYTES:

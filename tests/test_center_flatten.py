@@ -220,6 +220,8 @@ def test_wrong_input_is_refused(estimator):
     for bad in (images((4, 5, 6)), images((4, 30)), da.from_array(images((4, 6, 5, 3)))):
         with pytest.raises(ValueError, match=r"fitted on images of shape \(6, 5\)"):
             fitted.transform(bad)
+    with pytest.raises(ValueError, match=r"shape \(6, 5\) of one image.*X\[None\]"):
+        fitted.transform(X[0])
     unknown = chunked(X, "uneven")[da.from_array(np.arange(20) > 4, chunks=5)]
     for method in (fitted.transform, clone(estimator).fit):
         with pytest.raises(ValueError, match=r"compute_chunk_sizes\(\)"):

@@ -479,12 +479,15 @@ def test_images_of_several_shapes(tmp_path):
 
 def test_too_many_components(faces, tmp_path):
     assert_refused(run("pca", faces, "-r", "-o", tmp_path / "out", "-k", 25), "25", "24 images")
+    assert not (tmp_path / "out").exists()
 
 
 def test_memory_limit_too_small(faces, tmp_path):
+    (tmp_path / "out").mkdir()
     result = run("pca", faces, "-r", "-o", tmp_path / "out", "-k", 2, "--memory-limit", "10kB")
     assert_refused(result, "Nothing was read")
     assert "--memory-limit" in result.stderr
+    assert (tmp_path / "out").exists()  # it was there before
 
 
 def test_output_that_cannot_be_made(faces, tmp_path):

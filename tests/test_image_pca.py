@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -575,6 +576,12 @@ def test_nothing_works_before_fit():
 )
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize("limit", ["lots", 0, -1, True, None])
+def test_a_memory_limit_that_is_none_is_refused(limit):
+    with pytest.raises(ValueError, match=re.escape(f"memory_limit={limit!r}") + ".*'1GB'"):
+        ImagePCA(2, memory_limit=limit).fit(photographs(20, (6, 5)))
 
 
 def test_parameters_clone_and_repr():

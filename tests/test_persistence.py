@@ -514,3 +514,6 @@ def test_no_file_and_folders_are_refused(tmp_path):
     for missing in (tmp_path, tmp_path / "none"):
         with pytest.raises(StoreError, match="there is no model file"):
             load_model(missing)
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(StoreError, match=r"one in that folder: load_model\('.*model.safetensors'\)"):
+        load_model(tmp_path)

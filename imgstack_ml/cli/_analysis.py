@@ -61,7 +61,8 @@ def analyse(pipeline: Pipeline, stack: ImageStack, terminal: Terminal) -> Analys
         images = step.fit_transform(images)
     pca = pipeline.steps[-1][1]
     plan = pca.plan(images)
-    terminal.status(f"fitting {len(stack)} images: {_plan_text(plan)}")
+    read = any(getattr(step, "n_passes_", 0) for _, step in pipeline.steps[:-1])
+    terminal.status(f"fitting {len(stack)} images: {_plan_text(plan, more=read)}")
     pca.set_params(progress=terminal.progress)
     try:
         scores = pca.fit_transform(images)
@@ -173,10 +174,10 @@ def _accuracy(pca: Any) -> dict[str, Any]:
     }
 
 
-def _plan_text(plan: Plan) -> str:
+def _plan_text(plan: Plan, *, more: bool) -> str:
     from dask.utils import format_bytes
 
-    reads = "1 read" if plan.n_passes == 1 else f"{plan.n_passes:.3g} reads"
+    reads = f"{plan.n_passes:.3g} {'more ' if more else ''}read{'' if plan.n_passes == 1 else 's'}"
     return f"{plan.solver} solver, {reads} of the images, at most {format_bytes(plan.peak_bytes)} of memory"
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
+
 from .._errors import StoreError
 from .._files import atomic_path
 
@@ -50,8 +52,14 @@ class OutputFolder:
         self._earlier = _earlier_files(path)
 
     def create(self) -> None:
-        """Make the folder, before the work whose results it is to hold."""
-        os.makedirs(self.path, exist_ok=True)
+        """Make the folder, before the work whose results it is to hold; a command that fails leaves no empty one."""
+        if not os.path.isdir(self.path):
+            os.makedirs(self.path)
+            click.get_current_context().call_on_close(self._remove_if_empty)
+
+    def _remove_if_empty(self) -> None:
+        with contextlib.suppress(OSError):  # it holds something
+            os.rmdir(self.path)
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[str]:
