@@ -116,8 +116,7 @@ def pca(
     folder = OutputFolder(out, overwrite=overwrite)
     refuse_inside(out, [source])
     stack = _open(source, recursive, on_error, terminal)
-    if stack.rows is None:
-        refuse_inside(out, sorted({os.path.dirname(file) for file in stack.files}))
+    refuse_inside(out, sorted({path if os.path.isdir(path) else os.path.dirname(path) for path in stack.inputs}))
     folder.create()
     try:
         analysis = analyse(_pipeline(rescale, n_components, solver, memory_limit), stack, terminal)

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["IMAGE_SUFFIXES", "list_files", "root_folder"]
+from .elsewhere import IMAGE_SUFFIXES, absolute_name, is_archive, list_archive, list_url, root_elsewhere
+from .locations import is_url, split_member
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+__all__ = ["IMAGE_SUFFIXES", "list_files", "root_folder"]
 
 _PathLike = str | os.PathLike[str]
 Source = _PathLike | Sequence[_PathLike]
@@ -28,7 +29,11 @@ def list_files(source: Source, *, recursive: bool = False, sort: str = "natural"
         - a glob pattern such as ``"plate*/*.tif"``: the regular files that match, whatever their suffix
           (``**`` stands for any depth of sub-folders);
         - a file;
-        - a list or tuple of paths: taken as it is, in its own order.
+        - a zip or tar archive: the images among its members, in whatever folder of it; ``archive.zip::name`` for
+          one member, one folder of it, or the members that match a pattern (whose ``*`` crosses folders);
+        - a URL that fsspec knows: a file, a folder or a pattern, such as ``"s3://bucket/run/*.png"``, or
+          ``"zip://*.png::archive.zip"``;
+        - a list or tuple of these: in its own order.
 
         A path that exists is taken literally, so that a folder may be called ``run[1]``; so is the part of a
         pattern in front of its first name that does not exist. Hidden files (``.name``) are left out.
@@ -60,8 +65,12 @@ def list_files(source: Source, *, recursive: bool = False, sort: str = "natural"
         raise ValueError(f"sort={sort!r} is not known; it is one of {', '.join(map(repr, _SORT_KEYS))}")
     if not isinstance(source, str | os.PathLike):
         return _listed(source)
-    path = os.path.abspath(source)
-    if os.path.isdir(path):
+    path = absolute_name(os.fspath(source))
+    if split_member(path) or is_archive(path):
+        found = list_archive(path)
+    elif is_url(path):
+        found = list_url(path, recursive)
+    elif os.path.isdir(path):
         found = list(_files_in_folder(path, recursive))
         if not found:
             raise FileNotFoundError(_empty_folder_message(path, recursive))
@@ -74,9 +83,18 @@ def list_files(source: Source, *, recursive: bool = False, sort: str = "natural"
     return sorted(found, key=_SORT_KEYS[sort])
 
 
+def _listed(paths: Iterable[_PathLike]) -> list[str]:
+    names = [absolute_name(os.fspath(path)) for path in paths]
+    if not names:
+        raise FileNotFoundError("no images found: the list of files given is empty")
+    return names
+
+
 def root_folder(source: _PathLike) -> str:
-    """Return the folder that a folder or pattern source is searched from, as an absolute path."""
-    path = os.path.abspath(source)
+    """Return the folder, archive or URL that a source is searched from."""
+    path = absolute_name(os.fspath(source))
+    if split_member(path) or is_archive(path) or is_url(path):
+        return root_elsewhere(path)
     return path if os.path.isdir(path) else _split_pattern(path)[0]
 
 
@@ -88,13 +106,6 @@ def _natural_key(path: str) -> tuple:
 
 
 _SORT_KEYS: dict[str, Callable[[str], Any]] = {"natural": _natural_key, "name": str}
-
-
-def _listed(paths: Iterable[_PathLike]) -> list[str]:
-    files = [os.path.abspath(path) for path in paths]
-    if not files:
-        raise FileNotFoundError("no images found: the list of files given is empty")
-    return files
 
 
 def _existing(path: str) -> str:

@@ -16,8 +16,9 @@ import zarr
 
 from .._errors import StoreError
 from .._files import atomic_folder, require_space
+from .rows import read_rows
 
-__all__ = ["Store", "ZarrReader", "is_store", "open_store", "save_stack"]
+__all__ = ["Store", "ZarrReader", "is_own_store", "is_store", "open_store", "save_stack"]
 
 #: zarr reads chunks that are missing as zeros, so completeness needs a file of its own, written last.
 MARKER = ".imgstack-complete"
@@ -74,17 +75,11 @@ class ZarrReader:
         """Read the images at `rows` into one block."""
         array = _open_array(self.path)
         _check_chunks(self.path, array, rows)
-        if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
-            return np.asarray(array[rows[0] : rows[0] + len(rows)])
-        # One plain slice a chunk: many times faster than zarr's own indexing by integers.
-        out = np.empty((len(rows), *self.shape), self.dtype)
-        chunks = rows // self.images_per_chunk
-        for chunk in np.unique(chunks):
-            here = chunks == chunk
-            first = rows[here].min()
-            near = np.asarray(array[first : rows[here].max() + 1])
-            out[here] = near[rows[here] - first]
-        return out
+
+        def fetch(first: int, stop: int) -> np.ndarray:
+            return np.asarray(array[first:stop])
+
+        return read_rows(fetch, rows, self.shape, self.dtype, images_per_chunk=self.images_per_chunk)
 
 
 def save_stack(stack: Any, path: str | os.PathLike[str], *, overwrite: bool = False, progress: bool = False) -> str:
@@ -157,6 +152,17 @@ def is_store(path: str) -> bool:
     return any(os.path.exists(os.path.join(path, name)) for name in (MARKER, "zarr.json", ".zarray", ".zgroup"))
 
 
+def is_own_store(path: str) -> bool:
+    """Tell whether `save_stack` wrote a folder, or began to; other zarr arrays have no mark of completeness."""
+    if os.path.exists(os.path.join(path, MARKER)):
+        return True
+    try:
+        with open(os.path.join(path, "zarr.json"), encoding="utf-8") as file:
+            return "imgstack_ml" in json.load(file).get("attributes", {})
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def open_store(path: str) -> Store:
     """Open a stored stack after checking that it is complete.
 
@@ -207,9 +213,7 @@ def _as_dask(stack: Any) -> da.Array:
 
 
 def _check_target(stack: Any, target: str, overwrite: bool) -> None:
-    reader = getattr(stack, "reader", None)
-    inputs = [reader.path] if isinstance(reader, ZarrReader) else getattr(stack, "files", ())
-    for source in inputs:
+    for source in getattr(stack, "inputs", ()):
         source = os.path.realpath(source)
         if os.path.commonpath([source, target]) in (source, target):
             raise StoreError(f"{target!r} is, holds or lies in the input {source!r}; choose another place")
