@@ -104,11 +104,12 @@ def root_elsewhere(name: str) -> str:
 
 def _url_of(url: str, path: str) -> str:
     """Name a file that was found from a URL: its path in place of the URL's own, what else is chained kept."""
-    head, chain, rest = url.partition("::")
-    if "://" not in head:  # a cache in front of another file system
-        return f"{head}::{_url_of(rest, path)}"
-    protocol = head.partition("://")[0]
-    return (path if path.startswith(f"{protocol}://") else f"{protocol}://{path}") + chain + rest
+    own = filesystem(url)[1]
+    first, chain, rest = url.partition("::")
+    for head, tail in ((url, ""), (first, chain + rest)):
+        if own and head.rstrip("/").endswith(own):
+            return head.rstrip("/").removesuffix(own) + path + tail
+    return f"{first.partition('://')[0]}://{path}"
 
 
 def _is_image(name: str) -> bool:

@@ -20,6 +20,7 @@ Samples within a page (RGB, RGBA and such) are channels too; a file with both ki
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
@@ -38,6 +39,9 @@ from .tiff import (
 )
 
 __all__ = ["TiffImages"]
+
+
+_OTHER_FILES = re.compile('FileName="([^"]*)"')
 
 
 class _Arrangement(NamedTuple):
@@ -189,32 +193,35 @@ class TiffImages:
 
     def _arrangements(self, directories: list[Directory]) -> Iterator[_Arrangement]:
         description = _text(directories[0])
-        if "<OME" in description[:5000] or description.rstrip().endswith("OME>"):
-            yield from self._ome_arrangements()
-            return
         images = [directory for directory in directories if directory.is_image] or directories[:1]
+        if "<OME" in description:
+            if len(set(_OTHER_FILES.findall(description))) > 1:
+                raise ValueError("it is one of several files of an OME-TIFF; merge them first")
+            series = [one for one in self._tifffile().series if one.kind == "ome"]
+            if series:
+                yield from map(_of_series, series)
+                return
         arrangement = _imagej(description, images) or _described(description, images)
         yield arrangement or _Arrangement("I", (len(images),), [(image.offset, 0) for image in images])
 
-    def _ome_arrangements(self) -> Iterator[_Arrangement]:
-        """Take the order of axes from tifffile, which knows the many ways of saying it."""
-        tiff = self._tifffile()
-        for series in tiff.series:
-            pages: list[Any] = list(series.pages)
-            if any(page is None or page.parent is not tiff for page in pages):
-                raise ValueError("it is one of several files of an OME-TIFF, or lacks pages; give one whole file")
-            # A page has the last axes: y, x, and its samples if any.
-            n_leading = len(series.shape)
-            while n_leading and math.prod(series.shape[n_leading - 1 :]) <= math.prod(pages[0].shape):
-                n_leading -= 1
-            axes, sizes = series.axes[:n_leading], series.shape[:n_leading]
-            n_planes = math.prod(sizes)
-            planes = [(pages[0].offset, number) for number in range(n_planes)]
-            if len(pages) > 1:
-                planes = [(page.offset, 0) for page in pages]
-            if len(planes) != n_planes:
-                raise ValueError(f"its axes {series.axes} {series.shape} do not go with its {len(pages)} pages")
-            yield _Arrangement(axes, sizes, planes)
+
+def _of_series(series: tifffile.TiffPageSeries) -> _Arrangement:
+    """Take the order of axes of an OME-TIFF from tifffile, which knows the many ways of saying it."""
+    pages: list[Any] = list(series.pages)
+    if any(page is None for page in pages):
+        raise ValueError("it lacks some of the pages that its OME description speaks of")
+    # A page has the last axes: y, x, and its samples if any.
+    n_leading = len(series.shape)
+    while n_leading and math.prod(series.shape[n_leading - 1 :]) <= math.prod(pages[0].shape):
+        n_leading -= 1
+    axes, sizes = series.axes[:n_leading], series.shape[:n_leading]
+    n_planes = math.prod(sizes)
+    planes = [(page.offset, 0) for page in pages]
+    if len(pages) == 1:
+        planes = [(pages[0].offset, number) for number in range(n_planes)]
+    if len(planes) != n_planes:
+        raise ValueError(f"its axes {series.axes} {series.shape} do not go with its {len(pages)} pages")
+    return _Arrangement(axes, sizes, planes)
 
 
 def _text(directory: Directory) -> str:
@@ -240,7 +247,7 @@ def _described(description: str, images: list[Directory]) -> _Arrangement | None
     if not description.startswith('{"shape":'):
         return None
     told = json.loads(description)
-    height, width = images[0].tags[Tag.HEIGHT], images[0].tags[Tag.WIDTH]
+    height, width = images[0].one(Tag.HEIGHT), images[0].one(Tag.WIDTH)
     shape, axes = tuple(told["shape"]), str(told.get("axes", ""))
     n_own = next((n for n in (2, 3) if shape[-n:][:2] == (height, width)), None)
     if n_own is None or len(shape) == n_own:

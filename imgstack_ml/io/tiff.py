@@ -74,7 +74,14 @@ class Directory(NamedTuple):
     @property
     def is_image(self) -> bool:
         """Whether it holds an image of its own, not a smaller copy or a mask of one."""
-        return not self.tags.get(Tag.SUBFILE_TYPE, 0) & (_REDUCED | _MASK)
+        return not self.one(Tag.SUBFILE_TYPE, 0) & (_REDUCED | _MASK)
+
+    def one(self, tag: int, default: int | None = None) -> int:
+        """Return the value of a tag that has one."""
+        value = self.tags.get(tag, default)
+        if not isinstance(value, int):
+            raise ValueError(f"its tag {tag} is {'missing' if value is None else 'not a number'}: it is damaged")
+        return value
 
     def many(self, tag: int, default: int = 0) -> tuple[int, ...]:
         """Return the values of a tag that may have several."""
@@ -214,16 +221,18 @@ def page_layout(directory: Directory, n_bytes: int, max_pixels: int) -> PageLayo
         It is damaged, too large, or of a kind that is not read.
     """
     tags = directory.tags
-    height, width, n_samples = tags[Tag.HEIGHT], tags[Tag.WIDTH], tags.get(Tag.SAMPLES, 1)
+    height, width, n_samples = directory.one(Tag.HEIGHT), directory.one(Tag.WIDTH), directory.one(Tag.SAMPLES, 1)
     check_size(height, width, n_samples, max_pixels=max_pixels)
     if Tag.TILE_WIDTH in tags:
-        check_size(tags[Tag.TILE_HEIGHT], tags[Tag.TILE_WIDTH], n_samples, max_pixels=max_pixels)
+        check_size(directory.one(Tag.TILE_HEIGHT), directory.one(Tag.TILE_WIDTH), n_samples, max_pixels=max_pixels)
     dtype = _dtype(directory)
     _check_codecs(directory)
-    is_planar = n_samples > 1 and tags.get(Tag.PLANAR, 1) == 2
+    is_planar = n_samples > 1 and directory.one(Tag.PLANAR, 1) == 2
     segments = _segments(directory, is_planar, n_bytes)
     shape = (height, width) if n_samples == 1 else (height, width, n_samples)
-    as_in_memory = tags.get(Tag.COMPRESSION, 1) == 1 and tags.get(Tag.PREDICTOR, 1) == 1 and Tag.TILE_WIDTH not in tags
+    as_in_memory = (
+        directory.one(Tag.COMPRESSION, 1) == 1 and directory.one(Tag.PREDICTOR, 1) == 1 and Tag.TILE_WIDTH not in tags
+    )
     if as_in_memory and not is_planar:
         _check_strips(segments, math.prod(shape) * dtype.itemsize)
     raw = tuple(segments) if as_in_memory and not is_planar else ()
@@ -238,12 +247,12 @@ def _dtype(directory: Directory) -> np.dtype:
     if plain:
         kind, size = _NUMBER_KINDS[next(iter(kinds))], next(iter(bits)) // 8
         plain = (kind, size) != ("f", 1)
-    photometric = tags.get(Tag.PHOTOMETRIC)
+    photometric = directory.one(Tag.PHOTOMETRIC, 0)
     if (
         not plain
         or photometric not in _SHOWN_AS_STORED
-        or tags.get(Tag.FILL_ORDER, 1) != 1
-        or tags.get(Tag.DEPTH, 1) != 1
+        or directory.one(Tag.FILL_ORDER, 1) != 1
+        or directory.one(Tag.DEPTH, 1) != 1
     ):
         name = _name(tifffile.PHOTOMETRIC, photometric)
         raise ValueError(
@@ -262,7 +271,7 @@ def _name(codes: Any, code: int | None) -> str:
 
 
 def _check_codecs(directory: Directory) -> None:
-    compression, predictor = directory.tags.get(Tag.COMPRESSION, 1), directory.tags.get(Tag.PREDICTOR, 1)
+    compression, predictor = directory.one(Tag.COMPRESSION, 1), directory.one(Tag.PREDICTOR, 1)
     for known, name in [
         (compression in tifffile.TIFF.DECOMPRESSORS, f"compression {_name(tifffile.COMPRESSION, compression)}"),
         (predictor in tifffile.TIFF.UNPREDICTORS, f"predictor {predictor}"),
@@ -274,14 +283,14 @@ def _check_codecs(directory: Directory) -> None:
 def _segments(directory: Directory, is_planar: bool, n_bytes: int) -> list[tuple[int, int]]:
     """Check that all strips or tiles lie in the file; tifffile fills up what is missing with zeros."""
     tags = directory.tags
-    height, width = tags[Tag.HEIGHT], tags[Tag.WIDTH]
+    height, width = directory.one(Tag.HEIGHT), directory.one(Tag.WIDTH)
     if Tag.TILE_WIDTH in tags:
-        across, down = -(-width // tags[Tag.TILE_WIDTH]), -(-height // tags[Tag.TILE_HEIGHT])
+        across, down = -(-width // directory.one(Tag.TILE_WIDTH)), -(-height // directory.one(Tag.TILE_HEIGHT))
         offsets, counts = directory.many(Tag.TILE_OFFSETS), directory.many(Tag.TILE_BYTES)
     else:
-        across, down = 1, -(-height // min(height, tags.get(Tag.ROWS_PER_STRIP, height)))
+        across, down = 1, -(-height // min(height, directory.one(Tag.ROWS_PER_STRIP, height)))
         offsets, counts = directory.many(Tag.STRIP_OFFSETS), directory.many(Tag.STRIP_BYTES)
-    n_expected = across * down * (tags[Tag.SAMPLES] if is_planar else 1)
+    n_expected = across * down * (directory.one(Tag.SAMPLES) if is_planar else 1)
     if not len(offsets) == len(counts) == n_expected or not all(counts):
         raise ValueError("some of its strips or tiles are missing")
     segments = list(zip(offsets, counts, strict=True))
