@@ -16,9 +16,9 @@ from sklearn.utils import indexable
 
 from imgstack_ml._errors import BadImageError, MixedStackError
 from imgstack_ml.io import ImageStack, decode, imread, open_stack
-from imgstack_ml.io.decode import FileReader, read_group
-from imgstack_ml.io.header import open_images, read_header
 from imgstack_ml.io.blocks import images_per_block, lazy_array
+from imgstack_ml.io.decode import FileReader, read_group
+from imgstack_ml.io.header import read_header
 
 
 @pytest.fixture(autouse=True)

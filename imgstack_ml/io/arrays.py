@@ -74,7 +74,7 @@ class ArrayReader:
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Read the images at `rows` into one block."""
         with _opened(self.kind, self.path, self.name) as array:
-            if (array.dtype, self._image_sizes(array)) != (self.dtype, self.sizes):
+            if (_native(array.dtype), self._image_sizes(array)) != (self.dtype, self.sizes):
                 raise ValueError("it has changed since the stack was opened; open the stack again")
             line = self.sizes[-1] if self.sizes else 1
 
@@ -96,7 +96,7 @@ class ArrayReader:
             start = place[axes.images[-1]].start
             place[axes.images[-1]] = slice(start, start + stop - first)
         # A copy where the array is mapped into memory: its file is read here, not wherever the block is used.
-        images = np.array(array[tuple(place)], copy=True if self.kind == "npy" else None)
+        images = np.array(array[tuple(place)], self.dtype, copy=True if self.kind == "npy" else None)
         order = [*axes.images, axes.y, axes.x, *([] if axes.channels is None else [axes.channels])]
         return images.transpose(order).reshape(stop - first, *self.shape)
 
@@ -161,7 +161,7 @@ def _reader(kind: str, path: str, name: str, named_axes: Any, state: str) -> Arr
         per_chunk = chunks[axes.images[-1]] if chunks and axes.images else 1
         if 0 in shape:
             raise ValueError(f"its images are of shape {shape}, without a pixel")
-        return ArrayReader(kind, path, name, axes, sizes, shape, np.dtype(array.dtype), per_chunk, state)
+        return ArrayReader(kind, path, name, axes, sizes, shape, _native(array.dtype), per_chunk, state)
 
 
 @contextlib.contextmanager
@@ -195,6 +195,11 @@ def _data_set(file: Any, path: str, name: str) -> Any:
     said = f"it holds no data set {name!r}" if name else "it is not said which of its data sets is meant"
     example = f"open_stack({f'{path}::{names[0]}'!r})" if names else "there is none"
     raise ValueError(f"{said}; it has {', '.join(map(repr, names[:5])) or 'no data set'}. Give one: {example}")
+
+
+def _native(dtype: np.dtype) -> np.dtype:
+    """Return a dtype in the byte order of the machine, which is what estimators compute with."""
+    return np.dtype(dtype).newbyteorder("=")
 
 
 def _axes(shape: tuple[int, ...], names: Any) -> _Axes:

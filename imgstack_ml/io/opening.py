@@ -129,7 +129,7 @@ def open_stack(
     check_block_size(chunks)
     policy = Policy(
         mode,
-        None if dtype is None else np.dtype(dtype).name,
+        None if dtype is None else _dtype_name(dtype),
         None if shape is None else tuple(map(int, shape)),  # type: ignore[arg-type]
         fit,
         max_pixels,
@@ -178,3 +178,9 @@ def imread(
     first = read_with(read, preprocess, files[0])
     reader = FunctionReader(read, preprocess, first.shape, first.dtype, fingerprint(files))
     return lazy_array(reader, tuple(files), "auto")
+
+
+def _dtype_name(dtype: Any) -> str:
+    if np.dtype(dtype).kind not in "uif":
+        raise ValueError(f"dtype={dtype!r} is not one of numbers; give one such as 'float32'")
+    return np.dtype(dtype).name  # without an order of bytes: pixels in memory have the machine's

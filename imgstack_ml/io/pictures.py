@@ -33,6 +33,13 @@ _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _ADAM7 = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2), (0, 1, 1, 2))
 
 
+class _Jpeg(JpegImageFile):
+    """A JPEG whose resolution in EXIF is not looked for: it takes time, and warns of EXIF that is damaged."""
+
+    def _read_dpi_from_exif(self) -> None:
+        pass
+
+
 class Picture:
     """A JPEG or PNG that is open, with its header checked and its pixels not yet decoded.
 
@@ -55,7 +62,7 @@ class Picture:
         # The plugins are called directly: Image.open would guess the format from all it knows, and would warn of
         # large images by a limit that is global to the process.
         if signature.startswith(b"\xff\xd8\xff"):
-            self._picture: JpegImageFile | PngImageFile = JpegImageFile(file)
+            self._picture: JpegImageFile | PngImageFile = _Jpeg(file)
         elif signature == _PNG_SIGNATURE:
             _check_png(file)
             self._picture = PngImageFile(file)

@@ -241,7 +241,6 @@ def page_layout(directory: Directory, n_bytes: int, max_pixels: int) -> PageLayo
 
 def _dtype(directory: Directory) -> np.dtype:
     """Tell the dtype of pixels that are numbers of whole bytes, shown as they are stored."""
-    tags = directory.tags
     bits, kinds = set(directory.many(Tag.BITS, 1)), set(directory.many(Tag.SAMPLE_FORMAT, 1))
     plain = len(bits) == len(kinds) == 1 and kinds <= _NUMBER_KINDS.keys() and bits <= {8, 16, 32, 64}
     if plain:
