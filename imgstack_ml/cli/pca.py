@@ -80,8 +80,8 @@ def _memory_size(ctx: click.Context, param: click.Parameter, value: str) -> str:
     type=click.Choice(["raise", "skip"]),
     default="raise",
     show_default=True,
-    help="A file whose header is not that of an image stops the run, or is left out (exit code 3). One whose pixels "
-    "turn out to be damaged always stops it.",
+    help="A file that cannot be read as an image stops the run, or is left out (exit code 3), for which all images are "
+    "decoded once first.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run.")
 @json_option
@@ -137,8 +137,11 @@ def _open(source: str, recursive: bool, on_error: str, terminal: Terminal) -> Im
     terminal.status(f"reading the headers of {source}")
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"\d+ of \d+ files cannot be read")  # said below, with names
+            warnings.filterwarnings("ignore", r"\d+ of \d+ (files|images) cannot be")  # said below, with names
             stack = open_stack(source, recursive=recursive, on_error=on_error)
+            if on_error == "skip":
+                terminal.status(f"decoding {len(stack):,} images once, to find those that are damaged")
+                stack = stack.verify()
     except BadImageError as error:
         if on_error == "raise":
             error.add_note("to leave out files that are no images: --on-error skip")

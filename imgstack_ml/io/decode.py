@@ -61,13 +61,15 @@ def read_group(
         An image cannot be read whole, or is of another shape or dtype by now.
     """
     policy = policy or Policy()
+    is_identity = policy.is_identity
     out = np.empty((len(keys), *shape), dtype)
     for name, places in _places_by_file(keys):
         with open_images(name, policy.max_pixels) as images:
             for i, planes in places:
                 header = images.header(planes)
-                _check_unchanged(header, policy, out[i])
-                if policy.is_identity:
+                found = header[:2] if is_identity else policy.layout(header.shape, header.dtype)
+                _check_unchanged(found, shape, dtype)
+                if is_identity:
                     _decode_into(out[i], images, planes)
                 else:
                     out[i] = policy.apply(_decoded(images, planes, header))
@@ -155,11 +157,10 @@ def _places_by_file(keys: Sequence[Key]) -> Iterator[tuple[str, list[tuple[int, 
     yield from groups.items()
 
 
-def _check_unchanged(header: Header, policy: Policy, place: np.ndarray) -> None:
-    shape, dtype = policy.layout(header.shape, header.dtype)
-    if (shape, dtype) != (place.shape, place.dtype):
+def _check_unchanged(found: tuple[tuple[int, ...], np.dtype], shape: tuple[int, ...], dtype: np.dtype) -> None:
+    if found != (shape, dtype):
         raise ValueError(
-            f"it is of shape {shape}, {dtype} now, and was of shape {place.shape}, {place.dtype} when the stack "
+            f"it is of shape {found[0]}, {found[1]} now, and was of shape {shape}, {dtype} when the stack "
             "was opened; open the stack again"
         )
 

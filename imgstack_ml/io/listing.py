@@ -1,5 +1,6 @@
 """From what a user names as a source to a list of files in a fixed, natural order."""
 
+import functools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +15,8 @@ __all__ = ["IMAGE_SUFFIXES", "list_files", "root_folder"]
 _PathLike = str | os.PathLike[str]
 Source = _PathLike | Sequence[_PathLike]
 
+_LONGEST_NAME = 4000  # of a file, 255; Python reads no longer numbers, which a member of an archive may hold
+_DIGITS = re.compile("([0-9]+)")
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -100,9 +103,20 @@ def root_folder(source: _PathLike) -> str:
 
 def _natural_key(path: str) -> tuple:
     """Compare folder by folder, runs of digits as numbers; the path itself breaks ties."""
-    parts = [re.split("([0-9]+)", part.casefold()) for part in path.split(os.sep)]
+    folder, _, name = path.rpartition(os.sep)
+    return (*_folder_key(folder), _part_key(name)), path
+
+
+@functools.lru_cache(maxsize=10_000)
+def _folder_key(folder: str) -> tuple:
+    return tuple(map(_part_key, folder.split(os.sep)))
+
+
+def _part_key(part: str) -> list[str | int]:
+    if len(part) > _LONGEST_NAME:
+        return [part]
     # re.split with a group alternates text, digits, text, ...: like meets like in every comparison.
-    return [[int(s) if i % 2 else s for i, s in enumerate(part)] for part in parts], path
+    return [int(s) if i % 2 else s for i, s in enumerate(_DIGITS.split(part.casefold()))]
 
 
 _SORT_KEYS: dict[str, Callable[[str], Any]] = {"natural": _natural_key, "name": str}
