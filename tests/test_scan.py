@@ -144,7 +144,7 @@ def test_verify_of_a_store_that_lost_a_chunk(tmp_path):
     for chunk in (tmp_path / "x.zarr" / "c").rglob("*"):
         if chunk.is_file():
             chunk.unlink()
-    with pytest.raises(BadImageError, match="has lost its chunk .*nor can any of the 6"):
+    with pytest.raises(BadImageError, match=r"has lost its chunk .*nor can any of the 6"):
         stack.verify()
     with pytest.raises(StoreError):
         stack.data.compute()

@@ -151,7 +151,9 @@ def _open(source: str, recursive: bool, on_error: str, terminal: Terminal) -> Im
             error.add_note("here that is the option --recursive")
         raise
     except MixedStackError as error:
-        error.add_note("here a pattern can choose them: imgstack-ml pca 'FOLDER/*.png' -o OUT")
+        error.add_note(
+            "imgstack-ml scan FOLDER lists them; a pattern can choose: imgstack-ml pca 'FOLDER/*.png' -o OUT"
+        )
         raise
     _report_problems(stack, terminal)
     return stack
