@@ -508,7 +508,7 @@ def test_images_of_several_shapes(tmp_path):
     write_image(tmp_path / "in/x.png", random_pixels((6, 5)))
     result = run("pca", tmp_path / "in", "-o", tmp_path / "out", "-k", 2)
     assert_refused(result, "4 images are not of one shape")
-    assert "hint: here a pattern can choose them" in result.stderr
+    assert "hint: imgstack-ml scan FOLDER lists them" in result.stderr
 
 
 def test_too_many_components(faces, tmp_path):
