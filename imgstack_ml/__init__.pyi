@@ -14,6 +14,7 @@ from .io import ImageStack as ImageStack
 from .io import imread as imread
 from .io import open_stack as open_stack
 from .io import save_stack as save_stack
+from .io import write_images as write_images
 from .persistence import load_model as load_model
 from .persistence import save_model as save_model
 from .preprocessing import ImageFlattener as ImageFlattener

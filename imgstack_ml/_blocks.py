@@ -11,7 +11,7 @@ import numpy as np
 
 __all__ = ["Source", "map_images", "note_source", "source_of", "whole_images"]
 
-_IN_MEMORY_BYTES = 2**24  # images of a NumPy stack handled at a time, so that temporaries stay small
+_IN_MEMORY_BYTES = 2**22  # images of a NumPy stack handled at a time, so that temporaries stay small
 
 
 class Source(NamedTuple):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import reduce
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple, TypeVar
@@ -18,19 +18,19 @@ from typing import Any, NamedTuple, TypeVar
 import dask
 import dask.array as da
 import numpy as np
-from dask.callbacks import Callback
 from dask.system import CPU_COUNT
 from threadpoolctl import ThreadpoolController
-from tqdm import tqdm
 
 from ._blocks import whole_images
 from ._errors import NonFiniteError
-from ._memory import return_freed_memory
+from ._memory import return_freed_memory, reuse_freed_memory
+from ._progress import ImageBar, client_of, compute_counted
 from ._validation import Images, first_nonfinite, rows_are_views
 
 __all__ = ["PassRunner", "batch_rows", "nothing", "one_blas_thread"]
 
 Partial = TypeVar("Partial")
+_LONG_WAVE = 16  # groups of batches; threads wait for the last of them, and then begin anew
 BATCH_BYTES = 2**25  # raw images handed to one task; larger batches pass 2 threads no faster
 
 
@@ -55,7 +55,7 @@ class PassRunner:
     """
 
     def __init__(self, images: Images, *, read_bytes: int = 2**28, progress: bool = False):
-        return_freed_memory()
+        reuse_freed_memory()
         data = images.data
         self._files = images.files
         self._read_bytes = read_bytes
@@ -130,12 +130,15 @@ class PassRunner:
         widest = max(self._bytes_of(batch) for batch in batches) + partial_bytes
         if batch_bytes:  # no more results than planned where blocks make smaller batches
             widest = max(widest, aim + partial_bytes)
-        per_wave = max(1, self._read_bytes // widest)
+        together = max(1, self._read_bytes // widest)
+        groups = [batches[i : i + together] for i in range(0, len(batches), together)]
+        per_wave = self._groups_in_a_wave(together)
         total: Any = None
         with self._bar(label, self.starts[stop] - self.starts[first]) as bar, self._named_errors():
             send = self._scatter(shared)
-            for i in range(0, len(batches), per_wave):
-                total = self._run_wave(step, merge, batches[i : i + per_wave], send, bar, total)
+            for i in range(0, len(groups), per_wave):
+                total = self._run_wave(step, merge, groups[i : i + per_wave], send, bar, total)
+            return_freed_memory()
         if self._reads:
             self.n_images_read += self.starts[stop] - self.starts[first]
         return total
@@ -234,8 +237,7 @@ class PassRunner:
     @property
     def _client(self) -> Any:
         """The distributed client that would run the graph, or None."""
-        owner = getattr(self._scheduler, "__self__", None)
-        return owner if hasattr(owner, "scatter") else None
+        return client_of(self._scheduler)
 
     @property
     def _n_threads(self) -> int:
@@ -264,31 +266,53 @@ class PassRunner:
             return tuple(dask.delayed(item, pure=False, traverse=False) for item in shared)
         return tuple(self._client.scatter([item], broadcast=True, hash=False)[0] for item in shared)
 
+    def _groups_in_a_wave(self, together: int) -> int:
+        """Count the groups of batches that may stand in one graph, a process having room for `together` batches.
+
+        Threads take batches in order: each holds one at a time, and results that wait for their neighbours. So a long
+        wave, whose end threads seldom wait for, holds no more than a group does that has two batches for each thread.
+        Where a process has room for fewer, it gets one group at a time.
+        """
+        client = self._client
+        if client is None:
+            processes, threads = 1, self._n_threads
+        else:
+            workers = client.scheduler_info(n_workers=-1)["workers"].values()
+            processes, threads = max(1, len(workers)), max((w["nthreads"] for w in workers), default=1)
+        return processes * (_LONG_WAVE if together >= 2 * threads else 1)
+
     def _run_wave(
-        self, step: Callable, merge: Callable, batches: Sequence[_Batch], shared: tuple, bar: _Bar, total: Any
+        self,
+        step: Callable,
+        merge: Callable,
+        groups: Sequence[Sequence[_Batch]],
+        shared: tuple,
+        bar: ImageBar,
+        total: Any,
     ) -> Any:
-        """Run some batches and join them with what came before, where there is any."""
-        first = batches[0].first
-        sources = self._sources(first, batches[-1].stop)
-        task = dask.delayed(_checked_step, pure=False)
-        level, images_of = [], {}
-        for batch in batches:
-            blocks = sources[batch.first - first : batch.stop - first]
-            level.append(task(step, blocks, self.starts[batch.first], shared))
-            images_of[level[-1].key] = self.starts[batch.stop] - self.starts[batch.first]
-        join = dask.delayed(merge, pure=False)
+        """Run some groups of batches and join them with what came before, where there is any.
+
+        Batches of a group are joined in a tree, groups one after the other, however many of them are in a wave.
+        """
+        first = groups[0][0].first
+        sources = self._sources(first, groups[-1][-1].stop)
+        task, join = dask.delayed(_checked_step, pure=False), dask.delayed(merge, pure=False)
+        results, images_of = [], {}
         if total is not None and self._client is None:  # a cluster would be sent it back
-            level.insert(0, dask.delayed(total, pure=False, traverse=False))
+            results.append(dask.delayed(total, pure=False, traverse=False))
             total = None
-        while len(level) > 1:
-            pairs = [join(*level[i : i + 2]) for i in range(0, len(level) - 1, 2)]
-            level = pairs + level[2 * len(pairs) :]
-        # Dask's callbacks are global, and those of overlapping computations can stay behind: none without a bar.
-        ticker = _Ticker(images_of, bar) if self._progress else nullcontext()
-        with one_blas_thread(), ticker:
-            (result,) = dask.compute(level[0], scheduler=self._scheduler)
-        if self._client is not None:  # callbacks are a matter of the local schedulers
-            bar.advance(sum(images_of.values()))
+        for group in groups:
+            level = []
+            for batch in group:
+                blocks = sources[batch.first - first : batch.stop - first]
+                level.append(task(step, blocks, self.starts[batch.first], shared))
+                images_of[level[-1].key] = self.starts[batch.stop] - self.starts[batch.first]
+            while len(level) > 1:
+                pairs = [join(*level[i : i + 2]) for i in range(0, len(level) - 1, 2)]
+                level = pairs + level[2 * len(pairs) :]
+            results += level
+        with one_blas_thread():
+            (result,) = compute_counted([reduce(join, results)], images_of, bar, self._scheduler)
         return result if total is None else merge(total, result)
 
     def _sources(self, first: int, stop: int) -> list:
@@ -299,8 +323,8 @@ class PassRunner:
         return list(self._lazy.blocks[first:stop].to_delayed().ravel())
 
     @contextmanager
-    def _bar(self, label: str, n_images: int) -> Iterator[_Bar]:
-        with _Bar(self._image_bytes, total=n_images, desc=label, unit=" images", disable=not self._progress) as bar:
+    def _bar(self, label: str, n_images: int) -> Iterator[ImageBar]:
+        with ImageBar(self._image_bytes, total=n_images, desc=label, unit=" images", disable=not self._progress) as bar:
             yield bar
 
     @contextmanager
@@ -331,33 +355,6 @@ class _Batch(NamedTuple):
 
     first: int
     stop: int
-
-
-class _Bar(tqdm):
-    """A bar of images that shows megabytes a second beside images a second."""
-
-    def __init__(self, image_bytes: int, **kwargs: Any):
-        self._image_bytes = image_bytes
-        super().__init__(**kwargs)
-
-    def advance(self, n_images: int) -> None:
-        """Count images; does nothing when the bar is disabled."""
-        if n_images and not self.disable:
-            seconds = max(1e-9, self._time() - self.start_t)
-            self.set_postfix_str(f"{(self.n + n_images) * self._image_bytes / seconds / 1e6:.0f} MB/s", refresh=False)
-            self.update(n_images)
-
-
-class _Ticker(Callback):
-    """Move the bar when a batch is done."""
-
-    def __init__(self, images_of: dict[str, int], bar: _Bar):
-        super().__init__()
-        self._images_of = images_of
-        self._bar = bar
-
-    def _posttask(self, key: Any, *_: Any) -> None:
-        self._bar.advance(self._images_of.get(key, 0))
 
 
 class _BlasKeeper(threading.Thread):

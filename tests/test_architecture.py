@@ -12,7 +12,7 @@ import imgstack_ml
 PACKAGE = Path(imgstack_ml.__file__).parent
 FLOORS = [
     {"_errors"},
-    {"_files", "_memory"},
+    {"_files", "_memory", "_progress"},
     {"_validation", "linalg"},
     {"_blocks", "_transformer"},
     {"_passes"},

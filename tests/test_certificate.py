@@ -98,6 +98,8 @@ KINDS = {
     "slow": of_values(lambda m: np.arange(1, m + 1) ** -0.5),
     "noise": lambda rng, n, p: rng.standard_normal((n, p)),
     "repeated": of_values(repeated),
+    "graded": of_values(lambda m: 10.0 ** -np.linspace(0, 12, m)),
+    "clusters": of_values(lambda m: 0.1 ** (np.arange(m) // 4)),
     "flat floor": of_values(lambda m: np.where(np.arange(m) < 5, 1, 1e-3)),
     "low floor": of_values(lambda m: np.where(np.arange(m) < 3, 1, 2e-7)),
     "low rank": low_rank,
@@ -110,11 +112,11 @@ KINDS = {
 }
 
 
-def as_pixels(X, dtype):
-    """Values of an image dtype, over most of its range; float ones on an offset."""
+def as_pixels(X, dtype, offset):
+    """Values of an image dtype, over most of its range; float ones at a distance from zero."""
     X = (X - X.min()) / (np.ptp(X) or 1.0)
     if np.dtype(dtype).kind == "f":
-        return (100 + 50 * X).astype(dtype)
+        return (offset + X).astype(dtype)
     return np.rint(X * np.iinfo(dtype).max).astype(dtype)
 
 
@@ -126,7 +128,9 @@ class Case(NamedTuple):
     p: int
     k: int
     dtype: str
+    offset: float
     chunks: int
+    tol: float
     max_passes: int
     seed: int
     limit: int
@@ -134,12 +138,12 @@ class Case(NamedTuple):
 
     @property
     def options(self):
-        return {name: getattr(self, name) for name in ("chunks", "max_passes", "seed", "limit", "single")}
+        return {name: getattr(self, name) for name in ("chunks", "tol", "max_passes", "seed", "limit", "single")}
 
     @property
     def images(self):
         rng = np.random.default_rng(self.seed)
-        return as_pixels(KINDS[self.kind](rng, self.n, self.p), self.dtype)
+        return as_pixels(KINDS[self.kind](rng, self.n, self.p), self.dtype, self.offset)
 
 
 @st.composite
@@ -153,8 +157,10 @@ def cases(draw):
         p,
         draw(st.integers(1, min(n, p, 12))),
         draw(st.sampled_from(["uint8", "uint16", "float32", "float64"])),
+        draw(st.sampled_from([0.0, 2.0, 1e4])),
         draw(st.integers(1, n)),
-        draw(st.integers(1, 4) | st.integers(5, 9)),
+        draw(st.sampled_from([0.0, 1e-9, 1e-4])),
+        draw(st.integers(1, 4) | st.integers(5, 14)),
         draw(st.integers(0, 2**20)),
         draw(st.sampled_from([ROOMY, CRAMPED])),
         draw(st.booleans()),

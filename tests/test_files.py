@@ -1,9 +1,15 @@
+import errno
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
+from _faults import every_fault
 
+from imgstack_ml import _files
 from imgstack_ml._errors import StoreError
-from imgstack_ml._files import atomic_folder, atomic_path, require_space
+from imgstack_ml._files import atomic_folder, atomic_path, lock_output, naming_the_space, require_space
 
 
 def test_file_appears_whole_at_the_end(tmp_path):
@@ -50,8 +56,9 @@ def test_link_stays_and_its_target_is_replaced(tmp_path):
     assert (tmp_path / "target").read_text() == "new"
 
 
-def test_longest_file_name(tmp_path):
-    target = tmp_path / ("n" * 251 + ".csv")
+@pytest.mark.parametrize("letter", ["n", "é", "像", "🖼"])
+def test_longest_file_name(tmp_path, letter):
+    target = tmp_path / (letter * (251 // len(letter.encode())) + ".csv")
     with atomic_path(target) as temporary, open(temporary, "w"):
         pass
     assert target.exists()
@@ -122,3 +129,147 @@ def test_space_is_named_in_bytes(tmp_path):
     require_space(tmp_path, 1)
     with pytest.raises(StoreError, match=r"needs 4,611,686,018,427,387,904 bytes, but only [\d,]+ bytes are free"):
         require_space(tmp_path, 1 << 62)
+
+
+# --- faults -----------------------------------------------------------------------------------------------------
+
+
+def write_text(path, text):
+    with atomic_path(path) as temporary, open(temporary, "w") as file:
+        file.write(text)
+
+
+def test_every_fault_leaves_the_old_file_or_the_new_one(tmp_path, monkeypatch):
+    target = tmp_path / "scores.csv"
+    target.write_text("old" * 1000)
+    seen = []
+    for failed in every_fault(monkeypatch, tmp_path, lambda: write_text(target, "new" * 1000)):
+        seen.append((failed, target.read_text()[:3]))
+        assert target.read_text() in ("old" * 1000, "new" * 1000)
+        assert os.listdir(tmp_path) == ["scores.csv"]
+        target.write_text("old" * 1000)
+    assert {"open", "write", "fsync", "replace"} <= {failed for failed, _ in seen}
+    assert ("replace", "old") in seen
+    assert target.read_text() == "new" * 1000
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_every_fault_leaves_the_old_folder_or_the_new_one(tmp_path, monkeypatch, exchanges):
+    if not exchanges:
+        monkeypatch.setattr(_files, "_exchange", lambda *_: False)
+    target = tmp_path / "stack.zarr"
+    (target / "a" / "b").mkdir(parents=True)
+    (target / "a" / "b" / "c").write_text("old")
+
+    def replace():
+        with atomic_folder(target, overwrite=True) as temporary:
+            write_tree(temporary, "new")
+
+    n_faults = 0
+    for _ in every_fault(monkeypatch, tmp_path, replace):
+        n_faults += 1
+        assert (target / "a" / "b" / "c").read_text() in ("old", "new")
+        # Where the removal of what is left fails itself, that stays hidden until the next call.
+        assert [name for name in os.listdir(tmp_path) if name[0] != "."] == ["stack.zarr"]
+        (target / "a" / "b" / "c").write_text("old")
+    assert n_faults > 10
+    assert (target / "a" / "b" / "c").read_text() == "new"
+    assert os.listdir(tmp_path) == ["stack.zarr"]
+
+
+@pytest.mark.parametrize("n_renames", [1, 2])
+def test_killed_between_two_renames(tmp_path, monkeypatch, n_renames):
+    """Where the system cannot exchange two folders, the old one has another name for a moment."""
+    monkeypatch.setattr(_files, "_exchange", lambda *_: False)
+    target = tmp_path / "stack.zarr"
+    write_tree(target, "old")
+    code = f"""
+import os, signal, sys
+from imgstack_ml import _files
+_files._exchange = lambda *_: False
+rename, calls = os.rename, []
+def killed_after(*names):
+    rename(*names)
+    calls.append(names)
+    if len(calls) == {n_renames}:
+        os.kill(os.getpid(), signal.SIGKILL)
+os.rename = killed_after
+with _files.atomic_folder(sys.argv[1], overwrite=True) as temporary:
+    os.mkdir(os.path.join(temporary, "new"))
+"""
+    process = subprocess.run([sys.executable, "-c", code, str(target)], timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert target.exists() == (n_renames == 2)
+    with pytest.raises(StoreError, match="exists already"):
+        atomic_folder(target).__enter__()
+    assert os.listdir(target) == (["a"] if n_renames == 1 else ["new"])
+
+
+# --- locks and resuming -----------------------------------------------------------------------------------------
+
+
+def test_second_writer_is_refused(tmp_path):
+    target = tmp_path / "stack.zarr"
+    with (
+        atomic_folder(target),
+        pytest.raises(StoreError, match=rf"stack\.zarr' is being written by process {os.getpid()} on .*wait until"),
+    ):
+        atomic_folder(target).__enter__()
+    with lock_output(tmp_path / "other"), lock_output(tmp_path / "another"):
+        pass
+    assert os.listdir(tmp_path) == ["stack.zarr"]
+
+
+def test_lock_ends_with_its_process(tmp_path):
+    code = """
+import sys
+from imgstack_ml._files import lock_output
+with lock_output(sys.argv[1]):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+    target = str(tmp_path / "out")
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, target], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout.readline() == "locked\n"
+        with pytest.raises(StoreError, match=rf"is being written by process {process.pid} on"):
+            lock_output(target).__enter__()
+        process.kill()
+    assert len(os.listdir(tmp_path)) == 1  # the file stays, and locks nothing
+    with lock_output(target):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def fail_in(target, *, resume):
+    def fail():
+        with atomic_folder(target, resume=resume) as temporary:
+            write_tree(temporary, "half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+
+
+def test_unfinished_folder_stays_for_resume_only(tmp_path):
+    target = tmp_path / "out"
+    fail_in(target, resume=False)
+    assert os.listdir(tmp_path) == []
+    fail_in(target, resume=True)
+    with atomic_folder(target, resume=True) as temporary:
+        assert os.listdir(temporary) == ["a"]
+    assert os.listdir(tmp_path) == ["out"]
+    fail_in(tmp_path / "again", resume=True)
+    with atomic_folder(tmp_path / "again") as temporary:
+        assert os.listdir(temporary) == []
+    assert sorted(os.listdir(tmp_path)) == ["again", "out"]
+
+
+def test_full_disk_names_the_bytes():
+    for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        with pytest.raises(StoreError, match=r"disk is full: 'x' needs up to 1,234 bytes"), naming_the_space("x", 1234):
+            raise OSError(code, os.strerror(code))
+    with pytest.raises(PermissionError), naming_the_space("x", 1234):
+        raise PermissionError(errno.EACCES, "no")

@@ -101,6 +101,19 @@ def test_large_offsets_cost_no_digits(offset, spread, raw, dtype):
     assert_allclose(found.singular_values, padded, rtol=0, atol=s[0] * (1e-5 if dtype == SINGLE else 1e-12))
 
 
+@pytest.mark.parametrize("offset", [1e4, 1e8])
+def test_steps_between_means_far_from_zero_keep_their_digits(offset):
+    """What all images have in common is exact here, so that an oracle knows what is left of them to the last digit."""
+    X = np.rint(np.random.default_rng(0).standard_normal((150, 30)) * 2**20) / 2**20
+    near, far = (
+        reduce(partial(merge_summaries, size=5), [summary_of(Y[i : i + 3], 5, i, DOUBLE) for i in range(0, 150, 3)])
+        for Y in (X, X + offset)
+    )
+    assert_allclose(near.total, (centred(X.astype(np.longdouble)) ** 2).sum().astype(float), rtol=1e-14)
+    assert_allclose(far.total, near.total, rtol=1e-14)
+    assert_allclose(far.singular_values, near.singular_values, rtol=1e-13)
+
+
 @pytest.mark.parametrize("shape", [(1, 6), (2, 1), (1, 1), (5, 1)])
 def test_tiny_stacks(shape):
     X = np.random.default_rng(0).integers(0, 9, shape).astype(np.uint8)

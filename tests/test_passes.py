@@ -112,8 +112,14 @@ def test_reads_are_counted_as_they_happen():
     np.testing.assert_array_equal(np.concatenate(runner.blocks), STACK)
 
 
-def test_a_wave_holds_no_more_than_it_may():
-    """Blocks alive at once, counted as they come and go, stay within the bytes given to reading."""
+@pytest.mark.parametrize("read_bytes", [800, 1000, 2000, 5000])
+@pytest.mark.parametrize("threads", [1, 3, 8])
+def test_a_wave_holds_no_more_than_it_may(monkeypatch, read_bytes, threads):
+    """Blocks and results alive at once, counted as they come and go, stay within the bytes given to reading.
+
+    Beside them there is a result of each merge that runs, and the one so far.
+    """
+    monkeypatch.setattr(_passes, "BATCH_BYTES", 200)
     alive, most, lock = [0], [0], threading.Lock()
 
     class Tracked(np.ndarray):
@@ -122,17 +128,36 @@ def test_a_wave_holds_no_more_than_it_may():
                 with lock:
                     alive[0] -= self.nbytes
 
-    def make(block):
-        out = np.ndarray.__new__(Tracked, block.shape, block.dtype)
-        out[...] = block
+    def tracked(shape):
+        out = np.ndarray.__new__(Tracked, shape, np.uint8)
+        out[...] = 1
         with lock:
             alive[0] += out.nbytes
             most[0] = max(most[0], alive[0])
         return out
 
-    stack = da.zeros((64, 100), chunks=(1, 100), dtype=np.uint8).map_blocks(make, meta=np.empty((0, 0), np.uint8))
-    PassRunner(Images(stack, None), read_bytes=800).run(lambda blocks, start: None, lambda a, b: None)
-    assert 100 <= most[0] <= 800
+    def make(block):
+        return tracked(block.shape)
+
+    stack = da.zeros((640, 100), chunks=(1, 100), dtype=np.uint8).map_blocks(make, meta=np.empty((0, 0), np.uint8))
+    with dask.config.set(num_workers=threads):
+        runner = PassRunner(Images(stack, None), read_bytes=read_bytes)
+        runner.run(lambda blocks, start: tracked(50), lambda a, b: tracked(50), partial_bytes=50)
+    together = read_bytes // 250
+    assert 250 <= most[0] <= read_bytes + 50 * (min(threads, (together + 1) // 2) + 1)
+
+
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
+def test_results_do_not_depend_on_the_length_of_waves(monkeypatch, scheduler):
+    monkeypatch.setattr(_passes, "BATCH_BYTES", 1)
+    stack = da.from_array(STACK, chunks=(1, 6, 5))
+    shapes = []
+    for length in (1, 2, 16):
+        monkeypatch.setattr(_passes, "_LONG_WAVE", length)
+        with dask.config.set(scheduler=scheduler, num_workers=2):
+            runner = PassRunner(Images(stack, None), read_bytes=150)  # five batches a group
+            shapes.append(runner.run(lambda blocks, start: start, lambda a, b: (a, b)))
+    assert shapes[0] == shapes[1] == shapes[2]
 
 
 def test_shared_arguments_reach_every_step():

@@ -6,6 +6,7 @@ import struct
 import dask.array as da
 import numpy as np
 import pytest
+from _faults import every_fault
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
@@ -287,6 +288,19 @@ def test_a_save_that_fails_half_way_leaves_the_old_file(path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert isinstance(load_model(path), ImageFlattener)
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_every_fault_leaves_the_old_model_or_the_new_one(path, monkeypatch):
+    old, new = StackCenterer(), StackCenterer()
+    old.mean_, new.mean_ = np.zeros(5), np.ones(5)
+    save_model(old, path)
+    seen = set()
+    for failed in every_fault(monkeypatch, path.parent, lambda: save_model(new, path, overwrite=True)):
+        seen.add((failed, float(load_model(path).mean_.max())))
+        assert list(path.parent.iterdir()) == [path]
+        save_model(old, path, overwrite=True)
+    assert {("open", 0.0), ("fsync", 0.0), ("replace", 0.0)} <= seen
+    assert load_model(path).mean_.all()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import json
 import os
@@ -5,12 +6,14 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 
 import dask
 import dask.array as da
 import numpy as np
 import pytest
 import zarr
+from _faults import every_fault
 from _images import random_pixels, write_folder, write_image
 
 from imgstack_ml._errors import BadImageError, StoreError
@@ -138,7 +141,10 @@ def test_images_are_decoded_once(tmp_path, monkeypatch):
 
 def test_progress_bar(tmp_path, capsys):
     save_stack(np.ones((5, 4, 4)), tmp_path / "x.zarr", progress=True)
-    assert "save_stack: 100%" in capsys.readouterr().err
+    bar = capsys.readouterr().err
+    assert "save_stack: 100%" in bar
+    assert "5/5" in bar
+    assert "MB/s" in bar
 
 
 def test_processes_of_a_cluster(tmp_path):
@@ -152,6 +158,207 @@ def test_processes_of_a_cluster(tmp_path):
         assert len(chunk_files(path)) == 5  # those of zeros too
         stack = open_stack(path)
         np.testing.assert_array_equal(client.compute(stack[::-1].data).result(), pixels[::-1])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", ">u2", "int32", "float16", "float32", ">f8", "bool", "complex64"])
+@pytest.mark.parametrize(
+    "chunks", [(4, 8, 6), (3, 5, 4), ((2, 5, 3), (8,), (6,)), (1, -1, -1)], ids=["rows", "tiles", "irregular", "single"]
+)
+def test_other_tools_read_it(tmp_path, dtype, chunks):
+    pixels = (random_pixels((10, 8, 6), "uint16") % 7 - 1.0).astype(dtype)
+    path = save_stack(da.from_array(pixels, chunks=chunks), tmp_path / "x.zarr")
+    array = zarr.open_array(path, mode="r")
+    assert (array.metadata.zarr_format, array.shape, array.dtype) == (3, pixels.shape, pixels.dtype.newbyteorder("="))
+    np.testing.assert_array_equal(array[:], pixels)
+    np.testing.assert_array_equal(da.from_zarr(path).compute(), pixels)
+
+
+def test_chunks_are_those_that_zarr_writes(tmp_path):
+    pixels = random_pixels((10, 8, 6), "uint16")
+    path = save_stack(da.from_array(pixels, chunks=(4, 5, 6)), tmp_path / "x.zarr")
+    like = zarr.open_array(path, mode="r")
+    theirs = zarr.create_array(
+        tmp_path / "y.zarr", shape=like.shape, chunks=like.chunks, dtype=like.dtype, compressors=like.compressors
+    )
+    theirs[:] = pixels
+    for ours in chunk_files(path):
+        with open(ours, "rb") as one, open(ours.replace("x.zarr", "y.zarr"), "rb") as other:
+            assert one.read() == other.read()
+
+
+def test_graphs_are_small_however_many_blocks(tmp_path, monkeypatch):
+    sizes = []
+    compute = dask.compute
+    monkeypatch.setattr(
+        dask, "compute", lambda *values, **kwargs: sizes.append(len(values)) or compute(*values, **kwargs)
+    )
+    stack = da.from_array(random_pixels((500, 4, 4)), chunks=(1, -1, -1))
+    path = save_stack(stack, tmp_path / "x.zarr")
+    assert sum(sizes) == 500
+    assert max(sizes) == 64
+    np.testing.assert_array_equal(open_stack(path).data.compute(), stack.compute())
+
+
+@pytest.mark.parametrize("chunks", [(1, -1, -1), ((2, 3) * 12, (40,), (50,))], ids=["as stored", "regrouped"])
+def test_blocks_live_until_they_are_written(tmp_path, chunks):
+    """Blocks alive at once, counted as they come and go, are those of the threads at work."""
+    alive, most, lock = [0], [0], threading.Lock()
+
+    class Tracked(np.ndarray):
+        def __del__(self):
+            if self.base is None:
+                with lock:
+                    alive[0] -= len(self)
+
+    def make(block):
+        out = np.ndarray.__new__(Tracked, block.shape, block.dtype)
+        out[...] = 1
+        with lock:
+            alive[0] += len(out)
+            most[0] = max(most[0], alive[0])
+        return out
+
+    stack = da.zeros((60, 40, 50), chunks=chunks, dtype="u1").map_blocks(make, meta=np.empty((0, 0, 0), "u1"))
+    with dask.config.set(scheduler="threads", num_workers=2):
+        save_stack(stack, tmp_path / "x.zarr")
+    assert 1 <= most[0] <= 6 * max(stack.chunks[0])
+
+
+def test_what_holds_no_numbers_is_refused(tmp_path):
+    with pytest.raises(TypeError, match="only numbers are stored"):
+        save_stack(np.array(["a", "b"]), tmp_path / "x.zarr")
+
+
+# --- resuming ---------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def broken(file):
+    """A file that cannot be decoded for a while, and is then as it was, its time of change included."""
+    state = os.stat(file)
+    with open(file, "r+b") as opened:
+        content = opened.read()
+        opened.truncate(len(content) // 2)
+    yield
+    with open(file, "wb") as opened:
+        opened.write(content)
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+def interrupted(tmp_path):
+    """Store six of twelve images, and return all of them and the folder of the unfinished store."""
+    write_folder(tmp_path / "in", 12)
+    stack = open_stack(tmp_path / "in", chunks=2)
+    with broken(stack.files[7]), pytest.raises(BadImageError):
+        save_stack(stack, tmp_path / "x.zarr", resume=True)
+    (unfinished,) = tmp_path.glob(".x-*.tmp.zarr")
+    return stack, unfinished
+
+
+def count_decoded(monkeypatch):
+    from imgstack_ml.io import decode
+
+    decoded = []
+    original = decode._decode_into
+    monkeypatch.setattr(
+        decode, "_decode_into", lambda out, image: decoded.append(image.file.name) or original(out, image)
+    )
+    return decoded
+
+
+def test_a_failed_write_goes_on(tmp_path, monkeypatch):
+    stack, unfinished = interrupted(tmp_path)
+    assert not (tmp_path / "x.zarr").exists()
+    assert len(chunk_files(unfinished)) == 3
+    decoded = count_decoded(monkeypatch)
+    stored = open_stack(save_stack(open_stack(tmp_path / "in", chunks=2), tmp_path / "x.zarr", resume=True))
+    assert decoded == list(stack.files[6:])
+    assert stored.files == stack.files
+    np.testing.assert_array_equal(stored.data.compute(), stack.data.compute())
+    assert sorted(os.listdir(tmp_path)) == ["in", "x.zarr"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "lost"])
+def test_damaged_chunks_are_stored_again(tmp_path, monkeypatch, damage):
+    stack, unfinished = interrupted(tmp_path)
+    chunk = chunk_files(unfinished)[1]
+    with open(chunk, "rb") as file:
+        content = bytearray(file.read())
+    content[len(content) // 2] ^= 1
+    with open(chunk, "wb") as file:
+        file.write({"cut": content[:-3], "empty": b"", "flipped": content, "lost": b""}[damage])
+    if damage == "lost":
+        os.remove(chunk)
+    (unfinished / "c" / "3" / "0" / "0").mkdir(parents=True)
+    (unfinished / "c" / "3" / "0" / "0" / "0.partial").touch()  # what was being written
+    decoded = count_decoded(monkeypatch)
+    path = save_stack(stack, tmp_path / "x.zarr", resume=True)
+    assert decoded == [*stack.files[2:4], *stack.files[6:]]
+    np.testing.assert_array_equal(open_stack(path).data.compute(), stack.data.compute())
+
+
+def change_a_file(stack):
+    os.utime(stack.files[0], (1, 1))
+    return open_stack(os.path.dirname(stack.files[0]), chunks=2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [change_a_file, lambda stack: stack[1:], lambda stack: stack[::-1], lambda stack: stack.data + 0],
+    ids=["file", "fewer", "order", "array"],
+)
+def test_another_input_uses_nothing_and_says_so(tmp_path, change):
+    stack, _ = interrupted(tmp_path)
+    other = change(stack)
+    with pytest.warns(UserWarning, match="another input or by another version; none of it is used"):
+        path = save_stack(other, tmp_path / "x.zarr", resume=True)
+    data = getattr(other, "data", other) if hasattr(other, "files") else other
+    np.testing.assert_array_equal(open_stack(path).data.compute(), data.compute())
+    assert sorted(os.listdir(tmp_path)) == ["in", "x.zarr"]
+
+
+def test_another_version_uses_nothing(tmp_path, monkeypatch):
+    from imgstack_ml.io import save
+
+    stack, _ = interrupted(tmp_path)
+    monkeypatch.setattr(save, "__version__", "another")
+    with pytest.warns(UserWarning, match="by another version"):
+        save_stack(stack, tmp_path / "x.zarr", resume=True)
+
+
+def test_a_call_without_resume_begins_anew(tmp_path, monkeypatch):
+    stack, _ = interrupted(tmp_path)
+    decoded = count_decoded(monkeypatch)
+    save_stack(stack, tmp_path / "x.zarr")
+    assert len(decoded) == 12
+    assert sorted(os.listdir(tmp_path)) == ["in", "x.zarr"]
+
+
+def test_the_bar_begins_where_the_last_call_ended(tmp_path, capsys):
+    stack, _ = interrupted(tmp_path)
+    save_stack(stack, tmp_path / "x.zarr", resume=True, progress=True)
+    bar = capsys.readouterr().err
+    assert "6/12" in bar
+    assert "12/12" in bar
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_every_fault_leaves_the_old_store_or_the_new_one(tmp_path, monkeypatch, resume):
+    old, new = np.ones((2, 3, 3), "u1"), random_pixels((4, 8, 6))
+    target = tmp_path / "x.zarr"
+    save_stack(old, target)
+    stack = da.from_array(new, chunks=(2, -1, -1))
+    seen = set()
+    for failed in every_fault(monkeypatch, tmp_path, lambda: save_stack(stack, target, overwrite=True, resume=resume)):
+        found = open_stack(target).data.compute()
+        seen.add((failed, len(found)))
+        np.testing.assert_array_equal(found, old if len(found) == 2 else new)
+        assert [name for name in os.listdir(tmp_path) if name[0] != "."] == ["x.zarr"]
+        if len(found) == 4:
+            save_stack(old, target, overwrite=True)
+    assert {"open", "write", "fsync", "replace", "exchange"} <= {failed for failed, _ in seen}
+    np.testing.assert_array_equal(open_stack(target).data.compute(), new)
+    assert os.listdir(tmp_path) == ["x.zarr"]
 
 
 # --- incomplete and damaged stores ------------------------------------------------------------------------------
@@ -234,7 +441,7 @@ def test_kill_leaves_the_old_store(store, tmp_path):
     process = subprocess.run([sys.executable, "-c", KILLED, store], env={**os.environ, "DASK_SCHEDULER": "synchronous"})
     assert process.returncode == -signal.SIGKILL
     np.testing.assert_array_equal(open_stack(store).data.compute(), random_pixels((10, 8, 6)))
-    (remains,) = [name for name in os.listdir(tmp_path) if name != "stack.zarr"]
+    (remains,) = [name for name in os.listdir(tmp_path) if name.endswith(".zarr") and name != "stack.zarr"]
     assert remains.startswith(".stack-")
     assert len(chunk_files(tmp_path / remains)) == 2
     with pytest.raises(StoreError, match="is incomplete"):

@@ -503,7 +503,8 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         total = degrees * self.explained_variance_[0] / ratio if ratio > 0 else 0.0
         rows = self.components_ * self.singular_values_[:, None].astype(self.components_.dtype)
         nothing = np.empty((0, rows.shape[1]), rows.dtype)
-        return Summary(self.n_samples_, self.mean_, total, rows, np.inf, nothing, np.empty(0))
+        rest = np.zeros(rows.shape[1])
+        return Summary(self.n_samples_, self.mean_, rest, total, rows, np.inf, nothing, np.empty(0))
 
     def _store(self, factors: Factors, problem: Problem) -> np.ndarray | None:
         """Set the fitted attributes, settle the signs, and return the scores where the solver had them."""

@@ -133,7 +133,7 @@ class Problem:
         large = self.n <= _LARGE_SUMMARY and not kept
         summary = min(2 * (k + self.n_oversamples) + 32 if large else k + self.n_oversamples, most)
         dtype = np.dtype(np.float64) if self.n * self.p * summary < FEW_PRODUCTS else self.dtype
-        summary_bytes = (summary + draws) * self.p * dtype.itemsize + 8 * self.p
+        summary_bytes = (summary + draws) * self.p * dtype.itemsize + 16 * self.p
         batch_bytes = max(_BATCH_BYTES, 3 * summary * self.image_bytes)
         return Sizes(k, summary, draws, block, dtype, summary_bytes, batch_bytes)
 

@@ -10,7 +10,7 @@ from typing import Any
 from .elsewhere import IMAGE_SUFFIXES, absolute_name, is_archive, list_archive, list_url, root_elsewhere
 from .locations import is_url, split_member
 
-__all__ = ["IMAGE_SUFFIXES", "list_files", "root_folder"]
+__all__ = ["IMAGE_SUFFIXES", "list_files", "natural_key", "root_folder"]
 
 _PathLike = str | os.PathLike[str]
 Source = _PathLike | Sequence[_PathLike]
@@ -101,7 +101,7 @@ def root_folder(source: _PathLike) -> str:
     return path if os.path.isdir(path) else _split_pattern(path)[0]
 
 
-def _natural_key(path: str) -> tuple:
+def natural_key(path: str) -> tuple:
     """Compare folder by folder, runs of digits as numbers; the path itself breaks ties."""
     folder, _, name = path.rpartition(os.sep)
     return (*_folder_key(folder), _part_key(name)), path
@@ -119,7 +119,7 @@ def _part_key(part: str) -> list[str | int]:
     return [int(s) if i % 2 else s for i, s in enumerate(_DIGITS.split(part.casefold()))]
 
 
-_SORT_KEYS: dict[str, Callable[[str], Any]] = {"natural": _natural_key, "name": str}
+_SORT_KEYS: dict[str, Callable[[str], Any]] = {"natural": natural_key, "name": str}
 
 
 def _existing(path: str) -> str:

@@ -28,8 +28,8 @@ class Summary(NamedTuple):
     ----------
     n : int
         Images seen.
-    mean : ndarray of shape (p,), float64
-        Their mean.
+    mean, rest : ndarray of shape (p,), float64
+        Their mean, and what it is beyond that: far from zero, float64 has too few digits for steps between means.
     total : float
         Sum of squares of the centred images A.
     rows : ndarray of shape (l, p) or fewer rows
@@ -44,6 +44,7 @@ class Summary(NamedTuple):
 
     n: int
     mean: np.ndarray
+    rest: np.ndarray
     total: float
     rows: np.ndarray
     lost: float
@@ -86,21 +87,21 @@ def summarise(blocks: Sequence[np.ndarray], start: int, size: int, n_draws: int,
 def _summarise(blocks: Sequence[np.ndarray], omega: np.ndarray, size: int, dtype: np.dtype) -> Summary:
     """Inner products of the centred images, their eigenvectors, and the rows that follow; each tile is made twice."""
     n, shift = n_rows(blocks), first_image(blocks)
-    mean, gram, total = shift.copy(), np.zeros((n, n)), 0.0
+    rest, gram, total = np.empty(shift.size), np.zeros((n, n)), 0.0
     product = np.empty((n, n), dtype)
     for a, b, tile in tiles(blocks, shift, dtype):
-        offset = column_means(tile)
-        mean[a:b] += offset
+        offset = rest[a:b] = column_means(tile)
         tile -= offset.astype(dtype)
         gram += np.matmul(tile, tile.T, out=product)
         total += sum_of_squares(tile)  # more exact than the trace of the products
+    mean, rest = _split_sum(shift, rest)
     vectors, lost = _leading(gram, size)
     weights = np.vstack([vectors.T, omega]).astype(dtype)
     rows = np.empty((len(weights), shift.size), dtype)
     for a, b, tile in tiles(blocks, mean, dtype):
         np.matmul(weights, tile, out=rows[:, a:b])
     kept = vectors.shape[1]
-    return Summary(n, mean, total, rows[:kept], lost, rows[kept:], omega.sum(axis=1))
+    return Summary(n, mean, rest, total, rows[:kept], lost, rows[kept:], omega.sum(axis=1))
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -110,8 +111,8 @@ def merge_summaries(a: Summary, b: Summary, size: int) -> Summary:
     The two factors and the step between the means, times sqrt(n_a n_b / n), stand in for the images.
     """
     n = a.n + b.n
-    step = b.mean - a.mean
-    mean = a.mean + step * (b.n / n)
+    step = (b.mean - a.mean) + (b.rest - a.rest)
+    mean, rest = _split_sum(a.mean, a.rest + step * (b.n / n))
     total = a.total + b.total + float(step @ step) * (a.n * b.n / n)
     dtype = np.result_type(a.rows, b.rows)
     row = (step * np.sqrt(a.n * b.n / n)).astype(dtype)[None]
@@ -130,13 +131,12 @@ def merge_summaries(a: Summary, b: Summary, size: int) -> Summary:
     draws = a.draws + b.draws
     for i, factor in enumerate(turn):
         draws[i] -= factor * step
-    return Summary(n, mean, total, rows, a.lost + b.lost + lost, draws, a.weights + b.weights)
+    return Summary(n, mean, rest, total, rows, a.lost + b.lost + lost, draws, a.weights + b.weights)
 
 
 def sum_of_squares(tile: np.ndarray) -> float:
-    """Sum of squares of a tile; sums of up to 32 values run in its dtype, the rest in float64."""
-    parts = (tile[i : i + 32] for i in range(0, len(tile), 32))
-    return float(sum(np.einsum("ij,ij->j", part, part).sum(dtype=np.float64) for part in parts))
+    """Sum of squares of a tile: dot products of its rows by BLAS, in many short running sums; the rest in float64."""
+    return float(np.vecdot(tile, tile).sum(dtype=np.float64))
 
 
 def test_rows(seed: int, n_rows: int, start: int, n_images: int) -> np.ndarray:
@@ -145,6 +145,13 @@ def test_rows(seed: int, n_rows: int, start: int, n_images: int) -> np.ndarray:
     columns = [np.random.default_rng((seed, i)).standard_normal((_DRAWS, n_rows)) for i in range(first, last + 1)]
     begin = start - first * _DRAWS
     return np.concatenate(columns)[begin : begin + n_images].T
+
+
+def _split_sum(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sum of two arrays as it is rounded, and what rounding took from it (Knuth's TwoSum)."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
 
 
 def _leading(gram: np.ndarray, size: int) -> tuple[np.ndarray, float]:
