@@ -261,7 +261,7 @@ def count_decoded(monkeypatch):
     decoded = []
     original = decode._decode_into
     monkeypatch.setattr(
-        decode, "_decode_into", lambda out, image: decoded.append(image.file.name) or original(out, image)
+        decode, "_decode_into", lambda out, images, _: decoded.append(images._file.name) or original(out, images, _)
     )
     return decoded
 
