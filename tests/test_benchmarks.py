@@ -9,7 +9,7 @@ from asv_runner.discovery import disc_benchmarks
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # benchmarks is a package of the repository that is not installed
 
-from benchmarks import smallest, streaming, tutorial  # noqa: E402
+from benchmarks import formats, smallest, streaming, tutorial  # noqa: E402
 
 WORKFLOWS = list(streaming.WORKFLOWS)
 # What a tracked value can be on the smallest data; every track_ benchmark needs a line.
@@ -96,6 +96,15 @@ def test_tutorial_reuses_its_images_and_refuses_others(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
     with pytest.raises(SystemExit, match="holds other images"):
         tutorial.prepare(tmp_path, 3, 32)
+
+
+def test_formats_measures_every_way(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["formats", "--n", "4", "--pages", "3", "--rounds", "1"])
+    formats.main()
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.split()[:3] == ["images", "a", "second"]
+    assert [line[:4].strip() for line in lines] == ["JPG", "PNG", "TIF", "PNG", "TIFF"]
+    assert all(0 < float(line.split()[-1]) < 1000 for line in lines)
 
 
 def test_disagreement_of_modes():

@@ -444,9 +444,43 @@ def test_file_that_fails_in_decoding_is_named(rescale, tmp_path):
         write_image(tmp_path / f"in/{i}.jpg", random_pixels((32, 32), seed=i))
     damaged = tmp_path / "in/4.jpg"
     damaged.write_bytes(damaged.read_bytes()[:700])
-    result = run("pca", tmp_path / "in", "-o", tmp_path / "out", "-k", 2, "--on-error", "skip", rescale)
+    result = run("pca", tmp_path / "in", "-o", tmp_path / "out", "-k", 2, rescale)
     assert_refused(result, repr(str(damaged)))
     assert not any((tmp_path / "out").iterdir())
+    result = run("pca", tmp_path / "in", "-o", tmp_path / "out", "-k", 2, "--on-error", "skip", rescale)
+    assert result.exit_code == 3
+    assert f"left out {str(damaged)!r}" in result.stderr
+    assert read_table(tmp_path / "out/skipped.csv")[1][0][0] == "4.jpg"
+    assert len(read_scores(tmp_path / "out")[1]) == 5
+
+
+def test_scan_tells_what_is_there(with_broken_file):
+    result = run("scan", with_broken_file)
+    assert result.exit_code == 3
+    assert "PNG" in result.stdout
+    assert f"bad: {str(with_broken_file / 'img10.png')!r}" in result.stdout
+    record = json.loads(run("scan", with_broken_file, "--json").stdout)
+    assert [problem["file"] for problem in record["problems"]] == [str(with_broken_file / "img10.png")]
+    (kind,) = record["kinds"]
+    assert kind["n_images"] == record["n_images"]
+    (with_broken_file / "img10.png").unlink()
+    assert run("scan", with_broken_file, "-q").exit_code == 0
+
+
+def test_scan_verifies_and_brings_to_one_kind(tmp_path):
+    write_image(tmp_path / "in/a.jpg", random_pixels((32, 32)))
+    write_image(tmp_path / "in/b.jpg", random_pixels((32, 30, 3)))
+    damaged = tmp_path / "in/c.jpg"
+    write_image(damaged, random_pixels((32, 32)))
+    damaged.write_bytes(damaged.read_bytes()[:700])
+    assert_refused(run("scan", tmp_path / "in"), "not of one shape and dtype")
+    options = ("--mode", "L", "--shape", 16, 16)
+    assert run("scan", tmp_path / "in", *options).exit_code == 0
+    result = run("scan", tmp_path / "in", *options, "--verify")
+    assert result.exit_code == 3
+    assert f"bad: {str(damaged)!r}" in result.stdout
+    (tmp_path / "empty").mkdir()
+    assert "hint: sub-folders" in run("scan", tmp_path / "empty").stderr
 
 
 @pytest.mark.parametrize("rescale", ["--rescale", "--no-rescale"])
@@ -474,7 +508,7 @@ def test_images_of_several_shapes(tmp_path):
     write_image(tmp_path / "in/x.png", random_pixels((6, 5)))
     result = run("pca", tmp_path / "in", "-o", tmp_path / "out", "-k", 2)
     assert_refused(result, "4 images are not of one shape")
-    assert "hint: here a pattern can choose them" in result.stderr
+    assert "hint: imgstack-ml scan FOLDER lists them" in result.stderr
 
 
 def test_too_many_components(faces, tmp_path):

@@ -16,9 +16,9 @@ from sklearn.utils import indexable
 
 from imgstack_ml._errors import BadImageError, MixedStackError
 from imgstack_ml.io import ImageStack, decode, imread, open_stack
+from imgstack_ml.io.blocks import images_per_block, lazy_array
 from imgstack_ml.io.decode import FileReader, read_group
 from imgstack_ml.io.header import read_header
-from imgstack_ml.io.stack import images_per_block, lazy_array
 
 
 @pytest.fixture(autouse=True)
@@ -33,9 +33,9 @@ def decoded(monkeypatch):
     counts = collections.Counter()
     original = decode._decode_into
 
-    def counting(out, image):
-        counts[image.file.name] += 1
-        original(out, image)
+    def counting(out, images, planes):
+        counts[images._file.name, planes] += 1
+        original(out, images, planes)
 
     monkeypatch.setattr(decode, "_decode_into", counting)
     return counts
@@ -68,7 +68,6 @@ def test_lossless_files_give_their_pixels(tmp_path, suffix, shape, dtype, option
     header = read_header(path)
     image = decode.decode(path)
     assert (header.shape, header.dtype) == (image.shape, image.dtype) == (pixels.shape, pixels.dtype)
-    assert header.n_bytes == os.path.getsize(path)
     np.testing.assert_array_equal(image, pixels)
     assert open_stack(path).data.compute().tobytes() == pixels.tobytes()
 
@@ -88,13 +87,6 @@ def test_files_are_told_by_content(tmp_path, suffix):
     path = write_image(tmp_path / f"a{suffix}", pixels)
     os.rename(path, tmp_path / "a.jpg")
     np.testing.assert_array_equal(decode.decode(str(tmp_path / "a.jpg")), pixels)
-
-
-def test_exif_orientation_is_not_applied(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    path = write_image(tmp_path / "a.jpg", random_pixels((16, 8)), exif=exif)
-    assert decode.decode(path).shape == (16, 8)
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
@@ -154,11 +146,20 @@ def test_cut_tiff_with_directory_at_the_end_is_named(tmp_path, compression):
 
 def test_cut_tiff_of_two_pages_is_named(tmp_path):
     path = tmp_path / "two.tif"
-    write_image(path, random_pixels((2, 8, 6)), photometric="minisblack", metadata=None)
-    with tifffile.TiffFile(path) as tiff:
-        second = tiff.pages[1].offset
-    path.write_bytes(path.read_bytes()[: second + 1])
-    assert_named(path, "second page is missing")
+    pixels = random_pixels((2, 8, 6))
+    write_image(path, pixels, photometric="minisblack", metadata=None)
+    whole = path.read_bytes()
+    n_read = 0
+    for n_bytes in range(len(whole)):
+        path.write_bytes(whole[:n_bytes])
+        try:
+            stack = open_stack(path)
+        except BadImageError as error:
+            assert error.path == str(path)  # noqa: PT017 - either outcome is right
+        else:  # what was cut are remarks behind the directories
+            n_read += 1
+            np.testing.assert_array_equal(stack.data.compute(), pixels)
+    assert n_read < 20
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
@@ -193,13 +194,6 @@ def test_files_that_are_no_images(tmp_path):
     assert_named(tmp_path / "missing.png", "No such file")
 
 
-@pytest.mark.parametrize("mode", ["1", "P", "LA", "CMYK"])
-def test_modes_that_are_not_read(tmp_path, mode):
-    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
-    Image.new(mode, (4, 4)).save(path)
-    assert_named(path, rf"mode is '{mode}', .*convert\('RGB'\)")
-
-
 def test_animation_is_not_read(tmp_path):
     first, second = (Image.fromarray(random_pixels((4, 4), seed=seed)) for seed in range(2))
     first.save(tmp_path / "a.png", save_all=True, append_images=[second])
@@ -217,9 +211,7 @@ def test_png_of_16_bits_in_color_is_not_cut_to_8(tmp_path):
 @pytest.mark.parametrize(
     ("shape", "options", "match"),
     [
-        ((5, 8, 6), {"photometric": "minisblack"}, "it holds 5 images, and only TIFFs of a single one"),
-        ((3, 8, 6), {"photometric": "rgb", "planarconfig": "separate"}, "axes SYX .* channels last"),
-        ((8, 6, 2), {"photometric": "minisblack", "planarconfig": "contig"}, r"axes YXS \(8, 6, 2\)"),
+        ((5, 8, 6), {"photometric": "minisblack"}, "it holds several images"),
         ((8, 6), {"photometric": "miniswhite"}, "MINISWHITE"),
         ((8, 6, 4), {"photometric": "separated"}, "SEPARATED"),
         ((8, 6), {"photometric": "palette", "colormap": np.zeros((3, 256), "uint16")}, "PALETTE"),
@@ -231,8 +223,10 @@ def test_tiffs_that_are_not_read(tmp_path, shape, options, match):
 
 
 def test_tiff_dtypes_that_are_not_read(tmp_path):
-    write_image(tmp_path / "a.tif", random_pixels((4, 4), "int32"))
-    assert_named(tmp_path / "a.tif", "its pixels are int32, 32 bits")
+    write_image(tmp_path / "a.tif", np.zeros((4, 4), "complex64"))
+    assert_named(tmp_path / "a.tif", "MINISBLACK of 64 bits; only TIFFs of whole numbers")
+    Image.new("1", (9, 9)).save(tmp_path / "b.tif")
+    assert_named(tmp_path / "b.tif", "of 1 bits; only TIFFs of whole numbers of 8 to 64")
 
 
 @pytest.mark.skipif(5 in tifffile.TIFF.DECOMPRESSORS, reason="imagecodecs is installed and reads LZW")
@@ -365,14 +359,14 @@ def test_mixed_shapes_are_counted(tmp_path):
     assert "the 6 images are not of one shape and dtype" in message
     assert f"5 of shape (4, 5), uint8, e.g. '{tmp_path}/a0.png', '{tmp_path}/a1.png'" in message
     assert f"1 of shape (4, 5, 3), uint8, e.g. '{tmp_path}/b.png'" in message
-    assert "open_stack([f for f in files if skimage.io.imread(f).shape == (4, 5)])" in message
+    assert message.endswith("To bring them to one kind: open_stack(..., mode='L')")
 
 
 def test_mixed_dtypes_are_counted(tmp_path):
     write_image(tmp_path / "a.png", random_pixels((4, 5), "uint16"))
     write_image(tmp_path / "b.tif", random_pixels((4, 5), "uint8"))
     write_image(tmp_path / "c.tif", random_pixels((4, 5), "uint8"))
-    with pytest.raises(MixedStackError, match=r"(?s)2 of shape \(4, 5\), uint8.*1 .*uint16.*dtype == 'uint8'"):
+    with pytest.raises(MixedStackError, match=r"(?s)2 of shape \(4, 5\), uint8.*1 .*uint16.*dtype='uint16'\)$"):
         open_stack(tmp_path)
 
 

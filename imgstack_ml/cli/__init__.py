@@ -10,6 +10,7 @@ from .. import __version__
 from .demo import demo
 from .pca import pca
 from .sample import sample
+from .scan import scan
 
 __all__ = ["main"]
 
@@ -22,11 +23,12 @@ def main() -> None:
     \b
     Start here:
       imgstack-ml demo                         faces, no data needed
+      imgstack-ml scan photos                  what is in a folder
       imgstack-ml pca photos -o results        your own images
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but files were skipped, 130 interrupted.
     """  # noqa: D301 (click looks for the real character)
 
 
-for command in (demo, pca, sample):
+for command in (demo, pca, sample, scan):
     main.add_command(command)

@@ -189,8 +189,9 @@ def _score_bar(terminal: Terminal) -> Any:
 
 
 def _root(stack: ImageStack, source: str) -> str:
-    if stack.rows is None and os.path.isdir(source):
-        return os.path.abspath(source)
+    folder = os.path.join(os.path.abspath(source), "")
+    if all(file.startswith(folder) for file in stack.files):
+        return folder
     return os.path.commonpath([os.path.dirname(file) for file in stack.files])
 
 

@@ -80,8 +80,8 @@ def _memory_size(ctx: click.Context, param: click.Parameter, value: str) -> str:
     type=click.Choice(["raise", "skip"]),
     default="raise",
     show_default=True,
-    help="A file whose header is not that of an image stops the run, or is left out (exit code 3). One whose pixels "
-    "turn out to be damaged always stops it.",
+    help="A file that cannot be read as an image stops the run, or is left out (exit code 3), for which all images are "
+    "decoded once first.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run.")
 @json_option
@@ -116,8 +116,7 @@ def pca(
     folder = OutputFolder(out, overwrite=overwrite)
     refuse_inside(out, [source])
     stack = _open(source, recursive, on_error, terminal)
-    if stack.rows is None:
-        refuse_inside(out, sorted({os.path.dirname(file) for file in stack.files}))
+    refuse_inside(out, sorted({path if os.path.isdir(path) else os.path.dirname(path) for path in stack.inputs}))
     folder.create()
     try:
         analysis = analyse(_pipeline(rescale, n_components, solver, memory_limit), stack, terminal)
@@ -138,8 +137,11 @@ def _open(source: str, recursive: bool, on_error: str, terminal: Terminal) -> Im
     terminal.status(f"reading the headers of {source}")
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"\d+ of \d+ files cannot be read")  # said below, with names
+            warnings.filterwarnings("ignore", r"\d+ of \d+ (files|images) cannot be")  # said below, with names
             stack = open_stack(source, recursive=recursive, on_error=on_error)
+            if on_error == "skip":
+                terminal.status(f"decoding {len(stack):,} images once, to find those that are damaged")
+                stack = stack.verify()
     except BadImageError as error:
         if on_error == "raise":
             error.add_note("to leave out files that are no images: --on-error skip")
@@ -149,7 +151,9 @@ def _open(source: str, recursive: bool, on_error: str, terminal: Terminal) -> Im
             error.add_note("here that is the option --recursive")
         raise
     except MixedStackError as error:
-        error.add_note("here a pattern can choose them: imgstack-ml pca 'FOLDER/*.png' -o OUT")
+        error.add_note(
+            "imgstack-ml scan FOLDER lists them; a pattern can choose: imgstack-ml pca 'FOLDER/*.png' -o OUT"
+        )
         raise
     _report_problems(stack, terminal)
     return stack

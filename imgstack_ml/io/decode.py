@@ -1,28 +1,21 @@
-"""From image files to pixels: one file to one array, a group of files to one block."""
+"""From image files to pixels: one image to one array, the images of a block into one array."""
 
-import struct
-import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, BinaryIO, ClassVar
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
-import tifffile
-from PIL import ImageFile
-from PIL.PngImagePlugin import PngImageFile
 
 from .._errors import BadImageError
-from .header import Header, OpenImage, naming_the_file, open_image, png_chunks
+from ._formats import Header, Planes, naming_the_file
+from .header import Images, Key, Page, open_images
+from .policy import Policy
 
 __all__ = ["FileReader", "FunctionReader", "decode", "read_group", "read_with"]
 
-# Start and step of the columns and rows of Adam7's seven passes.
-_ADAM7 = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2), (0, 1, 1, 2))
-_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-
 
 def decode(path: str) -> np.ndarray:
-    """Read one image file.
+    """Read a file of one image.
 
     Parameters
     ----------
@@ -31,50 +24,61 @@ def decode(path: str) -> np.ndarray:
     Returns
     -------
     ndarray of shape (height, width) or (height, width, n_channels)
-        Pixels as the file stores them; see `imgstack_ml.io.header.read_header` for what is read.
+        Pixels as a viewer shows them; see `imgstack_ml.open_stack` for what is read.
 
     Raises
     ------
     BadImageError
         The file cannot be read whole.
     """
-    with open_image(path) as image:
-        out = np.empty(image.header.shape, image.header.dtype)
-        _decode_into(out, image)
-    return out
+    with open_images(path) as images:
+        header = images.header(None)
+        return _decoded(images, None, header)
 
 
-def read_group(paths: Sequence[str], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Read several image files into one block, each decoded into its place.
+def read_group(
+    keys: Sequence[Key], shape: tuple[int, ...], dtype: np.dtype, policy: Policy | None = None
+) -> np.ndarray:
+    """Read several images into one block, each decoded into its place.
 
     Parameters
     ----------
-    paths : sequence of str
+    keys : sequence of Key
     shape : tuple of int
-        Shape that every image had when its header was read.
+        Shape that every image had when its header was read and the policy was applied.
     dtype : numpy.dtype
         Their dtype then.
+    policy : Policy, optional
+        What is done to each image.
 
     Returns
     -------
-    ndarray of shape (len(paths), *shape)
+    ndarray of shape (len(keys), *shape)
 
     Raises
     ------
     BadImageError
-        A file cannot be read whole, or is of another shape or dtype by now.
+        An image cannot be read whole, or is of another shape or dtype by now.
     """
-    out = np.empty((len(paths), *shape), dtype)
-    for place, path in zip(out, paths, strict=True):
-        with open_image(path) as image:
-            _check_unchanged(image.header, shape, dtype)
-            _decode_into(place, image)
+    policy = policy or Policy()
+    is_identity = policy.is_identity
+    out = np.empty((len(keys), *shape), dtype)
+    for name, places in _places_by_file(keys):
+        with open_images(name, policy.max_pixels) as images:
+            for i, planes in places:
+                header = images.header(planes)
+                found = header[:2] if is_identity else policy.layout(header.shape, header.dtype)
+                _check_unchanged(found, shape, dtype)
+                if is_identity:
+                    _decode_into(out[i], images, planes)
+                else:
+                    out[i] = policy.apply(_decoded(images, planes, header))
     return out
 
 
 @dataclass(frozen=True)
 class FileReader:
-    """Read blocks of images from files of one shape and dtype.
+    """Read blocks of images from files.
 
     Parameters
     ----------
@@ -83,16 +87,19 @@ class FileReader:
     dtype : numpy.dtype
     fingerprint : str
         Differs when the files do, so that Dask does not take new pixels for those it has kept.
+    policy : Policy
+        What is done to each image.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     fingerprint: str
+    policy: Policy = field(default_factory=Policy)
     images_per_chunk: ClassVar[int] = 1
 
-    def read(self, paths: Sequence[str]) -> np.ndarray:
-        """Read the files at `paths` into one block."""
-        return read_group(paths, self.shape, self.dtype)
+    def read(self, keys: Sequence[Key]) -> np.ndarray:
+        """Read the images that `keys` name into one block."""
+        return read_group(keys, self.shape, self.dtype, self.policy)
 
 
 @dataclass(frozen=True)
@@ -141,45 +148,28 @@ def read_with(imread: Callable[[str], Any], preprocess: Callable[[Any], Any] | N
         return np.asarray(image if preprocess is None else preprocess(image))
 
 
-def _check_unchanged(header: Header, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    if (header.shape, header.dtype) != (shape, dtype):
+def _places_by_file(keys: Sequence[Key]) -> Iterator[tuple[str, list[tuple[int, Planes | None]]]]:
+    """Group the images of a block by file, so that each file is opened once however they are shuffled."""
+    groups: dict[str, list[tuple[int, Planes | None]]] = {}
+    for i, key in enumerate(keys):
+        name, planes = key if isinstance(key, Page) else (key, None)
+        groups.setdefault(name, []).append((i, planes))
+    yield from groups.items()
+
+
+def _check_unchanged(found: tuple[tuple[int, ...], np.dtype], shape: tuple[int, ...], dtype: np.dtype) -> None:
+    if found != (shape, dtype):
         raise ValueError(
-            f"it is of shape {header.shape}, {header.dtype} now, and was of shape {shape}, {dtype} when the stack "
+            f"it is of shape {found[0]}, {found[1]} now, and was of shape {shape}, {dtype} when the stack "
             "was opened; open the stack again"
         )
 
 
-def _decode_into(out: np.ndarray, image: OpenImage) -> None:
-    picture = image.picture
-    if isinstance(picture, tifffile.TiffPage):
-        # One thread: Dask already reads as many blocks at a time as there are cores.
-        picture.asarray(out=out, maxworkers=1)
-        return
-    if ImageFile.LOAD_TRUNCATED_IMAGES:
-        raise ValueError(
-            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True, which fills up damaged images with grey pixels; "
-            "set it to False"
-        )
-    out[...] = np.asarray(picture)
-    # Pillow leaves rows at zero, without a word, where a PNG's pixel data end early but properly.
-    if isinstance(picture, PngImageFile) and (picture.info.get("interlace") or not out[-1].any()):
-        _check_png_is_whole(image.file)
+def _decoded(images: Images, planes: Planes | None, header: Header) -> np.ndarray:
+    out = np.empty(header.shape, header.dtype)
+    _decode_into(out, images, planes)
+    return out
 
 
-def _check_png_is_whole(file: BinaryIO) -> None:
-    """Inflate the pixel data of a PNG once more to see whether they make all of its rows."""
-    file.seek(16)
-    width, height, depth, color_type, _, _, interlace = struct.unpack(">IIBBBBB", file.read(13))
-    passes = _ADAM7 if interlace else ((0, 1, 0, 1),)
-    missing = 0
-    for left, across, top, down in passes:
-        columns, rows = len(range(left, width, across)), len(range(top, height, down))
-        # Each row is led by a byte that names its filter.
-        missing += rows * (1 + -(-columns * depth * _PNG_CHANNELS[color_type] // 8)) if columns else 0
-    inflate = zlib.decompressobj()
-    for kind, n_bytes in png_chunks(file):
-        if kind == b"IDAT":
-            missing -= len(inflate.decompress(file.read(n_bytes), missing))
-        if missing == 0:
-            return
-    raise ValueError(f"its pixel data end {missing:,} bytes early")
+def _decode_into(out: np.ndarray, images: Images, planes: Planes | None) -> None:
+    images.decode(planes, out)

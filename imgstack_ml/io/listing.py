@@ -1,18 +1,22 @@
 """From what a user names as a source to a list of files in a fixed, natural order."""
 
+import functools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["IMAGE_SUFFIXES", "list_files", "natural_key", "root_folder"]
+from .elsewhere import IMAGE_SUFFIXES, absolute_name, is_archive, list_archive, list_url, root_elsewhere
+from .locations import is_url, split_member
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+__all__ = ["IMAGE_SUFFIXES", "list_files", "natural_key", "root_folder"]
 
 _PathLike = str | os.PathLike[str]
 Source = _PathLike | Sequence[_PathLike]
 
+_LONGEST_NAME = 4000  # of a file, 255; Python reads no longer numbers, which a member of an archive may hold
+_DIGITS = re.compile("([0-9]+)")
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -28,7 +32,11 @@ def list_files(source: Source, *, recursive: bool = False, sort: str = "natural"
         - a glob pattern such as ``"plate*/*.tif"``: the regular files that match, whatever their suffix
           (``**`` stands for any depth of sub-folders);
         - a file;
-        - a list or tuple of paths: taken as it is, in its own order.
+        - a zip or tar archive: the images among its members, in whatever folder of it; ``archive.zip::name`` for
+          one member, one folder of it, or the members that match a pattern (whose ``*`` crosses folders);
+        - a URL that fsspec knows: a file, a folder or a pattern, such as ``"s3://bucket/run/*.png"``, or
+          ``"zip://*.png::archive.zip"``;
+        - a list or tuple of these: in its own order.
 
         A path that exists is taken literally, so that a folder may be called ``run[1]``; so is the part of a
         pattern in front of its first name that does not exist. Hidden files (``.name``) are left out.
@@ -60,8 +68,12 @@ def list_files(source: Source, *, recursive: bool = False, sort: str = "natural"
         raise ValueError(f"sort={sort!r} is not known; it is one of {', '.join(map(repr, _SORT_KEYS))}")
     if not isinstance(source, str | os.PathLike):
         return _listed(source)
-    path = os.path.abspath(source)
-    if os.path.isdir(path):
+    path = absolute_name(os.fspath(source))
+    if split_member(path) or is_archive(path):
+        found = list_archive(path)
+    elif is_url(path):
+        found = list_url(path, recursive)
+    elif os.path.isdir(path):
         found = list(_files_in_folder(path, recursive))
         if not found:
             raise FileNotFoundError(_empty_folder_message(path, recursive))
@@ -74,27 +86,40 @@ def list_files(source: Source, *, recursive: bool = False, sort: str = "natural"
     return sorted(found, key=_SORT_KEYS[sort])
 
 
+def _listed(paths: Iterable[_PathLike]) -> list[str]:
+    names = [absolute_name(os.fspath(path)) for path in paths]
+    if not names:
+        raise FileNotFoundError("no images found: the list of files given is empty")
+    return names
+
+
 def root_folder(source: _PathLike) -> str:
-    """Return the folder that a folder or pattern source is searched from, as an absolute path."""
-    path = os.path.abspath(source)
+    """Return the folder, archive or URL that a source is searched from."""
+    path = absolute_name(os.fspath(source))
+    if split_member(path) or is_archive(path) or is_url(path):
+        return root_elsewhere(path)
     return path if os.path.isdir(path) else _split_pattern(path)[0]
 
 
 def natural_key(path: str) -> tuple:
     """Compare folder by folder, runs of digits as numbers; the path itself breaks ties."""
-    parts = [re.split("([0-9]+)", part.casefold()) for part in path.split(os.sep)]
+    folder, _, name = path.rpartition(os.sep)
+    return (*_folder_key(folder), _part_key(name)), path
+
+
+@functools.lru_cache(maxsize=10_000)
+def _folder_key(folder: str) -> tuple:
+    return tuple(map(_part_key, folder.split(os.sep)))
+
+
+def _part_key(part: str) -> list[str | int]:
+    if len(part) > _LONGEST_NAME:
+        return [part]
     # re.split with a group alternates text, digits, text, ...: like meets like in every comparison.
-    return [[int(s) if i % 2 else s for i, s in enumerate(part)] for part in parts], path
+    return [int(s) if i % 2 else s for i, s in enumerate(_DIGITS.split(part.casefold()))]
 
 
 _SORT_KEYS: dict[str, Callable[[str], Any]] = {"natural": natural_key, "name": str}
-
-
-def _listed(paths: Iterable[_PathLike]) -> list[str]:
-    files = [os.path.abspath(path) for path in paths]
-    if not files:
-        raise FileNotFoundError("no images found: the list of files given is empty")
-    return files
 
 
 def _existing(path: str) -> str:

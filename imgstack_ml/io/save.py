@@ -18,7 +18,7 @@ from .. import __version__
 from .._errors import StoreError
 from .._files import atomic_folder, naming_the_space, require_space
 from .._progress import ImageBar
-from .store import ATTRIBUTE, FORMAT, ZarrReader, chunk_files, chunk_names, is_store, mark_complete
+from .store import ATTRIBUTE, FORMAT, chunk_files, chunk_names, is_store, mark_complete
 from .waves import BLOCK_BYTES, Region, as_dask, regions_of, run_on_blocks, run_on_regions
 
 __all__ = ["refuse_overlap", "save_stack"]
@@ -132,7 +132,7 @@ def refuse_overlap(stack: Any, target: str) -> None:
     Parameters
     ----------
     stack : object
-        An ImageStack's `files`, or the store it reads, are the input; an array has none.
+        The `inputs` of an ImageStack count; an array has none.
     target : str
         Path to be written, without links in it.
 
@@ -141,9 +141,7 @@ def refuse_overlap(stack: Any, target: str) -> None:
     StoreError
         Naming both.
     """
-    reader = getattr(stack, "reader", None)
-    inputs = [reader.path] if isinstance(reader, ZarrReader) else getattr(stack, "files", ())
-    for source in map(os.path.realpath, inputs):
+    for source in map(os.path.realpath, getattr(stack, "inputs", ())):
         if os.path.commonpath([source, target]) in (source, target):
             raise StoreError(f"{target!r} is, holds or lies in the input {source!r}; choose another place")
 

@@ -1,55 +1,28 @@
-"""Lazy stacks: many images behind one Dask array, one task a block."""
+"""ImageStack: images on disk behind one lazy Dask array, with their names."""
 
 import dataclasses
 import functools
 import html
 import math
 import operator
-import os
-import string
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-import dask
 import dask.array as da
 import numpy as np
-from dask.base import tokenize
-from dask.blockwise import BlockwiseDepDict, blockwise
-from dask.highlevelgraph import HighLevelGraph
-from dask.system import CPU_COUNT
 from dask.utils import format_bytes
 
-from .decode import FileReader, FunctionReader, decode, read_with
-from .header import fingerprint, scan
-from .listing import Source, list_files, root_folder
-from .store import is_store, open_store
+from .._errors import BadImageError
+from .blocks import Reader, find_faults, lazy_array
+from .locations import is_url, split_member
+from .scan import Kinds, Summary
 
-__all__ = ["ImageStack", "images_per_block", "imread", "lazy_array", "open_stack"]
+if TYPE_CHECKING:
+    import xarray
 
-_BLOCK_BYTES = 64_000_000
-_BLOCKS_PER_THREAD = 8
-# Below this the cost of a task is no longer small beside that of reading its images.
-_MIN_IMAGES = 16
-
-
-class Reader(Protocol):
-    """What reads a block of images: small, picklable, told by keys which images are meant."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of an image."""
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Their dtype."""
-
-    @property
-    def images_per_chunk(self) -> int:
-        """Number of neighbours that can only be read together."""
-
-    def read(self, keys: Any) -> np.ndarray:
-        """Read the images that `keys` name into one block."""
+__all__ = ["ImageStack"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -64,15 +37,18 @@ class ImageStack:
     reader : object
         Reads the images of a block.
     files : tuple of str
-        ``files[i]`` is the file of image ``i``.
-    rows : ndarray of int or None
-        Where the images are stored in one array: their places in it. Else they are read by their files.
+        ``files[i]`` names image ``i``: its file, ``file[3]`` where the file has several images, or
+        ``archive.zip::member``.
+    keys : sequence or None
+        What the reader is told to read each image; None where that is its name in `files`.
     labels : ndarray of str or None
         Sub-folder of each image, relative to the source, where it was read recursively.
     problems : tuple of (str, str)
         Path and reason of each file that was left out.
     chunks : "auto" or int
         Images in a block.
+    kinds : Kinds or None
+        What `summary` counts.
 
     Attributes
     ----------
@@ -91,16 +67,30 @@ class ImageStack:
 
     reader: Reader
     files: tuple[str, ...]
-    rows: np.ndarray | None = None
+    keys: Sequence[Any] | np.ndarray | None = None
     labels: np.ndarray | None = None
     problems: tuple[tuple[str, str], ...] = ()
     chunks: str | int = "auto"
+    kinds: Kinds | None = None
 
     @functools.cached_property
     def data(self) -> da.Array:
         """The pixels as a Dask array, one task a block."""
-        keys = self.files if self.rows is None else self.rows
-        return lazy_array(self.reader, keys, self.chunks)
+        return lazy_array(self.reader, self._keys, self.chunks)
+
+    @property
+    def _keys(self) -> Sequence[Any] | np.ndarray:
+        return self.files if self.keys is None else self.keys
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Files and folders of this machine that the pixels are read from, each once."""
+        path = getattr(getattr(self.reader, "reader", self.reader), "path", None)
+        if path is not None:
+            return (path,)
+        names = dict.fromkeys(getattr(key, "file", key) for key in self._keys)
+        archives = dict.fromkeys((split_member(name) or (name,))[0] for name in names)
+        return tuple(name for name in archives if not is_url(name))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -138,13 +128,80 @@ class ImageStack:
         if not isinstance(key, slice) and np.ndim(key) == 0:
             index = range(len(self))[operator.index(key)]
             return self[[index]].data[0]
-        positions = _positions(key, len(self))
+        return self._select(_positions(key, len(self)))
+
+    def _select(self, positions: np.ndarray) -> "ImageStack":
+        places = positions.tolist()
+        keys = self.keys
+        if keys is not None:
+            keys = keys[positions] if isinstance(keys, np.ndarray) else tuple(keys[i] for i in places)
         return dataclasses.replace(
             self,
-            files=tuple(self.files[i] for i in positions.tolist()),
-            rows=None if self.rows is None else self.rows[positions],
+            files=tuple(self.files[i] for i in places),
+            keys=keys,
             labels=None if self.labels is None else self.labels[positions],
+            kinds=None if self.kinds is None else self.kinds.select(positions),
         )
+
+    def summary(self) -> Summary:
+        """Count the images by shape, dtype, format and mode, as their files have them.
+
+        Returns
+        -------
+        Summary
+            A tuple of ``(header, count)`` in `counts`, and `n_problems`; printed as a table.
+        """
+        if self.kinds is None:
+            return Summary((), len(self.problems))
+        return self.kinds.summary(len(self.problems))
+
+    def verify(self) -> "ImageStack":
+        """Decode every image once, and leave out those that cannot be.
+
+        Reads the whole stack, block by block, by whatever scheduler Dask is set to; no pixel is kept.
+
+        Returns
+        -------
+        ImageStack
+            The images that were decoded. The others are listed in its `problems`, and a warning counts them.
+
+        Raises
+        ------
+        BadImageError
+            None can be decoded.
+        """
+        reasons = find_faults(self.reader, self._keys, self.chunks).compute()
+        bad = {self.files[i]: reasons[i] for i in np.flatnonzero(reasons != "").tolist()}
+        if not bad:
+            return self
+        if len(bad) == len(self):
+            name, reason = next(iter(bad.items()))
+            raise BadImageError(name, f"{reason} (nor can any of the {len(bad)} images)")
+        warnings.warn(
+            f"{len(bad)} of {len(self)} images cannot be decoded and are left out; they are listed in .problems",
+            UserWarning,
+            stacklevel=2,
+        )
+        good = self._select(np.flatnonzero(reasons == ""))
+        return dataclasses.replace(good, problems=(*self.problems, *((name, str(why)) for name, why in bad.items())))
+
+    def to_xarray(self) -> "xarray.DataArray":
+        """Return the lazy pixels with named axes; needs xarray.
+
+        Returns
+        -------
+        xarray.DataArray
+            Dimensions ``("sample", "y", "x")``, and ``"channel"`` where the images have channels; the coordinate
+            of ``sample`` is `files`. Where there are labels, they are a second one, ``label``.
+        """
+        try:
+            import xarray
+        except ImportError as error:
+            raise ImportError("to_xarray needs the package xarray: pip install 'imgstack_ml[xarray]'") from error
+        coords: dict[str, Any] = {"sample": np.array(self.files, dtype=object)}
+        if self.labels is not None:
+            coords["label"] = ("sample", self.labels)
+        return xarray.DataArray(self.data, dims=("sample", "y", "x", "channel")[: self.ndim], coords=coords)
 
     def __getstate__(self) -> dict[str, Any]:
         # Without the graph, which is made again from the rest.
@@ -172,176 +229,8 @@ class ImageStack:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(repr(self))}</pre>{self.data._repr_html_()}"
-
-
-def open_stack(
-    source: Source,
-    *,
-    recursive: bool = False,
-    chunks: str | int = "auto",
-    sort: str = "natural",
-    on_error: str = "raise",
-) -> ImageStack:
-    """Open images on disk as one lazy stack.
-
-    The headers of all files are read, no pixel is decoded.
-
-    Parameters
-    ----------
-    source : str, PathLike or sequence of these
-        A folder, a glob pattern, a file, a list of files (taken in its own order), or a folder that `save_stack`
-        wrote. A path that exists is taken literally, brackets included.
-    recursive : bool, default=False
-        Whether a folder's sub-folders are searched too; their names become `labels`.
-    chunks : "auto" or int, default="auto"
-        Images in a block. ``"auto"``: up to 64 MB, but at least 8 blocks per thread as long as a block keeps 16
-        images.
-    sort : {"natural", "name"}, default="natural"
-        Order of the files of a folder or pattern: ``img2`` before ``img10``, or by plain comparison.
-    on_error : {"raise", "skip"}, default="raise"
-        Whether a file whose header cannot be read raises, or is left out with a warning and listed in
-        `problems`. A file that fails later, in decoding, always raises.
-
-    Returns
-    -------
-    ImageStack
-
-    Raises
-    ------
-    FileNotFoundError
-        The source matches nothing.
-    BadImageError
-        A header cannot be read; from ``.data.compute()``, a file cannot be decoded.
-    MixedStackError
-        The images differ in shape or dtype.
-    StoreError
-        A stored stack is incomplete or damaged.
-
-    Notes
-    -----
-    JPEG, PNG and single-page TIFF are read, told by content: grey, RGB and RGBA with 8 bits a channel, grey PNG
-    and any TIFF with 16, TIFF also in floating point. Pixels come as they are stored; an EXIF orientation is not
-    applied. Paths become absolute, so that the stack outlives a change of folder.
-    """
-    _check_block_size(chunks)
-    path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
-    if path is not None and is_store(path):
-        store = open_store(os.path.abspath(path))
-        rows = np.arange(store.n_images)
-        return ImageStack(store.reader, store.files, rows, store.labels, chunks=chunks)
-    found = scan(list_files(source, recursive=recursive, sort=sort), on_error=on_error)
-    labels = _folder_labels(found.files, root_folder(path)) if path is not None and recursive else None
-    reader = FileReader(found.shape, found.dtype, found.fingerprint)
-    return ImageStack(reader, found.files, None, labels, found.problems, chunks)
-
-
-def imread(
-    pattern: Source,
-    imread: Callable[[str], Any] | None = None,
-    preprocess: Callable[[Any], Any] | None = None,
-) -> da.Array:
-    """Read images as one lazy Dask array: the call of `dask.array.image.imread`.
-
-    Unlike there, files come in natural order (2 before 10), several to a block, and one that does not fit the
-    others is named.
-
-    Parameters
-    ----------
-    pattern : str, PathLike or sequence of these
-        Glob pattern, or any source of files that `open_stack` takes.
-    imread : callable, optional
-        From a file name to an image, instead of this package's own reader. The first file is read at once, to
-        learn shape and dtype.
-    preprocess : callable, optional
-        Applied to each image.
-
-    Returns
-    -------
-    dask.array.Array of shape (n_images, ...)
-
-    Raises
-    ------
-    FileNotFoundError
-        The pattern matches nothing.
-    BadImageError
-        A file cannot be read, or makes another shape or dtype than the first one.
-    MixedStackError
-        The images differ in shape or dtype (found at once without `imread` and `preprocess`).
-    """
-    if imread is None and preprocess is None:
-        return open_stack(pattern).data
-    files = list_files(pattern)
-    read = decode if imread is None else imread
-    first = read_with(read, preprocess, files[0])
-    reader = FunctionReader(read, preprocess, first.shape, first.dtype, fingerprint(files))
-    return lazy_array(reader, tuple(files), "auto")
-
-
-def lazy_array(reader: Reader, keys: Sequence[Any] | np.ndarray, chunks: str | int) -> da.Array:
-    """Make the Dask array whose blocks a reader reads.
-
-    Each task holds the keys of its own images only, so that the graph stays small.
-
-    Parameters
-    ----------
-    reader : object
-        With `shape` and `dtype` of an image, `images_per_chunk`, and ``read(keys)``.
-    keys : sequence
-        One for each image.
-    chunks : "auto" or int
-        Images in a block; see `open_stack`.
-
-    Returns
-    -------
-    dask.array.Array of shape (len(keys), *reader.shape)
-    """
-    size = images_per_block(reader, len(keys)) if chunks == "auto" else int(chunks)
-    groups = [keys[start : start + size] for start in range(0, len(keys), size)] or [keys]
-    name = f"images-{tokenize(reader, keys, size)}"
-    axes = string.ascii_letters[: 1 + len(reader.shape)]
-    # What da.from_array does, with names in place of slices: one task a block, which later layers fuse with.
-    layer = blockwise(
-        reader.read,
-        name,
-        axes,
-        BlockwiseDepDict({(i,): group for i, group in enumerate(groups)}),
-        axes[0],
-        numblocks={},
-        new_axes=dict.fromkeys(axes[1:], 1),
-    )
-    sizes = (tuple(map(len, groups)), *((n,) for n in reader.shape))
-    return da.Array(HighLevelGraph.from_collections(name, layer), name, sizes, dtype=reader.dtype)
-
-
-def images_per_block(reader: Reader, n_images: int) -> int:
-    """Choose the size of blocks: see `open_stack`, ``chunks="auto"``.
-
-    Parameters
-    ----------
-    reader : object
-    n_images : int
-
-    Returns
-    -------
-    int
-        A multiple of the reader's `images_per_chunk`.
-    """
-    image_bytes = max(1, math.prod(reader.shape) * reader.dtype.itemsize)
-    n_threads = dask.config.get("num_workers", None) or CPU_COUNT
-    by_threads = max(_MIN_IMAGES, n_images // (_BLOCKS_PER_THREAD * n_threads))
-    size = min(by_threads, max(1, _BLOCK_BYTES // image_bytes))
-    return max(1, size // reader.images_per_chunk) * reader.images_per_chunk
-
-
-def _check_block_size(chunks: str | int) -> None:
-    if chunks == "auto" or (isinstance(chunks, int) and not isinstance(chunks, bool) and chunks > 0):
-        return
-    raise ValueError(f'chunks={chunks!r} is not a number of images in a block; give "auto" or a positive int')
-
-
-def _folder_labels(files: Sequence[str], root: str) -> np.ndarray:
-    return np.array([os.path.relpath(os.path.dirname(file), root).replace(os.sep, "/") for file in files])
+        text = f"{self!r}\n{self.summary()!r}" if self.kinds is not None else repr(self)
+        return f"<pre>{html.escape(text)}</pre>{self.data._repr_html_()}"
 
 
 def _image_key(key: Any) -> Any:

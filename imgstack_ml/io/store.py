@@ -13,8 +13,18 @@ import numpy as np
 import zarr
 
 from .._errors import StoreError
+from .rows import read_rows
 
-__all__ = ["Store", "ZarrReader", "chunk_files", "chunk_names", "is_store", "mark_complete", "open_store"]
+__all__ = [
+    "Store",
+    "ZarrReader",
+    "chunk_files",
+    "chunk_names",
+    "is_own_store",
+    "is_store",
+    "mark_complete",
+    "open_store",
+]
 
 #: zarr reads chunks that are missing as zeros, so completeness needs a file of its own, written last.
 MARKER = ".imgstack-complete"
@@ -69,22 +79,27 @@ class ZarrReader:
         """Read the images at `rows` into one block."""
         array = _open_once(self.path, self.fingerprint)
         _check_chunks(self.path, array, rows)
-        if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
-            return np.asarray(array[rows[0] : rows[0] + len(rows)])
-        # One plain slice a chunk: many times faster than zarr's own indexing by integers.
-        out = np.empty((len(rows), *self.shape), self.dtype)
-        chunks = rows // self.images_per_chunk
-        for chunk in np.unique(chunks):
-            here = chunks == chunk
-            first = rows[here].min()
-            near = np.asarray(array[first : rows[here].max() + 1])
-            out[here] = near[rows[here] - first]
-        return out
+
+        def fetch(first: int, stop: int) -> np.ndarray:
+            return np.asarray(array[first:stop])
+
+        return read_rows(fetch, rows, self.shape, self.dtype, images_per_chunk=self.images_per_chunk)
 
 
 def is_store(path: str) -> bool:
     """Tell whether a folder looks like a zarr array or group, complete or not."""
     return any(os.path.exists(os.path.join(path, name)) for name in (MARKER, "zarr.json", ".zarray", ".zgroup"))
+
+
+def is_own_store(path: str) -> bool:
+    """Tell whether `save_stack` wrote a folder, or began to; other zarr arrays have no mark of completeness."""
+    if os.path.exists(os.path.join(path, MARKER)):
+        return True
+    try:
+        with open(os.path.join(path, "zarr.json"), encoding="utf-8") as file:
+            return ATTRIBUTE in json.load(file).get("attributes", {})
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def open_store(path: str) -> Store:
