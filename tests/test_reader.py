@@ -339,6 +339,23 @@ def test_labels_are_the_sub_folders(tmp_path):
         assert stack[[2, 0]].labels.tolist() == ["dogs", "cats"]
         assert "labels: '.' (1), 'cats' (1), 'cats/b' (1), 'dogs' (1)" in repr(stack)
     assert open_stack(tmp_path / "cats").labels is None
+    assert open_stack(tmp_path / "dogs", recursive=True).labels is None  # no sub-folders
+
+
+def test_a_source_that_is_none_is_refused():
+    for source in (3, None, True):
+        with pytest.raises(TypeError, match=f"the source is {source}; give a folder"):
+            open_stack(source)
+
+
+def test_what_arrays_have_is_found_on_the_pixels(tmp_path):
+    write_folder(tmp_path, 3)
+    stack = open_stack(tmp_path)
+    for name in ("mean", "compute", "astype"):
+        with pytest.raises(AttributeError, match=rf"no attribute '{name}'; .* stack\.data\.{name}"):
+            getattr(stack, name)
+    with pytest.raises(AttributeError, match=r"no attribute 'nothing'$"):
+        _ = stack.nothing
 
 
 def test_stack_outlives_a_change_of_folder(tmp_path, monkeypatch):
@@ -537,12 +554,16 @@ def test_one_image_is_a_lazy_array(tmp_path, decoded, key):
         ((slice(None), slice(2, 5)), IndexError, r"take stack\.data\[\(slice"),
         ((0, 1), IndexError, r"take stack\.data\[\(0, 1\)\]"),
         ((Ellipsis, 0), IndexError, r"take stack\.data"),
-        (10, IndexError, "range"),
+        (10, IndexError, "no image 10 in a stack of 10"),
+        (-11, IndexError, "no image -11 in a stack of 10"),
+        (False, TypeError, "a list of bools selects images"),
+        (np.True_, TypeError, "a list of bools selects images"),
         ([10], IndexError, "out of bounds"),
         ([True], IndexError, "boolean"),
         ([1.5], IndexError, "integer"),
         ([[1, 2]], IndexError, "not by 2 axes"),
-        ("a", TypeError, "integer"),
+        ("a", TypeError, r"stack\.files\.index\('a'\)"),
+        (1.5, TypeError, "integer"),
         (da.ones(10, dtype=bool), TypeError, r"stack\[index\.compute\(\)\]"),
     ],
 )

@@ -87,6 +87,8 @@ def list_files(source: Source, *, recursive: bool = False, sort: str = "natural"
 
 
 def _listed(paths: Iterable[_PathLike]) -> list[str]:
+    if not isinstance(paths, Iterable):
+        raise TypeError(f"the source is {paths!r}; give a folder, a pattern such as 'folder/*.png', or a list of files")
     names = [absolute_name(os.fspath(path)) for path in paths]
     if not names:
         raise FileNotFoundError("no images found: the list of files given is empty")

@@ -135,8 +135,9 @@ _ARRAYS: tuple[tuple[Callable[[str], bool], Callable[[str], Opened]], ...] = (
 )
 
 
-def _folder_labels(files: Sequence[str], root: str) -> np.ndarray:
-    """Name the folder of each file relative to the root, with ``/`` between folders on any system."""
+def _folder_labels(files: Sequence[str], root: str) -> np.ndarray | None:
+    """Name the folder of each file relative to the root, with ``/`` between folders; None where all lie in the root."""
     folders = (os.path.dirname(file).replace(os.sep, "/") for file in files)
     root = root.replace(os.sep, "/").rstrip("/")
-    return np.array([folder[len(root) :].strip("/") or "." for folder in folders])
+    labels = np.array([folder[len(root) :].strip("/") or "." for folder in folders])
+    return labels if (labels != ".").any() else None

@@ -42,7 +42,8 @@ class ImageStack:
     keys : sequence or None
         What the reader is told to read each image; None where that is its name in `files`.
     labels : ndarray of str or None
-        Sub-folder of each image, relative to the source, where it was read recursively.
+        Sub-folder of each image, relative to the source, where it was read recursively and has any; ``"."`` for
+        images beside the sub-folders.
     problems : tuple of (str, str)
         Path and reason of each file that was left out.
     chunks : "auto" or int
@@ -126,9 +127,12 @@ class ImageStack:
         """
         key = _image_key(key)
         if not isinstance(key, slice) and np.ndim(key) == 0:
-            index = range(len(self))[operator.index(key)]
-            return self[[index]].data[0]
+            return self[[_position(key, len(self))]].data[0]
         return self._select(_positions(key, len(self)))
+
+    def __getattr__(self, name: str) -> Any:
+        hint = f"; its lazy pixels have one: stack.data.{name}" if hasattr(da.Array, name) else ""
+        raise AttributeError(f"an ImageStack has no attribute {name!r}{hint}")
 
     def _select(self, positions: np.ndarray) -> "ImageStack":
         places = positions.tolist()
@@ -243,6 +247,20 @@ def _image_key(key: Any) -> Any:
     if isinstance(parts[0], da.Array):
         raise TypeError("an ImageStack is not indexed by a Dask array; compute it first: stack[index.compute()]")
     return parts[0]
+
+
+def _position(key: Any, n_images: int) -> int:
+    if isinstance(key, str):
+        raise TypeError(f"images are selected by position; of a file it is stack.files.index({key!r})")
+    if isinstance(key, bool | np.bool_):  # what the comparison of a tuple of files with a name gives
+        raise TypeError(
+            f"stack[{key}] selects no image; a list of bools selects images, e.g. stack[stack.labels == 'face'] or "
+            "stack[[file.endswith('1.png') for file in stack.files]]"
+        )
+    position = operator.index(key)
+    if not -n_images <= position < n_images:
+        raise IndexError(f"there is no image {position} in a stack of {n_images}")
+    return position % n_images
 
 
 def _positions(key: Any, n_images: int) -> np.ndarray:
