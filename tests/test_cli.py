@@ -446,7 +446,7 @@ def test_file_that_fails_in_decoding_is_named(rescale, tmp_path):
     damaged.write_bytes(damaged.read_bytes()[:700])
     result = run("pca", tmp_path / "in", "-o", tmp_path / "out", "-k", 2, rescale)
     assert_refused(result, repr(str(damaged)))
-    assert not any((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
     result = run("pca", tmp_path / "in", "-o", tmp_path / "out", "-k", 2, "--on-error", "skip", rescale)
     assert result.exit_code == 3
     assert f"left out {str(damaged)!r}" in result.stderr
