@@ -202,7 +202,7 @@ def test_a_cluster_gives_what_threads_give():
     assert not here.plan(stack).chosen.keeps_images
     here.fit(stack)
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
         Client(cluster),
     ):
         there = clone(here).fit(stack)
@@ -220,7 +220,7 @@ def test_a_cluster_neither_spills_nor_restarts(limit):
         warnings.simplefilter("ignore", ConvergenceWarning)
         with (
             LocalCluster(
-                n_workers=2, threads_per_worker=1, processes=True, memory_limit="1GB", dashboard_address=None
+                n_workers=2, threads_per_worker=1, processes=True, memory_limit="1GB", dashboard_address=":0"
             ) as cluster,
             Client(cluster) as client,
         ):
