@@ -9,6 +9,9 @@ from ._errors import StoreError as StoreError
 from .decomposition import Certificate as Certificate
 from .decomposition import ImagePCA as ImagePCA
 from .inspection import EigenimageDisplay as EigenimageDisplay
+from .inspection import IntensityDisplay as IntensityDisplay
+from .inspection import ReconstructionDisplay as ReconstructionDisplay
+from .inspection import ScoresDisplay as ScoresDisplay
 from .inspection import ScreeDisplay as ScreeDisplay
 from .io import ImageStack as ImageStack
 from .io import imread as imread
