@@ -23,5 +23,7 @@ from .persistence import save_model as save_model
 from .preprocessing import ImageFlattener as ImageFlattener
 from .preprocessing import IntensityRescaler as IntensityRescaler
 from .preprocessing import StackCenterer as StackCenterer
+from .report import Report as Report
+from .report import generate_report as generate_report
 
 __version__: str

@@ -19,6 +19,7 @@ FLOORS = [
     {"io"},
     {"datasets", "preprocessing", "decomposition"},
     {"persistence", "inspection"},
+    {"report"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -9,6 +9,7 @@ import click
 from .. import __version__
 from .demo import demo
 from .pca import pca
+from .report import report
 from .sample import sample
 
 __all__ = ["main"]
@@ -28,5 +29,5 @@ def main() -> None:
     """  # noqa: D301 (click looks for the real character)
 
 
-for command in (demo, pca, sample):
+for command in (demo, pca, report, sample):
     main.add_command(command)

@@ -162,16 +162,18 @@ def shrink(images: np.ndarray, side: int) -> np.ndarray:
 
 
 def draw_thumbnail(axes: Axes, point: np.ndarray, picture: np.ndarray, options: dict[str, Any]) -> Any:
-    """Draw a small picture beside a point, joined to it by a line; it takes no part in the limits of the axes."""
+    """Draw a small picture beside a point, towards the middle of the axes, and join the two by a line."""
     from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
     norm = {key: options[key] for key in ("vmin", "vmax") if key in options}
     image = OffsetImage(picture, zoom=34 / max(picture.shape[:2]), cmap=options.get("cmap"))
     image.image.set_clim(**norm)
+    # Towards the middle, where there is room for it.
+    right, up = axes.transAxes.inverted().transform(axes.transData.transform(point)) < 0.5
     box = AnnotationBbox(
         image,
         tuple(point),
-        xybox=(22, 22),
+        xybox=(24 if right else -24, 24 if up else -24),
         boxcoords="offset points",
         pad=0.1,
         frameon=True,

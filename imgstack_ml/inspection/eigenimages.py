@@ -95,14 +95,10 @@ class EigenimageDisplay:
         ValueError
             If the shape of an image is not known.
         """
-        steps, pca = split_at_pca(estimator)
-        eigenimages = getattr(pca, "eigenimages_", pca.components_)[:n_components]
-        display = cls(
-            _as_images(eigenimages, steps),
-            pca.explained_variance_ratio_[:n_components],
-            _find_mean(steps, pca) if include_mean else None,
-        )
-        return display.plot(ax=ax, **plot_options)
+        pictures, mean = find_eigenimages(estimator, n_components)
+        _, pca = split_at_pca(estimator)
+        ratio = pca.explained_variance_ratio_[:n_components]
+        return cls(pictures, ratio, mean if include_mean else None).plot(ax=ax, **plot_options)
 
     def plot(self, *, ax: Axes | None = None, cmap: str = "RdBu_r", max_columns: int = 8) -> EigenimageDisplay:
         """Draw the sheet.
@@ -140,6 +136,21 @@ class EigenimageDisplay:
         if self.explained_variance_ratio is None:
             return name
         return f"{name} · {share_text(self.explained_variance_ratio[component])}"
+
+
+def find_eigenimages(estimator: Any, n_components: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Find the eigenimages of a fitted estimator, the first so many, and the mean image.
+
+    Raises
+    ------
+    NotFittedError
+        If there is no fitted PCA.
+    ValueError
+        If the shape of an image is not known.
+    """
+    steps, pca = split_at_pca(estimator)
+    eigenimages = getattr(pca, "eigenimages_", pca.components_)[:n_components]
+    return _as_images(eigenimages, steps), _find_mean(steps, pca)
 
 
 def _check_eigenimages(eigenimages: np.ndarray) -> np.ndarray:

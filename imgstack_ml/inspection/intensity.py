@@ -196,7 +196,9 @@ def _draw_by_image(axes: Axes, values: np.ndarray, label: str) -> list[Any]:
     axes.margins(x=0.02)
     axes.label_outer()
     if 1 < len(lines) <= 6 and label.startswith("largest"):
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(lines), frameon=False, fontsize="small")
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=len(lines), frameon=False, fontsize="small", markerscale=2
+        )
     return lines
 
 

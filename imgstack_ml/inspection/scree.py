@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ._drawing import BLUE, GREY, VERMILION
+from ._drawing import BLUE, VERMILION
 from ._steps import split_at_pca
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 SHARE_COLOUR = BLUE
 CUMULATIVE_COLOUR = VERMILION
-BRACKET_COLOUR = GREY
 MAX_BARS = 40  # beyond that bars grow too thin to be seen, and a line says the same
 
 
@@ -157,9 +156,11 @@ def _draw_bounds(ax: Axes, percent: np.ndarray, bounds: np.ndarray) -> Any:
 
 
 def _draw_bracket(ax: Axes, x: Any, value: Any, low: Any, high: Any) -> Any:
+    from matplotlib import rcParams
+
     # Rounding may leave a value a hair outside of its bounds, and bars of negative length are refused.
     lengths = np.maximum([np.atleast_1d(value - low), np.atleast_1d(high - value)], 0)
-    return ax.errorbar(x, value, yerr=lengths, fmt="none", ecolor=BRACKET_COLOUR, elinewidth=1.2, capsize=3, zorder=3)
+    return ax.errorbar(x, value, yerr=lengths, fmt="none", ecolor=rcParams["text.color"], elinewidth=1.2, capsize=3)
 
 
 def _label(ax: Axes, cumulative_ax: Axes, k: int, largest: float) -> None:

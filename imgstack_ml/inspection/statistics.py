@@ -171,4 +171,4 @@ def _signatures(cells: np.ndarray) -> np.ndarray:
 
 
 def _digest(image: np.ndarray) -> int:
-    return int.from_bytes(blake2b(memoryview(image), digest_size=8).digest(), "little")
+    return int.from_bytes(blake2b(image.reshape(-1).view(np.uint8).data, digest_size=8).digest(), "little")
