@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .._errors import ImgstackError, StoreError
+from .._files import atomic_path
+from ._analysis import image_names
 from ._output import RUN_FILE
 from ._task import Task, Terminal, debug_option, quiet_option
 
@@ -49,12 +51,13 @@ def report(out: str, read: bool, quiet: bool, debug: bool) -> None:
     run = _read_record(out)
     model = load_model(os.path.join(out, "model.safetensors"))
     names, scores = _read_scores(os.path.join(out, "scores.csv"))
-    stack = _find_images(run, len(names), terminal) if read else None
+    stack = _find_images(run, names, terminal) if read else None
     if stack is not None:
         terminal.status("reading the images")
     page = generate_report(model, stack, scores=scores, names=names, run=run, progress=terminal.progress)
     path = os.path.join(out, "report.html")
     page.save_as_html(path)
+    _note_output(out, run)
     findings = "".join(f"\n  {alert.title}" for alert in page.alerts.values())
     terminal.result(f"{path}{findings}")
 
@@ -63,7 +66,7 @@ def _read_record(out: str) -> dict[str, Any]:
     path = os.path.join(out, RUN_FILE)
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
-        if {"command", "parameters", "versions", "input", "fit", "seconds"} <= set(record):
+        if {"command", "parameters", "versions", "input", "fit", "seconds", "outputs"} <= set(record):
             return record
     except FileNotFoundError:
         raise StoreError(
@@ -86,7 +89,15 @@ def _read_scores(path: str) -> tuple[list[str], np.ndarray]:
         raise StoreError(f"{path!r} is damaged: {error}; run imgstack-ml pca again with --overwrite") from error
 
 
-def _find_images(run: dict[str, Any], n_images: int, terminal: Terminal) -> ImageStack | None:
+def _note_output(out: str, run: dict[str, Any]) -> None:
+    """List the page among the results of the run, so that another one replaces it with them."""
+    if "report.html" not in run["outputs"]:
+        with atomic_path(os.path.join(out, RUN_FILE)) as temporary:
+            record = {**run, "outputs": ["report.html", *run["outputs"]]}
+            Path(temporary).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _find_images(run: dict[str, Any], names: list[str], terminal: Terminal) -> ImageStack | None:
     """Open the images of the run, or say why the report has to do without."""
     from .. import open_stack
 
@@ -97,7 +108,7 @@ def _find_images(run: dict[str, Any], n_images: int, terminal: Terminal) -> Imag
     except (ImgstackError, OSError) as error:
         terminal.warn(f"the report is made without the images: {error}")
         return None
-    if len(stack) != n_images or list(stack.shape[1:]) != run["input"]["image_shape"]:
+    if image_names(stack, source) != names or list(stack.shape[1:]) != run["input"]["image_shape"]:
         terminal.warn(f"the report is made without the images: those in {source!r} are not those of the run any more")
         return None
     return stack

@@ -192,7 +192,9 @@ def _draw_by_image(axes: Axes, values: np.ndarray, label: str) -> list[Any]:
         for column, name, colour in zip(values.T, names, colours, strict=True)
     ]
     axes.set_ylabel(label)
-    axes.set_ylim(min(0.0, float(values.min())), 1.05 * float(values.max()) or 1)
+    low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
+    margin = 0.05 * (high - low) or 1.0
+    axes.set_ylim(low - margin if low < 0 else 0, high + margin)  # all intensities begin at zero, where they can
     axes.margins(x=0.02)
     axes.label_outer()
     if 1 < len(lines) <= 6 and label.startswith("largest"):

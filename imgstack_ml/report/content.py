@@ -155,10 +155,7 @@ def _facts(stack: Any, found: Survey | None, evidence: Evidence, run: dict[str, 
         rows += [
             ("intensities", f"{statistics.minima.min():.4g} to {statistics.maxima.max():.4g}"),
             ("mean intensity", f"{statistics.means.mean():.4g}"),
-            (
-                "fingerprint of the pixels",
-                blake2b(statistics.digests.astype("<u8").tobytes(), digest_size=8).hexdigest(),
-            ),
+            ("fingerprint of the pixels", fingerprint),
         ]
     return rows
 

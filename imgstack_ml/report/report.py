@@ -161,9 +161,7 @@ def generate_report(
 def _check_scores(scores: npt.ArrayLike, k: int) -> np.ndarray:
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim != 2 or scores.shape[1] != k or not len(scores):
-        raise ValueError(
-            f"scores has shape {scores.shape}; the PCA has {k} components, so that (n_images, {k}) is needed"
-        )
+        raise ValueError(f"scores has shape {scores.shape}; the PCA has {k} components and needs (n_images, {k})")
     return scores
 
 
