@@ -17,6 +17,9 @@ from .features import ImageFeatures as ImageFeatures
 from .features import ImageHistogram as ImageHistogram
 from .features import TextureFeatures as TextureFeatures
 from .inspection import EigenimageDisplay as EigenimageDisplay
+from .inspection import IntensityDisplay as IntensityDisplay
+from .inspection import ReconstructionDisplay as ReconstructionDisplay
+from .inspection import ScoresDisplay as ScoresDisplay
 from .inspection import ScreeDisplay as ScreeDisplay
 from .io import ImageStack as ImageStack
 from .io import imread as imread
@@ -29,5 +32,7 @@ from .preprocessing import ImageFlattener as ImageFlattener
 from .preprocessing import ImageMap as ImageMap
 from .preprocessing import IntensityRescaler as IntensityRescaler
 from .preprocessing import StackCenterer as StackCenterer
+from .report import Report as Report
+from .report import generate_report as generate_report
 
 __version__: str

@@ -19,6 +19,7 @@ FLOORS = [
     {"io", "_learning"},
     {"datasets", "preprocessing", "features", "decomposition"},
     {"persistence", "inspection"},
+    {"report"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,16 @@ from imgstack_ml.cli import main
 from imgstack_ml.cli.sample import _NAMES
 from imgstack_ml.datasets import SAMPLES
 
-RESULTS = {"eigenimages.png", "scree.png", "mean.png", "scores.csv", "model.safetensors", "run.json", "eigenimages"}
+RESULTS = {
+    "report.html",
+    "eigenimages.png",
+    "scree.png",
+    "mean.png",
+    "scores.csv",
+    "model.safetensors",
+    "run.json",
+    "eigenimages",
+}
 
 
 def run(*args, charset="utf-8"):
@@ -79,7 +89,7 @@ def test_help_imports_nothing_slow():
     code = """
 import sys
 from imgstack_ml.cli import main
-for args in ([], ["demo"], ["pca"], ["sample"]):
+for args in ([], ["demo"], ["pca"], ["report"], ["sample"]):
     main([*args, "--help"], standalone_mode=False)
 slow = {"numpy", "dask", "sklearn", "matplotlib", "PIL", "skimage", "tqdm", "dask_ml"} & set(sys.modules)
 assert not slow, slow
@@ -87,7 +97,7 @@ assert not slow, slow
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
 
 
-@pytest.mark.parametrize("command", ["demo", "pca", "sample"])
+@pytest.mark.parametrize("command", ["demo", "pca", "report", "sample"])
 def test_help_shows_an_example(command):
     result = run(command, "--help")
     assert result.exit_code == 0
@@ -566,3 +576,85 @@ def test_sample_seed(tmp_path):
 def test_sample_refuses(faces, tmp_path):
     assert_refused(run("sample", "faces", faces), "not empty")
     assert_refused(run("sample", "digits", tmp_path / "new", "-n", 5000), "1797")
+
+
+# report -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(faces, tmp_path_factory):
+    out = tmp_path_factory.mktemp("finished") / "out"
+    assert run("pca", faces, "-r", "-o", out, "-k", 5, "--no-report").exit_code == 0
+    return out
+
+
+def copied(finished, tmp_path):
+    return Path(shutil.copytree(finished, tmp_path / "out"))
+
+
+def test_pca_writes_a_report_about_the_run(faces, tmp_path):
+    assert run("pca", faces, "-r", "-o", tmp_path, "-k", 5).exit_code == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "24 of 25 × 25, uint8" in page
+    assert f"imgstack-ml pca {faces} -o {tmp_path}" in page
+    assert 'id="reconstructions"' in page
+    assert "face/0001.png" in page or "nonface/0001.png" in page
+
+
+def test_report_is_made_again_with_the_images(finished, tmp_path):
+    out = copied(finished, tmp_path)
+    assert not (out / "report.html").exists()
+    result = run("report", out)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[0] == str(out / "report.html")
+    assert 'id="reconstructions"' in (out / "report.html").read_text(encoding="utf-8")
+    assert json.loads((out / "run.json").read_text())["outputs"][0] == "report.html"
+
+
+def test_report_without_reading(finished, tmp_path):
+    out = copied(finished, tmp_path)
+    assert run("report", out, "--no-read", "-q").output == ""
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert 'id="scores"' in page
+    assert 'id="reconstructions"' not in page
+    assert "24 of 25 × 25, uint8" in page
+
+
+@pytest.mark.parametrize("change", ["gone", "renamed"])
+def test_report_when_the_images_are_not_there_any_more(change, faces, tmp_path):
+    images, out = Path(shutil.copytree(faces, tmp_path / "in")), tmp_path / "out"
+    run("pca", images, "-r", "-o", out, "-k", 3)
+    if change == "gone":
+        shutil.rmtree(images)
+    else:
+        (images / "face" / "0001.png").rename(images / "face" / "0001b.png")
+    result = run("report", out)
+    assert result.exit_code == 0
+    assert "warning: the report is made without the images" in result.stderr
+    assert 'id="scores"' in (out / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("run.json", None, "no finished run"),
+        ("run.json", "{", "damaged or not the record"),
+        ("run.json", "[]", "damaged or not the record"),
+        ("scores.csv", "file,PC1\na.png,x\n", "is damaged"),
+        ("model.safetensors", "x", "damaged or no model"),
+    ],
+)
+def test_report_of_a_damaged_folder(name, text, message, finished, tmp_path):
+    out = copied(finished, tmp_path)
+    (out / name).unlink()
+    if text is not None:
+        (out / name).write_text(text)
+    assert_refused(run("report", out), message)
+    assert not (out / "report.html").exists()
+
+
+def test_a_report_is_replaced_with_the_run(faces, finished, tmp_path):
+    out = copied(finished, tmp_path)
+    run("report", out)
+    assert run("pca", faces, "-r", "-o", out, "-k", 3, "--overwrite", "--no-report").exit_code == 0
+    assert not (out / "report.html").exists()

@@ -8,7 +8,7 @@ from sklearn.pipeline import make_pipeline
 from imgstack_ml.datasets import load_faces, make_cells
 from imgstack_ml.decomposition import ImagePCA
 from imgstack_ml.inspection import EigenimageDisplay, ScreeDisplay
-from imgstack_ml.inspection.eigenimages import choose_columns
+from imgstack_ml.inspection._drawing import choose_columns
 from imgstack_ml.preprocessing import ImageFlattener, StackCenterer
 
 mpl.use("Agg")

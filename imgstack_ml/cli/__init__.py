@@ -9,6 +9,7 @@ import click
 from .. import __version__
 from .demo import demo
 from .pca import pca
+from .report import report
 from .sample import sample
 from .scan import scan
 
@@ -30,5 +31,5 @@ def main() -> None:
     """  # noqa: D301 (click looks for the real character)
 
 
-for command in (demo, pca, sample, scan):
+for command in (demo, pca, report, sample, scan):
     main.add_command(command)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .. import ImageStack
     from ..decomposition.plan import Plan
 
-__all__ = ["Analysis", "analyse", "describe", "image_names", "write_results"]
+__all__ = ["Analysis", "analyse", "describe", "image_names", "write_report", "write_results"]
 
 _SHEET = 64  # pictures drawn in one figure, at most
 _PICTURE = 256  # small images are enlarged to about this many pixels a side
@@ -117,6 +117,31 @@ def write_results(out: OutputFolder, analysis: Analysis, stack: ImageStack, sour
         names = _relative(files, _root(stack, source))
         out.write_table("skipped.csv", ["file", "reason"], zip(names, reasons, strict=True))
     _write_pictures(out, analysis.pipeline, stack.shape[1:])
+
+
+def write_report(
+    out: OutputFolder, analysis: Analysis, stack: ImageStack, source: str, record: dict[str, Any], terminal: Terminal
+) -> None:
+    """Write the page about the run, for which the images are read once more.
+
+    Parameters
+    ----------
+    out : OutputFolder
+    analysis : Analysis
+    stack : ImageStack
+    source : str
+        What the stack was opened from.
+    record : dict
+        As `describe` makes it.
+    terminal : Terminal
+    """
+    from .. import generate_report
+
+    terminal.status("reading the images once more, for the report")
+    names = image_names(stack, source)
+    page = generate_report(analysis.pipeline, stack, names=names, run=record, progress=terminal.progress)
+    with out.writing("report.html") as temporary:
+        page.save_as_html(temporary)
 
 
 def describe(analysis: Analysis, stack: ImageStack, source: str, started: float) -> dict[str, Any]:

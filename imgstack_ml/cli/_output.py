@@ -18,7 +18,7 @@ __all__ = ["OutputFolder", "refuse_inside"]
 
 RUN_FILE = "run.json"
 # What commands write besides. A run.json can list anything, and only such names are ever removed.
-_OWN_FILE = re.compile(r"[a-z]+\.(csv|png|safetensors)|eigenimages/pc_[0-9]+\.png")
+_OWN_FILE = re.compile(r"[a-z]+\.(csv|html|png|safetensors)|eigenimages/pc_[0-9]+\.png")
 
 
 class OutputFolder:

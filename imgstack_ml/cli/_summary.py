@@ -7,6 +7,7 @@ __all__ = ["summary"]
 
 _SHOWN = 4  # components whose share of the variance is given one by one
 _FILES = {
+    "report.html": "all of it on one page, with what to look at first",
     "eigenimages.png": "the mean image and the eigenimages on one sheet",
     "eigenimages/": "each eigenimage as a picture",
     "mean.png": "the mean image",

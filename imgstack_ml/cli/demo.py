@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._analysis import analyse, describe, image_names, write_results
+from ._analysis import analyse, describe, image_names, write_report, write_results
 from ._output import OutputFolder
 from ._summary import summary
 from ._task import Task, Terminal, debug_option, json_option, quiet_option
@@ -61,7 +61,9 @@ def demo(out: str, seed: int, overwrite: bool, as_json: bool, quiet: bool, debug
     rows = zip(image_names(stack, images), stack.labels, predicted, strict=True)
     folder.write_table("predictions.csv", ["file", "label", "predicted"], rows)
     found = {"reload_difference": _reload_difference(out, stack, analysis.scores), "classifier": classifier}
-    record = folder.finish({**describe(analysis, stack, images, started), **found})
+    record = {**describe(analysis, stack, images, started), **found}
+    write_report(folder, analysis, stack, images, record, terminal)
+    record = folder.finish(record)
     terminal.result(summary(record, out, "Next, with images of your own: imgstack-ml pca FOLDER -o OUT"), record)
 
 

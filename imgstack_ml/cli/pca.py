@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .._errors import BadImageError, MemoryLimitError, MixedStackError
-from ._analysis import analyse, describe, write_results
+from ._analysis import analyse, describe, write_report, write_results
 from ._output import OutputFolder, refuse_inside
 from ._summary import summary
 from ._task import SKIPPED, Task, Terminal, debug_option, json_option, quiet_option
@@ -83,6 +83,12 @@ def _memory_size(ctx: click.Context, param: click.Parameter, value: str) -> str:
     help="A file that cannot be read as an image stops the run, or is left out (exit code 3), for which all images are "
     "decoded once first.",
 )
+@click.option(
+    "--report/--no-report",
+    default=True,
+    show_default=True,
+    help="Write report.html, for which the images are read once more.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run.")
 @json_option
 @quiet_option
@@ -96,6 +102,7 @@ def pca(
     solver: str,
     memory_limit: str,
     on_error: str,
+    report: bool,
     overwrite: bool,
     as_json: bool,
     quiet: bool,
@@ -124,7 +131,10 @@ def pca(
         error.add_note("here these are the options --memory-limit, --solver and -k")
         raise
     write_results(folder, analysis, stack, source, terminal)
-    record = folder.finish(describe(analysis, stack, source, started))
+    record = describe(analysis, stack, source, started)
+    if report:
+        write_report(folder, analysis, stack, source, record, terminal)
+    record = folder.finish(record)
     model = os.path.join(out, "model.safetensors")
     terminal.result(summary(record, out, f"Next, in Python: model = imgstack_ml.load_model({model!r})"), record)
     if stack.problems:

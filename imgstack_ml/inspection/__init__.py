@@ -1,6 +1,9 @@
 """Pictures of fitted estimators, by scikit-learn's rules for Displays."""
 
 from .eigenimages import EigenimageDisplay
+from .intensity import IntensityDisplay
+from .reconstruction import ReconstructionDisplay
+from .scores import ScoresDisplay
 from .scree import ScreeDisplay
 
-__all__ = ["EigenimageDisplay", "ScreeDisplay"]
+__all__ = ["EigenimageDisplay", "IntensityDisplay", "ReconstructionDisplay", "ScoresDisplay", "ScreeDisplay"]

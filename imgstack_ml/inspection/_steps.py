@@ -1,10 +1,21 @@
 """Find what a Display needs in an estimator or a Pipeline, by attributes and not by class."""
 
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
+
+from .._validation import check_images
+
+
+class Inspection(BaseEstimator):
+    """Stands for an estimator where a stack is checked; messages name it."""
 
 
 def estimator_steps(estimator: Any) -> list[Any]:
@@ -49,3 +60,95 @@ def rows_to_images(rows: np.ndarray, steps: list[Any]) -> np.ndarray:
         "shape of an image. Fit on images, or draw "
         "EigenimageDisplay(pca.components_.reshape(-1, height, width)).plot()"
     )
+
+
+class Route(NamedTuple):
+    """The way of images through the steps before a PCA, into scores and back.
+
+    Attributes
+    ----------
+    before : list of estimators
+        Steps up to the last one that cannot be undone. Images as they leave it are what a reconstruction is compared
+        with.
+    between : list of estimators
+        Steps from there to the PCA, all of which have ``inverse_transform``.
+    pca : estimator
+    """
+
+    before: list[Any]
+    between: list[Any]
+    pca: Any
+
+    def prepare(self, images: np.ndarray) -> np.ndarray:
+        """Take images to where reconstructions end."""
+        return _through(self.before, images)
+
+    def scores(self, prepared: np.ndarray) -> np.ndarray:
+        """Project prepared images: (n, k)."""
+        return np.asarray(self.pca.transform(_through(self.between, prepared)))
+
+    def reconstruct(self, scores: np.ndarray, n_components: int | None = None) -> np.ndarray:
+        """Images from the first so many scores of each, or from all of them, in the shape of prepared ones."""
+        if n_components is not None:
+            scores = scores.copy()
+            scores[:, n_components:] = 0
+        images = self.pca.inverse_transform(scores)
+        for step in reversed(self.between):
+            images = step.inverse_transform(images)
+        return np.asarray(images)
+
+
+def find_route(estimator: Any) -> Route:
+    """Split the steps of a fitted Pipeline where reconstructions end.
+
+    Raises
+    ------
+    NotFittedError
+        If there is no fitted PCA.
+    """
+    steps, pca = split_at_pca(estimator)
+    cut = len(steps)
+    while cut and hasattr(steps[cut - 1], "inverse_transform"):
+        cut -= 1
+    return Route(steps[:cut], steps[cut:], pca)
+
+
+def take_images(X: Any, indices: Sequence[int]) -> np.ndarray:
+    """Read some images of a stack; of an ImageStack those files only, of a Dask array the blocks that hold them.
+
+    Raises
+    ------
+    IndexError
+        For an index beyond the stack.
+    """
+    indices = [int(index) for index in indices]
+    if getattr(X, "files", None) is not None:
+        return np.asarray(X[indices].data)
+    return np.asarray(check_images(Inspection(), X, reset=True).data[indices])
+
+
+def evenly_spaced(n_images: int, n_chosen: int) -> list[int]:
+    """Choose images from all over a stack, the first and the last among them."""
+    return np.unique(np.linspace(0, n_images - 1, min(n_chosen, n_images)).round().astype(int)).tolist()
+
+
+def names_of(X: Any, n_images: int) -> list[str]:
+    """Names of images for people: files below the folder that all share, where known, else numbers."""
+    files = getattr(X, "files", None)
+    if files is None:
+        return [f"image {index}" for index in range(n_images)]
+    folders = {os.path.dirname(file) for file in files}
+    root = os.path.commonpath(folders) if len(folders) > 1 else next(iter(folders), "")
+    names = (os.path.relpath(file, root or os.curdir).replace(os.sep, "/") for file in files)
+    return [name.encode("utf-8", "backslashreplace").decode() for name in names]
+
+
+def short_name(name: str, length: int = 24) -> str:
+    """Shorten a long name in the middle: its ends tell files apart."""
+    return name if len(name) <= length else f"{name[: length // 2 - 1]}…{name[-(length // 2) :]}"
+
+
+def _through(steps: list[Any], images: np.ndarray) -> np.ndarray:
+    for step in steps:
+        images = step.transform(images)
+    return np.asarray(images)

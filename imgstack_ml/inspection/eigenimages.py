@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from math import ceil, sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ._drawing import draw_picture, make_grid, plain_picture, share_text, signed_picture
 from ._steps import rows_to_images, split_at_pca
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.gridspec import GridSpecBase
-
-# Inches.
-MIN_TILE = 1.5
-MIN_SHEET = 4.0
-PAD = 0.1
-TITLE = 0.28
 
 
 class EigenimageDisplay:
@@ -102,14 +95,10 @@ class EigenimageDisplay:
         ValueError
             If the shape of an image is not known.
         """
-        steps, pca = split_at_pca(estimator)
-        eigenimages = getattr(pca, "eigenimages_", pca.components_)[:n_components]
-        display = cls(
-            _as_images(eigenimages, steps),
-            pca.explained_variance_ratio_[:n_components],
-            _find_mean(steps, pca) if include_mean else None,
-        )
-        return display.plot(ax=ax, **plot_options)
+        pictures, mean = find_eigenimages(estimator, n_components)
+        _, pca = split_at_pca(estimator)
+        ratio = pca.explained_variance_ratio_[:n_components]
+        return cls(pictures, ratio, mean if include_mean else None).plot(ax=ax, **plot_options)
 
     def plot(self, *, ax: Axes | None = None, cmap: str = "RdBu_r", max_columns: int = 8) -> EigenimageDisplay:
         """Draw the sheet.
@@ -128,24 +117,40 @@ class EigenimageDisplay:
         self : EigenimageDisplay
         """
         pictures = [
-            (self._title(component), *_signed_picture(image, cmap)) for component, image in enumerate(self.eigenimages)
+            (self._title(component), *signed_picture(image, cmap)) for component, image in enumerate(self.eigenimages)
         ]
         if self.mean_image is not None:
-            pictures.insert(0, ("mean", *_mean_picture(self.mean_image)))
+            pictures.insert(0, ("mean", *plain_picture(self.mean_image)))
         height, width = self.eigenimages.shape[1:3]
-        self.figure_, grid = _make_grid(len(pictures), height / width, max_columns, ax)
+        self.figure_, grid = make_grid(len(pictures), height / width, ax, max_columns=max_columns)
         self.axes_ = np.array(
             [self.figure_.add_subplot(grid[divmod(tile, grid.ncols)]) for tile in range(len(pictures))]
         )
-        self.images_ = np.array([_draw(axes, *picture) for axes, picture in zip(self.axes_, pictures, strict=True)])
+        self.images_ = np.array(
+            [draw_picture(axes, *picture) for axes, picture in zip(self.axes_, pictures, strict=True)]
+        )
         return self
 
     def _title(self, component: int) -> str:
         name = f"PC {component + 1}"
         if self.explained_variance_ratio is None:
             return name
-        percent = 100 * self.explained_variance_ratio[component]
-        return f"{name} · <0.1 %" if 0 < percent < 0.05 else f"{name} · {percent:.1f} %"
+        return f"{name} · {share_text(self.explained_variance_ratio[component])}"
+
+
+def find_eigenimages(estimator: Any, n_components: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Find the eigenimages of a fitted estimator, the first so many, and the mean image.
+
+    Raises
+    ------
+    NotFittedError
+        If there is no fitted PCA.
+    ValueError
+        If the shape of an image is not known.
+    """
+    steps, pca = split_at_pca(estimator)
+    eigenimages = getattr(pca, "eigenimages_", pca.components_)[:n_components]
+    return _as_images(eigenimages, steps), _find_mean(steps, pca)
 
 
 def _check_eigenimages(eigenimages: np.ndarray) -> np.ndarray:
@@ -188,74 +193,3 @@ def _find_mean(steps: list[Any], pca: Any) -> np.ndarray:
     own = getattr(pca, "mean_image_", pca.mean_)
     mean = next((step.mean_ for step in steps if hasattr(step, "mean_")), own)
     return mean if mean.ndim > 1 else rows_to_images(mean[np.newaxis], steps)[0]
-
-
-def choose_columns(n_tiles: int, max_columns: int) -> int:
-    """Columns of a sheet that is about square, or up to four times as wide as high to leave fewer gaps."""
-    square = ceil(sqrt(n_tiles))
-    candidates = range(min(square, max_columns), min(int(2 * sqrt(n_tiles)), max_columns) + 1)
-    return min(candidates, key=lambda columns: (-n_tiles % columns, columns))
-
-
-def _make_grid(n_tiles: int, aspect: float, max_columns: int, ax: Axes | None) -> tuple[Any, GridSpecBase]:
-    """Make places for the tiles: a new figure cut to measure, or the place of a given subplot."""
-    import matplotlib.pyplot as plt
-
-    n_columns = choose_columns(n_tiles, max_columns)
-    n_rows = ceil(n_tiles / n_columns)
-    if ax is not None:
-        place = ax.get_subplotspec()
-        if place is None:
-            raise ValueError("ax must be a subplot, e.g. ax = fig.add_subplot()")
-        ax.set_axis_off()
-        return ax.get_figure(), place.subgridspec(n_rows, n_columns, wspace=0.1, hspace=0.35)
-
-    # Measured in inches, since titles keep their size whatever the pictures do.
-    tile_width = max(MIN_TILE, MIN_SHEET / n_columns)
-    tile_height = tile_width * min(max(aspect, 0.2), 5.0)
-    width = n_columns * (tile_width + PAD) + PAD
-    height = n_rows * (tile_height + TITLE) + PAD
-    figure = plt.figure(figsize=(width, height))
-    grid = figure.add_gridspec(
-        n_rows,
-        n_columns,
-        left=PAD / width,
-        right=1 - PAD / width,
-        bottom=PAD / height,
-        top=1 - TITLE / height,
-        wspace=PAD / tile_width,
-        hspace=TITLE / tile_height,
-    )
-    return figure, grid
-
-
-def _draw(axes: Axes, title: str, picture: np.ndarray, options: dict[str, Any]) -> Any:
-    axes.set_title(title, fontsize="small", pad=3)
-    axes.set_axis_off()
-    return axes.imshow(picture, **options)
-
-
-def _signed_picture(image: np.ndarray, cmap: str) -> tuple[np.ndarray, dict[str, Any]]:
-    """Scale about zero: symmetric colour limits for grey, 0..1 about mid-grey for RGB."""
-    size = np.abs(image)
-    # Where almost all pixels are zero, the percentile is too, and the few others set the limit.
-    limit = float(np.percentile(size, 99) or size.max() or 1)
-    if _is_grey(image):
-        return _without_channel(image), {"cmap": cmap, "vmin": -limit, "vmax": limit}
-    return (0.5 + image[..., :3] / (2 * limit)).clip(0, 1), {}
-
-
-def _mean_picture(image: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
-    grey = _is_grey(image)
-    image = _without_channel(image) if grey else image[..., :3]  # the range of an alpha channel is not that of colours
-    low = min(float(image.min()), 0.0)
-    span = float(image.max()) - low or 1.0
-    return (image, {"cmap": "gray", "vmin": low, "vmax": low + span}) if grey else ((image - low) / span, {})
-
-
-def _is_grey(image: np.ndarray) -> bool:
-    return image.ndim == 2 or image.shape[-1] == 1
-
-
-def _without_channel(image: np.ndarray) -> np.ndarray:
-    return image if image.ndim == 2 else image[..., 0]

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ._drawing import BLUE, VERMILION
 from ._steps import split_at_pca
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Two of Okabe and Ito's colours, which people with any colour vision tell apart.
-SHARE_COLOUR = "#0072B2"
-CUMULATIVE_COLOUR = "#D55E00"
+SHARE_COLOUR = BLUE
+CUMULATIVE_COLOUR = VERMILION
 MAX_BARS = 40  # beyond that bars grow too thin to be seen, and a line says the same
 
 
@@ -25,6 +25,10 @@ class ScreeDisplay:
     ----------
     explained_variance_ratio : array-like of shape (k,)
         Shares of the total variance, from 0 to 1.
+    bounds : array-like of shape (2, k), optional
+        Lower and upper bounds of the true shares, drawn as brackets about them.
+    sum_bounds : (float, float), optional
+        Bounds of what the best k components explain together, drawn as a bracket at the end of the running sum.
 
     Attributes
     ----------
@@ -37,6 +41,10 @@ class ScreeDisplay:
         Bars for up to 40 components, a line for more.
     cumulative_ : matplotlib Line2D
         Line of the running sum.
+    bounds_ : matplotlib ErrorbarContainer, FillBetweenPolyCollection or None
+        Brackets about the shares; a band about a line.
+    sum_bounds_ : matplotlib ErrorbarContainer or None
+        Bracket about the sum.
 
     Examples
     --------
@@ -46,15 +54,27 @@ class ScreeDisplay:
     [50.0, 75.0, 87.5]
     """
 
-    def __init__(self, explained_variance_ratio: npt.ArrayLike):
+    def __init__(
+        self,
+        explained_variance_ratio: npt.ArrayLike,
+        *,
+        bounds: npt.ArrayLike | None = None,
+        sum_bounds: tuple[float, float] | None = None,
+    ):
         ratio = np.asarray(explained_variance_ratio)
         if ratio.ndim != 1 or ratio.size == 0:
             raise ValueError(f"explained_variance_ratio has shape {ratio.shape}; needed is (n_components,)")
         self.explained_variance_ratio = ratio
+        self.bounds = None if bounds is None else np.asarray(bounds)
+        if self.bounds is not None and self.bounds.shape != (2, len(ratio)):
+            raise ValueError(f"bounds has shape {self.bounds.shape}; {len(ratio)} components need (2, {len(ratio)})")
+        self.sum_bounds = sum_bounds
 
     @classmethod
     def from_estimator(cls, estimator: Any, *, ax: Axes | None = None) -> ScreeDisplay:
         """Draw the scree plot of a fitted PCA, or of a Pipeline that has one.
+
+        Where the PCA has a `Certificate`, its rigorous bounds are drawn as brackets.
 
         Parameters
         ----------
@@ -73,7 +93,13 @@ class ScreeDisplay:
             If there is no fitted PCA.
         """
         _, pca = split_at_pca(estimator)
-        return cls(pca.explained_variance_ratio_).plot(ax=ax)
+        ratio = pca.explained_variance_ratio_
+        certificate = getattr(pca, "certificate_", None)
+        if certificate is None or not certificate.total_variance:
+            return cls(ratio).plot(ax=ax)
+        total = certificate.total_variance
+        low, high = ((certificate.captured_variance + missed) / total for missed in certificate.deficit_bounds)
+        return cls(ratio, bounds=certificate.explained_variance_bounds / total, sum_bounds=(low, high)).plot(ax=ax)
 
     def plot(self, *, ax: Axes | None = None) -> ScreeDisplay:
         """Draw the plot.
@@ -96,7 +122,13 @@ class ScreeDisplay:
         percent = 100 * self.explained_variance_ratio
         self.share_ = _draw_share(self.ax_, percent)
         self.cumulative_ = _draw_cumulative(self.cumulative_ax_, np.cumsum(percent))
-        _label(self.ax_, self.cumulative_ax_, len(percent), percent.max())
+        self.bounds_ = None if self.bounds is None else _draw_bounds(self.ax_, percent, 100 * self.bounds)
+        self.sum_bounds_ = None
+        if self.sum_bounds is not None:
+            low, high = (100 * bound for bound in self.sum_bounds)
+            self.sum_bounds_ = _draw_bracket(self.cumulative_ax_, len(percent), percent.sum(), low, high)
+        largest = percent.max() if self.bounds is None else max(percent.max(), 100 * self.bounds[1].max())
+        _label(self.ax_, self.cumulative_ax_, len(percent), largest)
         return self
 
 
@@ -114,6 +146,21 @@ def _draw_cumulative(ax: Axes, cumulative: np.ndarray) -> Any:
     if len(cumulative) <= MAX_BARS:
         line.set(marker="o", markersize=6, markeredgecolor="white")
     return line
+
+
+def _draw_bounds(ax: Axes, percent: np.ndarray, bounds: np.ndarray) -> Any:
+    components = np.arange(1, len(percent) + 1)
+    if len(percent) > MAX_BARS:
+        return ax.fill_between(components, bounds[0], bounds[1], color=SHARE_COLOUR, alpha=0.25, linewidth=0)
+    return _draw_bracket(ax, components, percent, bounds[0], bounds[1])
+
+
+def _draw_bracket(ax: Axes, x: Any, value: Any, low: Any, high: Any) -> Any:
+    from matplotlib import rcParams
+
+    # Rounding may leave a value a hair outside of its bounds, and bars of negative length are refused.
+    lengths = np.maximum([np.atleast_1d(value - low), np.atleast_1d(high - value)], 0)
+    return ax.errorbar(x, value, yerr=lengths, fmt="none", ecolor=rcParams["text.color"], elinewidth=1.2, capsize=3)
 
 
 def _label(ax: Axes, cumulative_ax: Axes, k: int, largest: float) -> None:

@@ -1,0 +1,114 @@
+"""``imgstack-ml report``: the page about an earlier run, made again."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .._errors import ImgstackError, StoreError
+from .._files import atomic_path
+from ._analysis import image_names
+from ._output import RUN_FILE
+from ._task import Task, Terminal, debug_option, quiet_option
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .. import ImageStack
+
+__all__ = ["report"]
+
+
+@click.command(cls=Task, short_help="Make the report of an earlier run again.")
+@click.argument("out", type=click.Path(exists=True, file_okay=False))
+@click.option(
+    "--read/--no-read",
+    default=True,
+    show_default=True,
+    help="Read the images once more, where they still are: for alerts, intensities, and pictures of single images.",
+)
+@quiet_option
+@debug_option
+def report(out: str, read: bool, quiet: bool, debug: bool) -> None:
+    """Write OUT/report.html from what an earlier run of pca or demo left in OUT.
+
+    The model, its scores and the record of the run are enough for most of the page; the images themselves need not be
+    there any more.
+
+    \b
+    Examples:
+      imgstack-ml report results
+      imgstack-ml report results --no-read
+    """  # noqa: D301 (click looks for the real character)
+    from .. import generate_report, load_model
+
+    terminal = Terminal(quiet)
+    run = _read_record(out)
+    model = load_model(os.path.join(out, "model.safetensors"))
+    names, scores = _read_scores(os.path.join(out, "scores.csv"))
+    stack = _find_images(run, names, terminal) if read else None
+    if stack is not None:
+        terminal.status("reading the images")
+    page = generate_report(model, stack, scores=scores, names=names, run=run, progress=terminal.progress)
+    path = os.path.join(out, "report.html")
+    page.save_as_html(path)
+    _note_output(out, run)
+    findings = "".join(f"\n  {alert.title}" for alert in page.alerts.values())
+    terminal.result(f"{path}{findings}")
+
+
+def _read_record(out: str) -> dict[str, Any]:
+    path = os.path.join(out, RUN_FILE)
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        if {"command", "parameters", "versions", "input", "fit", "seconds", "outputs"} <= set(record):
+            return record
+    except FileNotFoundError:
+        raise StoreError(
+            f"{out!r} holds no {RUN_FILE}, and so no finished run; make one with imgstack-ml pca FOLDER -o {out}"
+        ) from None
+    except (ValueError, TypeError):
+        pass
+    raise StoreError(f"{path!r} is damaged or not the record of a run; run imgstack-ml pca again with --overwrite")
+
+
+def _read_scores(path: str) -> tuple[list[str], np.ndarray]:
+    """Read names and scores of the images."""
+    import numpy as np
+
+    try:
+        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+            _, *rows = csv.reader(file)
+        return [row[0] for row in rows], np.array([row[1:] for row in rows], dtype=np.float64)
+    except (ValueError, IndexError) as error:
+        raise StoreError(f"{path!r} is damaged: {error}; run imgstack-ml pca again with --overwrite") from error
+
+
+def _note_output(out: str, run: dict[str, Any]) -> None:
+    """List the page among the results of the run, so that another one replaces it with them."""
+    if "report.html" not in run["outputs"]:
+        with atomic_path(os.path.join(out, RUN_FILE)) as temporary:
+            record = {**run, "outputs": ["report.html", *run["outputs"]]}
+            Path(temporary).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _find_images(run: dict[str, Any], names: list[str], terminal: Terminal) -> ImageStack | None:
+    """Open the images of the run, or say why the report has to do without."""
+    from .. import open_stack
+
+    source, options = run["input"]["source"], run["parameters"]
+    recursive = options.get("recursive", run["command"] == "demo")
+    try:
+        stack = open_stack(source, recursive=recursive, on_error=options.get("on_error", "raise"))
+    except (ImgstackError, OSError) as error:
+        terminal.warn(f"the report is made without the images: {error}")
+        return None
+    if image_names(stack, source) != names or list(stack.shape[1:]) != run["input"]["image_shape"]:
+        terminal.warn(f"the report is made without the images: those in {source!r} are not those of the run any more")
+        return None
+    return stack

@@ -1,0 +1,251 @@
+"""Scores of the images along two components, as points, colours by label, thumbnails, or densities."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._drawing import (
+    BLUE,
+    GREY,
+    MANY_POINTS,
+    PALETTE,
+    as_shown,
+    draw_thumbnail,
+    limits_of,
+    plain_picture,
+    share_text,
+    shrink,
+)
+from ._steps import estimator_steps, short_name, split_at_pca, take_images
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MAX_POINTS = 20_000  # beyond that points cover each other, and their density is drawn
+_SIDE = 48  # pixels of a thumbnail
+_OTHERS = "others"
+
+
+class ScoresDisplay:
+    """Each image as a point in the plane of two components.
+
+    Parameters
+    ----------
+    scores : array-like of shape (n_images, n_components)
+        Projections of the images, as from ``transform``.
+    components : (int, int), default=(1, 2)
+        Components across and up, counted from 1 as in titles and tables.
+    labels : array-like of shape (n_images,), optional
+        A label for each image; the six most frequent get colours of their own.
+    thumbnails : dict of int to ndarray, optional
+        Pictures, (height, width[, n_channels]), by the positions of their images; shown beside their points.
+    explained_variance_ratio : array-like of shape (n_components,), optional
+        Shares of the variance, for the names of the axes.
+
+    Attributes
+    ----------
+    figure_ : matplotlib Figure
+    ax_ : matplotlib Axes
+    points_ : list of matplotlib PathCollection, or PolyCollection
+        One for each colour; a hexagonal density for more than 20,000 images without labels.
+    thumbnails_ : list of matplotlib AnnotationBbox
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from imgstack_ml import ScoresDisplay
+    >>> display = ScoresDisplay(np.eye(4), labels=list("aabb"), explained_variance_ratio=[0.5, 0.25, 0.2, 0.05]).plot()
+    >>> display.ax_.get_xlabel(), len(display.points_)
+    ('PC 1 · 50.0 %', 2)
+    """
+
+    def __init__(
+        self,
+        scores: npt.ArrayLike,
+        *,
+        components: tuple[int, int] = (1, 2),
+        labels: npt.ArrayLike | None = None,
+        thumbnails: dict[int, np.ndarray] | None = None,
+        explained_variance_ratio: npt.ArrayLike | None = None,
+    ):
+        self.scores = np.asarray(scores)
+        if self.scores.ndim != 2 or self.scores.size == 0:
+            raise ValueError(f"scores has shape {self.scores.shape}; needed is (n_images, n_components)")
+        k = self.scores.shape[1]
+        if len(components) != 2 or not 1 <= min(components) <= max(components) <= k:
+            raise ValueError(f"components={components!r}; needed are two numbers from 1 to {k}, e.g. (1, 2)")
+        self.components = components
+        self.labels = None if labels is None else np.asarray(labels)
+        if self.labels is not None and self.labels.shape != (len(self.scores),):
+            raise ValueError(f"labels has shape {self.labels.shape}; {len(self.scores)} images need one each")
+        self.thumbnails = thumbnails or {}
+        self.explained_variance_ratio = (
+            None if explained_variance_ratio is None else np.asarray(explained_variance_ratio)
+        )
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        *,
+        scores: npt.ArrayLike | None = None,
+        components: tuple[int, int] = (1, 2),
+        labels: npt.ArrayLike | None = None,
+        n_thumbnails: int = 0,
+        ax: Axes | None = None,
+    ) -> ScoresDisplay:
+        """Draw the scores of images by a fitted PCA, or a Pipeline that has one.
+
+        Parameters
+        ----------
+        estimator : ImagePCA or Pipeline
+            The fitted estimator; steps after the PCA are left out.
+        X : ImageStack, dask array or array-like of shape (n_images, height, width[, n_channels])
+            Images, as for its `transform`; a lazy stack is read once, and not at all where `scores` are given.
+        scores : array-like of shape (n_images, n_components), optional
+            The scores of the images, where they are known.
+        components : (int, int), default=(1, 2)
+            Components across and up, counted from 1.
+        labels : array-like of shape (n_images,), optional
+            By default the sub-folders of an ImageStack, where it has any.
+        n_thumbnails : int, default=0
+            Images to show beside their points, chosen so that they are spread over the plane; these alone are read
+            again.
+        ax : matplotlib Axes, optional
+            Axes to draw in; a new figure if None.
+
+        Returns
+        -------
+        ScoresDisplay
+
+        Raises
+        ------
+        NotFittedError
+            If there is no fitted PCA.
+        """
+        _, pca = split_at_pca(estimator)
+        if scores is None:
+            images = X
+            for step in estimator_steps(estimator):
+                images = step.transform(images)
+                if step is pca:
+                    break
+            scores = np.asarray(images)
+        display = cls(
+            scores,
+            components=components,
+            labels=getattr(X, "labels", None) if labels is None else labels,
+            explained_variance_ratio=pca.explained_variance_ratio_,
+        )
+        chosen = spread_out(display.plane, n_thumbnails)
+        if chosen:
+            pictures = shrink(as_shown(take_images(X, chosen)), _SIDE)
+            display.thumbnails = dict(zip(chosen, pictures, strict=True))
+        return display.plot(ax=ax)
+
+    @property
+    def plane(self) -> np.ndarray:
+        """Scores along the two components, (n_images, 2)."""
+        return self.scores[:, [component - 1 for component in self.components]]
+
+    def plot(self, *, ax: Axes | None = None) -> ScoresDisplay:
+        """Draw the plot.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Axes to draw in; a new figure if None.
+
+        Returns
+        -------
+        self : ScoresDisplay
+        """
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            _, ax = plt.subplots(figsize=(6.4, 5.2), layout="constrained")
+        self.ax_ = ax
+        self.figure_: Any = ax.get_figure()
+        ax.axhline(0, color=GREY, linewidth=0.6, alpha=0.6, zorder=0)
+        ax.axvline(0, color=GREY, linewidth=0.6, alpha=0.6, zorder=0)
+        self.points_ = self._draw_points()
+        ax.set(xlabel=self._axis_name(0), ylabel=self._axis_name(1))
+        ax.margins(0.08)
+        self.thumbnails_ = self._draw_thumbnails()
+        return self
+
+    def _draw_points(self) -> Any:
+        x, y = self.plane.T
+        if self.labels is None:
+            if len(x) > MAX_POINTS:
+                density = self.ax_.hexbin(x, y, gridsize=60, bins="log", mincnt=1, cmap="viridis", rasterized=True)
+                self.figure_.colorbar(density, ax=self.ax_, label="images")
+                return density
+            return [self.ax_.scatter(x, y, color=BLUE, **_style(len(x)))]
+        groups = _groups(self.labels)
+        points = [
+            self.ax_.scatter(x[inside], y[inside], color=colour, **_style(len(x))) for _, inside, colour in groups
+        ]
+        # Handles and names given one by one: legends leave out names that begin with an underscore.
+        legend = self.ax_.legend(points, [short_name(name) for name, _, _ in groups], frameon=False, fontsize="small")
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+        return points
+
+    def _axis_name(self, axis: int) -> str:
+        component = self.components[axis]
+        if self.explained_variance_ratio is None:
+            return f"PC {component}"
+        return f"PC {component} · {share_text(self.explained_variance_ratio[component - 1])}"
+
+    def _draw_thumbnails(self) -> list[Any]:
+        if not self.thumbnails:
+            return []
+        limits = limits_of(np.stack(list(self.thumbnails.values())))
+        return [
+            draw_thumbnail(self.ax_, self.plane[index], *plain_picture(picture, limits))
+            for index, picture in self.thumbnails.items()
+        ]
+
+
+def spread_out(points: np.ndarray, n_chosen: int, candidates: Sequence[int] | None = None) -> list[int]:
+    """Choose points (n, 2) that lie far from each other: each next one is the farthest from those before it.
+
+    Gonzalez (1985), "Clustering to minimize the maximum intercluster distance". It begins with the point farthest
+    from the middle; `candidates` are those to choose from.
+    """
+    rows = np.arange(len(points)) if candidates is None else np.asarray(candidates, dtype=int)
+    if n_chosen < 1 or not len(rows):
+        return []
+    spread = points.std(axis=0)
+    scaled = (points[rows] - points.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    nearest = (scaled**2).sum(axis=1)
+    chosen = [int(nearest.argmax())]
+    nearest[:] = np.inf
+    while len(chosen) < min(n_chosen, len(rows)):
+        nearest = np.minimum(nearest, ((scaled - scaled[chosen[-1]]) ** 2).sum(axis=1))
+        if nearest.max() == 0:
+            break
+        chosen.append(int(nearest.argmax()))
+    return rows[chosen].tolist()
+
+
+def _style(n: int) -> dict[str, Any]:
+    size = 22 if n <= 500 else 10 if n <= MANY_POINTS else 4
+    return {"s": size, "alpha": 0.75, "linewidths": 0, "rasterized": n > MANY_POINTS}
+
+
+def _groups(labels: np.ndarray) -> list[tuple[str, np.ndarray, str]]:
+    """Name, members and colour of each label; the rarest together where there are more than colours."""
+    counts = Counter(labels.tolist())
+    frequent = sorted(name for name, _ in counts.most_common(len(PALETTE)))
+    groups = [(str(name), labels == name, colour) for name, colour in zip(frequent, PALETTE, strict=False)]
+    if len(counts) > len(frequent):
+        groups.insert(0, (_OTHERS, ~np.isin(labels, frequent), GREY))
+    return groups

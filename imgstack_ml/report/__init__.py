@@ -1,0 +1,6 @@
+"""One HTML page about a fitted estimator and the images it is for."""
+
+from .alerts import Alert
+from .report import Report, generate_report
+
+__all__ = ["Alert", "Report", "generate_report"]

@@ -1,0 +1,183 @@
+"""The report: gather what is known, fill the page, save it."""
+
+from __future__ import annotations
+
+import html
+import os
+import tempfile
+import webbrowser
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._files import atomic_path
+from ..inspection._steps import names_of, split_at_pca
+from .alerts import Alert, Evidence, find_alerts
+from .content import Content, gather
+from .survey import survey
+
+__all__ = ["Report", "generate_report"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Report:
+    """One HTML page, complete in itself: pictures and styles are within, and it needs no script and no network.
+
+    Made by `generate_report`; in a notebook it shows itself.
+
+    Attributes
+    ----------
+    alerts : dict of str to Alert
+        What is worth a look before the results are believed, by kind: ``"skipped"``, ``"constant"``, ``"clipped"``,
+        ``"range"``, ``"duplicates"``, ``"outliers"``, ``"leverage"``, ``"drift"``, ``"brightness"``. Each has
+        ``title``, ``meaning``, ``action`` and ``images``.
+    html : str
+        The page.
+    """
+
+    alerts: dict[str, Alert]
+    html: str
+
+    def save_as_html(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
+        """Write the page to a file, which appears complete or not at all.
+
+        Parameters
+        ----------
+        path : path
+            The file, e.g. ``"report.html"``.
+        overwrite : bool, default=True
+            Replace a file that is there.
+
+        Raises
+        ------
+        StoreError
+            If the file exists and `overwrite` is False, or its folder is missing.
+        """
+        with atomic_path(path, overwrite=overwrite) as temporary:
+            Path(temporary).write_text(self.html, encoding="utf-8")
+
+    def open_in_browser(self) -> str:
+        """Show the page in the browser, from a temporary file.
+
+        Returns
+        -------
+        path : str
+            The file; it stays, since the browser may read it at any time.
+        """
+        path = os.path.join(tempfile.mkdtemp(prefix="imgstack_ml-report-"), "report.html")
+        self.save_as_html(path)
+        webbrowser.open(Path(path).as_uri())
+        return path
+
+    def __repr__(self) -> str:
+        lines = [f"Report of {len(self.html) / 1e6:.1f} MB; .save_as_html('report.html'), .open_in_browser()"]
+        lines += [f"  {alert.kind}: {alert.title}" for alert in self.alerts.values()]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        # In a frame, so that the styles of page and notebook keep off each other.
+        page = html.escape(self.html)
+        return f'<iframe srcdoc="{page}" sandbox title="report" style="width:100%;height:40rem;border:0"></iframe>'
+
+
+def generate_report(
+    estimator: Any,
+    stack: Any = None,
+    *,
+    scores: npt.ArrayLike | None = None,
+    run: dict[str, Any] | None = None,
+    names: list[str] | None = None,
+    progress: bool = False,
+) -> Report:
+    """Make a page about a fitted PCA, or a Pipeline that has one, and the images that it is for.
+
+    Parameters
+    ----------
+    estimator : ImagePCA or Pipeline
+        The fitted estimator.
+    stack : ImageStack, dask array or array-like of shape (n_images, height, width[, n_channels]), optional
+        Images, as for the estimator's `transform`: usually those that were fitted. They are read once, for alerts,
+        intensities, scores, and the best and worst reconstructions; without them nothing is read, and the page is
+        about the model.
+    scores : array-like of shape (n_images, n_components), optional
+        Scores to show where the images are not given.
+    run : dict, optional
+        The record of a run of the command line, as in its ``run.json``.
+    names : list of str, optional
+        A name for each image; by default the files of an ImageStack.
+    progress : bool, default=False
+        Show a bar for the read, on stderr.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    NotFittedError
+        If there is no fitted PCA.
+    NonFiniteError
+        Naming the image (and file) with a NaN or infinite pixel.
+
+    Notes
+    -----
+    Memory: the blocks being read, up to 1000 thumbnails, and 300 to 400 bytes an image for its statistics.
+
+    Examples
+    --------
+    >>> from imgstack_ml import ImagePCA, generate_report
+    >>> from imgstack_ml.datasets import load_faces
+    >>> stack = load_faces()[0]
+    >>> stack[7] = 90  # a shutter that stayed closed
+    >>> report = generate_report(ImagePCA(8).fit(stack), stack)
+    >>> report.alerts["constant"].images
+    array([7])
+    """
+    _, pca = split_at_pca(estimator)
+    found = None if stack is None else survey(estimator, stack, progress=progress)
+    if found is not None:
+        scores = found.scores
+    scores = None if scores is None else _check_scores(scores, len(pca.explained_variance_ratio_))
+    n_images = 0 if scores is None else len(scores)
+    names = names_of(stack, n_images) if names is None else [_printable(name) for name in names]
+    if len(names) != n_images and scores is not None:
+        raise ValueError(f"{len(names)} names were given for {n_images} images")
+    evidence = Evidence(
+        statistics=None if found is None else found.statistics,
+        scores=scores,
+        errors=None if found is None else found.errors,
+        explained_variance_ratio=pca.explained_variance_ratio_,
+        names=names,
+        labels=getattr(stack, "labels", None),
+        problems=[(_printable(name), reason) for name, reason in getattr(stack, "problems", ())],
+    )
+    alerts = find_alerts(evidence)
+    return Report(alerts, _render(gather(estimator, stack, found, evidence, alerts, run)))
+
+
+def _check_scores(scores: npt.ArrayLike, k: int) -> np.ndarray:
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.ndim != 2 or scores.shape[1] != k or not len(scores):
+        raise ValueError(f"scores has shape {scores.shape}; the PCA has {k} components and needs (n_images, {k})")
+    return scores
+
+
+def _printable(name: str) -> str:
+    """Replace what no encoding can express: file names need not be text."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _render(content: Content) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("imgstack_ml", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(content=content)

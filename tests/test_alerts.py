@@ -1,0 +1,213 @@
+"""Alerts on real images: planted faults are found, all of them and nothing else; clean collections raise none."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import imgstack_ml as im
+from imgstack_ml.datasets import load_digits, load_faces, load_textures, load_tissue, make_cells
+from imgstack_ml.inspection.statistics import read_statistics
+from imgstack_ml.report.alerts import Evidence, find_alerts, near_duplicates
+from imgstack_ml.report.survey import survey
+
+
+def alerts_of(images, labels=None, n_components=12, problems=()):
+    """All alerts about images and their PCA."""
+    pca = im.ImagePCA(n_components).fit(images)
+    found = survey(pca, images)
+    names = [f"{i}.png" for i in range(len(images))]
+    ratio = pca.explained_variance_ratio_
+    return find_alerts(Evidence(found.statistics, found.scores, found.errors, ratio, names, labels, problems))
+
+
+def only(alerts, *kinds):
+    assert set(alerts) == set(kinds)
+    return alerts[kinds[0]]
+
+
+def shuffled(images, seed=0):
+    return images[np.random.default_rng(seed).permutation(len(images))]
+
+
+@pytest.fixture
+def textures():
+    """192 patches of three textures, in random order: nothing is wrong with them."""
+    return shuffled(load_textures()[0])
+
+
+# Clean -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("faces", {"clipped"}),  # one of them is: a white wall
+        ("digits", set()),
+        ("textures", set()),
+        ("textures by label", set()),
+        ("tissue", {"brightness"}),
+    ],
+)
+def test_clean_collections_raise_no_false_alarm(name, kinds):
+    images, labels = {
+        "faces": lambda: (load_faces()[0][:100], None),
+        "digits": load_digits,
+        "textures": lambda: (shuffled(load_textures()[0]), None),
+        "textures by label": load_textures,
+        "tissue": lambda: (load_tissue(), None),
+    }[name]()
+    assert set(alerts_of(images, labels)) == kinds
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("n", [3, 12, 40, 300])
+def test_noise_raises_no_alarm(n, seed):
+    images = np.random.default_rng(seed).normal(size=(n, 10, 10)) + np.random.default_rng(99).normal(size=(10, 10))
+    assert alerts_of(images, n_components=2) == {}
+
+
+def test_cells_are_dim_and_overexposed_as_they_were_made():
+    assert set(alerts_of(make_cells(150, 48))) == {"range", "clipped", "brightness"}
+
+
+# Planted -----------------------------------------------------------------------------------------------
+
+
+def test_constant_images(textures):
+    textures[[4, 99]] = 0
+    textures[30] = 200
+    alerts = alerts_of(textures)
+    np.testing.assert_array_equal(alerts["constant"].images, [4, 30, 99])
+    assert alerts["constant"].title == "3 images of one value throughout"
+    assert "duplicates" not in alerts
+
+
+@pytest.mark.parametrize(("dtype", "top"), [("uint8", 255), ("uint16", 4095), ("uint16", 65535)])
+def test_overexposed_images(dtype, top, textures):
+    images = (textures.astype(float) / 255 * top).astype(dtype)
+    for index in (3, 50, 51):
+        images[index] = np.minimum(images[index] * (top / np.percentile(images[index], 90)), top)
+    alert = alerts_of(images)["clipped"]
+    np.testing.assert_array_equal(alert.images, [3, 50, 51])
+    assert alert.names == ["3.png", "50.png", "51.png"]
+
+
+def test_overexposure_of_one_channel():
+    tissue = shuffled(load_tissue())
+    tissue[9, :20, :, 1] = 255
+    np.testing.assert_array_equal(alerts_of(tissue)["clipped"].images, [9])
+
+
+@pytest.mark.parametrize("factor", [0.3, 0.1])
+def test_dim_images(factor, textures):
+    dim = [0, 17, 18, 190]
+    textures[dim] = (textures[dim] * factor).astype(np.uint8)
+    np.testing.assert_array_equal(alerts_of(textures)["range"].images, dim)
+
+
+def jpeg(image):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, format="JPEG", quality=70)
+    return np.asarray(Image.open(file))
+
+
+COPIES = {
+    "equal": lambda image: image,
+    "as JPEG": jpeg,
+    "darker": lambda image: (image * 0.85).astype(np.uint8),
+    "noisy": lambda image: (image + np.random.default_rng(0).normal(0, 4, image.shape)).clip(0, 255).astype(np.uint8),
+}
+
+
+@pytest.mark.parametrize("kind", COPIES)
+@pytest.mark.parametrize("collection", ["faces", "textures", "tissue", "cells"])
+def test_copies(collection, kind):
+    images = {
+        "faces": lambda: load_faces()[0][:100],
+        "textures": lambda: load_textures()[0],
+        "tissue": load_tissue,
+        "cells": lambda: make_cells(80, 64),
+    }[collection]().copy()
+    images[60] = COPIES[kind](images[7])
+    images[23] = COPIES[kind](images[11])
+    assert near_duplicates(read_statistics(images)) == [[7, 60], [11, 23]]
+
+
+def test_many_copies_are_one_group_and_name_each_other(textures):
+    textures[10:150:7] = textures[10]
+    alert = only(alerts_of(textures), "duplicates")
+    np.testing.assert_array_equal(alert.images, np.arange(17, 150, 7))
+    assert alert.names[0].startswith("10.png ≈ 17.png ≈ 24.png")
+
+
+def test_images_unlike_the_others_that_were_fitted_with_them():
+    digits = shuffled(load_digits()[0])[:600]
+    digits[[77, 300]] = np.random.default_rng(0).integers(0, 256, (2, 8, 8))
+    np.testing.assert_array_equal(alerts_of(digits, n_components=20)["outliers"].images, [77, 300])
+
+
+def test_one_strong_image_is_named_by_its_leverage():
+    digits = load_digits()[0][:400].astype(np.float64)
+    digits[123] = np.indices((8, 8)).sum(axis=0) % 2 * 2000
+    alerts = alerts_of(digits)
+    np.testing.assert_array_equal(alerts["leverage"].images, [123])
+
+
+@pytest.mark.parametrize("last", [0.5, 1.6])
+def test_a_lamp_that_drifts(last, textures):
+    lamp = np.linspace(1, last, len(textures))[:, None, None]
+    drifting = (textures * lamp / 2).astype(np.uint8)
+    alert = alerts_of(drifting)["drift"]
+    assert "order" in alert.title
+    assert len(alert.images) == 0
+
+
+def test_drift_within_labels_only():
+    images, labels = load_textures()
+    assert "drift" in alerts_of(images)  # sorted by texture: as the order goes, so do the images
+    assert "drift" not in alerts_of(images, labels)
+    lamp = np.concatenate([np.linspace(1, 0.5, (labels == label).sum()) for label in np.unique(labels)])
+    assert "within each label" in alerts_of((images * lamp[:, None, None]).astype(np.uint8), labels)["drift"].title
+
+
+def test_brightness_that_is_the_first_component(textures):
+    rng = np.random.default_rng(0)
+    flicker = textures / 3 + rng.uniform(0, 100, len(textures))[:, None, None]
+    assert "brightness" in alerts_of(flicker.astype(np.uint8))
+
+
+def test_files_that_were_left_out(textures):
+    alert = only(alerts_of(textures, problems=[("a.png", "it is empty")]), "skipped")
+    assert alert.names == ["a.png: it is empty"]
+
+
+# Words -------------------------------------------------------------------------------------------------
+
+
+def test_what_to_type_works(textures):
+    stack = textures.copy()
+    stack[[4, 99]] = 0
+    stack[60] = stack[61]
+    stack[70] = (stack[70].astype(int) * 3).clip(0, 255)
+    model = im.ImagePCA(12).fit(stack)
+    report = im.generate_report(model, stack)
+    assert {"constant", "duplicates", "clipped"} <= set(report.alerts)
+    for alert in report.alerts.values():
+        assert alert.meaning.endswith(".")
+        assert alert.names or not len(alert.images)
+        scope = {"stack": stack, "model": model, "report": report, "np": np, "im": im}
+        exec("from sklearn.pipeline import make_pipeline\n" + alert.action, scope)
+        if alert.action.startswith("stack = "):
+            assert len(scope["stack"]) == len(stack) - len(alert.images)
+
+
+def test_without_images_only_scores_are_judged():
+    scores = np.random.default_rng(0).normal(size=(100, 3))
+    scores[:, 1] = np.sort(scores[:, 1])
+    scores[5, 2] = 100
+    names = [str(i) for i in range(100)]
+    alerts = find_alerts(Evidence(None, scores, None, np.array([0.5, 0.3, 0.1]), names))
+    assert set(alerts) == {"leverage", "drift"}
+    np.testing.assert_array_equal(alerts["leverage"].images, [5])
