@@ -1,4 +1,5 @@
 import itertools
+import json
 import pickle
 
 import dask
@@ -142,6 +143,17 @@ def test_several_ome_images_follow_each_other(tmp_path):
         for position in pixels:
             tiff.write(position, photometric="minisblack", metadata={"axes": "TYX"})
     np.testing.assert_array_equal(open_stack(tmp_path / "a.ome.tif").data.compute(), pixels.reshape(6, 9, 7))
+
+
+def test_axes_that_stand_in_front_of_the_shape(tmp_path):
+    """As tifffile wrote its description before 2026."""
+    pixels = random_pixels((3, 2, 9, 7))
+    description = json.dumps({"axes": "TCYX", "shape": pixels.shape})
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        for plane in pixels.reshape(-1, 9, 7):
+            tiff.write(plane, photometric="minisblack", description=description, metadata=None)
+            description = None
+    np.testing.assert_array_equal(open_stack(tmp_path / "a.tif").data.compute(), np.moveaxis(pixels, 1, -1))
 
 
 def test_channels_of_both_kinds_are_refused(tmp_path):

@@ -244,7 +244,8 @@ def _imagej(description: str, images: list[Directory]) -> _Arrangement | None:
 
 def _described(description: str, images: list[Directory]) -> _Arrangement | None:
     """Read tifffile's own description: the shape of the whole as JSON, and its axes where they were given."""
-    if not description.startswith('{"shape":'):
+    # Older versions write the axes in front of the shape.
+    if not description.startswith("{") or '"shape":' not in description:
         return None
     told = json.loads(description)
     height, width = images[0].one(Tag.HEIGHT), images[0].one(Tag.WIDTH)
