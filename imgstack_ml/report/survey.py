@@ -19,7 +19,7 @@ MAX_THUMBNAILS = 1000  # images of which a small picture is kept: 25 MB at most
 THUMBNAIL_SIDE = 48
 PICTURE_SIDE = 160
 N_SHOWN = 4  # best and worst reconstructions
-_TILE = 2**22  # bytes of raw images handled at once, in some ten times the memory
+_TILE = 2**21  # bytes of raw images handled at once, in some ten times the memory
 
 
 class Reconstruction(NamedTuple):
