@@ -25,15 +25,9 @@ from imgstack_ml.cli.sample import _NAMES
 from imgstack_ml.datasets import SAMPLES
 
 RESULTS = {
-    "report.html",
-    "eigenimages.png",
-    "scree.png",
-    "mean.png",
-    "scores.csv",
-    "model.safetensors",
-    "run.json",
+    "report.html", "eigenimages.png", "scree.png", "mean.png", "scores.csv", "model.safetensors", "run.json",
     "eigenimages",
-}
+}  # fmt: skip
 
 
 def run(*args, charset="utf-8"):

@@ -336,3 +336,18 @@ def test_chromium_builds_the_same_page(hostile, tmp_path):
     assert Page(built).ids == Page(report.html).ids
     assert len(Page(built).all("img")) == len(Page(report.html).all("img"))
     assert html.escape(HOSTILE, quote=False) in built
+
+
+def test_a_report_on_a_cluster_is_the_same(hostile):
+    from distributed import Client, LocalCluster
+
+    pca = im.ImagePCA(4).fit(hostile)
+    here = survey(pca, hostile)
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        Client(cluster),
+    ):
+        there = survey(pca, hostile)
+    np.testing.assert_array_equal(there.statistics.digests, here.statistics.digests)
+    np.testing.assert_allclose(there.errors, here.errors, rtol=1e-6)
+    assert [one.position for one in there.worst] == [one.position for one in here.worst]

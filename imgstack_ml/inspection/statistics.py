@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hashlib import blake2b
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -152,8 +153,11 @@ def _cells(rows: np.ndarray, n_channels: int) -> tuple[np.ndarray, np.ndarray]:
     """Sum images over the cells of a grid: sums (b, n_cells, n_channels) in float64, and pixels in each cell."""
     height, width = rows.shape[1], rows.shape[2] // n_channels
     tops, lefts = _edges(height), _edges(width)
-    sums = np.add.reduceat(rows, tops[:-1], axis=1, dtype=np.float64)
-    sums = np.add.reduceat(sums.reshape(len(rows), len(tops) - 1, width, n_channels), lefts[:-1], axis=2)
+    # Sums of rows first, along memory; those of 8 and 16 bits cannot overflow, and are ten times faster so.
+    exact = rows.dtype.kind == "u" and rows.dtype.itemsize <= 2 and height < 2**16
+    bands = [rows[:, a:b].sum(axis=1, dtype=np.uint32 if exact else np.float64) for a, b in pairwise(tops)]
+    sums = np.stack(bands, axis=1).reshape(len(rows), len(bands), width, n_channels)
+    sums = np.add.reduceat(sums.astype(np.float64), lefts[:-1], axis=2)
     counts = np.outer(np.diff(tops), np.diff(lefts)).ravel()
     return sums.reshape(len(rows), -1, n_channels), counts
 

@@ -152,8 +152,8 @@ def _clipped(evidence: Evidence) -> Alert | None:
         "clipped",
         share > CLIPPED_SHARE,
         "{} overexposed",
-        f"More than {CLIPPED_SHARE:.0%} of their pixels have the largest value that the camera can give (up to "
-        f"{share.max():.0%}), so that intensities and shapes there are lost; no rescaling brings them back.",
+        f"More than {_percent(CLIPPED_SHARE)} of their pixels have the largest value that the camera can give (up to "
+        f"{_percent(share.max())}), so that intensities and shapes there are lost; no rescaling brings them back.",
     )
 
 
@@ -213,7 +213,7 @@ def _leverage(evidence: Evidence) -> Alert | None:
         "leverage",
         share.max(axis=1) > LEVERAGE_SHARE,
         "{} with a component of their own",
-        f"A single image makes up more than {LEVERAGE_SHARE:.0%} of the variance of a component, which then says "
+        f"A single image makes up more than {_percent(LEVERAGE_SHARE)} of the variance of a component, which then says "
         "nothing about the others.",
     )
 
@@ -255,7 +255,7 @@ def _brightness(evidence: Evidence) -> Alert | None:
         return None
     return Alert(
         "brightness",
-        f"The first component is the brightness of the images ({ratio:.0%} of the variance)",
+        f"The first component is the brightness of the images ({_percent(ratio)} of the variance)",
         f"Its scores and the mean intensities correlate by {abs(correlation):.3f}, so it tells about light or stain, "
         "and shapes begin with the second one.",
         "scores = model.transform(stack)[:, 1:]  # or even out the light before",
@@ -347,6 +347,10 @@ def _leave_out(kind: str) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _of(evidence: Evidence) -> ImageStatistics:

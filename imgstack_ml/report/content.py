@@ -23,7 +23,7 @@ from .survey import PICTURE_SIDE, Reconstruction, Survey
 __all__ = ["Content", "gather"]
 
 _MAX_EIGENIMAGES = 24
-_N_THUMBNAILS = 16
+_N_THUMBNAILS = 12
 _NAMED = 6  # images that an alert names; and shows, where there is a picture
 _PACKAGES = ("imgstack_ml", "numpy", "dask", "scikit-learn", "matplotlib")
 _CMAP = "RdBu_r"

@@ -130,7 +130,7 @@ def generate_report(
     --------
     >>> from imgstack_ml import ImagePCA, generate_report
     >>> from imgstack_ml.datasets import load_faces
-    >>> stack = load_faces()[0]
+    >>> stack = load_faces()[0][:100]
     >>> stack[7] = 90  # a shutter that stayed closed
     >>> report = generate_report(ImagePCA(8).fit(stack), stack)
     >>> report.alerts["constant"].images

@@ -19,7 +19,7 @@ MAX_THUMBNAILS = 1000  # images of which a small picture is kept: 25 MB at most
 THUMBNAIL_SIDE = 48
 PICTURE_SIDE = 160
 N_SHOWN = 4  # best and worst reconstructions
-_TILE = 2**20  # bytes of raw images handled at once
+_TILE = 2**21  # bytes of raw images handled at once, in some ten times the memory
 
 
 class Reconstruction(NamedTuple):
@@ -102,25 +102,21 @@ def _survey_batch(blocks: list[np.ndarray], start: int, route: Route, chosen: np
     for block in blocks:
         step = max(1, _TILE // max(1, block[:1].nbytes))
         for i in range(0, len(block), step):
-            tile = block[i : i + step]
-            found = _merge(found, _survey_tile(tile, start + i, route, chosen))
+            found = _merge(found, _survey_tile(block[i : i + step], start + i, route, chosen, found))
         start += len(block)
     return found
 
 
-def _survey_tile(images: np.ndarray, start: int, route: Route, chosen: np.ndarray) -> _Found:
+def _survey_tile(images: np.ndarray, start: int, route: Route, chosen: np.ndarray, before: _Found) -> _Found:
+    """Survey some images; pictures are made of those only that would displace one from `before`."""
     prepared = route.prepare(images)
     scores = route.scores(prepared)
     reconstructed = route.reconstruct(scores)
-    off = np.subtract(prepared, reconstructed, dtype=np.float64).reshape(len(images), -1)
-    errors = np.sqrt(np.einsum("ij,ij->i", off, off) / off.shape[1])
+    errors = _root_mean_squares(prepared, reconstructed)
     rows = (image_statistics(images), scores.astype(np.float64), errors)
-    thumbnails = {}
-    if images.ndim > 2:
-        thumbnails = {
-            start + int(i): shrink(as_shown(images[i : i + 1]), THUMBNAIL_SIDE)[0]
-            for i in np.flatnonzero(chosen[start : start + len(images)])
-        }
+    wanted = np.flatnonzero(chosen[start : start + len(images)]) if images.ndim > 2 else np.empty(0, dtype=int)
+    small = shrink(as_shown(images[wanted]), THUMBNAIL_SIDE) if len(wanted) else ()
+    thumbnails = dict(zip((start + wanted).tolist(), small, strict=True))
     if prepared.ndim < 3:
         return _Found([rows], thumbnails, [], [])
 
@@ -132,7 +128,17 @@ def _survey_tile(images: np.ndarray, start: int, route: Route, chosen: np.ndarra
         ]
 
     order = np.argsort(errors, kind="stable")
-    return _Found([rows], thumbnails, pictures(order[::-1][:N_SHOWN]), pictures(order[:N_SHOWN]))
+    largest, smallest = order[::-1][:N_SHOWN], order[:N_SHOWN]
+    if len(before.worst) == N_SHOWN:
+        largest = largest[errors[largest] > before.worst[-1].error]
+        smallest = smallest[errors[smallest] < before.best[-1].error]
+    return _Found([rows], thumbnails, pictures(largest), pictures(smallest))
+
+
+def _root_mean_squares(images: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Root mean square difference (n,) of images, in the precision of `others`, summed in float64."""
+    off = np.subtract(images, others, dtype=others.dtype).reshape(len(images), -1)
+    return np.sqrt(np.square(off, out=off).mean(axis=1, dtype=np.float64))
 
 
 def _merge(earlier: _Found, later: _Found) -> _Found:
