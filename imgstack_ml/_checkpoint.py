@@ -310,12 +310,13 @@ def _split(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         name = str(len(arrays))
         arrays[name] = np.ascontiguousarray(value).reshape(value.shape)  # safetensors writes strided ones wrongly
         return {"array": name}
-    if isinstance(value, list | tuple):
-        kind = type(value).__name__
-        if kind not in ("list", "tuple", *_RECORDS):
-            raise TypeError(f"a {kind} is not saved in checkpoints")
+    kind = type(value).__name__
+    if kind in ("list", "tuple", *_RECORDS):
         return {kind: [_split(item, arrays) for item in value]}
-    return value.item() if isinstance(value, np.generic) else value
+    value = value.item() if isinstance(value, np.generic) else value
+    if not isinstance(value, int | float | None):
+        raise TypeError(f"a {kind} is not saved in checkpoints")
+    return value
 
 
 def _joined(value: Any, read: Any) -> Any:

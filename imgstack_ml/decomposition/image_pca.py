@@ -514,9 +514,7 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name}={value!r} must be an int of at least {least}.")
         if self.checkpoint is not None and not isinstance(self.checkpoint, str | os.PathLike):
-            raise ValueError(
-                f"checkpoint={self.checkpoint!r} must be a folder, e.g. checkpoint='fit.checkpoint', or None."
-            )
+            raise ValueError(f"checkpoint={self.checkpoint!r} must be None or a folder, e.g. checkpoint='unfinished'.")
         if not isinstance(self.tol, Real) or not self.tol >= 0:
             raise ValueError(f"tol={self.tol!r} must be a number of at least 0, e.g. tol=1e-4.")
 
