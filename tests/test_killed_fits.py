@@ -142,7 +142,7 @@ def stopped(photos, out, how, *options):
 def results(out):
     record = json.loads((out / "run.json").read_text())
     with open(out / "scores.csv", newline="") as file:
-        return record["results"], list(csv.reader(file)), (out / "model.safetensors").read_bytes()
+        return record["fit"], list(csv.reader(file)), (out / "model.safetensors").read_bytes()
 
 
 @pytest.fixture(scope="module")
