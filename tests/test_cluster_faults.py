@@ -13,7 +13,7 @@ import _fit_stack
 import dask
 import numpy as np
 import pytest
-from _images import random_pixels, write_folder
+from _images import write_folder
 from distributed import Client, LocalCluster, get_worker
 
 from imgstack_ml import ImagePCA, IntensityRescaler, StackCenterer, _checkpoint, _passes, imread, open_stack
@@ -26,7 +26,7 @@ SOLVERS = list(_fit_stack.CASES)
 pytestmark = pytest.mark.filterwarnings("ignore:After . products")  # tol=0, so that all passes are made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def client():
     settings = {"distributed.worker.memory.spill": False, "distributed.worker.memory.pause": False}
     with (
@@ -93,19 +93,24 @@ def nothing_yet():
     """The fault comes from outside."""
 
 
-def kill_a_worker(client, log, n_blocks, rng, over):
-    """Kill a worker a moment after some block was begun; return its process."""
-    last, pids = rng.randint(1, n_blocks), list(client.run(os.getpid).values())
-    victim = rng.choice(pids)
+class Killer(threading.Thread):
+    """Kills a worker by SIGKILL a moment after some block was begun."""
 
-    def kill():
-        while n_noted(log) < last and not over.is_set():
-            time.sleep(0.001)
-        os.kill(victim, signal.SIGKILL)
+    def __init__(self, victim, log, last):
+        super().__init__()
+        self._victim, self._log, self._last = victim, log, last
+        self.over = threading.Event()
 
-    thread = threading.Thread(target=kill)
-    thread.start()
-    return thread, victim
+    def run(self):
+        while n_noted(self._log) < self._last:
+            if self.over.wait(0.001):
+                return
+        os.kill(self._victim, signal.SIGKILL)
+
+
+def processes(client):
+    """Process numbers of the workers, as their nannies know them."""
+    return [nanny.pid for nanny in client.cluster.workers.values()]
 
 
 @pytest.mark.parametrize("n_runs", [2, pytest.param(10, marks=pytest.mark.slow)])
@@ -115,22 +120,23 @@ def test_a_lost_worker_changes_nothing(client, serial, way, n_runs, tmp_path):
     fault = {"SIGKILL": nothing_yet, "exit": leave, "memory limit": take_too_much}[way]
     for run in range(n_runs):
         client.wait_for_workers(4, timeout=60)
-        before = set(client.run(os.getpid).values())
+        before = processes(client)
         solver = SOLVERS[run % len(SOLVERS)]
         case = _fit_stack.CASES[solver]
         n_blocks = case.shape[0] // case.rows
-        folder = tmp_path / str(run)
-        folder.mkdir()
-        log, over = folder / "log", threading.Event()
-        thread, _ = kill_a_worker(client, log, 2 * n_blocks, rng, over) if way == "SIGKILL" else (None, None)
+        log = tmp_path / str(run) / "log"
+        log.parent.mkdir()
+        killer = Killer(rng.choice(before), log, rng.randint(1, n_blocks - 5))
+        if way == "SIGKILL":
+            killer.start()
         make = partial(make_or_fail, fault=fault, fatal=rng.randrange(n_blocks))
         found = _fit_stack.estimator(solver).fit(_fit_stack.stack(solver, make, log=log))
-        over.set()
-        if thread:
-            thread.join()
+        killer.over.set()
         assert_same(found, serial[solver])
-        client.wait_for_workers(4, timeout=60)
-        assert set(client.run(os.getpid).values()) != before  # there was a fault
+        deadline = time.monotonic() + 60
+        while processes(client) == before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert processes(client) != before  # there was a fault
     print(f"\n{n_runs} workers lost by {way}: all fits equal the serial one")
 
 
@@ -158,10 +164,10 @@ def read_or_refuse(path, unlucky):
 
 def test_a_file_that_is_gone_is_named(client, tmp_path):
     client.wait_for_workers(4, timeout=60)
-    files = write_folder(tmp_path, random_pixels(40, (6, 5)))
+    write_folder(tmp_path, 40)
     stack = open_stack(tmp_path, chunks=4)
-    os.remove(files[23])
-    with pytest.raises(BadImageError, match=os.path.basename(files[23])):
+    os.remove(stack.files[23])
+    with pytest.raises(BadImageError, match=os.path.basename(stack.files[23])):
         ImagePCA(2).fit(stack)
 
 
@@ -242,7 +248,9 @@ def test_steps_and_merges_change_nothing_that_they_were_given(name, monkeypatch)
         else:
             stack = _fit_stack.stack("gram")
             {
-                "float32": lambda: _fit_stack.estimator("randomized", memory_limit="44MB").fit(stack.astype("float32")),
+                "float32": lambda: _fit_stack.estimator("randomized", memory_limit="44MB").fit(
+                    _fit_stack.stack("randomized").astype("float32")
+                ),
                 "centerer": lambda: StackCenterer(with_std=True).fit(stack),
                 "rescaler": lambda: IntensityRescaler(in_range="stack").fit(stack),
             }[name]()
