@@ -30,7 +30,7 @@ from .linalg.krylov import Image
 
 __all__ = ["Checkpoint", "PassRecord", "holds_checkpoint", "open_checkpoint", "remove_checkpoint"]
 
-_SHARE = 0.04  # of the time of a fit that saving may take
+_SHARE = 0.03  # of the time of a fit that saving may take
 _WRITE_RATE = 2e8  # bytes a second, until one was measured
 _ALWAYS = 4e6  # bytes that take as long as what a save takes however little it holds
 _RECORDS = {cls.__name__: cls for cls in (Image, Scatter, Summary)}
@@ -250,7 +250,8 @@ def _locked(folder: str) -> Iterator[str]:
     try:
         with lock_output(os.path.join(folder, "fit")):
             for name in os.listdir(folder):
-                if name.endswith((".tmp.json", ".tmp.safetensors")):  # a process was killed while it wrote this
+                # A process was killed while it wrote this; the lock is the one that is held.
+                if name.startswith(".") and not name.endswith(".lock"):
                     os.remove(os.path.join(folder, name))
             yield folder
     finally:

@@ -74,6 +74,7 @@ class PassRunner:
         self._read_bytes = read_bytes
         self._progress = progress
         self._checkpoint = checkpoint
+        self._saved_length = 1  # groups in a wave that takes as long as one should whose result may be saved
         self._image_bytes = data.dtype.itemsize * images.n_pixels
         self.n_images = len(data)
         self.n_pixels = images.n_pixels
@@ -340,17 +341,16 @@ class PassRunner:
         if n_done == len(groups):
             return total
         send = self._scatter(shared)
-        length = longest if record is None or self._client is not None else 1
+        fixed = record is None or self._client is not None
         while n_done < len(groups):
+            length = longest if fixed else min(longest, self._saved_length)
             wave, began = groups[n_done : n_done + length], perf_counter()
             total = self._run_wave(step, merge, wave, send, bar, total)
             n_done += len(wave)
             if record is not None:
                 n_images += sum(self._images_of(batch) for group in wave for batch in group)
-                seconds = perf_counter() - began
+                self._saved_length = max(1, int(len(wave) * _SAVED_WAVE / (perf_counter() - began)))
                 record.save(n_done, n_images, total)
-                if self._client is None:
-                    length = max(1, min(longest, int(length * _SAVED_WAVE / seconds)))
         return total
 
     def _run_wave(

@@ -356,6 +356,7 @@ def test_damaged_files_are_not_used(name, content, whole, folder):
 def test_strays_of_a_killed_process_go(whole, folder):
     stop("randomized", folder, 30)
     (folder / ".pass-0000-0123456789ab.tmp.safetensors").write_bytes(b"half")
+    (folder / ".tmpue1Gj2").write_bytes(b"half, by safetensors")
     fit("randomized", Reads(), folder)
     assert not folder.exists()
 

@@ -18,7 +18,8 @@ RUN_FILE = "run.json"
 _CHECKPOINT = "checkpoint"
 # What commands write besides. A run.json can list anything, and only such names are ever removed.
 _OWN_FILE = re.compile(r"[a-z]+\.(csv|png|safetensors)|eigenimages/pc_[0-9]+\.png")
-_CUT_OFF = re.compile(r"\.[a-z_0-9]+-[0-9a-f]{12}\.tmp\.[a-z]+")  # being written when the process was killed
+# Being written when the process was killed; the second by safetensors.
+_CUT_OFF = re.compile(r"\.[a-z_0-9]+-[0-9a-f]{12}\.tmp\.[a-z]+|\.tmp[A-Za-z0-9]{6}")
 
 
 class OutputFolder:

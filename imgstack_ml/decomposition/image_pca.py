@@ -141,7 +141,7 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     images, down to 1e-12 of the largest (sqrt(n_images * 2e-16) if the Gram solver cannot keep the images). What is
     below is reported as variance 0, never as noise.
 
-    A checkpoint is written between groups of batches, a few seconds apart and whenever that takes no more than 4 % of
+    A checkpoint is written between groups of batches, a few seconds apart and whenever that takes no more than 3 % of
     the time since the last one; that much is read again. It is for one fit at a time: of the same parameters, images
     (files, their sizes and times of change; else Dask's name of the array) and version of this package. Of another
     one nothing is used, and a warning says what has changed. The number of images read that `n_passes_` gives includes
