@@ -37,7 +37,8 @@ _RECORDS = {cls.__name__: cls for cls in (Image, Scatter, Summary)}
 _HEADER = "imgstack_ml"
 _FIT = "fit.json"
 _OWN = re.compile(
-    r"fit\.json|pass-\d{4}\.safetensors|\.(fit|pass-\d{4})-[0-9a-f]{12}\.tmp(\.json|\.safetensors|\.lock)"
+    r"fit\.json|pass-\d{4}\.safetensors|\.(fit|pass-\d{4})-[0-9a-f]{12}\.tmp\.(json|safetensors|lock)"
+    r"|\.tmp[A-Za-z0-9]{6}"  # safetensors writes under a name of its own first
 )
 
 
