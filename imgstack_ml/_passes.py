@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial, reduce
 from itertools import accumulate, pairwise
+from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
 
 import dask
@@ -22,6 +23,7 @@ from dask.system import CPU_COUNT
 from threadpoolctl import ThreadpoolController
 
 from ._blocks import whole_images
+from ._checkpoint import Checkpoint, PassRecord
 from ._errors import NonFiniteError
 from ._memory import return_freed_memory, reuse_freed_memory
 from ._progress import ImageBar, client_of, compute_counted
@@ -31,6 +33,7 @@ __all__ = ["Pass", "PassRunner", "batch_rows", "nothing", "one_blas_thread"]
 
 Partial = TypeVar("Partial")
 _LONG_WAVE = 16  # groups of batches; threads wait for the last of them, and then begin anew
+_SAVED_WAVE = 4.0  # seconds that a wave aims at where its result may be saved
 BATCH_BYTES = 2**25  # raw images handed to one task; larger batches pass 2 threads no faster
 
 
@@ -53,21 +56,33 @@ class PassRunner:
         Bytes of raw images and partial results that may be alive at once while a pass runs.
     progress : bool
         Show one bar a pass, on stderr.
+    checkpoint : Checkpoint, optional
+        Where results of passes that read are saved, and taken from. Images in memory are not worth it.
 
     Attributes
     ----------
     n_images_read : int
-        Images read and decoded so far, repeats included; NumPy input counts as read once.
+        Images read and decoded so far, repeats included; NumPy input counts as read once, and what an earlier
+        process read for the checkpoint as well.
     blocks : list of ndarray
         After `keep`: the raw images, (b, *image_shape) each; later passes use them and read nothing.
     """
 
-    def __init__(self, images: Images, *, read_bytes: int = 2**28, progress: bool = False):
+    def __init__(
+        self,
+        images: Images,
+        *,
+        read_bytes: int = 2**28,
+        progress: bool = False,
+        checkpoint: Checkpoint | None = None,
+    ):
         reuse_freed_memory()
         data = images.data
         self._files = images.files
         self._read_bytes = read_bytes
         self._progress = progress
+        self._checkpoint = checkpoint
+        self._saved_length = 1  # groups in a wave that takes as long as one should whose result may be saved
         self._image_bytes = data.dtype.itemsize * images.n_pixels
         self.n_images = len(data)
         self.n_pixels = images.n_pixels
@@ -106,6 +121,7 @@ class PassRunner:
         batch_bytes: int = 0,
         span: tuple[int, int] | None = None,
         label: str = "read",
+        save: bool = True,
     ) -> Partial:
         """Pass over the images and return the merged result.
 
@@ -126,6 +142,8 @@ class PassRunner:
             First block and one past the last; all blocks by default.
         label : str
             Name of the progress bar.
+        save : bool
+            Whether the result goes into the checkpoint, if there is one: arrays and numbers in tuples and lists.
 
         Raises
         ------
@@ -140,12 +158,10 @@ class PassRunner:
             widest = max(widest, aim + partial_bytes)
         together = max(1, self._read_bytes // widest)
         groups = [batches[i : i + together] for i in range(0, len(batches), together)]
-        per_wave = self._groups_in_a_wave(together)
-        total: Any = None
+        record = self._begin_record(label, groups, shared) if save else None
+        longest = self._groups_in_a_wave(together)
         with self._bar(label, self.starts[stop] - self.starts[first]) as bar, self._named_errors():
-            send = self._scatter(shared)
-            for i in range(0, len(groups), per_wave):
-                total = self._run_wave(step, merge, groups[i : i + per_wave], send, bar, total)
+            total = self._run_groups(step, merge, groups, shared, bar, longest, record)
             return_freed_memory()
         if self._reads:
             self.n_images_read += self.starts[stop] - self.starts[first]
@@ -159,9 +175,22 @@ class PassRunner:
             partial_bytes=sum(one.partial_bytes for one in passes),
         )
 
+    def once(self, compute: Callable[[], Partial], label: str) -> Partial:
+        """Return what `compute` does, with passes of its own, or what an earlier process saved of it."""
+        record = self._begin_record(label, (), ())
+        saved = None if record is None else record.load()
+        if saved is not None and saved.n_done:
+            self.n_images_read += saved.n_images
+            return saved.value
+        before = self.n_images_read
+        result = compute()
+        if record is not None:
+            record.save(1, self.n_images_read - before, result)
+        return result
+
     def fetch(self, span: tuple[int, int] | None = None, label: str = "read") -> list[np.ndarray]:
         """Read the blocks of `span` into memory, raw."""
-        return self.run(_as_they_are, _concatenated, span=span, label=label)
+        return self.run(_as_they_are, _concatenated, span=span, label=label, save=False)
 
     def keep(self) -> None:
         """Read the whole stack into memory, raw; later passes decode nothing."""
@@ -263,7 +292,10 @@ class PassRunner:
         return dask.config.get("num_workers", None) or CPU_COUNT
 
     def _bytes_of(self, batch: _Batch) -> int:
-        return self._image_bytes * (self.starts[batch.stop] - self.starts[batch.first])
+        return self._image_bytes * self._images_of(batch)
+
+    def _images_of(self, batch: _Batch) -> int:
+        return self.starts[batch.stop] - self.starts[batch.first]
 
     def _plan_batches(self, first: int, stop: int, n_bytes: int) -> list[_Batch]:
         """Group consecutive blocks up to `n_bytes`; a block that is larger stands alone."""
@@ -297,6 +329,46 @@ class PassRunner:
             processes, threads = max(1, len(workers)), max((w["nthreads"] for w in workers), default=1)
         return processes * (_LONG_WAVE if together >= 2 * threads else 1)
 
+    def _begin_record(self, label: str, groups: Sequence[Sequence[_Batch]], shared: tuple) -> PassRecord | None:
+        """Give the record of a pass that reads, if there is a checkpoint."""
+        if self._checkpoint is None or not self._reads:
+            return None
+        return self._checkpoint.begin_pass(label, tuple(map(tuple, groups)), *shared)
+
+    def _run_groups(
+        self,
+        step: Callable,
+        merge: Callable,
+        groups: Sequence[Sequence[_Batch]],
+        shared: tuple,
+        bar: ImageBar,
+        longest: int,
+        record: PassRecord | None,
+    ) -> Any:
+        """Run all groups of batches but those whose result was saved, in waves of up to `longest` groups.
+
+        What one process finds does not depend on the length of its waves. On a cluster it does, in its last digits, so
+        that they are as long there with a checkpoint as without.
+        """
+        n_done, _, _, total = (0, 0, 0, None) if record is None else record.load()
+        n_images = sum(self._images_of(batch) for group in groups[:n_done] for batch in group)
+        bar.initial = n_images
+        bar.advance(n_images)
+        if n_done == len(groups):
+            return total
+        send = self._scatter(shared)
+        fixed = record is None or self._client is not None
+        while n_done < len(groups):
+            length = longest if fixed else min(longest, self._saved_length)
+            wave, began = groups[n_done : n_done + length], perf_counter()
+            total = self._run_wave(step, merge, wave, send, bar, total)
+            n_done += len(wave)
+            if record is not None:
+                n_images += sum(self._images_of(batch) for group in wave for batch in group)
+                self._saved_length = max(1, int(len(wave) * _SAVED_WAVE / (perf_counter() - began)))
+                record.save(n_done, n_images, total)
+        return total
+
     def _run_wave(
         self,
         step: Callable,
@@ -322,7 +394,7 @@ class PassRunner:
             for batch in group:
                 blocks = sources[batch.first - first : batch.stop - first]
                 level.append(task(step, blocks, self.starts[batch.first], shared))
-                images_of[level[-1].key] = self.starts[batch.stop] - self.starts[batch.first]
+                images_of[level[-1].key] = self._images_of(batch)
             while len(level) > 1:
                 pairs = [join(*level[i : i + 2]) for i in range(0, len(level) - 1, 2)]
                 level = pairs + level[2 * len(pairs) :]

@@ -42,6 +42,8 @@ MEMBERS = {"ImageFeatures": "transformer_list", "Pipeline": "steps"}  # where es
 RECORDS = {"Certificate": "imgstack_ml.decomposition.certificate:Certificate"}  # fitted attributes of fields
 PASSTHROUGH = "passthrough"
 DROP = "drop"
+# Places on the disk of whoever fits: folders that a file from a stranger must not choose.
+PLACES = {"ImagePCA": {"checkpoint"}, "Pipeline": {"memory"}}
 
 ARRAY_DTYPES = {"BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "F16", "F32", "F64"}
 SCALAR_DTYPES = {
@@ -54,7 +56,7 @@ def save_model(model: Any, path: str | os.PathLike[str], *, overwrite: bool = Fa
     """Save an estimator, fitted or not, in a safetensors file.
 
     Saved are the parameters and the fitted attributes (public ones, ending in ``_``). Output settings made with
-    ``set_output`` are not.
+    ``set_output`` are not, nor is an ImagePCA's `checkpoint`, a folder of the machine it was fitted on.
 
     Parameters
     ----------
@@ -166,7 +168,8 @@ def _describe(model: Any, arrays: dict[str, np.ndarray], prefix: str) -> dict[st
             [step_name, _describe_step(step, arrays, f"{prefix}{position}.")]
             for position, (step_name, step) in enumerate(params.pop(MEMBERS[name]))
         ]
-    node["params"] = {key: _to_json(value, f"{name}.{key}") for key, value in params.items()}
+    places = PLACES.get(name, set())
+    node["params"] = {key: _to_json(value, f"{name}.{key}") for key, value in params.items() if key not in places}
     fitted = {key: value for key, value in vars(model).items() if ATTRIBUTE_NAME.fullmatch(key)}
     node["arrays"] = [key for key, value in fitted.items() if _is_numeric_array(value)]
     node["fitted"] = {
@@ -325,8 +328,7 @@ def _rebuild_steps(steps: list[Any], file: Any, expected: set[str], prefix: str)
 
 def _check_parameters(cls: type, params: dict[str, Any]) -> None:
     known = set(cls._get_param_names())  # type: ignore[attr-defined]  # every scikit-learn estimator has it
-    if cls.__name__ == "Pipeline":
-        known -= {"memory"}  # a folder of pickles, which must not come from a file
+    known -= PLACES.get(cls.__name__, set())
     if unknown := set(params) - known:
         raise ValueError(f"it gives {cls.__name__} the unknown parameters {sorted(unknown)}")
 

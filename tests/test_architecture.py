@@ -14,7 +14,7 @@ FLOORS = [
     {"_errors"},
     {"_files", "_memory", "_progress"},
     {"_validation", "linalg"},
-    {"_blocks", "_transformer"},
+    {"_blocks", "_checkpoint", "_transformer"},
     {"_passes"},
     {"io", "_learning"},
     {"datasets", "preprocessing", "features", "decomposition"},

@@ -2,6 +2,8 @@ import json
 import os
 import pickle
 import struct
+import subprocess
+import sys
 
 import dask.array as da
 import numpy as np
@@ -270,6 +272,65 @@ def test_numbers_must_be_finite(value, path):
         save_model(model, path)
 
 
+def test_folders_of_this_machine_are_not_saved(path):
+    save_model(ImagePCA(3, checkpoint="unfinished"), path)
+    assert load_model(path).get_params() == ImagePCA(3).get_params()
+
+
+GROWTH = """
+import resource, sys, json, struct
+from imgstack_ml import load_model, ImagePCA, StackCenterer
+from imgstack_ml._errors import StoreError
+load_model(sys.argv[1])  # imports
+import psutil
+before = psutil.Process().memory_info().rss
+peak_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for path in sys.argv[2:]:
+    try:
+        load_model(path)
+        sys.exit(f"{path} was loaded")
+    except StoreError:
+        pass
+print(max(0, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - max(before, 1024 * peak_before)))
+"""
+
+
+def test_hostile_files_take_no_memory(tmp_path):
+    """Nine that claim, or hold, much more than they are worth; each is refused with the memory as it was."""
+    pytest.importorskip("resource")
+    save_model(ImageFlattener(), tmp_path / "good")
+    huge = {"dtype": "F64", "shape": [2**30], "data_offsets": [0, 2**33]}
+    files = {
+        "lying shape": raw_file(huge, b"\0" * 8),
+        "deep value": HOSTILE_HEADERS["deep value"][0],
+        "deep pipeline": HOSTILE_HEADERS["deep pipeline"][0],
+        "empty": b"",
+        "pickle": pickle.dumps(Bomb(tmp_path / "exploded")),
+        "header of 8 EiB": b"\xff" * 8 + b"{}",
+        "header of 33 MB": struct.pack("<Q", 33 * 2**20) + b" " * (33 * 2**20),
+        "many names": header_of(centerer(fitted={f"a{i}_b": i for i in range(20_000)})),
+        "unknown class": header_of(centerer(**{"class": "os:system"})),
+    }
+    paths = []
+    for name, content in files.items():
+        paths.append(tmp_path / name)
+        if isinstance(content, bytes):
+            paths[-1].write_bytes(content)
+        else:
+            write_file(paths[-1], content)
+    command = [sys.executable, "-c", GROWTH, str(tmp_path / "good"), *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 64 * 2**20
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_files_of_before_a_parameter_was_there_load(path):
+    node = {"class": "ImagePCA", "params": {"n_components": 3}, "arrays": [], "fitted": {}}
+    write_file(path, header_of(node), {})
+    assert load_model(path).get_params() == ImagePCA(3).get_params()
+
+
 def test_a_header_that_no_load_accepts_is_not_saved(path):
     model = ImageFlattener()
     model.feature_names_in_ = np.array(["n" * (MAX_HEADER_BYTES // 2)], dtype=object)
@@ -379,6 +440,10 @@ HOSTILE_HEADERS = {
     "self as parameter": (header_of(centerer(params={"self": 1})), "unknown parameters"),
     "nested parameter": (header_of(centerer(params={"a__b": 1})), "unknown parameters"),
     "a cache of pickles": (pipeline_of([], params={"memory": "/tmp/cache"}), r"unknown parameters \['memory'\]"),
+    "a folder to write": (
+        header_of({"class": "ImagePCA", "params": {"checkpoint": "/tmp"}, "arrays": [], "fitted": {}}),
+        r"unknown parameters \['checkpoint'\]",
+    ),
     "method": (header_of(centerer(fitted={"transform": 1})), "attribute 'transform', which no fit learns"),
     "dunder": (header_of(centerer(fitted={"__class__": 1})), "attribute '__class__'"),
     "private": (header_of(centerer(fitted={"_a_": 1})), "attribute '_a_'"),

@@ -27,7 +27,8 @@ def main() -> None:
       imgstack-ml scan photos                  what is in a folder
       imgstack-ml pca photos -o results        your own images
 
-    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but files were skipped, 130 interrupted.
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but files were skipped, 130
+    interrupted, 143 terminated.
     """  # noqa: D301 (click looks for the real character)
 
 

@@ -27,7 +27,7 @@ __all__ = ["Analysis", "analyse", "describe", "image_names", "write_report", "wr
 
 _SHEET = 64  # pictures drawn in one figure, at most
 _PICTURE = 256  # small images are enlarged to about this many pixels a side
-_TALK = ("as_json", "quiet", "debug")  # parameters that change nothing but what is printed
+_TALK = ("as_json", "quiet", "debug", "resume")  # parameters that change nothing but what is printed
 _PACKAGES = ("imgstack_ml", "numpy", "dask", "scikit-learn", "pillow", "tifffile", "matplotlib")
 
 

@@ -17,12 +17,15 @@ from .._files import atomic_path
 __all__ = ["OutputFolder", "refuse_inside"]
 
 RUN_FILE = "run.json"
+_CHECKPOINT = "checkpoint"
 # What commands write besides. A run.json can list anything, and only such names are ever removed.
 _OWN_FILE = re.compile(r"[a-z]+\.(csv|html|png|safetensors)|eigenimages/pc_[0-9]+\.png")
+# Being written when the process was killed; the second by safetensors.
+_CUT_OFF = re.compile(r"\.[a-z_0-9]+-[0-9a-f]{12}\.tmp\.[a-z]+|\.tmp[A-Za-z0-9]{6}")
 
 
 class OutputFolder:
-    """A new or empty folder, or one whose results may be replaced.
+    """A new or empty folder, one whose results may be replaced, or one that an unfinished run left.
 
     Parameters
     ----------
@@ -30,36 +33,56 @@ class OutputFolder:
         The folder; made by `create`.
     overwrite : bool
         Whether it may hold something already. Files that are not results of an earlier run stay.
+    resume : bool
+        Whether it may hold what a run left that did not finish, to be gone on with.
 
     Attributes
     ----------
     written : list of str
         Names of the files written so far, with ``/`` between folder and name.
+    checkpoint : str
+        The folder in it for what a fit saves to go on from.
 
     Raises
     ------
     StoreError
-        The folder holds something, and `overwrite` is False.
+        The folder holds something, and neither `overwrite` nor `resume` allows that.
     """
 
-    def __init__(self, path: str, *, overwrite: bool):
-        if not overwrite and os.path.isdir(path) and os.listdir(path):
+    def __init__(self, path: str, *, overwrite: bool, resume: bool = False):
+        self.path = path
+        self.checkpoint = os.path.join(path, _CHECKPOINT)
+        self.written: list[str] = []
+        unfinished = not overwrite and os.path.isdir(path) and _is_unfinished(path)
+        if not overwrite and not (resume and unfinished) and os.path.isdir(path) and os.listdir(path):
             raise StoreError(
                 f"the folder {path!r} is not empty; name a new one, or replace the results in it with --overwrite"
+                + (". A run that did not finish left it: go on with --resume" if unfinished else "")
             )
-        self.path = path
-        self.written: list[str] = []
-        self._earlier = _earlier_files(path)
+        self._resume = resume
+        self._earlier = _left_files(path) if unfinished else _earlier_files(path)
 
     def create(self) -> None:
         """Make the folder, before the work whose results it is to hold; a command that fails leaves no empty one."""
         if not os.path.isdir(self.path):
             os.makedirs(self.path)
             click.get_current_context().call_on_close(self._remove_if_empty)
+        if not self._resume:
+            from .._checkpoint import remove_checkpoint
+
+            remove_checkpoint(self.checkpoint)
 
     def _remove_if_empty(self) -> None:
-        with contextlib.suppress(OSError):  # it holds something
-            os.rmdir(self.path)
+        for folder in (self.checkpoint, self.path):
+            with contextlib.suppress(OSError):  # it holds something, or is not there
+                os.rmdir(folder)
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether a fit left something there to go on from."""
+        from .._checkpoint import holds_checkpoint
+
+        return holds_checkpoint(self.checkpoint)
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[str]:
@@ -126,3 +149,21 @@ def _earlier_files(path: str) -> set[str]:
         return {name for name in outputs if _OWN_FILE.fullmatch(name)}
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return set()
+
+
+def _left_files(path: str) -> set[str]:
+    """All files in a folder, with ``/`` between folder and name, but those of a checkpoint."""
+    names: set[str] = set()
+    for parent, folders, files in os.walk(path):
+        if parent == path and _CHECKPOINT in folders:
+            folders.remove(_CHECKPOINT)
+        names.update(os.path.relpath(os.path.join(parent, name), path).replace(os.sep, "/") for name in files)
+    return names
+
+
+def _is_unfinished(path: str) -> bool:
+    """Tell whether a folder holds nothing but what a command leaves that is stopped before its end."""
+    names = _left_files(path)
+    return RUN_FILE not in names and all(
+        _OWN_FILE.fullmatch(name) or _CUT_OFF.fullmatch(name.rpartition("/")[2]) for name in names
+    )

@@ -1,9 +1,13 @@
 """What the commands share: their options, how they speak, and how errors become exit codes."""
 
+import contextlib
 import json
+import signal
 import sys
+import threading
 import traceback
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,19 +15,34 @@ import click
 
 from .._errors import ImgstackError
 
-__all__ = ["FAILED", "INTERRUPTED", "SKIPPED", "Task", "Terminal", "debug_option", "json_option", "quiet_option"]
+__all__ = [
+    "FAILED",
+    "INTERRUPTED",
+    "SKIPPED",
+    "TERMINATED",
+    "Task",
+    "Terminal",
+    "TerminatedError",
+    "debug_option",
+    "json_option",
+    "quiet_option",
+]
 
 FAILED = 1
 SKIPPED = 3
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT and SIGTERM, as shells have it
 
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the record of the run as JSON.")
 debug_option = click.option("--debug", is_flag=True, help="Show where in the program an error came from.")
 
 
+class TerminatedError(BaseException):
+    """SIGTERM came; what is open is closed, as it is when Ctrl-C comes."""
+
+
 class Task(click.Command):
-    """A command whose expected failures end in one line on stderr and an exit code.
+    """A command whose expected failures, and signals to end, end in one line on stderr and an exit code.
 
     Notes attached to an exception (`BaseException.add_note`) follow as hints. A parameter named ``debug`` asks for
     the traceback.
@@ -31,13 +50,16 @@ class Task(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _raising_sigterm():
             warnings.showwarning = _show_warning
             try:
                 return super().invoke(ctx)
-            except KeyboardInterrupt:
-                echo("interrupted", err=True)
+            except KeyboardInterrupt as stop:
+                _say_stopped("interrupted", stop)
                 ctx.exit(INTERRUPTED)
+            except TerminatedError as stop:
+                _say_stopped("terminated", stop)
+                ctx.exit(TERMINATED)
             except BrokenPipeError:
                 raise  # whoever read our output has gone: click ends quietly
             except (ImgstackError, OSError, ValueError) as error:
@@ -94,6 +116,15 @@ def _report(error: Exception, *, debug: bool) -> None:
         return
     message = str(error) if not isinstance(error, OSError) or error.strerror is None else _system_message(error)
     echo(f"error: {message or type(error).__name__}", err=True)
+    _give_hints(error)
+
+
+def _say_stopped(how: str, stop: BaseException) -> None:
+    echo(how, err=True)
+    _give_hints(stop)
+
+
+def _give_hints(error: BaseException) -> None:
     for note in getattr(error, "__notes__", []):
         echo(f"hint: {note}", err=True)
 
@@ -105,3 +136,20 @@ def _system_message(error: OSError) -> str:
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     echo(f"warning: {message}", err=True)
+
+
+@contextlib.contextmanager
+def _raising_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise in the main thread, the only one that signals reach."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _raise_terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _raise_terminated(*_: Any) -> None:
+    raise TerminatedError

@@ -13,7 +13,7 @@ from .._errors import BadImageError, MemoryLimitError, MixedStackError
 from ._analysis import analyse, describe, write_report, write_results
 from ._output import OutputFolder, refuse_inside
 from ._summary import summary
-from ._task import SKIPPED, Task, Terminal, debug_option, json_option, quiet_option
+from ._task import SKIPPED, Task, Terminal, TerminatedError, debug_option, json_option, quiet_option
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -90,6 +90,12 @@ def _memory_size(ctx: click.Context, param: click.Parameter, value: str) -> str:
     help="Write report.html, for which the images are read once more.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with a run that was interrupted or killed: the same command, and this option. What it had read for the "
+    "fit is not read again, as far as it was saved.",
+)
 @json_option
 @quiet_option
 @debug_option
@@ -104,6 +110,7 @@ def pca(
     on_error: str,
     report: bool,
     overwrite: bool,
+    resume: bool,
     as_json: bool,
     quiet: bool,
     debug: bool,
@@ -117,18 +124,24 @@ def pca(
     Examples:
       imgstack-ml pca photos -o results -k 16
       imgstack-ml pca plates --recursive --rescale --memory-limit 2GB -o results
+      imgstack-ml pca plates --recursive --rescale --memory-limit 2GB -o results --resume
     """  # noqa: D301 (click looks for the real character)
     started = perf_counter()
     terminal = Terminal(quiet, as_json)
-    folder = OutputFolder(out, overwrite=overwrite)
+    folder = OutputFolder(out, overwrite=overwrite, resume=resume)
     refuse_inside(out, [source])
     stack = _open(source, recursive, on_error, terminal)
     refuse_inside(out, sorted({path if os.path.isdir(path) else os.path.dirname(path) for path in stack.inputs}))
     folder.create()
     try:
-        analysis = analyse(_pipeline(rescale, n_components, solver, memory_limit), stack, terminal)
+        pipeline = _pipeline(rescale, n_components, solver, memory_limit, folder.checkpoint)
+        analysis = analyse(pipeline, stack, terminal)
     except MemoryLimitError as error:
         error.add_note("here these are the options --memory-limit, --solver and -k")
+        raise
+    except (KeyboardInterrupt, TerminatedError) as stop:
+        if folder.is_resumable:
+            stop.add_note("to go on from here: the same command with --resume")
         raise
     write_results(folder, analysis, stack, source, terminal)
     record = describe(analysis, stack, source, started)
@@ -176,12 +189,12 @@ def _report_problems(stack: ImageStack, terminal: Terminal) -> None:
         terminal.warn(f"left out {len(stack.problems) - _NAMED:,} more; skipped.csv will list them all")
 
 
-def _pipeline(rescale: bool, n_components: int, solver: str, memory_limit: str) -> Pipeline:
+def _pipeline(rescale: bool, n_components: int, solver: str, memory_limit: str, checkpoint: str) -> Pipeline:
     from sklearn.pipeline import Pipeline
 
     from .. import ImagePCA, IntensityRescaler
 
     first = [("rescale", IntensityRescaler())] if rescale else []
     # It centres by itself: a StackCenterer before it would cost a read. The same command gives the same result.
-    last = ImagePCA(n_components, svd_solver=solver, memory_limit=memory_limit, random_state=0)
+    last = ImagePCA(n_components, svd_solver=solver, memory_limit=memory_limit, random_state=0, checkpoint=checkpoint)
     return Pipeline([*first, ("pca", last)])

@@ -184,14 +184,7 @@ def _gram_by_panels(runner: PassRunner, need: Requirement, dtype: np.dtype, know
     gram = np.empty((runner.n_images, runner.n_images))
     shift: np.ndarray | None = None
     for first, stop in _panels(runner.starts, need.panel):
-        panel = runner.fetch((first, stop), label="panel")
-        shift = _shift(panel, dtype) if shift is None else shift
-        own = partial(lin.shifted_gram, shift=shift, dtype=dtype)
-        strips = [runner.run_pixels(own, lin.merge_products, panel)]
-        if stop < runner.n_blocks:
-            step, rest = partial(lin.cross_gram, dtype=dtype), (stop, runner.n_blocks)
-            later = runner.run(step, lin.merge_strips, shared=(panel, shift), span=rest, label="inner products")
-            strips.extend(later)
+        strips, shift = runner.once(partial(_strips, runner, first, stop, shift, dtype), "panel and strips")
         rows = slice(runner.starts[first], runner.starts[stop])
         gram[rows, rows.start :] = np.hstack(strips)
         gram[rows.start :, rows] = gram[rows, rows.start :].T
@@ -199,6 +192,21 @@ def _gram_by_panels(runner: PassRunner, need: Requirement, dtype: np.dtype, know
     before = np.trace(gram)
     gram = lin.double_centred(gram)
     return _Products(gram, shift, float(before - np.trace(gram)))
+
+
+def _strips(
+    runner: PassRunner, first: int, stop: int, shift: np.ndarray | None, dtype: np.dtype
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Inner products of the images of a panel with each other and all after them, less a shift: the first panel's."""
+    panel = runner.fetch((first, stop), label="panel")
+    shift = _shift(panel, dtype) if shift is None else shift
+    own = partial(lin.shifted_gram, shift=shift, dtype=dtype)
+    strips = [runner.run_pixels(own, lin.merge_products, panel)]
+    if stop < runner.n_blocks:
+        step, rest = partial(lin.cross_gram, dtype=dtype), (stop, runner.n_blocks)
+        later = runner.run(step, lin.merge_strips, shared=(panel, shift), span=rest, label="inner products")
+        strips.extend(later)
+    return strips, shift
 
 
 def _shift(blocks: list[np.ndarray], dtype: np.dtype) -> np.ndarray:

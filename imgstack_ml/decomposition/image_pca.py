@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
@@ -14,9 +16,11 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from .. import __version__
 from .._blocks import map_images, source_of
+from .._checkpoint import Checkpoint, open_checkpoint
 from .._errors import RankWarning
-from .._memory import allowance
+from .._memory import Allowance, allowance, format_bytes
 from .._passes import PassRunner, batch_rows, one_blas_thread
 from .._transformer import for_table
 from .._validation import Images, check_images, rows_are_views, unwrap
@@ -33,6 +37,7 @@ __all__ = ["ImagePCA"]
 _CENTRED = "a StackCenterer was fitted on these images, which took a read; ImagePCA centres without one: leave it out"
 _ENDLESS = 10**9  # images that partial_fit expects
 _READ_BYTES = 2**28  # of its batches and their summaries in flight
+_DECIDING = ("n_components", "svd_solver", "n_oversamples", "tol", "max_passes", "memory_limit")  # what a fit finds
 _COVARIANCE_VALUES = 10_000  # get_covariance makes a square of this many values a side, at most (800 MB)
 
 
@@ -80,6 +85,10 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         is missed for good. It changes converged results within `tol` only; an int makes them repeat.
     progress : bool, default=False
         Show a bar for each pass, on stderr.
+    checkpoint : str, PathLike or None, default=None
+        A folder, made for this alone, in which `fit` saves what its reads of a lazy stack have found so far: the same
+        fit, begun again after it failed or was killed, goes on from there and gives the same result, bit for bit if it
+        runs in as many threads. Removed when the fit is done. See the notes.
 
     Attributes
     ----------
@@ -133,6 +142,13 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     images, down to 1e-12 of the largest (sqrt(n_images * 2e-16) if the Gram solver cannot keep the images). What is
     below is reported as variance 0, never as noise.
 
+    A checkpoint is written between groups of batches, a few seconds apart and whenever that takes no more than 3 % of
+    the time since the last one; that much is read again. It is for one fit at a time: of the same parameters, images
+    (files, their sizes and times of change; else Dask's name of the array) and version of this package. Of another
+    one nothing is used, and a warning says what has changed. The number of images read that `n_passes_` gives includes
+    those read before. Where the disk is full, a warning says how many bytes were needed, and the fit goes on. Nothing
+    is saved of images that are kept in memory, which take a single read, nor by ``"tsqr"``, which runs in one piece.
+
     Examples
     --------
     >>> import dask.array as da
@@ -157,6 +173,7 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         memory_limit: int | str = "auto",
         random_state: Any = None,
         progress: bool = False,
+        checkpoint: str | os.PathLike[str] | None = None,
     ):
         self.n_components = n_components
         self.svd_solver = svd_solver
@@ -167,6 +184,7 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         self.memory_limit = memory_limit
         self.random_state = random_state
         self.progress = progress
+        self.checkpoint = checkpoint
 
     def fit(self, X: Any, y: Any = None) -> ImagePCA:
         """Find the principal components of a stack.
@@ -435,26 +453,59 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     def _fit(self, X: Any) -> tuple[Images, np.ndarray | None]:
         images = check_images(self, X, reset=True)
         source, shift = _uncentred(images)
-        plan, problem = self._plan(source)
-        runner = PassRunner(source, read_bytes=plan.chosen.reading_bytes, progress=self.progress)
+        wanted, allowed = self._wanted(), allowance(self.memory_limit)
+        plan, problem = self._plan(source, allowed)
         # Passes run in as many threads as there are cores. What lies between them gains little from BLAS threads of
         # its own, and loses all when others use the machine: eigh of 844 x 844 takes 0.09 s with one thread, and with
         # two 0.1 s on an idle machine and 2 s on a busy one.
-        with one_blas_thread():
-            factors = SOLVERS[plan.solver](runner, plan.chosen, problem, self._wanted())
+        with one_blas_thread(), self._open_checkpoint(source, allowed, wanted) as checkpoint:
+            if checkpoint is not None:
+                plan, wanted = self._as_begun(checkpoint, source, plan, wanted)
+            need = plan.chosen
+            runner = PassRunner(source, read_bytes=need.reading_bytes, progress=self.progress, checkpoint=checkpoint)
+            factors = SOLVERS[plan.solver](runner, need, problem, wanted)
         self.svd_solver_ = plan.solver
         self.n_passes_ = runner.n_passes
         self.__dict__.pop("_summary", None)
         return images, self._store(factors._replace(mean=factors.mean - shift), problem)
 
-    def _plan(self, images: Images) -> tuple[Plan, Problem]:
+    def _open_checkpoint(
+        self, images: Images, allowed: Allowance, wanted: Wanted
+    ) -> AbstractContextManager[Checkpoint | None]:
+        """Open the checkpoint, where one is asked for and the images are not in memory."""
+        if self.checkpoint is None or not isinstance(images.data, da.Array):
+            return nullcontext()
+        fit = {name: repr(getattr(self, name)) for name in _DECIDING}
+        fit["random_state"] = repr(self.random_state) if isinstance(self.random_state, Integral) else "no int"
+        fit["the name of the images, which follows from files, sizes, times of change and blocks,"] = images.data.name
+        fit["the version of imgstack_ml"] = __version__
+        return open_checkpoint(self.checkpoint, fit, {**allowed._asdict(), "seed": wanted.seed})
+
+    def _as_begun(self, checkpoint: Checkpoint, images: Images, plan: Plan, wanted: Wanted) -> tuple[Plan, Wanted]:
+        """Plan with the memory and the seed that a fit which is resumed began with."""
+        begun = checkpoint.begun
+        before = self._plan(images, Allowance(begun["limit"], begun["keep"]))[0]
+        if before.peak_bytes > plan.memory_limit:
+            checkpoint.discard(
+                f"it takes {format_bytes(before.peak_bytes)} of memory, and {format_bytes(plan.memory_limit)} are left"
+            )
+            return plan, wanted
+        if before.solver == "tsqr" and not before.chosen.keeps_images:
+            warnings.warn(
+                "svd_solver='tsqr' runs in one piece, and nothing can be saved of it: checkpoint is not used.",
+                UserWarning,
+                stacklevel=4,
+            )
+        return before, wanted._replace(seed=begun["seed"])
+
+    def _plan(self, images: Images, allowed: Allowance | None = None) -> tuple[Plan, Problem]:
         n, p = len(images.data), images.n_pixels
         if n < 2:
             raise ValueError(f"ImagePCA needs at least 2 images to see any variance, and got n_samples={n}.")
         check_n_components(self.n_components, n, p)
         self._check_parameters()
         problem = self._problem(images, self.n_components)
-        return plan_fit(problem, self.svd_solver, allowance(self.memory_limit)), problem
+        return plan_fit(problem, self.svd_solver, allowed or allowance(self.memory_limit)), problem
 
     def _check_parameters(self) -> None:
         if self.svd_solver not in ("auto", *SOLVERS):
@@ -463,6 +514,8 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             value = getattr(self, name)
             if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name}={value!r} must be an int of at least {least}.")
+        if self.checkpoint is not None and not isinstance(self.checkpoint, str | os.PathLike):
+            raise ValueError(f"checkpoint={self.checkpoint!r} must be None or a folder, e.g. checkpoint='unfinished'.")
         if not isinstance(self.tol, Real) or not self.tol >= 0:
             raise ValueError(f"tol={self.tol!r} must be a number of at least 0, e.g. tol=1e-4.")
 
