@@ -109,6 +109,8 @@ def test_version():
         (["pca", "folder", "-o", "out", "-k", "0"], "'-k'"),
         (["pca", "folder", "-o", "out", "--memory-limit", "lots"], "'lots' is no size"),
         (["pca", "folder", "-o", "out", "--memory-limit", "0MB"], "'0MB' is no size"),
+        (["pca", "folder", "-o", "out", "--shape", "256"], "'256' is no height and width"),
+        (["pca", "folder", "-o", "out", "--shape", "0x5"], "'0x5' is no height and width"),
         (["pca", "folder", "-o", "out", "--solver", "full"], "'full'"),
         (["pca", "folder", "-o", __file__], "is a file"),
         (["sample", "cats", "folder"], "'cats'"),
@@ -512,7 +514,16 @@ def test_images_of_several_shapes(tmp_path):
     write_image(tmp_path / "in/x.png", random_pixels((6, 5)))
     result = run("pca", tmp_path / "in", "-o", tmp_path / "out", "-k", 2)
     assert_refused(result, "4 images are not of one shape")
-    assert "hint: imgstack-ml scan FOLDER lists them" in result.stderr
+    assert "hint: here these are the options --mode and --shape" in result.stderr
+    assert run("pca", tmp_path / "in", "-o", tmp_path / "out", "--shape", "5x5").exit_code == 0
+    assert len(read_scores(tmp_path / "out")[0]) == 1 + 3  # as many components as four images have
+
+
+def test_images_of_several_modes(tmp_path):
+    write_folder(tmp_path / "in", 3, (5, 5))
+    write_image(tmp_path / "in/x.png", random_pixels((5, 5, 3)))
+    assert_refused(run("pca", tmp_path / "in", "-o", tmp_path / "out"), "4 images are not of one shape")
+    assert run("pca", tmp_path / "in", "-o", tmp_path / "out", "--mode", "L", "-k", 2).exit_code == 0
 
 
 def test_too_many_components(faces, tmp_path):

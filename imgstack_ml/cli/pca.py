@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["pca"]
 
+_COMPONENTS = 16
 _NAMED = 5  # files left out that are named on the terminal
 
 
@@ -39,6 +41,15 @@ def _memory_size(ctx: click.Context, param: click.Parameter, value: str) -> str:
     raise click.BadParameter(f"{value!r} is no size; give auto, a number of bytes, or a size such as 500MB or 2GB")
 
 
+def _image_shape(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    sides = value.lower().split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
+        raise click.BadParameter(f"{value!r} is no height and width; give e.g. 256x256")
+    return int(sides[0]), int(sides[1])
+
+
 @click.command(cls=Task, short_help="Principal components of your own images.")
 @click.argument("source", metavar="FOLDER")
 @click.option("-o", "--out", required=True, type=click.Path(file_okay=False), help="Folder for the results.")
@@ -47,11 +58,20 @@ def _memory_size(ctx: click.Context, param: click.Parameter, value: str) -> str:
     "n_components",
     metavar="N",
     type=click.IntRange(min=1),
-    default=16,
-    show_default=True,
-    help="Number of components.",
+    help="Number of components.  [default: 16, or as many as the images allow]",
 )
 @click.option("-r", "--recursive", is_flag=True, help="Read the sub-folders of FOLDER too.")
+@click.option(
+    "--mode",
+    type=click.Choice(["L", "LA", "RGB", "RGBA", "I;16", "I", "F"]),
+    help="Bring all images to this mode first: grey, grey and alpha, colour, ...; for folders that mix them.",
+)
+@click.option(
+    "--shape",
+    metavar="HxW",
+    callback=_image_shape,
+    help="Bring all images to this height and width first, e.g. 256x256; for folders of images of different sizes.",
+)
 @click.option(
     "--rescale/--no-rescale",
     default=False,
@@ -102,8 +122,10 @@ def _memory_size(ctx: click.Context, param: click.Parameter, value: str) -> str:
 def pca(
     source: str,
     out: str,
-    n_components: int,
+    n_components: int | None,
     recursive: bool,
+    mode: str | None,
+    shape: tuple[int, int] | None,
     rescale: bool,
     solver: str,
     memory_limit: str,
@@ -130,10 +152,11 @@ def pca(
     terminal = Terminal(quiet, as_json)
     folder = OutputFolder(out, overwrite=overwrite, resume=resume)
     refuse_inside(out, [source])
-    stack = _open(source, recursive, on_error, terminal)
+    stack = _open(source, terminal, recursive=recursive, mode=mode, shape=shape, on_error=on_error)
     refuse_inside(out, sorted({path if os.path.isdir(path) else os.path.dirname(path) for path in stack.inputs}))
     folder.create()
     try:
+        n_components = n_components or min(_COMPONENTS, max(1, len(stack) - 1), math.prod(stack.shape[1:]))
         pipeline = _pipeline(rescale, n_components, solver, memory_limit, folder.checkpoint)
         analysis = analyse(pipeline, stack, terminal)
     except MemoryLimitError as error:
@@ -154,14 +177,14 @@ def pca(
         click.get_current_context().exit(SKIPPED)
 
 
-def _open(source: str, recursive: bool, on_error: str, terminal: Terminal) -> ImageStack:
+def _open(source: str, terminal: Terminal, *, recursive: bool, on_error: str, **policy: Any) -> ImageStack:
     from .. import open_stack
 
     terminal.status(f"reading the headers of {source}")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"\d+ of \d+ (files|images) cannot be")  # said below, with names
-            stack = open_stack(source, recursive=recursive, on_error=on_error)
+            stack = open_stack(source, recursive=recursive, on_error=on_error, **policy)
             if on_error == "skip":
                 terminal.status(f"decoding {len(stack):,} images once, to find those that are damaged")
                 stack = stack.verify()
@@ -175,7 +198,7 @@ def _open(source: str, recursive: bool, on_error: str, terminal: Terminal) -> Im
         raise
     except MixedStackError as error:
         error.add_note(
-            "imgstack-ml scan FOLDER lists them; a pattern can choose: imgstack-ml pca 'FOLDER/*.png' -o OUT"
+            "here these are the options --mode and --shape, e.g. --shape 256x256; imgstack-ml scan FOLDER tells more"
         )
         raise
     _report_problems(stack, terminal)
