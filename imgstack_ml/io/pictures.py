@@ -5,7 +5,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 from PIL import ImageFile
@@ -13,6 +13,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from ._formats import READ_ERRORS, Header, Planes, check_size, orient, oriented_shape
+from .locations import Bounded
 from .tiff import read_first_directory
 
 __all__ = ["Picture"]
@@ -49,6 +50,8 @@ class Picture:
         At its beginning.
     signature : bytes
         Its first 8 bytes.
+    n_bytes : int
+        Its size.
     max_pixels : int
 
     Raises
@@ -57,8 +60,9 @@ class Picture:
         It is neither, or of a kind that is not read.
     """
 
-    def __init__(self, file: BinaryIO, signature: bytes, max_pixels: int):
-        self._file = file
+    def __init__(self, file: BinaryIO, signature: bytes, n_bytes: int, max_pixels: int):
+        # A PNG may say of a chunk that it has 4 GB.
+        self._file = file = cast(BinaryIO, Bounded(file, n_bytes))
         # The plugins are called directly: Image.open would guess the format from all it knows, and would warn of
         # large images by a limit that is global to the process.
         if signature.startswith(b"\xff\xd8\xff"):
