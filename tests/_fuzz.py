@@ -1,7 +1,7 @@
 """Damaged files of every format, by a seeded mutator: what may be raised, how long, and with how much memory.
 
-``python tests/_fuzz.py --seconds 600 --seed 1`` runs for minutes, ``--only 12345 --seed 1`` repeats one case. Case `i` of a
-seed is always the same bytes, so that a failure is a pair of numbers.
+``python tests/_fuzz.py --seconds 600 --seed 1`` runs for minutes, ``--only 12345 --seed 1`` repeats one case. Case `i`
+of a seed is always the same bytes, so that a failure is a pair of numbers.
 """
 
 import argparse
@@ -254,7 +254,7 @@ def examine(path):
         try:
             image = stack[i].compute(scheduler="synchronous")
         except BadImageError as error:
-            assert str(error.path) in str(error)
+            assert error.path.startswith(path)  # noqa: PT017 - either outcome is right
             outcome = "refused: in decoding"
             continue
         assert (image.shape, image.dtype) == (stack.shape[1:], stack.dtype)
@@ -277,7 +277,10 @@ def _compare_with_pillow(path, image):
             return
         if found.format == "PNG":
             _check_rows(path)
-        stored = np.asarray(found)
+        try:
+            stored = np.asarray(found)
+        except MemoryError:  # of a chunk that claims 4 GB
+            return
         if found.mode in ("L", "RGB", "RGBA", "LA"):
             # The orientation moves pixels, and changes none.
             assert sorted(stored.shape) == sorted(image.shape)
@@ -307,6 +310,8 @@ def _compare_with_tifffile(path, image, i):
         expected = found.pages[i].asarray()
         if len({page.shape for page in found.pages}) > 1 or any(page.subfiletype for page in found.pages):
             return
+        if any(273 in page.tags and 324 in page.tags for page in found.pages):  # strips and tiles: tifffile takes both
+            return
         if expected.shape == image.shape and not any(274 in page.tags for page in found.pages):
             same = np.array_equal(expected, image, equal_nan=image.dtype.kind == "f")
             found.close()
@@ -323,7 +328,7 @@ def case(seeds, seed, i):
     if name.endswith((".zip", ".tar")) and rng.integers(2):  # a whole archive of a damaged image
         inner = names[rng.integers(len(names) - 10)]
         suffix = name[-4:]
-        content = archive(suffix, {"x" + inner[-4:]: damage(rng, seeds[inner], content)}, zipfile.ZIP_DEFLATED)
+        content = archive(suffix, {"x" + inner[-4:]: damage(rng, seeds[inner], seeds[other])}, zipfile.ZIP_DEFLATED)
     return name, content
 
 
@@ -364,7 +369,12 @@ def run(seconds, seed, only=None):
         slowest = max(slowest, time.process_time() - began)
     faulthandler.cancel_dump_traceback_later()
     os.rmdir(folder)
-    return {"outcomes": outcomes, "failures": list(failures.values()), "slowest": slowest, "seconds": time.perf_counter() - start}
+    return {
+        "outcomes": outcomes,
+        "failures": list(failures.values()),
+        "slowest": slowest,
+        "seconds": time.perf_counter() - start,
+    }
 
 
 def _place(error):

@@ -116,6 +116,10 @@ def _zip_members(file: BinaryIO) -> dict[str, Member]:
 def _tar_members(file: BinaryIO) -> dict[str, Member]:
     with tarfile.open(fileobj=file, mode="r:") as archive:
         files = [info for info in archive if info.isreg() and not info.issparse()]
+        # tarfile takes a damaged header, and an archive that was cut in front of one, for the end.
+        file.seek(archive.offset)
+        if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+            raise tarfile.ReadError(f"it has no end behind its {len(files):,} files: it was cut or is damaged")
     return {info.name: Member(info.size, info.offset_data, None) for info in files}
 
 

@@ -171,7 +171,9 @@ def _opened(kind: str, path: str, name: str) -> Iterator[Any]:
             yield zarr.open_array(os.path.join(path, name), mode="r")
         elif kind == "npy":
             _check_npy(path)
-            yield np.lib.format.open_memmap(path, mode="r")  # refuses Python objects
+            with np.errstate(over="raise"):  # of a size that no file has
+                array = np.lib.format.open_memmap(path, mode="r")  # refuses Python objects
+            yield array
         else:
             with _hdf5_file(path) as file:
                 yield _data_set(file, path, name)

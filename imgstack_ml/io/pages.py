@@ -87,6 +87,8 @@ class TiffImages:
             for planes in _planes_of_images(arrangement):
                 header = self._header(self._layouts(planes), planes)
                 found.append((planes, same.setdefault(header, header)))
+        if not found:
+            raise ValueError("it holds no image")
         if len(directories) == len(found) == 1 and found[0][0] == ((self._start, 0),):
             return [(None, found[0][1])]
         return found

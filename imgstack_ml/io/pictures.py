@@ -61,15 +61,16 @@ class Picture:
     """
 
     def __init__(self, file: BinaryIO, signature: bytes, n_bytes: int, max_pixels: int):
+        self._file = file
         # A PNG may say of a chunk that it has 4 GB.
-        self._file = file = cast(BinaryIO, Bounded(file, n_bytes))
+        self._bounded = bounded = cast(BinaryIO, Bounded(file, n_bytes))
         # The plugins are called directly: Image.open would guess the format from all it knows, and would warn of
         # large images by a limit that is global to the process.
         if signature.startswith(b"\xff\xd8\xff"):
-            self._picture: JpegImageFile | PngImageFile = _Jpeg(file)
+            self._picture: JpegImageFile | PngImageFile = _Jpeg(bounded)
         elif signature == _PNG_SIGNATURE:
-            _check_png(file)
-            self._picture = PngImageFile(file)
+            _check_png(bounded)
+            self._picture = PngImageFile(bounded)
         else:
             raise ValueError(f"it is neither JPEG, PNG nor TIFF (it begins with {signature!r})")
         width, height = self._picture.size
@@ -101,7 +102,7 @@ class Picture:
         stored = np.asarray(picture)
         # Pillow leaves rows at zero, without a word, where a PNG's pixel data end early but properly.
         if isinstance(picture, PngImageFile) and (picture.info.get("interlace") or not stored[-1].any()):
-            _check_png_is_whole(self._file)
+            _check_png_is_whole(self._bounded)
         pixels = stored if self._shown == picture.mode else np.asarray(picture.convert(self._shown))
         out[...] = orient(pixels, self._orientation)
 

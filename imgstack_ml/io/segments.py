@@ -8,7 +8,8 @@ import importlib.util
 import lzma
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -53,13 +54,15 @@ def read_segments(page: tifffile.TiffPage, out: np.ndarray) -> None:
     if inflate is not None:
         page.compression = _NONE  # of what its own decoder is given from here on
     pixels = out.reshape(page.shaped)
-    for content, number in page.parent.filehandle.read_segments(
+    encoded: Iterator[Any] = page.parent.filehandle.read_segments(
         page.dataoffsets, page.databytecounts, length=n_segments, sort=True, buffersize=_BUFFER, flat=True
-    ):
+    )
+    for content, number in encoded:
         if content is None:
             raise ValueError("some of its strips or tiles are missing")
         content = content if inflate is None else inflate(content, n_needed)
         segment, (sample, depth, top, left, _), shape = page.decode(content, number, _fullsize=False)
+        assert segment is not None  # as content is not
         place = pixels[sample, depth : depth + shape[0], top : top + shape[1], left : left + shape[2]]
         place[...] = segment[: place.shape[0], : place.shape[1], : place.shape[2]]
 

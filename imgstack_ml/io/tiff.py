@@ -307,7 +307,7 @@ def _segments(directory: Directory, is_planar: bool, n_bytes: int) -> list[tuple
         across, down = 1, -(-height // min(height, directory.one(Tag.ROWS_PER_STRIP, height)))
         offsets, counts = directory.many(Tag.STRIP_OFFSETS), directory.many(Tag.STRIP_BYTES)
     n_expected = across * down * (directory.one(Tag.SAMPLES) if is_planar else 1)
-    if not len(offsets) == len(counts) == n_expected or not all(counts):
+    if not len(offsets) == len(counts) == n_expected or not (all(counts) and all(offsets)):
         raise ValueError("some of its strips or tiles are missing")
     segments = list(zip(offsets, counts, strict=True))
     end = max(offset + count for offset, count in segments)
