@@ -3,6 +3,7 @@
 import contextlib
 import lzma
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -45,6 +46,7 @@ READ_ERRORS = (
     zlib.error,
     lzma.LZMAError,
     zipfile.BadZipFile,
+    tokenize.TokenError,  # NumPy, of the header of a .npy
 )
 
 _MODES = {

@@ -17,6 +17,10 @@ __all__ = ["Archive", "find_archive"]
 
 _LOCAL_HEADER = 30
 _ENCRYPTED = 0x1
+# Images hardly inflate a hundredfold unless they are small, or made of nothing.
+_LARGE, _MOST_INFLATED = 64_000_000, 100
+_MOST_DICTIONARY = 1 << 26  # that of LZMA's strongest preset
+_NOT_THERE = "it is not where its archive says: the archive was cut or changed"
 
 
 class Member(NamedTuple):
@@ -32,28 +36,44 @@ class Archive(NamedTuple):
 
     name: str
     members: dict[str, Member]
+    n_bytes: int
     modified: int
 
     def state(self, member: str) -> State:
         """Return the state of a member; the time is that of the archive."""
-        n_bytes = self._find(member).n_bytes
+        n_bytes, _, info = self._find(member)
         if n_bytes == 0:
             raise ValueError("the file is empty (0 bytes)")
+        n_packed = n_bytes if info is None else min(info.compress_size, self.n_bytes)
+        if n_bytes > _LARGE and n_bytes > _MOST_INFLATED * n_packed:
+            raise ValueError(
+                f"its {n_packed:,} bytes would inflate to {n_bytes:,}, as those of archives made to do harm; "
+                "if it is right, unpack it first"
+            )
         return State(n_bytes, self.modified)
 
     def open(self, member: str, file: BinaryIO) -> BinaryIO:
         """Open a member, given the archive as an open file."""
         found = self._find(member)
         if found.info is None:
-            return buffered(Window(file, found.start, found.n_bytes))
+            return self._window(file, found.start, found.n_bytes)
         if found.info.flag_bits & _ENCRYPTED:
             raise ValueError("it is encrypted in its archive; unpack it first")
-        window = Window(file, _start_of_data(file, found.info), found.info.compress_size)
+        window = self._window(file, _start_of_data(file, found.info), found.info.compress_size)
         if found.info.compress_type == zipfile.ZIP_STORED:
-            return buffered(window)
+            if found.info.compress_size != found.n_bytes:
+                raise ValueError(_NOT_THERE)
+            return window
+        if found.info.compress_type == zipfile.ZIP_LZMA:
+            _check_dictionary(window)
         # Inflates as it is read, so that a header costs its own bytes, and a bomb only what is asked of it.
-        content: Any = zipfile.ZipExtFile(cast(Any, buffered(window)), "r", found.info)
+        content: Any = zipfile.ZipExtFile(cast(Any, window), "r", found.info)
         return content
+
+    def _window(self, file: BinaryIO, start: int, n_bytes: int) -> BinaryIO:
+        if start + n_bytes > self.n_bytes:
+            raise ValueError(_NOT_THERE)
+        return buffered(Window(file, start, n_bytes))
 
     def _find(self, member: str) -> Member:
         try:
@@ -85,7 +105,7 @@ def _list_members(name: str, state: State) -> Archive:
             members = _zip_members(file) if name.lower().endswith(".zip") else _tar_members(file)
         except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
             raise ValueError(f"the archive {name!r} cannot be read: {error}") from error
-    return Archive(name, members, state.modified)
+    return Archive(name, members, *state)
 
 
 def _zip_members(file: BinaryIO) -> dict[str, Member]:
@@ -96,6 +116,10 @@ def _zip_members(file: BinaryIO) -> dict[str, Member]:
 def _tar_members(file: BinaryIO) -> dict[str, Member]:
     with tarfile.open(fileobj=file, mode="r:") as archive:
         files = [info for info in archive if info.isreg() and not info.issparse()]
+        # tarfile takes a damaged header, and an archive that was cut in front of one, for the end.
+        file.seek(archive.offset)
+        if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+            raise tarfile.ReadError(f"it has no end behind its {len(files):,} files: it was cut or is damaged")
     return {info.name: Member(info.size, info.offset_data, None) for info in files}
 
 
@@ -104,6 +128,15 @@ def _start_of_data(file: BinaryIO, info: zipfile.ZipInfo) -> int:
     file.seek(info.header_offset)
     head = file.read(_LOCAL_HEADER)
     if len(head) < _LOCAL_HEADER or not head.startswith(b"PK\x03\x04"):
-        raise ValueError("it is not where its archive says: the archive was cut or changed")
+        raise ValueError(_NOT_THERE)
     n_name, n_extra = struct.unpack("<HH", head[26:30])
     return info.header_offset + _LOCAL_HEADER + n_name + n_extra
+
+
+def _check_dictionary(window: BinaryIO) -> None:
+    """Refuse LZMA that asks for more memory than any program has it ask for."""
+    # Version and size of the properties, of 2 bytes each; their first byte, and the size of the dictionary.
+    n_bytes = int.from_bytes(window.read(9)[5:], "little")
+    if n_bytes > _MOST_DICTIONARY:
+        raise ValueError(f"its LZMA asks for {n_bytes:,} bytes of memory: it is damaged")
+    window.seek(0)

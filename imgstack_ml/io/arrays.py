@@ -170,10 +170,21 @@ def _opened(kind: str, path: str, name: str) -> Iterator[Any]:
         if kind == "zarr":
             yield zarr.open_array(os.path.join(path, name), mode="r")
         elif kind == "npy":
-            yield np.load(path, mmap_mode="r", allow_pickle=False)
+            _check_npy(path)
+            with np.errstate(over="raise"):  # of a size that no file has
+                array = np.lib.format.open_memmap(path, mode="r")  # refuses Python objects
+            yield array
         else:
             with _hdf5_file(path) as file:
                 yield _data_set(file, path, name)
+
+
+def _check_npy(path: str) -> None:
+    """Refuse a header that claims more bytes than there are: NumPy would make room for them."""
+    with open(path, "rb") as file:
+        head = file.read(12)
+    if head[6:7] > b"\1" and int.from_bytes(head[8:], "little") > os.path.getsize(path):
+        raise ValueError("its header does not fit into the file: it is damaged")
 
 
 def _hdf5_file(path: str) -> Any:

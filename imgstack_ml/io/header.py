@@ -64,7 +64,7 @@ def open_images(name: str, max_pixels: int = MAX_PIXELS, state: State | None = N
             if is_tiff(signature):
                 yield TiffImages(file, state.n_bytes, max_pixels)
             else:
-                yield Picture(file, signature, max_pixels)
+                yield Picture(file, signature, state.n_bytes, max_pixels)
 
 
 # Some 500 bytes an entry of one image.

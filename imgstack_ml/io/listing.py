@@ -1,5 +1,6 @@
 """From what a user names as a source to a list of files in a fixed, natural order."""
 
+import errno
 import functools
 import os
 import re
@@ -151,10 +152,19 @@ def _files_in_folder(folder: str, recursive: bool) -> Iterator[str]:
         for entry in entries:
             if _is_hidden(entry.name):
                 continue
-            if entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file():
+            if entry.name.lower().endswith(IMAGE_SUFFIXES) and _is_file(entry):
                 yield entry.path
             elif recursive and entry.is_dir(follow_symlinks=False):
                 yield from _files_in_folder(entry.path, recursive)
+
+
+def _is_file(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_file()
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link to itself leads nowhere, as one to a file that is gone
+            return False
+        raise
 
 
 def _split_pattern(path: str) -> tuple[str, str]:

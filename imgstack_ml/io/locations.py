@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple, cast
 
-__all__ = ["State", "Window", "filesystem", "is_local", "is_url", "open_bytes", "read_state", "split_member"]
+__all__ = ["Bounded", "State", "Window", "filesystem", "is_local", "is_url", "open_bytes", "read_state", "split_member"]
 
 ARCHIVE_SUFFIXES = (".zip", ".tar")
 
@@ -141,6 +141,26 @@ class Window(io.RawIOBase):
         buffer[: len(content)] = content
         self._position += len(content)
         return len(content)
+
+
+class Bounded:
+    """A file that is never asked for more than it holds: room for a read is made before its bytes are there.
+
+    Parameters
+    ----------
+    file : binary file
+    n_bytes : int
+        Its size.
+    """
+
+    def __init__(self, file: BinaryIO, n_bytes: int):
+        self._file, self._n_bytes = file, n_bytes
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, n_bytes: int = -1, /) -> bytes:
+        """Read up to `n_bytes`, and no further than to the end."""
+        left = max(0, self._n_bytes - self._file.tell())
+        return self._file.read(left if n_bytes < 0 else min(n_bytes, left))
 
 
 def buffered(window: Window) -> BinaryIO:

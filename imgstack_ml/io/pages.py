@@ -20,14 +20,16 @@ Samples within a page (RGB, RGBA and such) are channels too; a file with both ki
 
 import json
 import math
-import re
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 import tifffile
 
 from ._formats import Header, Planes, check_size, mode_of, orient, oriented_shape
+from .locations import Bounded
+from .ome import check_ome
+from .segments import read_segments
 from .tiff import (
     Directory,
     PageLayout,
@@ -39,9 +41,6 @@ from .tiff import (
 )
 
 __all__ = ["TiffImages"]
-
-
-_OTHER_FILES = re.compile('FileName="([^"]*)"')
 
 
 class _Arrangement(NamedTuple):
@@ -88,6 +87,8 @@ class TiffImages:
             for planes in _planes_of_images(arrangement):
                 header = self._header(self._layouts(planes), planes)
                 found.append((planes, same.setdefault(header, header)))
+        if not found:
+            raise ValueError("it holds no image")
         if len(directories) == len(found) == 1 and found[0][0] == ((self._start, 0),):
             return [(None, found[0][1])]
         return found
@@ -166,11 +167,10 @@ class TiffImages:
         page = tifffile.TiffPage(tiff, index=0)
         if page.size != out.size or page.dtype != out.dtype:
             raise ValueError(f"tifffile reads {page.shape}, {page.dtype} where the directory says {layout.shape}")
-        # One thread: Dask already reads as many blocks at a time as there are cores.
+        pixels = np.empty(page.shape, out.dtype) if layout.is_planar else out
+        read_segments(page, pixels)
         if layout.is_planar:
-            out[...] = np.moveaxis(page.asarray(maxworkers=1), 0, -1)
-        else:
-            page.asarray(out=out, maxworkers=1)
+            out[...] = np.moveaxis(pixels, 0, -1)
 
     def _read_strips(self, layout: PageLayout, number: int, out: np.ndarray) -> None:
         """Read pixels that lie in the file as they do in memory."""
@@ -188,20 +188,23 @@ class TiffImages:
     def _tifffile(self) -> tifffile.TiffFile:
         if self._tiff is None:
             self._file.seek(0)  # what is in front of the position would not be part of the file
-            self._tiff = tifffile.TiffFile(self._file, name="image.tif")
+            # Bounded, and so without a name or number of the file: tifffile opens no other files that are named in it.
+            self._tiff = tifffile.TiffFile(
+                cast(BinaryIO, Bounded(self._file, self._n_bytes)), name="image.tif", is_lsm=False, is_mmstack=False
+            )
         return self._tiff
 
     def _arrangements(self, directories: list[Directory]) -> Iterator[_Arrangement]:
         description = _text(directories[0])
         images = [directory for directory in directories if directory.is_image] or directories[:1]
         if "<OME" in description:
-            if len(set(_OTHER_FILES.findall(description))) > 1:
-                raise ValueError("it is one of several files of an OME-TIFF; merge them first")
-            series = [one for one in self._tifffile().series if one.kind == "ome"]
+            check_ome(description, len(directories))
+            tiff = self._tifffile()
+            series = [one for one in tiff.series if one.kind == "ome"] if tiff.is_ome else []
             if series:
                 yield from map(_of_series, series)
                 return
-        arrangement = _imagej(description, images) or _described(description, images)
+        arrangement = _imagej(description, images, self._n_bytes) or _described(description, images, self._n_bytes)
         yield arrangement or _Arrangement("I", (len(images),), [(image.offset, 0) for image in images])
 
 
@@ -229,7 +232,7 @@ def _text(directory: Directory) -> str:
     return value.decode("utf-8", "replace").rstrip("\0") if isinstance(value, bytes) else ""
 
 
-def _imagej(description: str, images: list[Directory]) -> _Arrangement | None:
+def _imagej(description: str, images: list[Directory], n_bytes: int) -> _Arrangement | None:
     """Read ImageJ's description: lines of ``name=value``, axes in the order t, z, c."""
     if not description.startswith("ImageJ="):
         return None
@@ -239,10 +242,10 @@ def _imagej(description: str, images: list[Directory]) -> _Arrangement | None:
     if math.prod(sizes) != n_planes:
         sizes = (n_planes, 1, 1)
     # Above 4 GB, ImageJ writes one page, and all other planes behind its pixels.
-    return _Arrangement("TZC", sizes, _placed(images, n_planes))
+    return _Arrangement("TZC", sizes, _placed(images, n_planes, n_bytes))
 
 
-def _described(description: str, images: list[Directory]) -> _Arrangement | None:
+def _described(description: str, images: list[Directory], n_bytes: int) -> _Arrangement | None:
     """Read tifffile's own description: the shape of the whole as JSON, and its axes where they were given."""
     # Older versions write the axes in front of the shape.
     if not description.startswith("{") or '"shape":' not in description:
@@ -258,11 +261,14 @@ def _described(description: str, images: list[Directory]) -> _Arrangement | None
     n_planes = math.prod(sizes)
     if not told.get("truncated") and n_planes != len(images):
         return None
-    return _Arrangement(axes, sizes, _placed(images, n_planes))
+    return _Arrangement(axes, sizes, _placed(images, n_planes, n_bytes))
 
 
-def _placed(images: list[Directory], n_planes: int) -> list[tuple[int, int]]:
+def _placed(images: list[Directory], n_planes: int, n_bytes: int) -> list[tuple[int, int]]:
     if len(images) == 1:
+        # Each would hold a byte a pixel or more; asked before there is a list of them.
+        if n_planes * images[0].one(Tag.HEIGHT) * images[0].one(Tag.WIDTH) > n_bytes:
+            raise ValueError(f"its description speaks of {n_planes:,} planes, which the file has no room for")
         return [(images[0].offset, number) for number in range(n_planes)]
     if len(images) != n_planes:
         raise ValueError(f"it holds {len(images)} pages, and its description speaks of {n_planes}")

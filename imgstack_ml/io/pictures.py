@@ -5,7 +5,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 from PIL import ImageFile
@@ -13,6 +13,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from ._formats import READ_ERRORS, Header, Planes, check_size, orient, oriented_shape
+from .locations import Bounded
 from .tiff import read_first_directory
 
 __all__ = ["Picture"]
@@ -49,6 +50,8 @@ class Picture:
         At its beginning.
     signature : bytes
         Its first 8 bytes.
+    n_bytes : int
+        Its size.
     max_pixels : int
 
     Raises
@@ -57,15 +60,17 @@ class Picture:
         It is neither, or of a kind that is not read.
     """
 
-    def __init__(self, file: BinaryIO, signature: bytes, max_pixels: int):
+    def __init__(self, file: BinaryIO, signature: bytes, n_bytes: int, max_pixels: int):
         self._file = file
+        # A PNG may say of a chunk that it has 4 GB.
+        self._bounded = bounded = cast(BinaryIO, Bounded(file, n_bytes))
         # The plugins are called directly: Image.open would guess the format from all it knows, and would warn of
         # large images by a limit that is global to the process.
         if signature.startswith(b"\xff\xd8\xff"):
-            self._picture: JpegImageFile | PngImageFile = _Jpeg(file)
+            self._picture: JpegImageFile | PngImageFile = _Jpeg(bounded)
         elif signature == _PNG_SIGNATURE:
-            _check_png(file)
-            self._picture = PngImageFile(file)
+            _check_png(bounded)
+            self._picture = PngImageFile(bounded)
         else:
             raise ValueError(f"it is neither JPEG, PNG nor TIFF (it begins with {signature!r})")
         width, height = self._picture.size
@@ -97,7 +102,7 @@ class Picture:
         stored = np.asarray(picture)
         # Pillow leaves rows at zero, without a word, where a PNG's pixel data end early but properly.
         if isinstance(picture, PngImageFile) and (picture.info.get("interlace") or not stored[-1].any()):
-            _check_png_is_whole(self._file)
+            _check_png_is_whole(self._bounded)
         pixels = stored if self._shown == picture.mode else np.asarray(picture.convert(self._shown))
         out[...] = orient(pixels, self._orientation)
 

@@ -14,6 +14,7 @@ import numpy as np
 import tifffile
 
 from ._formats import check_size
+from .segments import decodes
 
 __all__ = [
     "ByteLayout",
@@ -45,8 +46,11 @@ _WANTED = frozenset(number for name, number in vars(Tag).items() if name.isupper
 
 # Types of values that the tags above can have, as struct has them.
 _TYPES = {1: "B", 2: "s", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+_TEXT = 2
 _NUMBER_KINDS = {1: "u", 2: "i", 3: "f"}
 _REDUCED, _MASK = 1, 4  # bits of SUBFILE_TYPE: a smaller copy, a transparency mask
+_MOST_VALUES = 1 << 18  # of a tag; there is one a strip or tile
+_MOST_TEXT = 1 << 24
 _SHOWN_AS_STORED = (1, 2)  # PHOTOMETRIC: grey where zero is black, RGB
 
 
@@ -58,12 +62,13 @@ class ByteLayout(NamedTuple):
 
 
 class Directory(NamedTuple):
-    """One directory of a TIFF: where it is, where the next one is (0: nowhere), and its tags."""
+    """One directory of a TIFF: where it is, where the next one is (0: nowhere), its tags, and the bytes read for it."""
 
     offset: int
     next: int
     tags: dict[int, Any]
     layout: ByteLayout
+    n_bytes: int
 
     @property
     def orientation(self) -> int:
@@ -141,7 +146,8 @@ def read_first_directory(file: BinaryIO, n_bytes: int) -> Directory:
 def read_directories(file: BinaryIO, n_bytes: int) -> Iterator[Directory]:
     """Read the directories of a TIFF one after the other, as they are linked."""
     layout, offset = read_byte_layout(file)
-    seen = set()
+    seen: set[int] = set()
+    n_read = 0
     while offset:
         if offset in seen:
             raise ValueError("its directories lead in a circle")
@@ -149,6 +155,9 @@ def read_directories(file: BinaryIO, n_bytes: int) -> Iterator[Directory]:
         if seen != {offset} and offset >= n_bytes:
             raise ValueError(f"its page {len(seen)} is missing: it was cut")
         directory = read_directory(file, layout, offset, n_bytes)
+        n_read += directory.n_bytes
+        if n_read > 2 * n_bytes:
+            raise ValueError("its directories overlap: it is damaged")
         yield directory
         offset = directory.next
 
@@ -182,11 +191,13 @@ def read_directory(file: BinaryIO, layout: ByteLayout, offset: int, n_bytes: int
         raise ValueError(f"a directory of {n_tags:,} tags does not fit into the file: it is damaged")
     block = file.read(n_tags * entry.size + inline)
     (following,) = struct.unpack(order + link_code, block[n_tags * entry.size :])
-    tags = {}
+    tags: dict[int, Any] = {}
+    n_read = len(block)
     for code, kind, count, value in entry.iter_unpack(block[: n_tags * entry.size]):
-        if code in _WANTED and kind in _TYPES:
+        if code in _WANTED and kind in _TYPES and code not in tags:  # of several, the first counts
             tags[code] = _read_values(file, order, kind, count, value, n_bytes)
-    return Directory(offset, following, tags, layout)
+            n_read += struct.calcsize(f"={_TYPES[kind]}") * count
+    return Directory(offset, following, tags, layout, n_read)
 
 
 def _read_values(file: BinaryIO, order: str, kind: int, count: int, value: bytes, n_bytes: int) -> Any:
@@ -194,6 +205,8 @@ def _read_values(file: BinaryIO, order: str, kind: int, count: int, value: bytes
     size = struct.calcsize(code)
     if size > n_bytes:
         raise ValueError(f"a tag of {count:,} values does not fit into the file: it is damaged")
+    if count > (_MOST_TEXT if kind == _TEXT else _MOST_VALUES):
+        raise ValueError(f"a tag of {count:,} values is more than is read")
     if size > len(value):
         file.seek(struct.unpack(order + ("Q" if len(value) == 8 else "I"), value)[0])
         value = file.read(size)
@@ -224,7 +237,11 @@ def page_layout(directory: Directory, n_bytes: int, max_pixels: int) -> PageLayo
     height, width, n_samples = directory.one(Tag.HEIGHT), directory.one(Tag.WIDTH), directory.one(Tag.SAMPLES, 1)
     check_size(height, width, n_samples, max_pixels=max_pixels)
     if Tag.TILE_WIDTH in tags:
-        check_size(directory.one(Tag.TILE_HEIGHT), directory.one(Tag.TILE_WIDTH), n_samples, max_pixels=max_pixels)
+        tile_height, tile_width = directory.one(Tag.TILE_HEIGHT), directory.one(Tag.TILE_WIDTH)
+        check_size(tile_height, tile_width, n_samples, max_pixels=max_pixels)
+        # Tiles jut out, and are decoded whole: thin images of tall tiles are work without an end.
+        padded = (-(-height // tile_height) * tile_height, -(-width // tile_width) * tile_width)
+        check_size(*padded, n_samples, max_pixels=4 * max_pixels)
     dtype = _dtype(directory)
     _check_codecs(directory)
     is_planar = n_samples > 1 and directory.one(Tag.PLANAR, 1) == 2
@@ -272,7 +289,7 @@ def _name(codes: Any, code: int | None) -> str:
 def _check_codecs(directory: Directory) -> None:
     compression, predictor = directory.one(Tag.COMPRESSION, 1), directory.one(Tag.PREDICTOR, 1)
     for known, name in [
-        (compression in tifffile.TIFF.DECOMPRESSORS, f"compression {_name(tifffile.COMPRESSION, compression)}"),
+        (decodes(compression), f"compression {_name(tifffile.COMPRESSION, compression)}"),
         (predictor in tifffile.TIFF.UNPREDICTORS, f"predictor {predictor}"),
     ]:
         if not known:
@@ -290,7 +307,7 @@ def _segments(directory: Directory, is_planar: bool, n_bytes: int) -> list[tuple
         across, down = 1, -(-height // min(height, directory.one(Tag.ROWS_PER_STRIP, height)))
         offsets, counts = directory.many(Tag.STRIP_OFFSETS), directory.many(Tag.STRIP_BYTES)
     n_expected = across * down * (directory.one(Tag.SAMPLES) if is_planar else 1)
-    if not len(offsets) == len(counts) == n_expected or not all(counts):
+    if not len(offsets) == len(counts) == n_expected or not (all(counts) and all(offsets)):
         raise ValueError("some of its strips or tiles are missing")
     segments = list(zip(offsets, counts, strict=True))
     end = max(offset + count for offset, count in segments)
