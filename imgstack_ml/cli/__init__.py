@@ -7,7 +7,9 @@ it, so that ``--help`` answers at once.
 import click
 
 from .. import __version__
+from .classify import classify
 from .demo import demo
+from .features import features
 from .pca import pca
 from .sample import sample
 
@@ -23,10 +25,12 @@ def main() -> None:
     Start here:
       imgstack-ml demo                         faces, no data needed
       imgstack-ml pca photos -o results        your own images
+      imgstack-ml classify plates -o results   sub-folders told apart
+      imgstack-ml features photos -o all.csv   rows of numbers for other programs
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but files were skipped, 130 interrupted.
     """  # noqa: D301 (click looks for the real character)
 
 
-for command in (demo, pca, sample):
+for command in (classify, demo, features, pca, sample):
     main.add_command(command)
