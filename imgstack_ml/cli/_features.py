@@ -118,7 +118,8 @@ def _gradients(image_shape: tuple[int, ...]) -> HOGFeatures:
     """Make a grid of about 8 by 8 cells, in blocks of 2 by 2: up to 1,764 values whatever the images' size."""
     from .. import HOGFeatures
 
-    sides = image_shape[:2]
-    cells = [min(side, max(_SMALLEST_CELL, ceil(side / _HOG_CELLS))) for side in sides]
-    blocks = [min(2, side // cell) for side, cell in zip(sides, cells, strict=True)]
-    return HOGFeatures(pixels_per_cell=tuple(cells), cells_per_block=tuple(blocks))
+    height, width = image_shape[:2]
+    down, across = (min(side, max(_SMALLEST_CELL, ceil(side / _HOG_CELLS))) for side in (height, width))
+    return HOGFeatures(
+        pixels_per_cell=(down, across), cells_per_block=(min(2, height // down), min(2, width // across))
+    )

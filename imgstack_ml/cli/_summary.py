@@ -109,7 +109,7 @@ def _classification(found: dict[str, Any]) -> list[tuple[str, str]]:
         )
     )
     if not found.get("saved", True):
-        rows.append(("saved", f"the features only; a file of this classifier would be code (a pickle)"))
+        rows.append(("saved", "the features only; a file of this classifier would be code (a pickle)"))
     return rows
 
 

@@ -20,7 +20,6 @@ from ._task import SKIPPED, Task, Terminal, debug_option, json_option, quiet_opt
 from .pca import _memory_size
 
 if TYPE_CHECKING:
-    import numpy as np
     from sklearn.pipeline import Pipeline
 
     from .. import ImageStack
@@ -150,7 +149,7 @@ def _check_labels(stack: ImageStack, source: str, n_folds: int) -> None:
         )
     if len(counts) == 1:
         raise LabelError(
-            f"all {len(stack):,} images are labelled {stack.labels[0]!r}, and telling apart takes two classes. Give "
+            f"all {len(stack):,} images are labelled {str(stack.labels[0])!r}, and telling apart takes two classes. Give "
             "the folder above, or put images of another class into a sub-folder beside it"
         )
     small = {label: n for label, n in sorted(counts.items()) if n < n_folds}
@@ -247,14 +246,15 @@ def _draw_confusion(out: OutputFolder, found: dict[str, Any]) -> None:
     classes, counts = list(found["classes"]), np.array(found["confusion"])
     share = counts / counts.sum(axis=1, keepdims=True)
     side = min(12.0, 2.6 + 0.5 * len(classes))
-    figure, ax = plt.subplots(figsize=(side + 0.8, side), layout="constrained")
-    image = ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    figure, ax = plt.subplots(figsize=(side, side), layout="constrained")
+    ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
     if len(classes) <= _MAX_NUMBERS:
         for (i, j), count in np.ndenumerate(counts):
-            ax.text(j, i, f"{count:,}", ha="center", va="center", color="white" if share[i, j] > 0.5 else "black")
-    ax.set_xticks(range(len(classes)), classes, rotation=90 if max(map(len, classes)) > 3 else 0, parse_math=False)
+            colour = "white" if share[i, j] > 0.5 else "black" if count else "0.7"
+            ax.text(j, i, f"{count:,}", ha="center", va="center", color=colour)
+    upright = sum(map(len, classes)) > 8 * side  # names side by side would run into each other
+    ax.set_xticks(range(len(classes)), classes, rotation=90 if upright else 0, parse_math=False)
     ax.set_yticks(range(len(classes)), classes, parse_math=False)
-    ax.set(xlabel="predicted", ylabel="label")
+    ax.set(xlabel="predicted", ylabel="label, its images shared out in colour")
     ax.set_title(f"{100 * found['n_right'] / counts.sum():.1f} % of {counts.sum():,} right")
-    figure.colorbar(image, label="share of the images of a label", shrink=0.8)
     _save_figure(out, "confusion.png", figure)

@@ -115,7 +115,8 @@ def _fit(features: ImageFeatures, stack: ImageStack, terminal: Terminal) -> Imag
 def _write(out: str, files: list[str], stack: ImageStack, features: ImageFeatures, terminal: Terminal) -> None:
     """Write the table part by part, so that neither it nor the images need fit into memory."""
     columns = ["file", *(["label"] if stack.labels is not None else []), *features.get_feature_names_out()]
-    parts = _parts(features.transform(stack), files, stack.labels, terminal)
+    rows: Any = features.transform(stack)
+    parts = _parts(rows, files, stack.labels, terminal)
     with atomic_path(out) as temporary:
         _WRITERS[os.path.splitext(out)[1].lower()](temporary, columns, parts)
 
@@ -159,7 +160,7 @@ _WRITERS = {".csv": _write_csv, ".parquet": _write_parquet}
 
 
 def _in_utf8(name: str) -> str:
-    """Write bytes of a file name that are not UTF-8, which Parquet cannot hold, as ``\\xff``."""
+    """Write bytes of a file name that are not UTF-8, which Parquet cannot hold, by their numbers."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
