@@ -149,8 +149,8 @@ def _check_labels(stack: ImageStack, source: str, n_folds: int) -> None:
         )
     if len(counts) == 1:
         raise LabelError(
-            f"all {len(stack):,} images are labelled {str(stack.labels[0])!r}, and telling apart takes two classes. Give "
-            "the folder above, or put images of another class into a sub-folder beside it"
+            f"all {len(stack):,} images are labelled {str(stack.labels[0])!r}, and telling apart takes two classes. "
+            "Give the folder above, or put images of another class into a sub-folder beside it"
         )
     small = {label: n for label, n in sorted(counts.items()) if n < n_folds}
     if small and (fewest := min(small.values())) >= 2:
