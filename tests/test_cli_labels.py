@@ -306,7 +306,7 @@ def test_files_of_features_that_cannot_be_written(faces, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     result = run("features", faces, "-r", "-o", tmp_path / "f.parquet")
     assert result.exit_code == 2
-    assert "pip install pyarrow" in result.stderr
+    assert "pip install 'imgstack_ml[parquet]'" in result.stderr
 
 
 def test_record_of_features(faces, tmp_path):

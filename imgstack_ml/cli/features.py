@@ -38,7 +38,9 @@ def _known_format(ctx: click.Context, param: click.Parameter, path: str) -> str:
     if suffix not in _WRITERS:
         raise click.BadParameter(f"{path!r} is of no known format; give a name that ends in .csv or .parquet")
     if suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
-        raise click.BadParameter("a .parquet file needs pyarrow: pip install pyarrow, or give a name that ends in .csv")
+        raise click.BadParameter(
+            "a .parquet file needs pyarrow: pip install 'imgstack_ml[parquet]', or give a name that ends in .csv"
+        )
     return path
 
 
