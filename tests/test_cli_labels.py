@@ -168,8 +168,8 @@ def test_few_images_take_fewer_components(tmp_path):
     assert run("classify", folder, "-o", tmp_path / "out", "-f", "pca", "--folds", 3).exit_code == 0
     model = im.load_model(tmp_path / "out/model.safetensors")
     assert model["features"].transformer_list[-1][1].n_components_ == 3
-    result = run("classify", folder, "-o", tmp_path / "more", "-f", "pca", "--folds", 3, "-k", 9)
-    assert_refused(result, "9")
+    result = run("classify", folder, "-o", tmp_path / "more", "-f", "pca", "--folds", 3, "-k", 5)
+    assert_refused(result, "4 images, the fewest that are fitted here", "give -k 4 or less")
 
 
 @pytest.mark.parametrize(
@@ -181,13 +181,33 @@ def test_few_images_take_fewer_components(tmp_path):
             {"a": 8, "b": 3, "c": 1},
             "a class needs 2 images, one to learn from and one to judge, and there are 3 of 'b', 1",
         ),
-        ({"a": 8, ".": 2}, "2 images lie in"),
-        ({".": 6}, "6 images lie in"),
+        ({"a": 8, ".": 2}, "itself holds 2 of the images"),
+        ({".": 6}, "itself holds 6 of the images"),
     ],
 )
 def test_labels_that_make_no_classes(sizes, message, tmp_path):
     folder = write_classes(tmp_path / "in", sizes)
     assert_refused(run("classify", folder, "-o", tmp_path / "out"), message)
+    assert not (tmp_path / "out").exists()
+
+
+def test_sources_without_labels(faces, tmp_path):
+    im.save_stack(np.zeros((6, 5, 5), np.uint8), tmp_path / "stack.zarr")
+    for source in (tmp_path / "stack.zarr", faces / "face/0001.png"):
+        result = run("classify", source, "-o", tmp_path / "out")
+        assert result.exit_code == 1
+        assert not (tmp_path / "out").exists()
+    assert_refused(run("classify", tmp_path / "stack.zarr", "-o", tmp_path / "out"), "gives no labels", "sub-folders")
+
+
+def test_a_pattern_chooses_files_of_the_sub_folders(faces, tmp_path):
+    result = run("classify", faces / "*" / "00[01]*.png", "-o", tmp_path, "-f", "texture", "--json", "-q")
+    assert json.loads(result.stdout)["classifier"]["classes"] == {"face": 19, "nonface": 19}
+
+
+def test_memory_limit_too_small(faces, tmp_path):
+    result = run("classify", faces, "-o", tmp_path / "out", "-f", "pca", "--memory-limit", "10kB")
+    assert_refused(result, "hint: here these are the options --memory-limit and -k")
     assert not (tmp_path / "out").exists()
 
 
@@ -315,4 +335,4 @@ def test_record_of_features(faces, tmp_path):
     assert record["command"] == "features"
     assert record["input"]["n_images"] == 40
     assert len(record["features"]) == 9
-    assert record["parameters"]["names"] == ["stats"]
+    assert record["parameters"]["features"] == ["stats"]

@@ -63,7 +63,8 @@ def cross_validate(
     """Predict each image by a model that has not seen it, all of it fitted anew to the images of the other folds.
 
     The result is that of scikit-learn's `cross_val_predict` for the whole Pipeline. What describes an image
-    without regard to others is the same in every fold, and taken from `rows`; principal components are not.
+    without regard to others is the same in every fold, and taken from `rows`; principal components are not. The one
+    exception: histograms and textures of floating-point images have the range of all images.
 
     Parameters
     ----------

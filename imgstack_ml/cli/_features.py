@@ -35,7 +35,6 @@ def features_option(*default: str) -> Callable:
     return click.option(
         "-f",
         "--features",
-        "names",
         type=click.Choice([*FEATURES, "all"]),
         multiple=True,
         default=default,
@@ -76,12 +75,23 @@ def make_features(
     Returns
     -------
     ImageFeatures
+
+    Raises
+    ------
+    ValueError
+        For more components than there are images to fit, or values in an image.
     """
     from .. import ChannelStatistics, ImageFeatures, ImageHistogram, ImagePCA, TextureFeatures
 
     # A float has no natural range: that of all images is found, in a read more.
     span = "stack" if stack.dtype.kind == "f" else "dtype"
-    k = n_components or max(1, min(_N_COMPONENTS, n_fitted - 1, prod(stack.shape[1:])))
+    most = min(n_fitted, prod(stack.shape[1:]))
+    if "pca" in names and n_components and n_components > most:
+        raise ValueError(
+            f"-k {n_components} is more components than {n_fitted:,} images, the fewest that are fitted here, of "
+            f"{prod(stack.shape[1:]):,} values have; give -k {most} or less"
+        )
+    k = n_components or max(1, min(_N_COMPONENTS, n_fitted - 1, most))
     makers: dict[str, Callable[[], Any]] = {
         "stats": lambda: ChannelStatistics(percentiles=(5, 25, 50, 75, 95)),
         "hist": lambda: ImageHistogram(32, span, density=True),

@@ -74,7 +74,7 @@ class LabelError(ImgstackError, ValueError):
 def classify(
     source: str,
     out: str,
-    names: tuple[str, ...],
+    features: tuple[str, ...],
     classifier: str,
     n_components: int | None,
     folds: int,
@@ -91,7 +91,8 @@ def classify(
 
     The name of a sub-folder is the label of the images in it. Accuracy is that of stratified cross-validation:
     each image is judged by a model fitted without it, principal components and scaling included, and the share of the
-    most frequent class stands beside it. The model that is saved is then fitted to all images.
+    most frequent class stands beside it. Only the range of floating-point images is that of all of them. The model
+    that is saved is fitted to all images.
 
     \b
     Examples:
@@ -108,11 +109,13 @@ def classify(
         refuse_inside(out, sorted({os.path.dirname(file) for file in stack.files}))
     _check_labels(stack, source, folds)
     n_fitted = len(stack) - -(-len(stack) // folds)
-    features = make_features(names, stack, n_components=n_components, n_fitted=n_fitted, memory_limit=memory_limit)
+    transformer = make_features(
+        features, stack, n_components=n_components, n_fitted=n_fitted, memory_limit=memory_limit
+    )
     with new_folder(out):
-        terminal.status(f"describing {len(stack)} images by {', '.join(names)}")
+        terminal.status(f"describing {len(stack)} images by {', '.join(features)}")
         try:
-            model, rows = fit_model(features, classifier, stack, balanced=balanced, seed=seed, terminal=terminal)
+            model, rows = fit_model(transformer, classifier, stack, balanced=balanced, seed=seed, terminal=terminal)
             outcome = cross_validate(model, rows, stack, n_folds=folds, seed=seed, terminal=terminal)
         except MemoryLimitError as error:
             error.add_note(
@@ -124,7 +127,9 @@ def classify(
         found = _judge(stack.labels, outcome, folds)
         found |= {"name": classifier, "saved": classifier == "logistic", "n_features": rows.shape[1]}
         _write_results(folder, model, outcome, found, stack, source)
-        record = folder.finish({**describe_run(stack, source, started), "features": list(names), "classifier": found})
+        record = folder.finish(
+            {**describe_run(stack, source, started), "features": list(features), "classifier": found}
+        )
     path = os.path.join(out, "model.safetensors")
     terminal.result(summary(record, out, f"Next, in Python: model = imgstack_ml.load_model({path!r})"), record)
     if stack.problems:
@@ -139,7 +144,7 @@ def _check_labels(stack: ImageStack, source: str, n_folds: int) -> None:
     if loose := counts["."]:
         first = stack.files[stack.labels.tolist().index(".")]
         raise LabelError(
-            f"{loose:,} images lie in {source!r} itself, such as {os.path.basename(first)!r}, and so have no label. "
+            f"{source!r} itself holds {loose:,} of the images, such as {os.path.basename(first)!r}, without a label. "
             "Move each into a sub-folder that is called what the image shows"
         )
     if empty := _empty_sub_folders(stack, source):

@@ -66,7 +66,7 @@ def _known_format(ctx: click.Context, param: click.Parameter, path: str) -> str:
 def features(
     source: str,
     out: str,
-    names: tuple[str, ...],
+    features: tuple[str, ...],
     n_components: int | None,
     recursive: bool,
     on_error: str,
@@ -93,7 +93,7 @@ def features(
     pattern = f"imgstack-ml features 'FOLDER/*.png' -o {shlex.quote(out)}"
     stack = open_images(source, terminal, recursive=recursive, on_error=on_error, pattern=pattern)
     with new_folder(os.path.dirname(os.path.abspath(out))):
-        fitted = _fit(make_features(names, stack, n_components=n_components, n_fitted=len(stack)), stack, terminal)
+        fitted = _fit(make_features(features, stack, n_components=n_components, n_fitted=len(stack)), stack, terminal)
         columns = fitted.get_feature_names_out().tolist()
         terminal.status(f"writing {len(columns)} features of {len(stack)} images to {out}")
         _write(out, image_names(stack, source), stack, fitted, terminal)
