@@ -34,8 +34,10 @@ SAVABLE = {
     "ImageHistogram": "imgstack_ml.features:ImageHistogram",
     "ImagePCA": "imgstack_ml.decomposition:ImagePCA",
     "IntensityRescaler": "imgstack_ml.preprocessing:IntensityRescaler",
+    "LogisticRegression": "sklearn.linear_model:LogisticRegression",
     "Pipeline": "sklearn.pipeline:Pipeline",
     "StackCenterer": "imgstack_ml.preprocessing:StackCenterer",
+    "StandardScaler": "sklearn.preprocessing:StandardScaler",
     "TextureFeatures": "imgstack_ml.features:TextureFeatures",
 }
 MEMBERS = {"ImageFeatures": "transformer_list", "Pipeline": "steps"}  # where estimators are made of others
@@ -61,7 +63,8 @@ def save_model(model: Any, path: str | os.PathLike[str], *, overwrite: bool = Fa
     Parameters
     ----------
     model : estimator
-        An estimator of this package, or a scikit-learn Pipeline of them.
+        An estimator of this package; scikit-learn's StandardScaler or LogisticRegression, which are arrays once fitted;
+        or a Pipeline of these. Other classifiers hold what only a pickle could, which would be code.
     path : path
         The file to write, e.g. ``"model.safetensors"``. It appears complete or not at all.
     overwrite : bool, default=False
@@ -235,6 +238,8 @@ def _to_json(value: Any, where: str) -> Any:
         return {"dict": {key: _to_json(item, f"{where}[{key!r}]") for key, item in value.items()}}
     if _is_string_array(value):
         return {"strings": value.tolist()}
+    if type(value) is np.ndarray and value.dtype.kind == "U" and value.ndim == 1:
+        return {"labels": value.tolist()}
     if type(value).__name__ in RECORDS and type(value) is _import_from(RECORDS[type(value).__name__]):
         fields = {key: _listed(field) for key, field in vars(value).items()}
         return {"record": [type(value).__name__, _to_json(fields, where)]}
@@ -377,6 +382,8 @@ def _from_tagged(kind: str, content: Any) -> Any:
             return {key: _from_json(item) for key, item in content.items()}
         case list() if kind == "strings" and all(type(item) is str for item in content):
             return np.array(content, dtype=object)
+        case list() if kind == "labels" and all(type(item) is str for item in content):
+            return np.array(content, dtype=str)
         case bool() | int() | float() if kind in SCALAR_DTYPES:
             return _read_scalar(kind, content)
         case [str(name), fields] if kind == "record" and name in RECORDS:

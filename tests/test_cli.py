@@ -83,7 +83,7 @@ def test_help_imports_nothing_slow():
     code = """
 import sys
 from imgstack_ml.cli import main
-for args in ([], ["demo"], ["pca"], ["report"], ["sample"]):
+for args in ([], ["classify"], ["demo"], ["features"], ["pca"], ["report"], ["sample"], ["scan"]):
     main([*args, "--help"], standalone_mode=False)
 slow = {"numpy", "dask", "sklearn", "matplotlib", "PIL", "skimage", "tqdm", "dask_ml"} & set(sys.modules)
 assert not slow, slow
@@ -91,7 +91,7 @@ assert not slow, slow
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
 
 
-@pytest.mark.parametrize("command", ["demo", "pca", "report", "sample"])
+@pytest.mark.parametrize("command", ["classify", "demo", "features", "pca", "report", "sample", "scan"])
 def test_help_shows_an_example(command):
     result = run(command, "--help")
     assert result.exit_code == 0

@@ -7,7 +7,9 @@ it, so that ``--help`` answers at once.
 import click
 
 from .. import __version__
+from .classify import classify
 from .demo import demo
+from .features import features
 from .pca import pca
 from .report import report
 from .sample import sample
@@ -26,11 +28,13 @@ def main() -> None:
       imgstack-ml demo                         faces, no data needed
       imgstack-ml scan photos                  what is in a folder
       imgstack-ml pca photos -o results        your own images
+      imgstack-ml classify plates -o results   sub-folders told apart
+      imgstack-ml features photos -o all.csv   rows of numbers for other programs
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but files were skipped, 130
     interrupted, 143 terminated.
     """  # noqa: D301 (click looks for the real character)
 
 
-for command in (demo, pca, report, sample, scan):
+for command in (classify, demo, features, pca, report, sample, scan):
     main.add_command(command)

@@ -14,7 +14,7 @@ import click
 from .._errors import StoreError
 from .._files import atomic_path
 
-__all__ = ["OutputFolder", "refuse_inside"]
+__all__ = ["OutputFolder", "new_folder", "refuse_inside"]
 
 RUN_FILE = "run.json"
 _CHECKPOINT = "checkpoint"
@@ -115,6 +115,30 @@ class OutputFolder:
         with self.writing(RUN_FILE) as temporary:
             Path(temporary).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         return record
+
+
+@contextlib.contextmanager
+def new_folder(path: str) -> Iterator[None]:
+    """Make a folder, and those above it, for what the block writes; what is empty when it fails goes again.
+
+    Parameters
+    ----------
+    path : str
+        The folder, which may exist.
+    """
+    missing = []
+    folder = os.path.abspath(path)
+    while not os.path.lexists(folder):
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    os.makedirs(path, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # somebody put something into it
+            for folder in missing:
+                os.rmdir(folder)
+        raise
 
 
 def refuse_inside(out: str, inputs: Iterable[str]) -> None:

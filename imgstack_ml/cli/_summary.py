@@ -14,6 +14,7 @@ _FILES = {
     "scree.png": "variance explained by each component",
     "scores.csv": "the images as numbers: file, PC1, PC2, ...",
     "predictions.csv": "the label of each image and the one predicted",
+    "confusion.png": "which label was taken for which",
     "skipped.csv": "the files left out, and why",
     "model.safetensors": "the fitted Pipeline, for imgstack_ml.load_model",
     "run.json": "how this was made: parameters, versions, time",
@@ -48,28 +49,39 @@ def summary(record: dict[str, Any], folder: str, next_line: str) -> str:
 
 
 def _findings(record: dict[str, Any]) -> list[tuple[str, str]]:
-    from dask.utils import format_bytes
-
-    source, fit = record["input"], record["fit"]
+    source = record["input"]
     shape = " × ".join(map(str, source["image_shape"]))
-    times = "once" if fit["n_passes"] == 1 else f"{fit['n_passes']:.3g} times"
-    peak = format_bytes(fit["planned_peak_bytes"])
     rows = [("images", f"{source['n_images']:,} of {shape}, {source['dtype']}")]
     if source["n_skipped"]:
         rows.append(("left out", _count(source["n_skipped"], "unreadable file")))
-    rows += [
+    if "fit" in record:
+        rows += _decomposition(record["fit"])
+    if "reload_difference" in record:
+        rows.append(("model", f"loads again; its scores differ by {record['reload_difference']:.0e} of the largest"))
+    if "features" in record:
+        rows.append(("features", f"{record['classifier']['n_features']:,}: {', '.join(record['features'])}"))
+    if "classifier" in record:
+        rows += _classification(record["classifier"])
+    to_fit = f", of which {record['fit']['seconds']:.1f} s to fit" if "fit" in record else ""
+    rows.append(("time", f"{record['seconds']:.1f} s{to_fit}"))
+    return rows
+
+
+def _decomposition(fit: dict[str, Any]) -> list[tuple[str, str]]:
+    from dask.utils import format_bytes
+
+    times = "once" if fit["n_passes"] == 1 else f"{fit['n_passes']:.3g} times"
+    rows = [
         ("steps", ", ".join(fit["steps"])),
-        ("solver", f"{fit['solver']}; images read {times} to fit; planned peak {peak}"),
+        (
+            "solver",
+            f"{fit['solver']}; images read {times} to fit; planned peak {format_bytes(fit['planned_peak_bytes'])}",
+        ),
         ("variance", _variance(fit["explained_variance_ratio"])),
     ]
     if "estimated_error" in fit:
         known = f"variances to an estimated {fit['estimated_error']:.0e}"
         rows.append(("accuracy", f"{known}; at most {100 * fit['missed_at_most']:.2g} % of the variance missed"))
-    if "reload_difference" in record:
-        rows.append(("model", f"loads again; its scores differ by {record['reload_difference']:.0e} of the largest"))
-    if "classifier" in record:
-        rows += _classification(record["classifier"])
-    rows.append(("time", f"{record['seconds']:.1f} s, of which {fit['seconds']:.1f} s to fit"))
     return rows
 
 
@@ -83,15 +95,23 @@ def _variance(ratio: list[float]) -> str:
 
 def _classification(found: dict[str, Any]) -> list[tuple[str, str]]:
     mean, std, majority = (100 * found[key] for key in ("accuracy_mean", "accuracy_std", "majority_rate"))
-    classes = " or ".join(found["classes"])
-    return [
+    names = list(found["classes"])
+    classes = " or ".join(names) if len(names) <= _SHOWN else f"{len(names)} classes"
+    rows = [
         ("classifier", f"{classes}: {mean:.1f} ± {std:.1f} % right over {found['n_folds']} folds"),
         ("baseline", f"{majority:.1f} % right by always naming the most frequent class"),
+    ]
+    if "balanced_accuracy" in found:
+        rows.append(("balanced", f"{100 * found['balanced_accuracy']:.1f} % right where every class counts the same"))
+    rows.append(
         (
             "predicted",
             f"{found['n_right']} of {sum(found['classes'].values())} right, each by a model fitted without it",
-        ),
-    ]
+        )
+    )
+    if not found.get("saved", True):
+        rows.append(("saved", "the features only; a file of this classifier would be code (a pickle)"))
+    return rows
 
 
 def _count(number: int, noun: str) -> str:
