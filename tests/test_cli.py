@@ -413,7 +413,7 @@ def with_broken_file(tmp_path):
 def test_broken_file_is_named(with_broken_file, tmp_path):
     result = run("pca", with_broken_file, "-o", tmp_path / "out", "-k", 2)
     assert_refused(result, repr(str(with_broken_file / "img10.png")), "neither JPEG, PNG nor TIFF")
-    assert "hint: to leave out files that are no images: --on-error skip\n" in result.stderr
+    assert "hint: to leave out files that are damaged or no images: --on-error skip\n" in result.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -514,7 +514,7 @@ def test_images_of_several_shapes(tmp_path):
     write_image(tmp_path / "in/x.png", random_pixels((6, 5)))
     result = run("pca", tmp_path / "in", "-o", tmp_path / "out", "-k", 2)
     assert_refused(result, "4 images are not of one shape")
-    assert "hint: here these are the options --mode and --shape" in result.stderr
+    assert "hint: bring them to one kind by --mode, e.g. --mode RGB, or --shape" in result.stderr
     assert run("pca", tmp_path / "in", "-o", tmp_path / "out", "--shape", "5x5").exit_code == 0
     assert len(read_scores(tmp_path / "out")[0]) == 1 + 3  # as many components as four images have
 

@@ -182,7 +182,7 @@ def test_few_images_take_fewer_components(tmp_path):
             "a class needs 2 images, one to learn from and one to judge, and there are 3 of 'b', 1",
         ),
         ({"a": 8, ".": 2}, "itself holds 2 of the images"),
-        ({".": 6}, "itself holds 6 of the images"),
+        ({".": 6}, "gives no labels. Give a folder whose sub-folders"),
     ],
 )
 def test_labels_that_make_no_classes(sizes, message, tmp_path):
@@ -230,7 +230,7 @@ def test_nothing_to_read(tmp_path):
     assert not (tmp_path / "x").exists()
     write_image(tmp_path / "in/a/x.png", random_pixels((5, 5)))
     result = run("features", tmp_path / "in", "-r", "-o", tmp_path / "x/f.csv")
-    assert_refused(result, "are not of one shape", "hint: a pattern in quotes", "imgstack-ml features 'FOLDER/*.png'")
+    assert_refused(result, "are not of one shape", "--mode RGB", "a pattern in quotes")
 
 
 def test_a_failed_run_leaves_no_folder(tmp_path):

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Iterable
 from contextlib import nullcontext
-from importlib.metadata import version
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import click
-
 from .._errors import NonFiniteError
+from ._input import describe_run, image_names, skipped_files
 from ._output import OutputFolder
 from ._task import Terminal
 
@@ -23,12 +19,10 @@ if TYPE_CHECKING:
     from .. import ImageStack
     from ..decomposition.plan import Plan
 
-__all__ = ["Analysis", "analyse", "describe", "image_names", "write_report", "write_results"]
+__all__ = ["Analysis", "analyse", "describe", "write_report", "write_results"]
 
 _SHEET = 64  # pictures drawn in one figure, at most
 _PICTURE = 256  # small images are enlarged to about this many pixels a side
-_TALK = ("as_json", "quiet", "debug", "resume")  # parameters that change nothing but what is printed
-_PACKAGES = ("imgstack_ml", "numpy", "dask", "scikit-learn", "pillow", "tifffile", "matplotlib")
 
 
 class Analysis(NamedTuple):
@@ -77,22 +71,6 @@ def analyse(pipeline: Pipeline, stack: ImageStack, terminal: Terminal) -> Analys
     return Analysis(pipeline, plan, perf_counter() - started, scores)
 
 
-def image_names(stack: ImageStack, source: str) -> list[str]:
-    """Names of the images relative to their folder, with ``/`` between folders on any system.
-
-    Parameters
-    ----------
-    stack : ImageStack
-    source : str
-        What the stack was opened from. For a pattern or a stored stack, the folder that all files share counts.
-
-    Returns
-    -------
-    list of str
-    """
-    return _relative(stack.files, _root(stack, source))
-
-
 def write_results(out: OutputFolder, analysis: Analysis, stack: ImageStack, source: str, terminal: Terminal) -> None:
     """Write model, scores, the list of skipped files, and pictures.
 
@@ -113,9 +91,7 @@ def write_results(out: OutputFolder, analysis: Analysis, stack: ImageStack, sour
         save_model(analysis.pipeline, temporary)
     _write_scores(out, image_names(stack, source), analysis.scores)
     if stack.problems:
-        files, reasons = zip(*stack.problems, strict=True)
-        names = _relative(files, _root(stack, source))
-        out.write_table("skipped.csv", ["file", "reason"], zip(names, reasons, strict=True))
+        out.write_table("skipped.csv", ["file", "reason"], skipped_files(stack, source))
     _write_pictures(out, analysis.pipeline, stack.shape[1:])
 
 
@@ -160,19 +136,9 @@ def describe(analysis: Analysis, stack: ImageStack, source: str, started: float)
     -------
     dict
     """
-    context = click.get_current_context()
     pca = analysis.pipeline.steps[-1][1]
     return {
-        "command": context.info_name,
-        "parameters": {name: value for name, value in context.params.items() if name not in _TALK},
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
-        "input": {
-            "source": os.path.abspath(source),
-            "n_images": len(stack),
-            "image_shape": list(stack.shape[1:]),
-            "dtype": str(stack.dtype),
-            "n_skipped": len(stack.problems),
-        },
+        **describe_run(stack, source, started),
         "fit": {
             "steps": [type(step).__name__ for _, step in analysis.pipeline.steps],
             "n_components": int(pca.n_components_),
@@ -183,7 +149,6 @@ def describe(analysis: Analysis, stack: ImageStack, source: str, started: float)
             "explained_variance_ratio": pca.explained_variance_ratio_.tolist(),
             **_accuracy(pca),
         },
-        "seconds": round(perf_counter() - started, 3),
     }
 
 
@@ -211,17 +176,6 @@ def _score_bar(terminal: Terminal) -> Any:
     from tqdm.dask import TqdmCallback
 
     return TqdmCallback(desc="scores", leave=False) if terminal.progress else nullcontext()
-
-
-def _root(stack: ImageStack, source: str) -> str:
-    folder = os.path.join(os.path.abspath(source), "")
-    if all(file.startswith(folder) for file in stack.files):
-        return folder
-    return os.path.commonpath([os.path.dirname(file) for file in stack.files])
-
-
-def _relative(files: Iterable[str], root: str) -> list[str]:
-    return [os.path.relpath(file, root).replace(os.sep, "/") for file in files]
 
 
 def _write_scores(out: OutputFolder, names: list[str], scores: np.ndarray) -> None:

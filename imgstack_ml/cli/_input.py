@@ -6,7 +6,7 @@ import os
 import platform
 import re
 import warnings
-from dataclasses import replace
+from collections.abc import Sequence
 from importlib.metadata import version
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -14,14 +14,24 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .._errors import BadImageError, MixedStackError
-from ._analysis import _PACKAGES, _TALK, image_names
 from ._task import Terminal
 
 if TYPE_CHECKING:
     from .. import ImageStack
 
-__all__ = ["describe_run", "on_error_option", "open_images", "skipped_files"]
+__all__ = [
+    "describe_run",
+    "image_names",
+    "input_folders",
+    "mode_option",
+    "on_error_option",
+    "open_images",
+    "shape_option",
+    "skipped_files",
+]
 
+_TALK = ("as_json", "quiet", "debug", "resume")  # parameters that change nothing but what is printed
+_PACKAGES = ("imgstack_ml", "numpy", "dask", "scikit-learn", "pillow", "tifffile", "matplotlib")
 _NAMED = 5  # files left out that are named on the terminal
 _PYTHON_LINE = re.compile(r"[ \n](?:To|Give) [^\n]*open_stack\(.*", re.DOTALL)  # the end of some errors of open_stack
 
@@ -30,12 +40,42 @@ on_error_option = click.option(
     type=click.Choice(["raise", "skip"]),
     default="raise",
     show_default=True,
-    help="A file whose header is not that of an image stops the run, or is left out (exit code 3). One whose pixels "
-    "turn out to be damaged always stops it.",
+    help="A damaged file, or one that is no image, stops the run; or all images are decoded once first, and such files "
+    "are left out (exit code 3).",
+)
+mode_option = click.option(
+    "--mode",
+    type=click.Choice(["L", "LA", "RGB", "RGBA", "I;16", "I", "F"]),
+    help="Bring all images to this mode first: grey, grey and alpha, colour, ...; for folders that mix them.",
 )
 
 
-def open_images(source: str, terminal: Terminal, *, recursive: bool, on_error: str, pattern: str) -> ImageStack:
+def _height_and_width(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    sides = value.lower().split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
+        raise click.BadParameter(f"{value!r} is no height and width; give e.g. 256x256")
+    return int(sides[0]), int(sides[1])
+
+
+shape_option = click.option(
+    "--shape",
+    metavar="HxW",
+    callback=_height_and_width,
+    help="Bring all images to this height and width first, e.g. 256x256; for folders of images of different sizes.",
+)
+
+
+def open_images(
+    source: str,
+    terminal: Terminal,
+    *,
+    recursive: bool,
+    on_error: str,
+    mode: str | None = None,
+    shape: tuple[int, int] | None = None,
+) -> ImageStack:
     """Open the images that a command is about.
 
     Parameters
@@ -46,8 +86,10 @@ def open_images(source: str, terminal: Terminal, *, recursive: bool, on_error: s
     recursive : bool
         Whether sub-folders are read, which become labels.
     on_error : {"raise", "skip"}
-    pattern : str
-        The command line that would choose files by a pattern, for a hint.
+        Where files are skipped, all images are decoded once, to find those that are damaged.
+    mode : str, optional
+    shape : (int, int), optional
+        As in `imgstack_ml.open_stack`.
 
     Returns
     -------
@@ -63,24 +105,56 @@ def open_images(source: str, terminal: Terminal, *, recursive: bool, on_error: s
     terminal.status(f"reading the headers of {source}")
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"\d+ of \d+ files cannot be read")  # said below, with names
-            stack = open_stack(source, recursive=recursive, on_error=on_error)
+            warnings.filterwarnings("ignore", r"\d+ of \d+ (files|images) cannot be")  # said below, with names
+            stack = open_stack(source, recursive=recursive, mode=mode, shape=shape, on_error=on_error)
+            if on_error == "skip":
+                terminal.status(f"decoding {len(stack):,} images once, to find those that are damaged")
+                stack = stack.verify()
     except BadImageError as error:
         if on_error == "raise":
-            error.add_note("to leave out files that are no images: --on-error skip")
+            error.add_note("to leave out files that are damaged or no images: --on-error skip")
         raise
     except (FileNotFoundError, MixedStackError) as error:
-        told = type(error)(_PYTHON_LINE.sub("", str(error)))
-        if isinstance(error, MixedStackError):
-            told.add_note(f"a pattern in quotes can choose images of one kind: {pattern}")
-        elif os.path.isdir(source) and not recursive:
-            told.add_note("to read the sub-folders too: --recursive")
-        raise told from error
+        raise _in_terms_of_options(error, recursive) from error
     for path, reason in stack.problems[:_NAMED]:
         terminal.warn(f"left out {path!r}: {reason}")
     if len(stack.problems) > _NAMED:
         terminal.warn(f"left out {len(stack.problems) - _NAMED:,} more")
     return stack
+
+
+def _in_terms_of_options(error: Exception, recursive: bool) -> Exception:
+    """Cut what to write in Python off a message, and say what to type."""
+    text = str(error)
+    told = type(error)(_PYTHON_LINE.sub("", text))
+    if isinstance(error, MixedStackError):
+        told.add_note("bring them to one kind by --mode, e.g. --mode RGB, or --shape, e.g. --shape 256x256")
+        told.add_note("or choose images of one kind by a pattern in quotes, such as 'FOLDER/a*.png'")
+    elif "recursive=True" in text and not recursive:
+        told.add_note("to read the sub-folders too: --recursive")
+    return told
+
+
+def input_folders(stack: ImageStack) -> list[str]:
+    """Folders that a stack is read from."""
+    return sorted({path if os.path.isdir(path) else os.path.dirname(path) for path in stack.inputs})
+
+
+def image_names(stack: ImageStack, source: str) -> list[str]:
+    """Names of the images relative to their folder, with ``/`` between folders on any system.
+
+    Parameters
+    ----------
+    stack : ImageStack
+    source : str
+        What the stack was opened from. For a pattern or a stored stack, the folder that all files share counts.
+
+    Returns
+    -------
+    list of str
+    """
+    root = _root(stack.files, source)
+    return [_relative(file, root) for file in stack.files]
 
 
 def skipped_files(stack: ImageStack, source: str) -> list[tuple[str, str]]:
@@ -96,11 +170,8 @@ def skipped_files(stack: ImageStack, source: str) -> list[tuple[str, str]]:
     -------
     list of (str, str)
     """
-    files = tuple(path for path, _ in stack.problems)
-    if not files:
-        return []
-    names = image_names(replace(stack, files=files, labels=None), source)
-    return [(name, reason) for name, (_, reason) in zip(names, stack.problems, strict=True)]
+    root = _root([path for path, _ in stack.problems], source)
+    return [(_relative(path, root), reason) for path, reason in stack.problems]
 
 
 def describe_run(stack: ImageStack, source: str, started: float) -> dict[str, Any]:
@@ -132,3 +203,14 @@ def describe_run(stack: ImageStack, source: str, started: float) -> dict[str, An
         },
         "seconds": round(perf_counter() - started, 3),
     }
+
+
+def _root(files: Sequence[str], source: str) -> str:
+    folder = os.path.join(os.path.abspath(source), "")
+    if all(file.startswith(folder) for file in files):
+        return folder
+    return os.path.commonpath([os.path.dirname(file) for file in files])
+
+
+def _relative(file: str, root: str) -> str:
+    return os.path.relpath(file, root).replace(os.sep, "/")

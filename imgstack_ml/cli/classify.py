@@ -10,10 +10,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .._errors import ImgstackError, MemoryLimitError
-from ._analysis import _save_figure, image_names
+from ._analysis import _save_figure
 from ._crossval import CLASSIFIERS, Outcome, cross_validate, fit_model
 from ._features import features_option, make_features, n_components_option
-from ._input import describe_run, on_error_option, open_images, skipped_files
+from ._input import (
+    describe_run,
+    image_names,
+    input_folders,
+    mode_option,
+    on_error_option,
+    open_images,
+    shape_option,
+    skipped_files,
+)
 from ._output import OutputFolder, new_folder, refuse_inside
 from ._summary import summary
 from ._task import SKIPPED, Task, Terminal, debug_option, json_option, quiet_option
@@ -66,6 +75,8 @@ class LabelError(ImgstackError, ValueError):
     callback=_memory_size,
     help="Memory that the fit of pca may take, e.g. 1GB; auto stays below half of what is free.",
 )
+@mode_option
+@shape_option
 @on_error_option
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run.")
 @json_option
@@ -81,6 +92,8 @@ def classify(
     balanced: bool,
     seed: int,
     memory_limit: str,
+    mode: str | None,
+    shape: tuple[int, int] | None,
     on_error: str,
     overwrite: bool,
     as_json: bool,
@@ -103,10 +116,8 @@ def classify(
     terminal = Terminal(quiet, as_json)
     folder = OutputFolder(out, overwrite=overwrite)
     refuse_inside(out, [source])
-    pattern = "imgstack-ml classify 'FOLDER/*/*.png' -o OUT"
-    stack = open_images(source, terminal, recursive=True, on_error=on_error, pattern=pattern)
-    if stack.rows is None:
-        refuse_inside(out, sorted({os.path.dirname(file) for file in stack.files}))
+    stack = open_images(source, terminal, recursive=True, on_error=on_error, mode=mode, shape=shape)
+    refuse_inside(out, input_folders(stack))
     _check_labels(stack, source, folds)
     n_fitted = len(stack) - -(-len(stack) // folds)
     transformer = make_features(
@@ -172,7 +183,7 @@ def _check_labels(stack: ImageStack, source: str, n_folds: int) -> None:
 
 def _empty_sub_folders(stack: ImageStack, source: str) -> list[str]:
     """Names of the sub-folders of which no image came into the stack."""
-    if stack.rows is not None or stack.labels is None or not os.path.isdir(source):
+    if os.path.abspath(source) in stack.inputs or stack.labels is None or not os.path.isdir(source):
         return []
     seen = {label.partition("/")[0] for label in stack.labels.tolist()}
     with os.scandir(source) as entries:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._analysis import analyse, describe, image_names, write_report, write_results
+from ._analysis import analyse, describe, write_report, write_results
+from ._input import image_names
 from ._output import OutputFolder
 from ._summary import summary
 from ._task import Task, Terminal, debug_option, json_option, quiet_option

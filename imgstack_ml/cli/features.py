@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import importlib.util
 import os
-import shlex
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from time import perf_counter
@@ -15,9 +14,8 @@ import click
 
 from .._errors import MemoryLimitError, StoreError
 from .._files import atomic_path
-from ._analysis import image_names
 from ._features import FEATURES, compute_rows, features_option, make_features, n_components_option
-from ._input import describe_run, on_error_option, open_images, skipped_files
+from ._input import describe_run, image_names, mode_option, on_error_option, open_images, shape_option, skipped_files
 from ._output import new_folder
 from ._task import SKIPPED, Task, Terminal, debug_option, json_option, quiet_option
 
@@ -58,6 +56,8 @@ def _known_format(ctx: click.Context, param: click.Parameter, path: str) -> str:
 @features_option(*FEATURES[:-1])
 @n_components_option
 @click.option("-r", "--recursive", is_flag=True, help="Read the sub-folders of FOLDER too; they become a column label.")
+@mode_option
+@shape_option
 @on_error_option
 @click.option("--overwrite", is_flag=True, help="Replace the file.")
 @json_option
@@ -69,6 +69,8 @@ def features(
     features: tuple[str, ...],
     n_components: int | None,
     recursive: bool,
+    mode: str | None,
+    shape: tuple[int, int] | None,
     on_error: str,
     overwrite: bool,
     as_json: bool,
@@ -90,8 +92,7 @@ def features(
     terminal = Terminal(quiet, as_json)
     if os.path.lexists(out) and not overwrite:
         raise StoreError(f"the file {out!r} exists already; name another one, or replace it with --overwrite")
-    pattern = f"imgstack-ml features 'FOLDER/*.png' -o {shlex.quote(out)}"
-    stack = open_images(source, terminal, recursive=recursive, on_error=on_error, pattern=pattern)
+    stack = open_images(source, terminal, recursive=recursive, on_error=on_error, mode=mode, shape=shape)
     with new_folder(os.path.dirname(os.path.abspath(out))):
         fitted = _fit(make_features(features, stack, n_components=n_components, n_fitted=len(stack)), stack, terminal)
         columns = fitted.get_feature_names_out().tolist()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from .._errors import BadImageError, MemoryLimitError, MixedStackError
+from .._errors import MemoryLimitError
 from ._analysis import analyse, describe, write_report, write_results
+from ._input import input_folders, mode_option, on_error_option, open_images, shape_option
 from ._output import OutputFolder, refuse_inside
 from ._summary import summary
 from ._task import SKIPPED, Task, Terminal, TerminatedError, debug_option, json_option, quiet_option
@@ -19,7 +19,6 @@ from ._task import SKIPPED, Task, Terminal, TerminatedError, debug_option, json_
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-    from .. import ImageStack
 
 __all__ = ["pca"]
 
@@ -41,15 +40,6 @@ def _memory_size(ctx: click.Context, param: click.Parameter, value: str) -> str:
     raise click.BadParameter(f"{value!r} is no size; give auto, a number of bytes, or a size such as 500MB or 2GB")
 
 
-def _image_shape(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
-    if value is None:
-        return None
-    sides = value.lower().split("x")
-    if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
-        raise click.BadParameter(f"{value!r} is no height and width; give e.g. 256x256")
-    return int(sides[0]), int(sides[1])
-
-
 @click.command(cls=Task, short_help="Principal components of your own images.")
 @click.argument("source", metavar="FOLDER")
 @click.option("-o", "--out", required=True, type=click.Path(file_okay=False), help="Folder for the results.")
@@ -61,17 +51,8 @@ def _image_shape(ctx: click.Context, param: click.Parameter, value: str | None) 
     help="Number of components.  [default: 16, or as many as the images allow]",
 )
 @click.option("-r", "--recursive", is_flag=True, help="Read the sub-folders of FOLDER too.")
-@click.option(
-    "--mode",
-    type=click.Choice(["L", "LA", "RGB", "RGBA", "I;16", "I", "F"]),
-    help="Bring all images to this mode first: grey, grey and alpha, colour, ...; for folders that mix them.",
-)
-@click.option(
-    "--shape",
-    metavar="HxW",
-    callback=_image_shape,
-    help="Bring all images to this height and width first, e.g. 256x256; for folders of images of different sizes.",
-)
+@mode_option
+@shape_option
 @click.option(
     "--rescale/--no-rescale",
     default=False,
@@ -95,14 +76,7 @@ def _image_shape(ctx: click.Context, param: click.Parameter, value: str | None) 
     callback=_memory_size,
     help="Memory that the fit may take, e.g. 1GB; auto stays below half of what is free.",
 )
-@click.option(
-    "--on-error",
-    type=click.Choice(["raise", "skip"]),
-    default="raise",
-    show_default=True,
-    help="A file that cannot be read as an image stops the run, or is left out (exit code 3), for which all images are "
-    "decoded once first.",
-)
+@on_error_option
 @click.option(
     "--report/--no-report",
     default=True,
@@ -152,8 +126,8 @@ def pca(
     terminal = Terminal(quiet, as_json)
     folder = OutputFolder(out, overwrite=overwrite, resume=resume)
     refuse_inside(out, [source])
-    stack = _open(source, terminal, recursive=recursive, mode=mode, shape=shape, on_error=on_error)
-    refuse_inside(out, sorted({path if os.path.isdir(path) else os.path.dirname(path) for path in stack.inputs}))
+    stack = open_images(source, terminal, recursive=recursive, mode=mode, shape=shape, on_error=on_error)
+    refuse_inside(out, input_folders(stack))
     folder.create()
     try:
         n_components = n_components or min(_COMPONENTS, max(1, len(stack) - 1), math.prod(stack.shape[1:]))
@@ -175,41 +149,6 @@ def pca(
     terminal.result(summary(record, out, f"Next, in Python: model = imgstack_ml.load_model({model!r})"), record)
     if stack.problems:
         click.get_current_context().exit(SKIPPED)
-
-
-def _open(source: str, terminal: Terminal, *, recursive: bool, on_error: str, **policy: Any) -> ImageStack:
-    from .. import open_stack
-
-    terminal.status(f"reading the headers of {source}")
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"\d+ of \d+ (files|images) cannot be")  # said below, with names
-            stack = open_stack(source, recursive=recursive, on_error=on_error, **policy)
-            if on_error == "skip":
-                terminal.status(f"decoding {len(stack):,} images once, to find those that are damaged")
-                stack = stack.verify()
-    except BadImageError as error:
-        if on_error == "raise":
-            error.add_note("to leave out files that are no images: --on-error skip")
-        raise
-    except FileNotFoundError as error:
-        if os.path.isdir(source) and not recursive:
-            error.add_note("here that is the option --recursive")
-        raise
-    except MixedStackError as error:
-        error.add_note(
-            "here these are the options --mode and --shape, e.g. --shape 256x256; imgstack-ml scan FOLDER tells more"
-        )
-        raise
-    _report_problems(stack, terminal)
-    return stack
-
-
-def _report_problems(stack: ImageStack, terminal: Terminal) -> None:
-    for path, reason in stack.problems[:_NAMED]:
-        terminal.warn(f"left out {path!r}: {reason}")
-    if len(stack.problems) > _NAMED:
-        terminal.warn(f"left out {len(stack.problems) - _NAMED:,} more; skipped.csv will list them all")
 
 
 def _pipeline(rescale: bool, n_components: int, solver: str, memory_limit: str, checkpoint: str) -> Pipeline:

@@ -12,7 +12,7 @@ import click
 
 from .._errors import ImgstackError, StoreError
 from .._files import atomic_path
-from ._analysis import image_names
+from ._input import image_names
 from ._output import RUN_FILE
 from ._task import Task, Terminal, debug_option, quiet_option
 
