@@ -36,7 +36,7 @@ def client():
             threads_per_worker=1,
             processes=True,
             memory_limit=WORKER_BYTES,
-            dashboard_address=None,
+            dashboard_address=":0",
             silence_logs=50,
         ) as cluster,
         Client(cluster) as client,
@@ -113,7 +113,7 @@ def processes(client):
     return [nanny.pid for nanny in client.cluster.workers.values()]
 
 
-@pytest.mark.parametrize("n_runs", [2, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_runs", [1, pytest.param(10, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("way", ["SIGKILL", "exit", "memory limit"])
 def test_a_lost_worker_changes_nothing(client, serial, way, n_runs, tmp_path):
     rng = random.Random(f"{way} {n_runs}")
@@ -172,8 +172,11 @@ def test_a_file_that_is_gone_is_named(client, tmp_path):
 
 
 def start(module, *args):
+    """Start a part of a cluster that finds the modules of the tests."""
     command = [sys.executable, "-m", f"distributed.cli.{module}", *args, "--no-dashboard"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    path = os.pathsep.join(filter(None, [os.path.dirname(__file__), os.environ.get("PYTHONPATH")]))
+    env = {**os.environ, "PYTHONPATH": path}
+    return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def test_a_lost_scheduler_is_an_error_and_the_fit_goes_on_elsewhere(tmp_path, serial, monkeypatch):

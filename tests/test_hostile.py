@@ -439,7 +439,7 @@ def test_checksum_of_a_strip_is_looked_at(tmp_path):
 # --- fuzzing ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seconds", [15, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [8, pytest.param(300, marks=pytest.mark.slow)])
 def test_fuzz(tmp_path, monkeypatch, seconds):
     monkeypatch.setenv("FUZZ_FOLDER", str(tmp_path))
     done = subprocess.run(

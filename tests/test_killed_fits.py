@@ -58,7 +58,7 @@ def kill_while_fitting(solver, folder, log, rng, n_blocks):
 
 
 @pytest.mark.filterwarnings("ignore:After . products")  # tol=0, so that all passes are made
-@pytest.mark.parametrize("n_kills", [10, pytest.param(102, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_kills", [5, pytest.param(102, marks=pytest.mark.slow)])
 def test_killed_fits_go_on(tmp_path, n_kills):
     rng = random.Random(n_kills)
     log, folder = tmp_path / "log", tmp_path / "out" / "unfinished"
@@ -154,7 +154,11 @@ def whole_run(photos, tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("how", "code", "word"),
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGKILL, -9, None)],
+    [
+        pytest.param(signal.SIGINT, 130, "interrupted", marks=pytest.mark.slow),
+        (signal.SIGTERM, 143, "terminated"),
+        pytest.param(signal.SIGKILL, -9, None, marks=pytest.mark.slow),
+    ],
 )
 def test_a_stopped_command_goes_on(how, code, word, photos, whole_run, tmp_path):
     out = tmp_path / "out"
@@ -182,6 +186,7 @@ def test_a_stopped_command_goes_on(how, code, word, photos, whole_run, tmp_path)
         assert model == same
 
 
+@pytest.mark.slow
 def test_a_new_run_forgets_the_unfinished_one(photos, whole_run, tmp_path):
     out = tmp_path / "out"
     assert stopped(photos, out, signal.SIGTERM)[0] == 143
@@ -191,6 +196,7 @@ def test_a_new_run_forgets_the_unfinished_one(photos, whole_run, tmp_path):
     assert results(out)[1:] == results(whole_run)[1:]
 
 
+@pytest.mark.slow
 def test_resuming_with_another_option_says_so(photos, tmp_path):
     out = tmp_path / "out"
     stopped(photos, out, signal.SIGINT)

@@ -453,6 +453,7 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     def _fit(self, X: Any) -> tuple[Images, np.ndarray | None]:
         images = check_images(self, X, reset=True)
         source, shift = _uncentred(images)
+        self._check_parameters()
         wanted, allowed = self._wanted(), allowance(self.memory_limit)
         plan, problem = self._plan(source, allowed)
         # Passes run in as many threads as there are cores. What lies between them gains little from BLAS threads of
