@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from numbers import Real
 from pathlib import Path
@@ -13,9 +15,12 @@ from typing import NamedTuple
 import psutil
 from dask.utils import format_bytes, parse_bytes
 
-__all__ = ["Allowance", "allowance", "format_bytes", "return_freed_memory", "reuse_freed_memory"]
+__all__ = ["Allowance", "allowance", "format_bytes", "held_to", "return_freed_memory", "reuse_freed_memory"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # from malloc.h
+_REUSE = 2**25, 2**27  # thresholds in bytes: see _set_thresholds
+_RETURN = 2**20, 2**20
+_LOOK = 0.01  # seconds between two looks at what the process takes
 _KEEP_BYTES = 2**29  # "auto" keeps raw images for later passes up to this total
 
 
@@ -60,24 +65,89 @@ def _available() -> int:
     return max(free, 0)
 
 
+@contextmanager
+def held_to(n_bytes: int) -> Iterator[None]:
+    """Keep freed memory from standing in the way of a plan: the process takes up to `n_bytes` beyond what it holds now.
+
+    Memory is reused as long as there is plenty. Once three quarters of the bytes are taken, of which a part is free by
+    then, glibc is told to give back what is freed, up to the end. Arrays that are alive are the planner's concern.
+    """
+    reuse_freed_memory()
+    if not _glibc_is_ours():
+        yield
+        return
+    watch = _Watch(n_bytes)
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.end()
+
+
+class _Watch(threading.Thread):
+    """Looks every few milliseconds at what the process takes: page faults show nowhere else in time."""
+
+    def __init__(self, n_bytes: int):
+        super().__init__(name="imgstack_ml-memory", daemon=True)
+        self._process = psutil.Process()
+        self._base = self._process.memory_info().rss
+        self._near = n_bytes * 3 // 4
+        self._step = n_bytes // 16
+        self._over = threading.Event()
+        self._returning = False
+
+    def run(self) -> None:
+        after = 0
+        while not self._over.wait(_LOOK):
+            taken = self._process.memory_info().rss - self._base
+            if taken > max(self._near, after + self._step):
+                _set_thresholds(_RETURN)
+                self._returning = True
+                return_freed_memory()
+                after = self._process.memory_info().rss - self._base
+            after = min(after, taken)
+
+    def end(self) -> None:
+        self._over.set()
+        self.join()
+        if self._returning:
+            _set_thresholds(_REUSE)
+
+
 @cache
 def reuse_freed_memory() -> None:
     """Have glibc use freed arrays again for the next ones, in all threads alike, for the rest of the process.
 
     Left alone, it gives large ones back at once, and every block of images faults its pages in anew, which took a
     third of the CPU time of a pass; and it keeps smaller ones for each thread on its own: 16 threads took 470 MB where
-    222 MB were alive at most. Who has set this by environment variables is left alone.
+    222 MB were alive at most. Threads that were there before keep theirs, see `held_to`. Who has set this by
+    environment variables is left alone.
     """
-    if not any(name in os.environ for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")):
-        with suppress(OSError, AttributeError, TypeError):  # no glibc
-            libc = ctypes.CDLL(None)
-            libc.mallopt(_M_ARENA_MAX, 1)
-            libc.mallopt(_M_MMAP_THRESHOLD, 2**25)
-            libc.mallopt(_M_TRIM_THRESHOLD, 2**27)
-            libc.malloc_trim(0)
+    if _glibc_is_ours():
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+        _set_thresholds(_REUSE)
+        return_freed_memory()
 
 
 def return_freed_memory() -> None:
     """Give what freed arrays left to the system."""
     with suppress(OSError, AttributeError, TypeError):  # no glibc
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@cache
+def _glibc_is_ours() -> bool:
+    """Whether memory comes from glibc, and nobody has told it what to keep."""
+    if any(name in os.environ for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")):
+        return False
+    try:
+        return all(hasattr(ctypes.CDLL(None), name) for name in ("mallopt", "malloc_trim"))
+    except (OSError, TypeError):
+        return False
+
+
+def _set_thresholds(thresholds: tuple[int, int]) -> None:
+    """Sizes from which arrays live outside of the heap, and from which free memory at its end goes back."""
+    libc = ctypes.CDLL(None)
+    for option, n_bytes in zip((_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD), thresholds, strict=True):
+        libc.mallopt(option, n_bytes)

@@ -469,6 +469,7 @@ class _BlasKeeper(threading.Thread):
             self._over.wait()
 
     def begin(self) -> None:
+        reuse_freed_memory()  # before this thread, too, would have a heap of its own
         self.start()
         self._set.wait()
 

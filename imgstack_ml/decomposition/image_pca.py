@@ -20,7 +20,7 @@ from .. import __version__
 from .._blocks import map_images, source_of
 from .._checkpoint import Checkpoint, open_checkpoint
 from .._errors import RankWarning
-from .._memory import Allowance, allowance, format_bytes
+from .._memory import Allowance, allowance, format_bytes, held_to
 from .._passes import PassRunner, batch_rows, one_blas_thread
 from .._transformer import for_table
 from .._validation import Images, check_images, rows_are_views, unwrap
@@ -464,7 +464,8 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
                 plan, wanted = self._as_begun(checkpoint, source, plan, wanted)
             need = plan.chosen
             runner = PassRunner(source, read_bytes=need.reading_bytes, progress=self.progress, checkpoint=checkpoint)
-            factors = SOLVERS[plan.solver](runner, need, problem, wanted)
+            with held_to(need.peak_bytes):
+                factors = SOLVERS[plan.solver](runner, need, problem, wanted)
         self.svd_solver_ = plan.solver
         self.n_passes_ = runner.n_passes
         self.__dict__.pop("_summary", None)
