@@ -1,6 +1,7 @@
 """What the readers of all formats share: the record of an image, its limits, its orientation, its errors."""
 
 import contextlib
+import functools
 import lzma
 import struct
 import tokenize
@@ -85,6 +86,7 @@ class Header(NamedTuple):
     mode: str
 
 
+@functools.lru_cache(maxsize=1000)
 def mode_of(shape: tuple[int, ...], dtype: np.dtype) -> str:
     """Name the mode of an image in memory as Pillow does; ``"2×float32"`` and the like where it has no name."""
     channels = shape[2:]

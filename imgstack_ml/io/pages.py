@@ -67,6 +67,7 @@ class TiffImages:
         self._file, self._n_bytes, self._max_pixels = file, n_bytes, max_pixels
         self._bytes, self._start = read_byte_layout(file)
         self._known: dict[int, Directory] = {}
+        self._last: tuple[Planes, list[PageLayout]] = ((), [])
         self._tiff: tifffile.TiffFile | None = None
 
     def find(self) -> list[tuple[Planes | None, Header]]:
@@ -126,7 +127,10 @@ class TiffImages:
         return self._known[offset]
 
     def _layouts(self, planes: Planes) -> list[PageLayout]:
-        return [page_layout(self._directory(offset), self._n_bytes, self._max_pixels) for offset, _ in planes]
+        if planes != self._last[0]:  # asked for the header, and then for the pixels
+            checked = [page_layout(self._directory(offset), self._n_bytes, self._max_pixels) for offset, _ in planes]
+            self._last = planes, checked
+        return self._last[1]
 
     def _header(self, layouts: list[PageLayout], planes: Planes) -> Header:
         first = layouts[0]

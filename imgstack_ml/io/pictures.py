@@ -27,6 +27,7 @@ _LAYOUTS: dict[str, tuple[tuple[int, ...], type]] = {
     "RGBA": ((4,), np.uint8),
     "I;16": ((), np.uint16),
 }
+_SMALL_FILE = 2**16  # bytes: as much as a disk reads ahead
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -62,8 +63,10 @@ class Picture:
 
     def __init__(self, file: BinaryIO, signature: bytes, n_bytes: int, max_pixels: int):
         self._file = file
-        # A PNG may say of a chunk that it has 4 GB.
-        self._bounded = bounded = cast(BinaryIO, Bounded(file, n_bytes))
+        # A PNG may say of a chunk that it has 4 GB. Of a small file all is read at once: Pillow asks for a few bytes at
+        # a time, and each detour through Python costs a microsecond.
+        small = n_bytes <= _SMALL_FILE
+        self._bounded = bounded = io.BytesIO(file.read(n_bytes)) if small else cast(BinaryIO, Bounded(file, n_bytes))
         # The plugins are called directly: Image.open would guess the format from all it knows, and would warn of
         # large images by a limit that is global to the process.
         if signature.startswith(b"\xff\xd8\xff"):

@@ -288,12 +288,13 @@ def _name(codes: Any, code: int | None) -> str:
 
 def _check_codecs(directory: Directory) -> None:
     compression, predictor = directory.one(Tag.COMPRESSION, 1), directory.one(Tag.PREDICTOR, 1)
-    for known, name in [
-        (decodes(compression), f"compression {_name(tifffile.COMPRESSION, compression)}"),
-        (predictor in tifffile.TIFF.UNPREDICTORS, f"predictor {predictor}"),
-    ]:
-        if not known:
-            raise ValueError(f"its {name} needs the package imagecodecs: pip install imagecodecs")
+    if not decodes(compression):
+        missing = f"compression {_name(tifffile.COMPRESSION, compression)}"
+    elif predictor not in tifffile.TIFF.UNPREDICTORS:
+        missing = f"predictor {predictor}"
+    else:
+        return
+    raise ValueError(f"its {missing} needs the package imagecodecs: pip install imagecodecs")
 
 
 def _segments(directory: Directory, is_planar: bool, n_bytes: int) -> list[tuple[int, int]]:
