@@ -284,3 +284,11 @@ def test_state_differs_when_a_file_does(tmp_path):
     before = read_state(str(tmp_path / "a"))
     (tmp_path / "a").write_bytes(b"12")
     assert read_state(str(tmp_path / "a")) != before
+
+
+def test_file_whose_name_looks_like_a_members(tmp_path):
+    pixels = random_pixels((5, 6, 3), np.uint8)
+    path = tmp_path / "a.zip::b.tif"
+    tifffile.imwrite(path, pixels, photometric="rgb")
+    (image,) = open_stack([path]).data.compute()
+    np.testing.assert_array_equal(image, pixels)

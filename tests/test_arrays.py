@@ -199,3 +199,15 @@ def test_summary_of_an_array(tmp_path):
     summary = open_stack(write_npy(tmp_path, random_pixels((9, 4, 4, 3)), "C")).summary()
     ((header, count),) = summary.counts
     assert (header.shape, header.dtype, header.format, header.mode, count) == ((4, 4, 3), np.uint8, "npy", "RGB", 9)
+
+
+def test_chunks_far_beyond_an_array_are_refused(tmp_path):
+    """Each would be decoded whole: 100 GB for four small images."""
+    array = zarr.create_array(tmp_path / "a.zarr", shape=(4, 8, 8), chunks=(4, 8, 8), dtype="u1")
+    array[...] = 1
+    about = tmp_path / "a.zarr" / "zarr.json"
+    told = json.loads(about.read_text())
+    told["chunk_grid"]["configuration"]["chunk_shape"] = [100_000, 1000, 1000]
+    about.write_text(json.dumps(told))
+    with pytest.raises(BadImageError, match=r"a\.zarr.*chunks.*reach far beyond its shape.*100,000,000,000 bytes"):
+        open_stack(tmp_path / "a.zarr")

@@ -21,6 +21,7 @@ from .rows import read_rows
 
 __all__ = ["ArrayReader", "open_hdf5", "open_npy", "open_zarr", "split_hdf5"]
 
+_LARGE_CHUNK = 2**28  # bytes
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
 
 
@@ -158,10 +159,22 @@ def _reader(kind: str, path: str, name: str, named_axes: Any, state: str) -> Arr
         shape = (array.shape[axes.y], array.shape[axes.x], *channels)
         sizes = tuple(array.shape[axis] for axis in axes.images)
         chunks = getattr(array, "chunks", None)
+        _check_chunks(chunks, array.shape, array.dtype)
         per_chunk = chunks[axes.images[-1]] if chunks and axes.images else 1
         if 0 in shape:
             raise ValueError(f"its images are of shape {shape}, without a pixel")
         return ArrayReader(kind, path, name, axes, sizes, shape, _native(array.dtype), per_chunk, state)
+
+
+def _check_chunks(chunks: tuple[int, ...] | None, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Refuse chunks that are mostly outside of the array: they are decoded whole, however large they claim to be."""
+    n_bytes = math.prod(chunks or ()) * dtype.itemsize
+    n_inside = math.prod(map(min, chunks or (), shape)) * dtype.itemsize
+    if n_bytes > max(_LARGE_CHUNK, 4 * n_inside):
+        raise ValueError(
+            f"its chunks of {chunks} reach far beyond its shape {shape}, and each takes {n_bytes:,} bytes to read. "
+            "Write it anew with chunks of at most its shape"
+        )
 
 
 @contextlib.contextmanager

@@ -37,8 +37,10 @@ def is_local(name: str) -> bool:
 
 
 def split_member(name: str) -> tuple[str, str] | None:
-    """Split the name of an archive's member into archive and member; None for any other name."""
+    """Split the name of an archive's member into archive and member; None for any other name, a file's own included."""
     end = name.find("::")
+    if end >= 0 and os.path.lexists(name):
+        return None
     while end >= 0:
         if name[:end].lower().endswith(ARCHIVE_SUFFIXES):
             return name[:end], name[end + 2 :]
