@@ -20,8 +20,9 @@ from imgstack_ml._validation import Images
 from imgstack_ml.datasets import make_cells
 from imgstack_ml.decomposition import streaming
 from imgstack_ml.decomposition.factors import Wanted
-from imgstack_ml.decomposition.plan import Problem, _streaming
+from imgstack_ml.decomposition.problem import Problem
 from imgstack_ml.decomposition.solvers import SOLVERS
+from imgstack_ml.decomposition.streaming_plan import require_streaming
 
 ROOMY, CRAMPED = 2**40, 1  # memory for every block of the basis, or for as few as may be
 
@@ -31,7 +32,7 @@ def streamed(X, k, *, chunks=64, tol=1e-4, max_passes=6, seed=0, limit=ROOMY, si
     lazy = counted(X, chunks).data
     images = Images(lazy, None)
     problem = Problem.of((len(lazy), images.n_pixels), lazy.dtype, k, max(lazy.chunks[0]), max_passes=max_passes)
-    need = _streaming(problem, limit, 2, kept=False)
+    need = require_streaming(problem, limit, 2, kept=False)
     runner = PassRunner(images, read_bytes=need.reading_bytes)
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore", ConvergenceWarning)

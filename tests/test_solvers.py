@@ -19,7 +19,8 @@ from imgstack_ml._memory import Allowance
 from imgstack_ml._passes import PassRunner
 from imgstack_ml._validation import Images
 from imgstack_ml.decomposition.factors import Wanted
-from imgstack_ml.decomposition.plan import Problem, plan_fit
+from imgstack_ml.decomposition.plan import plan_fit
+from imgstack_ml.decomposition.problem import Problem
 from imgstack_ml.decomposition.solvers import SOLVERS
 
 SOLVER_NAMES = ["gram", "covariance_eigh", "tsqr"]

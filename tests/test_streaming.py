@@ -17,8 +17,9 @@ from imgstack_ml import ImageFlattener, ImagePCA, IntensityRescaler, StackCenter
 from imgstack_ml._passes import PassRunner
 from imgstack_ml._validation import Images
 from imgstack_ml.decomposition.factors import Wanted
-from imgstack_ml.decomposition.plan import Problem, _streaming
+from imgstack_ml.decomposition.problem import Problem
 from imgstack_ml.decomposition.solvers import SOLVERS
+from imgstack_ml.decomposition.streaming_plan import require_streaming
 
 K = 10
 
@@ -28,7 +29,7 @@ def streamed(X, k=K, *, chunks=64, tol=1e-4, max_passes=6, seed=0):
     source = counted(X, chunks)
     images = Images(source.data, None)
     problem = Problem.of((len(X), images.n_pixels), X.dtype, k, max(source.data.chunks[0]), max_passes=max_passes)
-    need = _streaming(problem, 2**40, 4, kept=False)
+    need = require_streaming(problem, 2**40, 4, kept=False)
     runner = PassRunner(images, read_bytes=need.reading_bytes)
     factors = SOLVERS["randomized"](runner, need, problem, Wanted(k, tol, max_passes, seed))
     assert runner.n_passes == source.n_reads <= max_passes

@@ -16,7 +16,8 @@ from ..linalg.krylov import gather
 from ..linalg.moments import moments
 from ..linalg.tsqr import centred_columns, rows_after_ones, svd_of_r
 from .factors import Factors, Wanted, count
-from .plan import Problem, Requirement, tall_height
+from .plan import tall_height
+from .problem import Problem, Requirement
 
 __all__ = ["solve_covariance", "solve_gram", "solve_tsqr"]
 

@@ -27,7 +27,8 @@ from .._validation import Images, check_images, rows_are_views, unwrap
 from ..linalg.incremental import Summary, merge_summaries
 from ..linalg.signs import component_signs
 from .factors import Factors, Wanted
-from .plan import Plan, Problem, check_n_components, plan_fit
+from .plan import Plan, check_n_components, plan_fit
+from .problem import Problem
 from .projection import log_likelihood, project, reconstruct
 from .solvers import SOLVERS
 from .streaming import factors_of_summary, first_look

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from .._passes import PassRunner
 from .exact import solve_covariance, solve_gram, solve_tsqr
 from .factors import Factors, Wanted
-from .plan import Problem, Requirement
+from .problem import Problem, Requirement
 from .streaming import solve_randomized
 
 __all__ = ["SOLVERS"]

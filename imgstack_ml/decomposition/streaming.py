@@ -20,7 +20,7 @@ from ..linalg.incremental import Summary, merge_summaries, summarise
 from ..linalg.tiles import TERMS
 from .certificate import Certificate
 from .factors import Factors, Wanted, count
-from .plan import FEW_PRODUCTS, Problem, Requirement, Sizes
+from .problem import FEW_PRODUCTS, Problem, Requirement, Sizes
 
 __all__ = ["factors_of_summary", "first_look", "solve_randomized"]
 

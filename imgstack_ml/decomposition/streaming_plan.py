@@ -1,0 +1,147 @@
+"""Memory of the streaming solver, planned phase by phase, and what else it takes."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import NamedTuple
+
+import numpy as np
+
+from .._memory import Allowance
+from ..linalg.tiles import tile_width
+from .problem import Problem, Requirement, Sizes
+
+__all__ = ["StreamingMemory", "require_randomized", "require_streaming"]
+
+_GROUP = 128  # images, at least, that a summary begins with
+_NOMINAL_READS = 3  # of the randomized solver, which stops when its certificate allows
+_KEPT_BLOCKS = 6  # stored by an iteration on images in memory, before it starts again from the best of them
+
+
+def require_randomized(problem: Problem, allowed: Allowance, threads: int) -> Requirement:
+    """Tell what the randomized solver takes, with the images kept if they may be."""
+    if problem.in_memory:
+        return require_streaming(problem, allowed.limit, threads, kept=True)
+    kept = require_streaming(problem, allowed.keep - problem.raw_bytes, threads, kept=True)
+    return kept if kept.peak_bytes <= allowed.keep else require_streaming(problem, allowed.limit, threads, kept=False)
+
+
+def require_streaming(problem: Problem, limit: int, threads: int, kept: bool) -> Requirement:
+    """Take the most batches in flight, then the most rows, that fit beside the raw images, if these are kept."""
+    n, p, sizes = problem.n, problem.p, problem.sizes(kept)
+    blocks = _KEPT_BLOCKS if kept else problem.max_passes  # the last one for products
+    full = min(blocks * sizes.block, min(n - 1, p) + sizes.block)
+    if problem.share and kept:
+        full = min(n - 1, p) + sizes.block  # as many as it takes
+    lowest = min(4 * sizes.block, full)
+    rooms = (*range(full, lowest, -sizes.block), lowest)
+    options = (StreamingMemory(problem, sizes, wave, room, threads, kept) for wave in (6, 4, 3, 2) for room in rooms)
+    least = StreamingMemory(problem, sizes, 2, lowest, threads, kept)
+    memory = next((option for option in options if option.peak_bytes <= limit), least)
+    peak = memory.peak_bytes + (problem.raw_bytes if kept and not problem.in_memory else 0)
+    reads = 1 if kept else min(_NOMINAL_READS, problem.max_passes)
+    later = _NOMINAL_READS - 1 if kept else reads - 1
+    # Inner products of batches, rows from them, merging; blocks, and the care of the basis.
+    first = 1.5 * sizes.summary + sizes.summary + sizes.draws + 4 * sizes.summary / 3
+    multiply_adds = n * p * (first + 2 * sizes.block * later) + later * 20 * sizes.block**2 * p
+    cast = n * p * (2 + 2 * later)
+    return Requirement(
+        "randomized", reads, multiply_adds, peak, kept, 0, memory.reading_bytes, cast, memory.room, sizes
+    )
+
+
+class StreamingMemory(NamedTuple):
+    """Bytes alive in the randomized solver, phase by phase, with `wave` batches in flight and a basis of `room` rows.
+
+    Images that are kept are not counted.
+    """
+
+    problem: Problem
+    sizes: Sizes
+    wave: int
+    room: int
+    threads: int
+    kept: bool
+
+    @property
+    def peak_bytes(self) -> int:
+        """Of the largest phase; and float64 images: mean, shift, drift, and what they are made from."""
+        phases = self._summing, self._beginning, self._multiplying, self._finishing, self._single_look
+        return max(phases) + 40 * self.problem.p
+
+    @property
+    def reading_bytes(self) -> int:
+        """Raw images and summaries in flight."""
+        return self.wave * (self._batch_bytes + self.sizes.summary_bytes)
+
+    @property
+    def _batch_bytes(self) -> int:
+        """Raw images of a task: large batches where many fit, else single blocks."""
+        problem = self.problem
+        block = problem.block * problem.image_bytes
+        return block if self.wave == 2 else max(block, min(self.sizes.batch_bytes, problem.raw_bytes))
+
+    def _tasks(self, partial_bytes: int) -> int:
+        """Batches in flight at once whose results take so much each."""
+        if self.problem.raw_bytes <= self._batch_bytes:
+            return 1
+        return 2 if self.wave == 2 else self.reading_bytes // (self._batch_bytes + partial_bytes)
+
+    def _merging(self, tasks: int) -> int:
+        """Results of merges beside those of the tasks, the one so far included."""
+        return 0 if tasks == 1 else min(self.threads, (tasks + 1) // 2) + 1
+
+    @property
+    def _summing(self) -> int:
+        problem, sizes = self.problem, self.sizes
+        tasks = self._tasks(sizes.summary_bytes)
+        running, merging = min(self.threads, tasks), self._merging(tasks)
+        images = min(problem.n, ceil(self._batch_bytes / problem.image_bytes))
+        group = max(_GROUP, 3 * sizes.summary)
+        if images > group:  # a task merges summaries of its own
+            merging = max(merging, 2 * running + 1)
+        if not problem.integers and sizes.dtype == np.float32:  # room for summaries of squares beyond float32
+            merging += 2
+        height = max(min(images, group), 2 * sizes.summary + 1)
+        raw = 0 if self.kept else tasks * self._batch_bytes
+        factoring = 2 * self._tile(height) + 6 * 8 * height**2  # a matrix of inner products, and eigh of it
+        return raw + (tasks + merging) * sizes.summary_bytes + running * (factoring + 28 * problem.p)
+
+    @property
+    def _beginning(self) -> int:
+        """The summary is there still, and the first block beside the basis."""
+        sizes, p = self.sizes, self.problem.p
+        return sizes.summary_bytes + 2 * sizes.block * p * sizes.dtype.itemsize + self._basis
+
+    @property
+    def _multiplying(self) -> int:
+        n, sizes = self.problem.n, self.sizes
+        products = sizes.block * self.problem.p * self.problem.dtype.itemsize
+        scores = 8 * n * sizes.block
+        if self.kept:
+            return self._basis + (self.threads + 3) * scores
+        tasks = self._tasks(products)
+        reading = self._batch_bytes + products if tasks == 1 else self.reading_bytes
+        walking = min(self.threads, tasks) * 2 * self._tile(min(n, 512))
+        return self._basis + reading + self._merging(tasks) * products + 4 * scores + walking
+
+    @property
+    def _finishing(self) -> int:
+        """Components and their completion; scores, padded and signed."""
+        k = min(self.problem.k, self.room)
+        return self._basis + 2 * k * self.problem.p * self.problem.dtype.itemsize + 3 * 8 * self.problem.n * k
+
+    @property
+    def _single_look(self) -> int:
+        """Components from the summary alone."""
+        return self.sizes.summary_bytes + 3 * self.problem.k * self.problem.p * self.sizes.dtype.itemsize
+
+    @property
+    def _basis(self) -> int:
+        """Rows, scores on them, ten matrices of their inner products, and tiles to care for them."""
+        rows = self.room * self.problem.p * self.problem.dtype.itemsize
+        return rows + 8 * self.problem.n * self.room + 10 * 8 * self.room**2 + self.threads * 3 * self._tile(self.room)
+
+    def _tile(self, rows: int) -> int:
+        """Bytes of a tile of float64."""
+        return 8 * rows * min(self.problem.p, tile_width(rows, np.dtype(np.float64)))
