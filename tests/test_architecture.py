@@ -13,7 +13,7 @@ PACKAGE = Path(imgstack_ml.__file__).parent
 FLOORS = [
     {"_errors"},
     {"_files", "_memory", "_progress"},
-    {"_validation", "linalg"},
+    {"_tensors", "_validation", "linalg"},
     {"_blocks", "_checkpoint", "_transformer"},
     {"_passes"},
     {"io", "_learning"},

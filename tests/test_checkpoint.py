@@ -55,7 +55,7 @@ def one_thread():
 @pytest.fixture
 def every_wave(monkeypatch):
     monkeypatch.setattr(_checkpoint, "_SHARE", float("inf"))
-    monkeypatch.setattr(_passes, "_SAVED_WAVE", 0.0)
+    monkeypatch.setattr(_passes, "_LONG_WAVE", 1)
 
 
 @contextmanager
@@ -356,7 +356,6 @@ def test_damaged_files_are_not_used(name, content, whole, folder):
 def test_strays_of_a_killed_process_go(whole, folder):
     stop("randomized", folder, 30)
     (folder / ".pass-0000-0123456789ab.tmp.safetensors").write_bytes(b"half")
-    (folder / ".tmpue1Gj2").write_bytes(b"half, by safetensors")
     fit("randomized", Reads(), folder)
     assert not folder.exists()
 

@@ -20,8 +20,8 @@ RUN_FILE = "run.json"
 _CHECKPOINT = "checkpoint"
 # What commands write besides. A run.json can list anything, and only such names are ever removed.
 _OWN_FILE = re.compile(r"[a-z]+\.(csv|html|png|safetensors)|eigenimages/pc_[0-9]+\.png")
-# Being written when the process was killed; the second by safetensors.
-_CUT_OFF = re.compile(r"\.[a-z_0-9]+-[0-9a-f]{12}\.tmp\.[a-z]+|\.tmp[A-Za-z0-9]{6}")
+# Being written when the process was killed.
+_CUT_OFF = re.compile(r"\.[a-z_0-9]+-[0-9a-f]{12}\.tmp\.[a-z]+")
 
 
 class OutputFolder:
