@@ -81,23 +81,8 @@ def test_streaming_measures_all_workflows_and_the_floor(tmp_path, capsys, monkey
 
 def test_checkpoint_measures_both(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(_checkpoint, "_SHARE", np.inf)  # such a short fit would save nothing
-    monkeypatch.setattr(
-        sys,
-        "argv",
-        [
-            "checkpoint",
-            "--n",
-            "1280",
-            "--size",
-            "96",
-            "--memory-limit",
-            "60MB",
-            "--rounds",
-            "1",
-            "--folder",
-            str(tmp_path),
-        ],
-    )
+    options = ["--n", "4096", "--size", "64", "--memory-limit", "76MB", "--rounds", "1", "--folder", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["checkpoint", *options])
     checkpoint.main()
     *_, times, saved = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"without a checkpoint [\d.]+ s, with one [\d.]+ s: [+-][\d.]+%", times)
