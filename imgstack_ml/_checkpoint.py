@@ -33,7 +33,7 @@ __all__ = ["Checkpoint", "PassRecord", "holds_checkpoint", "open_checkpoint", "r
 
 logger = logging.getLogger("imgstack_ml")
 
-_SHARE = 0.03  # of the time of a fit that saving may take
+_SHARE = 0.02  # of the time of a fit that saving may take; what the disk does afterwards takes as much again
 _WRITE_RATE = 2e8  # bytes a second, until one was measured
 _ALWAYS = 4e6  # bytes that take as long as what a save takes however little it holds
 _RECORDS = {cls.__name__: cls for cls in (Image, Scatter, Summary)}
