@@ -27,7 +27,6 @@ from imgstack_ml import (
     ImageHistogram,
     ImagePCA,
     IntensityRescaler,
-    MemoryLimitError,
     StackCenterer,
     open_stack,
     save_stack,
@@ -37,39 +36,40 @@ THREADS = 2
 
 
 class Case(NamedTuple):
-    """Shape of a stack, its images a block, and megabytes that the process may take beyond what it holds."""
+    """Shape of a stack, its images a block, the estimator's memory limit, and what the process may take more (MB)."""
 
     shape: tuple
     rows: int
+    limit: int
     headroom: int
 
 
+WARM = Case((8, 16, 16), 4, 100, 0)
 SMALL = {
-    "stack": Case((100_000, 64, 64), 400, 110),
-    "wide": Case((360, 1000, 1000), 2, 110),
-    "pipeline": Case((30_000, 64, 64, 3), 100, 110),
-    "features": Case((30_000, 64, 64, 3), 200, 90),
-    "save": Case((30_000, 64, 64, 3), 200, 90),
+    "stack": Case((12_000, 128, 128), 100, 85, 90),
+    "wide": Case((400, 500, 500), 2, 90, 90),
+    "pipeline": Case((6_000, 96, 96, 3), 20, 85, 130),
+    "features": Case((12_000, 64, 64, 3), 50, 0, 60),
+    "save": Case((12_000, 64, 64, 3), 50, 0, 60),
 }
 LARGE = {
-    "stack": Case((40_704, 256, 256, 3), 64, 560),
-    "wide": Case((500, 2000, 2000), 2, 400),
-    "pipeline": Case((40_704, 256, 256, 3), 32, 560),
-    "features": Case((40_704, 256, 256, 3), 32, 250),
-    "save": Case((40_704, 256, 256, 3), 64, 250),
+    "stack": Case((40_704, 256, 256, 3), 64, 400, 0),
+    "wide": Case((500, 2000, 2000), 2, 450, 0),
+    "pipeline": Case((40_704, 256, 256, 3), 32, 400, 0),
+    "features": Case((40_704, 256, 256, 3), 32, 0, 0),
+    "save": Case((40_704, 256, 256, 3), 64, 0, 0),
 }
 CAP = 2**30  # of the whole process, imports included, for the large ones
 
 
 def pixels(shape, rows, number):
-    """Make a block of images: three modes of the position, and noise."""
+    """Make a block of images: noise, a right half that is more or less bright, and a weaker mode."""
     rng = np.random.default_rng(number)
     p = int(np.prod(shape[1:]))
-    noise = np.frombuffer(rng.bytes(rows * p), np.uint8).reshape(rows, p) >> 3
-    waves = np.arange(p, dtype=np.uint32)
-    for mode, share in ((2, 60), (3, 30), (5, 15)):
-        noise += rng.integers(0, share, (rows, 1), dtype=np.uint8) * ((waves * mode // p) % 2).astype(np.uint8)
-    return noise.reshape(rows, *shape[1:])
+    images = np.frombuffer(rng.bytes(rows * p), np.uint8).reshape(rows, p) >> 3
+    images[:, p // 2 :] += rng.integers(0, 120, (rows, 1), dtype=np.uint8)
+    images[:, p // 4 : 3 * p // 4] += rng.integers(0, 60, (rows, 1), dtype=np.uint8)
+    return images.reshape(rows, *shape[1:])
 
 
 def lazy(shape, rows):
@@ -83,40 +83,32 @@ def lazy(shape, rows):
 # What is done: each returns nothing, and looks at its result
 
 
-def least_memory(pca, stack):
-    """Give the estimator the least memory that it says it works with."""
-    with pytest.raises(MemoryLimitError) as refusal:
-        pca.set_params(memory_limit=1).plan(stack)
-    return pca.set_params(memory_limit=re.search(r"memory_limit='(\w+)'", str(refusal.value))[1])
+def make_pca(case, solver):
+    return ImagePCA(4, svd_solver=solver, random_state=0, max_passes=2, tol=1.0, memory_limit=f"{case.limit}MB")
 
 
 def fit_stack(case, folder):
-    stack = lazy(case.shape, case.rows)
-    pca = least_memory(ImagePCA(4, svd_solver="randomized", random_state=0, max_passes=2, tol=1.0), stack)
-    check_pca(pca.fit(stack), case)
+    check_pca(make_pca(case, "randomized").fit(lazy(case.shape, case.rows)), case)
 
 
 def fit_wide(case, folder):
-    stack = lazy(case.shape, case.rows)
-    pca = least_memory(ImagePCA(2, svd_solver="randomized", random_state=0, max_passes=2, tol=1.0), stack)
-    check_pca(pca.fit(stack), case)
+    check_pca(make_pca(case, "gram").set_params(n_components=2).fit(lazy(case.shape, case.rows)), case)
 
 
 def fit_pipeline(case, folder):
-    stack = lazy(case.shape, case.rows)
-    pca = ImagePCA(4, svd_solver="randomized", random_state=0, max_passes=2, tol=1.0)
-    steps = make_pipeline(IntensityRescaler(in_range=(0, 255)), StackCenterer(), ImageFlattener(), pca)
-    centred = steps[:-1].fit_transform(stack[: 4 * case.rows])
-    least_memory(pca, lazy(case.shape, case.rows).reshape(case.shape[0], -1).astype(centred.dtype))
-    steps.fit(stack)
+    pca = make_pca(case, "randomized")
+    steps = make_pipeline(IntensityRescaler(), StackCenterer(), ImageFlattener(), pca)
+    steps.fit(lazy(case.shape, case.rows))
     check_pca(pca, case)
 
 
 def check_pca(pca, case):
-    first = pixels(case.shape, case.rows, 0).reshape(case.rows, -1)
-    assert abs(pca.mean_.mean() / first.mean() - 1) < 0.05
-    assert pca.explained_variance_ratio_[0] > 0.3
-    np.testing.assert_allclose(pca.components_ @ pca.components_.T, np.eye(len(pca.components_)), atol=1e-4)
+    """Modes are constant in each quarter of an image."""
+    if case is not WARM:
+        first = pca.components_[0]
+        means = first.reshape(4, -1).mean(axis=1)
+        assert (means**2).sum() * len(first) / 4 > 0.95, means
+        assert pca.explained_variance_ratio_[0] > 0.3, pca.explained_variance_ratio_
 
 
 def make_features(case, folder):
@@ -154,7 +146,7 @@ def run_capped(name, case, cap):
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     resource.setrlimit(resource.RLIMIT_DATA, (cap, hard))
     with pytest.raises(MemoryError):
-        np.empty(case.shape, np.uint8)
+        np.empty(cap, np.uint8)
     room = cap - status("VmData")
     with tempfile.TemporaryDirectory() as folder:
         WORK[name](case, folder)
@@ -166,9 +158,8 @@ def run_capped(name, case, cap):
 
 def main(scale, names):
     dask.config.set(scheduler="threads", num_workers=THREADS)
-    warm = Case((8, 16, 16), 4, 0)
     for name in names:  # imports, and the threads of BLAS
-        WORK[name](warm, tempfile.mkdtemp())
+        WORK[name](WARM, tempfile.mkdtemp())
     for name in names:
         case = {"small": SMALL, "large": LARGE}[scale][name]
         ctypes.CDLL(None).malloc_trim(0)

@@ -172,7 +172,7 @@ class LifeOfAnyFit(LifeOfAFit):
     solvers = tuple(_fit_stack.CASES)
 
 
-@pytest.mark.parametrize(("life", "n_lives"), [(LifeOfAFit, 2), pytest.param(LifeOfAnyFit, 40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("life", "n_lives"), [(LifeOfAFit, 5), pytest.param(LifeOfAnyFit, 40, marks=pytest.mark.slow)])
 def test_a_fit_may_stop_be_saved_loaded_and_go_on_in_any_order(life, n_lives, monkeypatch):
     monkeypatch.setattr(_checkpoint, "_SHARE", float("inf"))
     monkeypatch.setattr(_passes, "_LONG_WAVE", 1)
