@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 __all__ = [
     "BadImageError",
+    "ClusterLostError",
     "ImageError",
     "ImageFunctionError",
     "ImagesChangedError",
@@ -40,6 +41,26 @@ class BadImageError(ImgstackError, OSError):
 
     def __reduce__(self):  # an error crosses process borders on a cluster
         return type(self), (self.path, self.reason)
+
+
+class ClusterLostError(ImgstackError, RuntimeError):
+    """All workers of a cluster were lost, and no new one came.
+
+    Parameters
+    ----------
+    address : str
+        Of the scheduler.
+    """
+
+    def __init__(self, address: str):
+        super().__init__(
+            f"the cluster at {address} has lost all its workers, and the work cannot go on. Start workers, and call "
+            "again; with ImagePCA(checkpoint='folder') a fit goes on where it was."
+        )
+        self.address = address
+
+    def __reduce__(self):
+        return type(self), (self.address,)
 
 
 class MixedStackError(ImgstackError, ValueError):

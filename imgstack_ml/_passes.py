@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial, reduce
 from itertools import accumulate, pairwise
-from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
 
 import dask
@@ -33,7 +32,6 @@ __all__ = ["Pass", "PassRunner", "batch_rows", "nothing", "one_blas_thread"]
 
 Partial = TypeVar("Partial")
 _LONG_WAVE = 16  # groups of batches; threads wait for the last of them, and then begin anew
-_SAVED_WAVE = 4.0  # seconds that a wave aims at where its result may be saved
 BATCH_BYTES = 2**25  # raw images handed to one task; larger batches pass 2 threads no faster
 
 
@@ -82,7 +80,6 @@ class PassRunner:
         self._read_bytes = read_bytes
         self._progress = progress
         self._checkpoint = checkpoint
-        self._saved_length = 1  # groups in a wave that takes as long as one should whose result may be saved
         self._image_bytes = data.dtype.itemsize * images.n_pixels
         self.n_images = len(data)
         self.n_pixels = images.n_pixels
@@ -347,8 +344,8 @@ class PassRunner:
     ) -> Any:
         """Run all groups of batches but those whose result was saved, in waves of up to `longest` groups.
 
-        What one process finds does not depend on the length of its waves. On a cluster it does, in its last digits, so
-        that they are as long there with a checkpoint as without.
+        Waves are as long with a checkpoint as without: threads wait at the end of each, and on a cluster the last
+        digits depend on their length.
         """
         n_done, _, _, total = (0, 0, 0, None) if record is None else record.load()
         n_images = sum(self._images_of(batch) for group in groups[:n_done] for batch in group)
@@ -357,15 +354,12 @@ class PassRunner:
         if n_done == len(groups):
             return total
         send = self._scatter(shared)
-        fixed = record is None or self._client is not None
         while n_done < len(groups):
-            length = longest if fixed else min(longest, self._saved_length)
-            wave, began = groups[n_done : n_done + length], perf_counter()
+            wave = groups[n_done : n_done + longest]
             total = self._run_wave(step, merge, wave, send, bar, total)
             n_done += len(wave)
             if record is not None:
                 n_images += sum(self._images_of(batch) for group in wave for batch in group)
-                self._saved_length = max(1, int(len(wave) * _SAVED_WAVE / (perf_counter() - began)))
                 record.save(n_done, n_images, total)
         return total
 

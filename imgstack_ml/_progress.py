@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import dask
 from dask.callbacks import Callback
 from tqdm import tqdm
+
+from ._cluster import get_watched
 
 __all__ = ["ImageBar", "client_of", "compute_counted"]
 
@@ -47,11 +50,17 @@ def compute_counted(values: Sequence[Any], images_of: dict[str, int], bar: Image
         Moved task by task; on a cluster, once at the end.
     scheduler : callable
         As `dask.base.get_scheduler` returns it.
+
+    Raises
+    ------
+    ClusterLostError
+        A cluster lost all its workers.
     """
+    client = client_of(scheduler)
     # Dask's callbacks are global, and those of overlapping computations can stay behind: none without a bar.
     with nullcontext() if bar.disable else _Ticker(images_of, bar):
-        results = dask.compute(*values, scheduler=scheduler)
-    if client_of(scheduler) is not None:  # callbacks are a matter of the local schedulers
+        results = dask.compute(*values, scheduler=scheduler if client is None else partial(get_watched, client))
+    if client is not None:  # callbacks are a matter of the local schedulers
         bar.advance(sum(images_of.values()))
     return results
 

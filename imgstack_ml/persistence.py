@@ -7,22 +7,21 @@ import math
 import os
 import re
 from importlib import import_module
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import sklearn
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from . import __version__
 from ._errors import StoreError
-from ._files import atomic_path
+from ._tensors import map_tensors, save_tensors
 
 __all__ = ["load_model", "save_model"]
 
 FORMAT_VERSION = 1
 HEADER_KEY = "imgstack_ml"  # the one entry of safetensors' own metadata that holds our header
+MAPPED_BYTES = 2**20  # smaller arrays are read: all that mapping them would save is their check
 MAX_HEADER_BYTES = 32 * 2**20  # the names of some 500,000 features; more is an attack
 
 # What a file may name. A class is imported only when it is asked for.
@@ -77,7 +76,8 @@ def save_model(model: Any, path: str | os.PathLike[str], *, overwrite: bool = Fa
     ValueError
         If a number in it is NaN or infinite, or its feature names are longer than a header may be.
     StoreError
-        If the file exists and `overwrite` is False, or cannot be written.
+        If the file exists and `overwrite` is False, or it cannot be written: where the disk is full, the bytes that it
+        takes are named.
 
     See Also
     --------
@@ -108,17 +108,10 @@ def save_model(model: Any, path: str | os.PathLike[str], *, overwrite: bool = Fa
     text = json.dumps(header)
     if len(text) > MAX_HEADER_BYTES // 2:  # half, as quoting it within safetensors' own JSON lengthens it
         raise ValueError(f"the names in this model take {len(text):,} bytes, above {MAX_HEADER_BYTES // 2:,}")
-    with atomic_path(path, overwrite=overwrite) as temporary:
-        Path(temporary).touch()
-        mode = os.stat(temporary).st_mode
-        try:
-            save_file(arrays, temporary, metadata={HEADER_KEY: text})
-        except SafetensorError as error:
-            raise StoreError(f"{os.fspath(path)!r} cannot be written: {error}") from error
-        os.chmod(temporary, mode)  # safetensors shuts out all but the owner, whatever the umask says
+    save_tensors(path, arrays, {HEADER_KEY: text}, overwrite=overwrite)
 
 
-def load_model(path: str | os.PathLike[str]) -> Any:
+def load_model(path: str | os.PathLike[str], *, mmap_mode: Literal["r"] | None = None) -> Any:
     """Load an estimator that `save_model` saved.
 
     The file is data: nothing in it is run, and it can name no class but those that `save_model` accepts, so a file
@@ -128,25 +121,33 @@ def load_model(path: str | os.PathLike[str]) -> Any:
     ----------
     path : path
         The file.
+    mmap_mode : {None, "r"}, default=None
+        With ``"r"``, arrays of 1 MiB or more stay in the file and are read where they are used, as `numpy.load` has it:
+        for components larger than memory, or shared by many processes. They are read-only, and not searched for NaN;
+        the file has to stay as it is, though `save_model` may replace it.
 
     Returns
     -------
     model : estimator
-        With the parameters and fitted attributes that it had. Its arrays are in memory; the file may go.
+        With the parameters and fitted attributes that it had. Its arrays are in memory, unless mapped; the file may go.
 
     Raises
     ------
     StoreError
         If there is no such file, or it is damaged, not a model file, or made by a newer version.
+    ValueError
+        If `mmap_mode` is something else.
     """
+    if mmap_mode not in (None, "r"):
+        raise ValueError(f"mmap_mode={mmap_mode!r} must be None or 'r'")
     path = os.fspath(path)
     _check_header_size(path)
     try:
         with safe_open(path, framework="np") as file:
             header = _read_header(file.metadata())
-            expected: set[str] = set()
-            model = _rebuild(_get(header, "model", dict), file, expected, prefix="")
-            if unexpected := set(file.keys()) - expected:
+            arrays = _Arrays(file, {} if mmap_mode is None else map_tensors(path), set())
+            model = _rebuild(_get(header, "model", dict), arrays, prefix="")
+            if unexpected := set(file.keys()) - arrays.taken:
                 raise ValueError(f"the header does not mention the arrays {sorted(unexpected)}")
             return model
     except SafetensorError as error:
@@ -179,7 +180,7 @@ def _describe(model: Any, arrays: dict[str, np.ndarray], prefix: str) -> dict[st
         key: _to_json(value, f"{name}.{key}") for key, value in fitted.items() if key not in node["arrays"]
     }
     for key in node["arrays"]:
-        arrays[prefix + key] = _plain_array(fitted[key], f"{name}.{key}")
+        arrays[prefix + key] = _finite_array(fitted[key], f"{name}.{key}")
     return node
 
 
@@ -215,11 +216,10 @@ def _is_numeric_array(value: Any) -> bool:
     return type(value) is np.ndarray and value.dtype.name in SCALAR_DTYPES
 
 
-def _plain_array(array: np.ndarray, where: str) -> np.ndarray:
-    """Contiguous and in native byte order: safetensors writes strided memory wrongly, without a word."""
+def _finite_array(array: np.ndarray, where: str) -> np.ndarray:
     if not np.isfinite(array).all():
         raise ValueError(f"{where} holds NaN or infinity; such a model is not saved")
-    return array.astype(array.dtype.newbyteorder("="), order="C", copy=False)
+    return array
 
 
 def _to_json(value: Any, where: str) -> Any:
@@ -296,15 +296,38 @@ def _get(node: dict[str, Any], key: str, kind: type) -> Any:
     return value
 
 
-def _rebuild(node: dict[str, Any], file: Any, expected: set[str], prefix: str) -> Any:
-    """Make the estimator that `_describe` described; names of the arrays it takes go to `expected`."""
+class _Arrays(NamedTuple):
+    """Those of an open file, those of them that may stay in it, and the names of those taken so far."""
+
+    file: Any
+    mapped: dict[str, np.ndarray]
+    taken: set[str]
+
+    def take(self, key: str) -> np.ndarray:
+        """Read one, or map it."""
+        if key not in self.file.keys():  # noqa: SIM118 (the file is no dict)
+            raise ValueError(f"its array {key!r} is missing")
+        dtype = self.file.get_slice(key).get_dtype()
+        if dtype not in ARRAY_DTYPES:
+            raise ValueError(f"its array {key!r} has the dtype {dtype}, which no estimator uses")
+        self.taken.add(key)
+        if key in self.mapped and self.mapped[key].nbytes >= MAPPED_BYTES:
+            return self.mapped[key]
+        array = self.file.get_tensor(key)
+        if not np.isfinite(array).all():
+            raise ValueError(f"its array {key!r} holds NaN or infinity")
+        return array
+
+
+def _rebuild(node: dict[str, Any], arrays: _Arrays, prefix: str) -> Any:
+    """Make the estimator that `_describe` described."""
     name = _get(node, "class", str)
     if name not in SAVABLE:
         raise ValueError(f"it names the class {name!r}; allowed are {', '.join(SAVABLE)}")
     cls = _import_class(name)
     params = {key: _from_json(value) for key, value in _get(node, "params", dict).items()}
     if name in MEMBERS:
-        params[MEMBERS[name]] = _rebuild_steps(_get(node, "steps", list), file, expected, prefix)
+        params[MEMBERS[name]] = _rebuild_steps(_get(node, "steps", list), arrays, prefix)
     _check_parameters(cls, params)
     model = cls(**params)
 
@@ -312,18 +335,17 @@ def _rebuild(node: dict[str, Any], file: Any, expected: set[str], prefix: str) -
     array_names = _get(node, "arrays", list)
     _check_attributes(cls, [*fitted, *array_names])
     for key in array_names:
-        expected.add(prefix + key)
-        fitted[key] = _read_array(file, prefix + key)
+        fitted[key] = arrays.take(prefix + key)
     vars(model).update(fitted)
     return model
 
 
-def _rebuild_steps(steps: list[Any], file: Any, expected: set[str], prefix: str) -> list[tuple[str, Any]]:
+def _rebuild_steps(steps: list[Any], arrays: _Arrays, prefix: str) -> list[tuple[str, Any]]:
     rebuilt = []
     for position, entry in enumerate(steps):
         match entry:
             case [str(name), dict(node)]:
-                rebuilt.append((name, _rebuild(node, file, expected, f"{prefix}{position}.")))
+                rebuilt.append((name, _rebuild(node, arrays, f"{prefix}{position}.")))
             case [str(name), str(word)] if word in (PASSTHROUGH, DROP):
                 rebuilt.append((name, word))
             case _:
@@ -345,18 +367,6 @@ def _check_attributes(cls: type, names: list[Any]) -> None:
             raise ValueError(f"it gives {cls.__name__} an attribute {name!r}, which no fit learns")
     if len(set(names)) < len(names):
         raise ValueError(f"it gives {cls.__name__} an attribute twice")
-
-
-def _read_array(file: Any, key: str) -> np.ndarray:
-    if key not in file.keys():  # noqa: SIM118 (the file is no dict)
-        raise ValueError(f"its array {key!r} is missing")
-    dtype = file.get_slice(key).get_dtype()
-    if dtype not in ARRAY_DTYPES:
-        raise ValueError(f"its array {key!r} has the dtype {dtype}, which no estimator uses")
-    array = file.get_tensor(key)
-    if not np.isfinite(array).all():
-        raise ValueError(f"its array {key!r} holds NaN or infinity")
-    return array
 
 
 def _from_json(value: Any) -> Any:

@@ -12,8 +12,8 @@ import imgstack_ml
 PACKAGE = Path(imgstack_ml.__file__).parent
 FLOORS = [
     {"_errors"},
-    {"_files", "_memory", "_progress"},
-    {"_validation", "linalg"},
+    {"_cluster", "_files", "_memory"},
+    {"_progress", "_tensors", "_validation", "linalg"},
     {"_blocks", "_checkpoint", "_transformer"},
     {"_passes"},
     {"io", "_learning"},

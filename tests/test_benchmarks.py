@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -6,10 +7,12 @@ import numpy as np
 import pytest
 from asv_runner.discovery import disc_benchmarks
 
+from imgstack_ml import _checkpoint
+
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # benchmarks is a package of the repository that is not installed
 
-from benchmarks import formats, smallest, streaming, tutorial  # noqa: E402
+from benchmarks import checkpoint, formats, smallest, streaming, tutorial  # noqa: E402
 
 WORKFLOWS = list(streaming.WORKFLOWS)
 # What a tracked value can be on the smallest data; every track_ benchmark needs a line.
@@ -74,6 +77,19 @@ def test_streaming_measures_all_workflows_and_the_floor(tmp_path, capsys, monkey
     assert float(ours.split()[-1]) < 1e-4
     assert float(dask_s.split()[-1]) < 0.1
     assert "times it" in printed.splitlines()[-1]
+
+
+def test_checkpoint_measures_both(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(_checkpoint, "_SHARE", np.inf)  # such a short fit would save nothing
+    options = ["--n", "4096", "--size", "64", "--memory-limit", "76MB", "--rounds", "1", "--folder", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["checkpoint", *options])
+    checkpoint.main()
+    *_, times, saved = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"without a checkpoint [\d.]+ s, with one [\d.]+ s: [+-][\d.]+%", times)
+    n_saves, megabytes = map(float, re.fullmatch(r"saved ([\d.]+) times a fit, (\d+) MB", saved).groups())
+    assert n_saves >= 2
+    assert megabytes >= 1
+    assert [path.name for path in tmp_path.iterdir()] == ["planted-4096-64.zarr"]
 
 
 def test_tutorial_measures_all_workflows_and_modes_agree(tmp_path, capsys, monkeypatch):

@@ -26,7 +26,7 @@ WAVE = {"randomized": 8, "covariance_eigh": 6, "gram": 3 + 3}  # blocks, at most
 @pytest.fixture(autouse=True)
 def two_threads(monkeypatch):
     monkeypatch.setattr(_checkpoint, "_SHARE", float("inf"))
-    monkeypatch.setattr(_passes, "_SAVED_WAVE", 0.0)
+    monkeypatch.setattr(_passes, "_LONG_WAVE", 1)
     with dask.config.set(scheduler="threads", num_workers=2):
         yield
 
@@ -75,6 +75,8 @@ def test_killed_fits_go_on(tmp_path, n_kills):
             if not alive:
                 break
             read += more
+            if read >= n_blocks and not (folder / "fit.json").exists():
+                read = 0  # it had ended, and the process with it: what follows is another fit
         resumed, more = fit(solver, folder, log)
         np.testing.assert_allclose(resumed.components_, expected.components_, rtol=0, atol=1e-10)
         np.testing.assert_allclose(resumed.explained_variance_, expected.explained_variance_, rtol=1e-10)
@@ -212,7 +214,6 @@ def test_results_cut_off_are_made_again(photos, whole_run, tmp_path):
     (out / "mean.png").write_bytes(b"old")
     (out / "eigenimages" / "pc_099.png").write_bytes(b"old")
     (out / ".model-0123456789ab.tmp.safetensors").write_bytes(b"half")
-    (out / ".tmpue1Gj2").write_bytes(b"half, by safetensors")
     resumed = subprocess.run(pca_command(photos, out, "--resume"), capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr
     assert {p.name for p in out.rglob("*")} == {p.name for p in whole_run.rglob("*")}

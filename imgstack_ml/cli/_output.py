@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from .._errors import StoreError
-from .._files import atomic_path
+from .._files import atomic_path, lock_output
 
 __all__ = ["OutputFolder", "new_folder", "refuse_inside"]
 
@@ -20,8 +20,8 @@ RUN_FILE = "run.json"
 _CHECKPOINT = "checkpoint"
 # What commands write besides. A run.json can list anything, and only such names are ever removed.
 _OWN_FILE = re.compile(r"[a-z]+\.(csv|html|png|safetensors)|eigenimages/pc_[0-9]+\.png")
-# Being written when the process was killed; the second by safetensors.
-_CUT_OFF = re.compile(r"\.[a-z_0-9]+-[0-9a-f]{12}\.tmp\.[a-z]+|\.tmp[A-Za-z0-9]{6}")
+# Being written when the process was killed.
+_CUT_OFF = re.compile(r"\.[a-z_0-9]+-[0-9a-f]{12}\.tmp\.[a-z]+")
 
 
 class OutputFolder:
@@ -53,17 +53,28 @@ class OutputFolder:
         self.path = path
         self.checkpoint = os.path.join(path, _CHECKPOINT)
         self.written: list[str] = []
+        self._overwrite, self._resume = overwrite, resume
+        self._earlier = self._look()
+
+    def _look(self) -> set[str]:
+        """Refuse a folder whose content is not to be touched, and list what there is of an earlier run."""
+        path, overwrite = self.path, self._overwrite
         unfinished = not overwrite and os.path.isdir(path) and _is_unfinished(path)
-        if not overwrite and not (resume and unfinished) and os.path.isdir(path) and os.listdir(path):
+        if not overwrite and not (self._resume and unfinished) and os.path.isdir(path) and os.listdir(path):
             raise StoreError(
                 f"the folder {path!r} is not empty; name a new one, or replace the results in it with --overwrite"
                 + (". A run that did not finish left it: go on with --resume" if unfinished else "")
             )
-        self._resume = resume
-        self._earlier = _left_files(path) if unfinished else _earlier_files(path)
+        return _left_files(path) if unfinished else _earlier_files(path)
 
     def create(self) -> None:
-        """Make the folder, before the work whose results it is to hold; a command that fails leaves no empty one."""
+        """Make the folder, before the work whose results it is to hold; a command that fails leaves no empty one.
+
+        No other command may write to it meanwhile.
+        """
+        os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
+        click.get_current_context().with_resource(lock_output(self.path))
+        self._earlier = self._look()  # again: another command may just have finished it
         if not os.path.isdir(self.path):
             os.makedirs(self.path)
             click.get_current_context().call_on_close(self._remove_if_empty)

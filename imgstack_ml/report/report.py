@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._files import atomic_path
+from .._files import atomic_path, naming_the_space
 from ..inspection._steps import names_of, split_at_pca
 from .alerts import Alert, Evidence, find_alerts
 from .content import Content, gather
@@ -54,10 +54,12 @@ class Report:
         Raises
         ------
         StoreError
-            If the file exists and `overwrite` is False, or its folder is missing.
+            If the file exists and `overwrite` is False, its folder is missing, or the disk is full: then the bytes that
+            the page takes are named.
         """
-        with atomic_path(path, overwrite=overwrite) as temporary:
-            Path(temporary).write_text(self.html, encoding="utf-8")
+        page = self.html.encode()
+        with naming_the_space(os.fspath(path), len(page)), atomic_path(path, overwrite=overwrite) as temporary:
+            Path(temporary).write_bytes(page)
 
     def open_in_browser(self) -> str:
         """Show the page in the browser, from a temporary file.

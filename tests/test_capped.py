@@ -1,0 +1,35 @@
+"""Stacks larger than the memory that the system lets a process take: RLIMIT_DATA, in processes of their own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="caps and peaks are Linux's")
+
+SCRIPT = Path(__file__).with_name("_capped.py")
+CASES = ["stack", "wide", "pipeline", "features", "save"]
+
+
+def run_capped(scale, names):
+    done = subprocess.run([sys.executable, str(SCRIPT), scale, *names], capture_output=True, text=True)
+    print("\n" + done.stdout)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [one["case"] for one in found] == names
+    return found
+
+
+def test_stacks_larger_than_the_memory_left():
+    for one in run_capped("small", CASES):
+        assert one["peak"] <= one["room"] < one["stack"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_gigabytes_in_a_process_of_one(case):
+    (one,) = run_capped("large", [case])
+    assert one["peak"] <= one["room"] < 1024
+    assert one["stack"] >= (2000 if case == "wide" else 8000)
