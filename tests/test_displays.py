@@ -295,7 +295,7 @@ def test_intensities_that_do_not_fit_are_refused():
         im.IntensityDisplay(np.zeros((4, 3)), np.zeros((5, 3)))
     with pytest.raises(ValueError, match=r"needed is \(n_images, n_channels\)"):
         im.IntensityDisplay(np.zeros((4, 3, 2)), np.zeros((4, 3, 2)))
-    with pytest.raises(ValueError, match="Inspection got an array of shape"):
+    with pytest.raises(ValueError, match="IntensityDisplay got an array of shape"):
         im.IntensityDisplay.from_stack(np.zeros((2, 3, 4, 5, 6)))
 
 

@@ -95,7 +95,7 @@ class IntensityDisplay:
         NonFiniteError
             Naming the image (and file) with a NaN or infinite pixel.
         """
-        statistics = read_statistics(X, progress=progress)
+        statistics = read_statistics(X, asker=cls.__name__, progress=progress)
         return cls.from_statistics(statistics, names=names_of(X, len(statistics.means)), ax=ax)
 
     @classmethod

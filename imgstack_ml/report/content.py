@@ -12,7 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..inspection import IntensityDisplay, ScoresDisplay, ScreeDisplay
-from ..inspection._drawing import as_shown, limits_of, plain_picture, share_text, shrink, signed_picture
+from ..inspection._drawing import (
+    as_shown,
+    component_picture,
+    limits_of,
+    mean_title,
+    plain_picture,
+    share_text,
+    shrink,
+    signed_picture,
+)
 from ..inspection._steps import estimator_steps, split_at_pca
 from ..inspection.eigenimages import find_eigenimages
 from ..inspection.scores import spread_out
@@ -209,7 +218,7 @@ def _command_line(run: dict[str, Any] | None) -> str:
         if value is True:
             words.append(option)
         elif value not in (False, None):
-            words += [option, str(value)]
+            words += [option, "x".join(map(str, value)) if name == "shape" else str(value)]
     return shlex.join(["imgstack-ml", run["command"], *map(str, words)])
 
 
@@ -267,11 +276,11 @@ def _eigenimages(estimator: Any) -> list[Picture]:
     except ValueError:
         return []
     mean = shrink(as_shown(mean_image[np.newaxis]), PICTURE_SIDE)[0]
-    pictures = [_picture(plain_picture(mean), "mean of the images", "mean")]
+    pictures = [_picture(plain_picture(mean), "mean of the images", mean_title(mean))]
     shown = shrink(as_shown(eigenimages), PICTURE_SIDE)
     for number, (image, ratio) in enumerate(zip(shown, pca.explained_variance_ratio_, strict=False), start=1):
         caption = f"PC {number} · {share_text(ratio)}"
-        pictures.append(_picture(signed_picture(image, _CMAP), f"eigenimage {number}", caption))
+        pictures.append(_picture(component_picture(image, ratio, _CMAP), f"eigenimage {number}", caption))
     return pictures
 
 
