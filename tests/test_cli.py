@@ -128,7 +128,11 @@ def test_wrong_usage_is_exit_code_2(args, message, tmp_path, monkeypatch):
 
 def test_interrupt_is_exit_code_130(tmp_path):
     # Work without an end in sight, so that it cannot be over before the signal comes.
-    command = [sys.executable, "-m", "imgstack_ml", "sample", "cells", str(tmp_path / "cells"), "-n", "1000000"]
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # in a background job it is ignored
+        "from imgstack_ml.cli import main; main()"
+    )
+    command = [sys.executable, "-c", program, "sample", "cells", str(tmp_path / "cells"), "-n", "1000000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr.readline().startswith("writing cells")
         process.send_signal(signal.SIGINT)

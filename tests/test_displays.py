@@ -277,7 +277,7 @@ def test_few_marked_files_are_named(tmp_path):
     for i, image in enumerate(photographs(20, (10, 10))):
         write_image(tmp_path / f"${i}.png", image // 10 if i == 4 else image)
     display = im.IntensityDisplay.from_stack(im.open_stack(tmp_path))
-    assert [text.get_text() for text in display.axes_[2].texts] == ["$4.png"]
+    assert [text.get_text() for text in display.axes_[0].texts] == ["$4.png"]
     display.figure_.canvas.draw()
 
 
