@@ -28,18 +28,14 @@ _NAMES = re.compile(r"(?<=\w)_(?!\w)|\*(?=\w+[),])")
 
 
 def escape_names(app, what, name, obj, options, lines):
-    """Escape names where they stand neither in backticks, nor in code, nor where a parameter is defined."""
+    """Escape names where they stand neither in backticks nor in code."""
     for i, line in enumerate(lines):
-        if line.lstrip().startswith((">>>", "...")):
-            continue
-        defined, colon, text = line.partition(" : ")
-        if not colon or "," in defined:
-            defined, colon, text = "", "", line
-        parts = re.split(r"(`+[^`]*`+)", text)
-        parts[::2] = [_NAMES.sub(r"\\\g<0>", part) for part in parts[::2]]
-        lines[i] = defined + colon + "".join(parts)
+        if not line.lstrip().startswith((">>>", "...")):
+            parts = re.split(r"(`+[^`]*`+)", line)
+            parts[::2] = [_NAMES.sub(r"\\\g<0>", part) for part in parts[::2]]
+            lines[i] = "".join(parts)
 
 
 def setup(app):
-    """Be called by Sphinx; before numpydoc, which reads the lines next."""
-    app.connect("autodoc-process-docstring", escape_names, priority=400)
+    """Be called by Sphinx; after numpydoc, whose priority is 500 and which brings docstrings of properties in."""
+    app.connect("autodoc-process-docstring", escape_names, priority=600)

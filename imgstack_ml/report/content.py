@@ -244,7 +244,7 @@ def _warned(alert: Alert, found: Survey | None) -> Warned:
 def _scree(estimator: Any, pca: Any) -> Any:
     ratio = ", ".join(share_text(share) for share in pca.explained_variance_ratio_[:5])
     title = f"Variance explained by each component: {ratio}{', …' if len(pca.components_) > 5 else ''}"
-    return svg_of(lambda ax: ScreeDisplay.from_estimator(estimator, ax=ax), (7.2, 3.6), title=title, salt="scree")
+    return svg_of(lambda ax: ScreeDisplay.from_estimator(estimator, ax=ax), (5.6, 3.1), title=title, salt="scree")
 
 
 def _intensity(found: Survey, evidence: Evidence) -> Any:
@@ -265,7 +265,7 @@ def _scores(pca: Any, evidence: Evidence, found: Survey | None) -> Any:
         chosen = spread_out(display.plane, _N_THUMBNAILS, list(found.thumbnails))
         display.thumbnails = {index: found.thumbnails[index] for index in chosen}
     title = "Scores of the images along the first two components"
-    return svg_of(lambda ax: display.plot(ax=ax), (7.2, 5.4), title=title, salt="scores")
+    return svg_of(lambda ax: display.plot(ax=ax), (6.2, 5.0), title=title, salt="scores")
 
 
 def _eigenimages(estimator: Any) -> list[Picture]:
