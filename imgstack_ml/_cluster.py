@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from time import monotonic
 from typing import Any
@@ -10,7 +11,7 @@ from dask.core import flatten
 
 from ._errors import ClusterLostError
 
-__all__ = ["get_watched"]
+__all__ = ["gather_watched", "get_watched"]
 
 _LOOK = 0.5  # seconds between two looks at the cluster
 _PATIENCE = 30.0  # seconds without a worker: one that its nanny starts again is back by then
@@ -31,9 +32,19 @@ def get_watched(client: Any, dsk: Any, keys: Any, **options: Any) -> Any:
     if getattr(thread_state, "key", None):  # within a task, whose thread the client lends to others meanwhile
         return client.get(dsk, keys, **options)
     packed = client.get(dsk, keys, sync=False, **options)
-    futures = list(flatten([packed]))
+    return gather_watched(client, list(flatten([packed])), packed)
+
+
+def gather_watched(client: Any, futures: list[Any], packed: Any, look: Callable[[], None] = lambda: None) -> Any:
+    """Wait for futures and return the values of what they are packed in, calling `look` twice a second meanwhile.
+
+    Raises
+    ------
+    ClusterLostError
+        See `get_watched`.
+    """
     try:
-        _wait(client, futures)
+        _wait(client, futures, look)
         return client.gather(packed)
     except CancelledError as error:  # what the client had sent to the workers is lost with them
         if client.status == "running" and not _has_workers(client):
@@ -41,7 +52,7 @@ def get_watched(client: Any, dsk: Any, keys: Any, **options: Any) -> Any:
         raise
 
 
-def _wait(client: Any, futures: list[Any]) -> None:
+def _wait(client: Any, futures: list[Any], look: Callable[[], None]) -> None:
     """Wait until all are done, or one has failed."""
     from distributed import wait
 
@@ -49,8 +60,10 @@ def _wait(client: Any, futures: list[Any]) -> None:
     while not any(future.status == "error" for future in futures):
         try:
             wait(futures, timeout=_LOOK)
+            look()
             return
         except TimeoutError:
+            look()
             there = _has_workers(client)
             seen = seen or there
             last = monotonic() if there else last

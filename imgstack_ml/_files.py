@@ -13,6 +13,7 @@ import secrets
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Iterator
 
 from ._errors import StoreError
@@ -25,6 +26,8 @@ else:
 __all__ = ["atomic_folder", "atomic_path", "lock_output", "naming_the_space", "require_space"]
 
 Path = str | os.PathLike[str]
+
+_REMOVALS, _REMOVAL_SECONDS = 50, 0.1
 
 
 @contextlib.contextmanager
@@ -110,7 +113,7 @@ def atomic_folder(path: Path, *, overwrite: bool = False, resume: bool = False) 
             _sync(os.path.dirname(target))
         finally:
             if not leave:
-                shutil.rmtree(temporary, ignore_errors=True)
+                _remove_tree(temporary)
 
 
 @contextlib.contextmanager
@@ -290,6 +293,15 @@ def _exchange(one: str, other: str) -> bool:
     rename = getattr(ctypes.CDLL(None), "renameat2", None)
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
     return rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+
+
+def _remove_tree(folder: str) -> None:
+    """Remove a folder into which threads of an interrupted computation may write for a moment yet."""
+    for _ in range(_REMOVALS):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.lexists(folder):
+            return
+        time.sleep(_REMOVAL_SECONDS)
 
 
 def _sync_tree(folder: str) -> None:

@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import dask
 from dask.callbacks import Callback
-from tqdm import tqdm
+from dask.delayed import Delayed
+from dask.highlevelgraph import HighLevelGraph
+from tqdm.auto import tqdm  # a widget in notebooks that can show one, text elsewhere
 
-from ._cluster import get_watched
+from ._cluster import gather_watched, get_watched
 
 __all__ = ["ImageBar", "client_of", "compute_counted"]
 
+_NARROW = 80  # columns below which there is no room for the bar itself beside its numbers
+_SHORT = "{percentage:.0f}% {remaining} {rate_noinv_fmt}{postfix} {desc}"  # what is cut off last comes first
+
 
 class ImageBar(tqdm):
-    """A bar of images that shows megabytes a second beside images a second."""
+    """A bar of images that shows images and megabytes a second, and the time left.
+
+    Parameters
+    ----------
+    image_bytes : int
+        Bytes of an image in memory.
+    **kwargs
+        For tqdm, such as ``total`` (images), ``desc`` (what for) and ``disable``.
+    """
 
     def __init__(self, image_bytes: int, **kwargs: Any):
         self._image_bytes = image_bytes
-        super().__init__(**kwargs)
+        super().__init__(**{"unit": " images", "dynamic_ncols": True, **kwargs})
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """What tqdm draws; in a narrow terminal the numbers alone, which never wrap."""
+        found = super().format_dict
+        if isinstance(found["ncols"], int) and found["ncols"] < _NARROW:
+            found["bar_format"] = _SHORT
+        return found
 
     def advance(self, n_images: int) -> None:
         """Count images; does nothing when the bar is disabled."""
@@ -38,16 +58,16 @@ def client_of(scheduler: Any) -> Any:
     return owner if hasattr(owner, "scatter") else None
 
 
-def compute_counted(values: Sequence[Any], images_of: dict[str, int], bar: ImageBar, scheduler: Any) -> tuple:
+def compute_counted(values: Sequence[Delayed], images_of: Mapping[Any, int], bar: ImageBar, scheduler: Any) -> tuple:
     """Compute delayed values while a bar counts images.
 
     Parameters
     ----------
     values : sequence of Delayed
-    images_of : dict
+    images_of : mapping
         From the key of a task to the images that are done when it is.
     bar : ImageBar
-        Moved task by task; on a cluster, once at the end.
+        Moved task by task.
     scheduler : callable
         As `dask.base.get_scheduler` returns it.
 
@@ -58,17 +78,35 @@ def compute_counted(values: Sequence[Any], images_of: dict[str, int], bar: Image
     """
     client = client_of(scheduler)
     # Dask's callbacks are global, and those of overlapping computations can stay behind: none without a bar.
-    with nullcontext() if bar.disable else _Ticker(images_of, bar):
-        results = dask.compute(*values, scheduler=scheduler if client is None else partial(get_watched, client))
     if client is not None:  # callbacks are a matter of the local schedulers
-        bar.advance(sum(images_of.values()))
-    return results
+        if bar.disable:
+            return dask.compute(*values, scheduler=partial(get_watched, client))
+        return _compute_on_cluster(values, images_of, bar, client)
+    if bar.disable:
+        return dask.compute(*values, scheduler=scheduler)
+    with _Ticker(images_of, bar):
+        return dask.compute(*values, scheduler=scheduler)
+
+
+def _compute_on_cluster(values: Sequence[Delayed], images_of: Mapping[Any, int], bar: ImageBar, client: Any) -> tuple:
+    """Ask for the tasks that count, too, and let go of each that is seen to be done: its result stays no longer."""
+    graph = HighLevelGraph.merge(*(value.dask for value in values))
+    futures = client.compute([*values, *(Delayed(key, graph) for key in images_of)])
+    results, steps = futures[: len(values)], dict(zip(images_of, futures[len(values) :], strict=True))
+    del futures
+
+    def count() -> None:
+        for key in [key for key, step in steps.items() if step.status == "finished"]:
+            del steps[key]
+            bar.advance(images_of[key])
+
+    return tuple(gather_watched(client, results, results, count))
 
 
 class _Ticker(Callback):
     """Move the bar when a task is done."""
 
-    def __init__(self, images_of: dict[str, int], bar: ImageBar):
+    def __init__(self, images_of: Mapping[Any, int], bar: ImageBar):
         super().__init__()
         self._images_of = images_of
         self._bar = bar

@@ -289,7 +289,7 @@ def test_features_are_those_of_the_transformers(suffix, options, faces, tmp_path
 
 
 def test_a_table_is_written_in_parts_that_read_each_image_once(faces, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules["imgstack_ml.cli.features"], "_BLOCKS_PER_THREAD", 1)
+    monkeypatch.setattr(sys.modules["imgstack_ml.cli._table"], "_BLOCKS_PER_THREAD", 1)
     monkeypatch.setattr("dask.system.CPU_COUNT", 1)
     read, plain = [], FileReader.read
     monkeypatch.setattr(FileReader, "read", lambda self, keys: (read.extend(keys), plain(self, keys))[1])
@@ -322,7 +322,7 @@ def test_files_of_features_that_cannot_be_written(faces, tmp_path, monkeypatch):
     assert run("features", faces, "-r", "-o", tmp_path / "mine.csv", "--overwrite", "-f", "stats").exit_code == 0
     result = run("features", faces, "-r", "-o", tmp_path / "f.xls")
     assert result.exit_code == 2
-    assert ".csv or .parquet" in result.stderr
+    assert ".csv, .parquet or .npy" in result.stderr
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     result = run("features", faces, "-r", "-o", tmp_path / "f.parquet")
     assert result.exit_code == 2

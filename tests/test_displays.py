@@ -277,7 +277,7 @@ def test_few_marked_files_are_named(tmp_path):
     for i, image in enumerate(photographs(20, (10, 10))):
         write_image(tmp_path / f"${i}.png", image // 10 if i == 4 else image)
     display = im.IntensityDisplay.from_stack(im.open_stack(tmp_path))
-    assert [text.get_text() for text in display.axes_[2].texts] == ["$4.png"]
+    assert [text.get_text() for text in display.axes_[0].texts] == ["$4.png"]
     display.figure_.canvas.draw()
 
 
@@ -295,7 +295,7 @@ def test_intensities_that_do_not_fit_are_refused():
         im.IntensityDisplay(np.zeros((4, 3)), np.zeros((5, 3)))
     with pytest.raises(ValueError, match=r"needed is \(n_images, n_channels\)"):
         im.IntensityDisplay(np.zeros((4, 3, 2)), np.zeros((4, 3, 2)))
-    with pytest.raises(ValueError, match="Inspection got an array of shape"):
+    with pytest.raises(ValueError, match="IntensityDisplay got an array of shape"):
         im.IntensityDisplay.from_stack(np.zeros((2, 3, 4, 5, 6)))
 
 

@@ -45,7 +45,7 @@ def test_titles_without_shares_and_with_tiny_ones():
     plain = EigenimageDisplay(random_images((2, 4, 4))).plot()
     assert [axes.get_title() for axes in plain.axes_] == ["PC 1", "PC 2"]
     tiny = EigenimageDisplay(random_images((2, 4, 4)), [1e-5, 0]).plot()
-    assert [axes.get_title() for axes in tiny.axes_] == ["PC 1 · <0.1 %", "PC 2 · 0.0 %"]
+    assert [axes.get_title() for axes in tiny.axes_] == ["PC 1 · <0.1 %", "PC 2 · variance 0"]
 
 
 @pytest.mark.parametrize("channel", [(), (1,)])
@@ -96,7 +96,7 @@ def test_a_few_pixels_that_are_not_zero_set_the_limit():
 def test_mean_image_comes_first(faces):
     mean = faces.mean(axis=0)
     display = EigenimageDisplay(random_images((3, 25, 25)), mean_image=mean).plot()
-    assert [axes.get_title() for axes in display.axes_] == ["mean", "PC 1", "PC 2", "PC 3"]
+    assert [axes.get_title() for axes in display.axes_] == ["mean · 0 to 169", "PC 1", "PC 2", "PC 3"]
     assert display.images_[0].get_clim() == (0, mean.max())
     assert np.array_equal(display.images_[0].get_array(), mean)
 

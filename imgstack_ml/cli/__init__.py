@@ -11,9 +11,11 @@ from .classify import classify
 from .demo import demo
 from .features import features
 from .pca import pca
+from .reconstruct import reconstruct
 from .report import report
 from .sample import sample
 from .scan import scan
+from .transform import transform
 
 __all__ = ["main"]
 
@@ -25,16 +27,21 @@ def main() -> None:
 
     \b
     Start here:
-      imgstack-ml demo                         faces, no data needed
-      imgstack-ml scan photos                  what is in a folder
-      imgstack-ml pca photos -o results        your own images
-      imgstack-ml classify plates -o results   sub-folders told apart
-      imgstack-ml features photos -o all.csv   rows of numbers for other programs
+      imgstack-ml demo                              faces, no data needed
+      imgstack-ml scan photos                       what is in a folder
+      imgstack-ml pca photos -o results             your own images
+      imgstack-ml transform results new -o new.csv  other images, same model
+      imgstack-ml classify plates -o told-apart     sub-folders told apart
+      imgstack-ml features photos -o all.csv        rows of numbers for other programs
+
+    \b
+    Completion by the Tab key, in bash (zsh and fish likewise):
+    eval "$(_IMGSTACK_ML_COMPLETE=bash_source imgstack-ml)"
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but files were skipped, 130
     interrupted, 143 terminated.
     """  # noqa: D301 (click looks for the real character)
 
 
-for command in (classify, demo, features, pca, report, sample, scan):
+for command in (classify, demo, features, pca, reconstruct, report, sample, scan, transform):
     main.add_command(command)

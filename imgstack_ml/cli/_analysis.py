@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import nullcontext
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._errors import NonFiniteError
 from ._input import describe_run, image_names, skipped_files
 from ._output import OutputFolder
+from ._table import compute_rows
 from ._task import Terminal
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .. import ImageStack
     from ..decomposition.plan import Plan
 
-__all__ = ["Analysis", "analyse", "describe", "write_report", "write_results"]
+__all__ = ["Analysis", "analyse", "describe", "plan_of", "score_names", "write_report", "write_results"]
 
 _SHEET = 64  # pictures drawn in one figure, at most
 _PICTURE = 256  # small images are enlarged to about this many pixels a side
@@ -32,6 +32,11 @@ class Analysis(NamedTuple):
     plan: Plan
     seconds: float
     scores: np.ndarray
+
+
+def score_names(k: int) -> list[str]:
+    """Name the columns of scores on k components."""
+    return [f"PC{number}" for number in range(1, 1 + k)]
 
 
 def analyse(pipeline: Pipeline, stack: ImageStack, terminal: Terminal) -> Analysis:
@@ -47,21 +52,15 @@ def analyse(pipeline: Pipeline, stack: ImageStack, terminal: Terminal) -> Analys
     -------
     Analysis
     """
-    import numpy as np
-
     started = perf_counter()
-    images: Any = stack
-    for _, step in pipeline.steps[:-1]:
-        images = step.fit_transform(images)
-    pca = pipeline.steps[-1][1]
+    images, pca = _before_pca(pipeline, stack)
     plan = pca.plan(images)
     read = any(getattr(step, "n_passes_", 0) for _, step in pipeline.steps[:-1])
     terminal.status(f"fitting {len(stack)} images: {_plan_text(plan, more=read)}")
     pca.set_params(progress=terminal.progress)
     try:
-        scores = pca.fit_transform(images)
-        with _score_bar(terminal):
-            scores = np.asarray(scores)
+        # Some solvers have the scores; the others need one more read of the images.
+        scores = compute_rows(pca.fit_transform(images), stack, terminal, "scores")
     except NonFiniteError as error:
         if error.file is None:
             error.add_note(f"image {error.index} is the file {stack.files[error.index]!r}")
@@ -69,6 +68,20 @@ def analyse(pipeline: Pipeline, stack: ImageStack, terminal: Terminal) -> Analys
     finally:
         pca.set_params(progress=False)  # a matter of this terminal, not of the model
     return Analysis(pipeline, plan, perf_counter() - started, scores)
+
+
+def plan_of(pipeline: Pipeline, stack: ImageStack) -> Plan:
+    """Say what `analyse` would do; reads nothing where the steps before the PCA learn nothing."""
+    images, pca = _before_pca(pipeline, stack)
+    return pca.plan(images)
+
+
+def _before_pca(pipeline: Pipeline, stack: ImageStack) -> tuple[Any, Any]:
+    """Fit the steps before the PCA: lazy images as they reach it, and the PCA."""
+    images: Any = stack
+    for _, step in pipeline.steps[:-1]:
+        images = step.fit_transform(images)
+    return images, pipeline.steps[-1][1]
 
 
 def write_results(out: OutputFolder, analysis: Analysis, stack: ImageStack, source: str, terminal: Terminal) -> None:
@@ -89,7 +102,7 @@ def write_results(out: OutputFolder, analysis: Analysis, stack: ImageStack, sour
     out.begin()
     with out.writing("model.safetensors") as temporary:
         save_model(analysis.pipeline, temporary)
-    _write_scores(out, image_names(stack, source), analysis.scores)
+    _write_scores(out, image_names(stack, source), stack.labels, analysis.scores)
     if stack.problems:
         out.write_table("skipped.csv", ["file", "reason"], skipped_files(stack, source))
     _write_pictures(out, analysis.pipeline, stack.shape[1:])
@@ -171,17 +184,12 @@ def _plan_text(plan: Plan, *, more: bool) -> str:
     return f"{plan.solver} solver, {reads} of the images, at most {format_bytes(plan.peak_bytes)} of memory"
 
 
-def _score_bar(terminal: Terminal) -> Any:
-    """Show the one read that some solvers need to project the images, in tasks."""
-    from tqdm.dask import TqdmCallback
-
-    return TqdmCallback(desc="scores", leave=False) if terminal.progress else nullcontext()
-
-
-def _write_scores(out: OutputFolder, names: list[str], scores: np.ndarray) -> None:
-    header = ["file", *(f"PC{number}" for number in range(1, 1 + scores.shape[1]))]
+def _write_scores(out: OutputFolder, names: list[str], labels: np.ndarray | None, scores: np.ndarray) -> None:
+    text = [names] if labels is None else [names, labels.tolist()]
+    header = [*("file", "label")[: len(text)], *score_names(scores.shape[1])]
     # As NumPy writes them: the shortest text that gives the same number back.
-    out.write_table("scores.csv", header, ([name, *map(str, row)] for name, row in zip(names, scores, strict=True)))
+    rows = scores.astype(str).tolist()
+    out.write_table("scores.csv", header, ([*words, *row] for *words, row in zip(*text, rows, strict=True)))
 
 
 def _write_pictures(out: OutputFolder, pipeline: Pipeline, image_shape: tuple[int, ...]) -> None:
@@ -189,30 +197,20 @@ def _write_pictures(out: OutputFolder, pipeline: Pipeline, image_shape: tuple[in
     import matplotlib
 
     matplotlib.use("agg")  # no window system is needed to write files
+    from matplotlib import pyplot
+
     from .. import EigenimageDisplay, ScreeDisplay
 
     sheet = EigenimageDisplay.from_estimator(pipeline, n_components=_SHEET, include_mean=True)
     _save_picture(out, "mean.png", sheet.images_[0])
     _save_pictures(out, sheet.images_[1:], first=1)
-    _save_figure(out, "eigenimages.png", sheet.figure_)
-    _save_figure(out, "scree.png", ScreeDisplay.from_estimator(pipeline).figure_)
+    out.write_figure("eigenimages.png", sheet.figure_)
+    out.write_figure("scree.png", ScreeDisplay.from_estimator(pipeline).figure_)
     eigenimages = pipeline.steps[-1][1].components_.reshape(-1, *image_shape)
     for start in range(_SHEET, len(eigenimages), _SHEET):  # what the sheet has no room for
         display = EigenimageDisplay(eigenimages[start : start + _SHEET]).plot()
         _save_pictures(out, display.images_, first=start + 1)
-        _close(display.figure_)
-
-
-def _save_figure(out: OutputFolder, name: str, figure: Any) -> None:
-    with out.writing(name) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
-    _close(figure)
-
-
-def _close(figure: Any) -> None:
-    from matplotlib import pyplot
-
-    pyplot.close(figure)
+        pyplot.close(display.figure_)
 
 
 def _save_pictures(out: OutputFolder, artists: Iterable[Any], *, first: int) -> None:

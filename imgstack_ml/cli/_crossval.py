@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._features import compute_rows
+from ._table import compute_rows
 from ._task import Terminal
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def fit_model(
     """
     from sklearn.pipeline import Pipeline
 
-    rows = compute_rows(features.fit_transform(stack), terminal, "features")
+    rows = compute_rows(features.fit_transform(stack), stack, terminal, "features")
     tail = _classifier(classifier, balanced, seed).fit(rows, stack.labels)
     return Pipeline([("features", features), *tail.steps]), rows
 
@@ -105,8 +105,8 @@ def cross_validate(
 def _scores(pca: ImagePCA, known: ImageStack, unknown: ImageStack, terminal: Terminal) -> tuple[np.ndarray, np.ndarray]:
     """Scores of the images that the PCA is fitted to, and of others."""
     return (
-        compute_rows(pca.fit_transform(known), terminal, "pca"),
-        compute_rows(pca.transform(unknown), terminal, "pca"),
+        compute_rows(pca.fit_transform(known), known, terminal, "pca"),
+        compute_rows(pca.transform(unknown), unknown, terminal, "pca"),
     )
 
 

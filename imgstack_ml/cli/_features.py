@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from math import ceil, prod
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._task import Terminal
-
 if TYPE_CHECKING:
-    import numpy as np
-
     from .. import HOGFeatures, ImageFeatures, ImageStack
 
-__all__ = ["FEATURES", "compute_rows", "features_option", "make_features", "n_components_option"]
+__all__ = ["FEATURES", "features_option", "make_features", "n_components_option"]
 
 FEATURES = ("stats", "hist", "texture", "hog", "pca")  # pca last: all others depend on one image alone
 _N_COMPONENTS = 16
@@ -101,27 +96,6 @@ def make_features(
         "pca": lambda: ImagePCA(k, memory_limit=memory_limit, random_state=0),
     }
     return ImageFeatures([(name, makers[name]()) for name in FEATURES if name in names])
-
-
-def compute_rows(rows: Any, terminal: Terminal, what: str) -> np.ndarray:
-    """Compute lazy rows of features, with a bar of tasks for a person who watches.
-
-    Parameters
-    ----------
-    rows : ndarray or dask array of shape (n_images, n_features)
-    terminal : Terminal
-    what : str
-        Words before the bar.
-
-    Returns
-    -------
-    ndarray of shape (n_images, n_features)
-    """
-    import numpy as np
-    from tqdm.dask import TqdmCallback
-
-    with TqdmCallback(desc=what, leave=False) if terminal.progress else nullcontext():
-        return np.asarray(rows)
 
 
 def _gradients(image_shape: tuple[int, ...]) -> HOGFeatures:

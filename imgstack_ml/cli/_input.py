@@ -28,13 +28,15 @@ __all__ = [
     "open_images",
     "shape_option",
     "skipped_files",
+    "source_argument",
 ]
 
-_TALK = ("as_json", "quiet", "debug", "resume")  # parameters that change nothing but what is printed
+_TALK = ("as_json", "quiet", "debug", "resume", "scheduler", "plan")  # parameters that change no result
 _PACKAGES = ("imgstack_ml", "numpy", "dask", "scikit-learn", "pillow", "tifffile", "matplotlib")
 _NAMED = 5  # files left out that are named on the terminal
 _PYTHON_LINE = re.compile(r"[ \n](?:To|Give) [^\n]*open_stack\(.*", re.DOTALL)  # the end of some errors of open_stack
 
+source_argument = click.argument("source", metavar="FOLDER", type=click.Path())  # a Path is completed by shells
 on_error_option = click.option(
     "--on-error",
     type=click.Choice(["raise", "skip"]),

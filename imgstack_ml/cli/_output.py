@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import click
 from .._errors import StoreError
 from .._files import atomic_path, lock_output
 
-__all__ = ["OutputFolder", "new_folder", "refuse_inside"]
+__all__ = ["OutputFolder", "make_folder", "refuse_existing", "refuse_inside"]
 
 RUN_FILE = "run.json"
 _CHECKPOINT = "checkpoint"
@@ -72,21 +73,15 @@ class OutputFolder:
 
         No other command may write to it meanwhile.
         """
-        os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
+        make_folder(os.path.dirname(os.path.abspath(self.path)))
         click.get_current_context().with_resource(lock_output(self.path))
         self._earlier = self._look()  # again: another command may just have finished it
-        if not os.path.isdir(self.path):
-            os.makedirs(self.path)
-            click.get_current_context().call_on_close(self._remove_if_empty)
+        make_folder(self.path)
+        click.get_current_context().call_on_close(partial(_remove_empty, [self.checkpoint]))
         if not self._resume:
             from .._checkpoint import remove_checkpoint
 
             remove_checkpoint(self.checkpoint)
-
-    def _remove_if_empty(self) -> None:
-        for folder in (self.checkpoint, self.path):
-            with contextlib.suppress(OSError):  # it holds something, or is not there
-                os.rmdir(folder)
 
     @property
     def is_resumable(self) -> bool:
@@ -114,6 +109,14 @@ class OutputFolder:
             table.writerow(header)
             table.writerows(rows)
 
+    def write_figure(self, name: str, figure: Any) -> None:
+        """Write a matplotlib figure as a PNG file, and close it."""
+        from matplotlib import pyplot
+
+        with self.writing(name) as temporary:
+            figure.savefig(temporary, format="png", dpi=150)
+        pyplot.close(figure)
+
     def begin(self) -> None:
         """Take the record of an earlier run away, whose results are about to be replaced one by one."""
         Path(self.path, RUN_FILE).unlink(missing_ok=True)
@@ -128,28 +131,40 @@ class OutputFolder:
         return record
 
 
-@contextlib.contextmanager
-def new_folder(path: str) -> Iterator[None]:
-    """Make a folder, and those above it, for what the block writes; what is empty when it fails goes again.
+def make_folder(path: str) -> None:
+    """Make a folder, and those above it, for what a command will write; those still empty at its end go again.
 
     Parameters
     ----------
     path : str
-        The folder, which may exist.
+        The folder, which may exist; then it stays.
     """
-    missing = []
+    made = []
     folder = os.path.abspath(path)
     while not os.path.lexists(folder):
-        missing.append(folder)
+        made.append(folder)
         folder = os.path.dirname(folder)
     os.makedirs(path, exist_ok=True)
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(OSError):  # somebody put something into it
-            for folder in missing:
-                os.rmdir(folder)
-        raise
+    click.get_current_context().call_on_close(partial(_remove_empty, made))
+
+
+def _remove_empty(folders: Iterable[str]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):  # it holds something, or is not there
+            os.rmdir(folder)
+
+
+def refuse_existing(path: str, *, overwrite: bool) -> None:
+    """Refuse to write where something is, unless that was asked for; an empty folder is nothing.
+
+    Raises
+    ------
+    StoreError
+        Naming the path.
+    """
+    is_empty = os.path.isdir(path) and not os.listdir(path)
+    if os.path.lexists(path) and not is_empty and not overwrite:
+        raise StoreError(f"{path!r} exists already; name another one, or replace it with --overwrite")
 
 
 def refuse_inside(out: str, inputs: Iterable[str]) -> None:

@@ -25,16 +25,51 @@ __all__ = [
     "TerminatedError",
     "debug_option",
     "json_option",
+    "memory_limit_option",
     "quiet_option",
+    "scheduler_option",
 ]
 
 FAILED = 1
 SKIPPED = 3
 INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT and SIGTERM, as shells have it
+_CONNECT_SECONDS = 10
 
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the record of the run as JSON.")
 debug_option = click.option("--debug", is_flag=True, help="Show where in the program an error came from.")
+
+
+scheduler_option = click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Compute on the Dask cluster whose scheduler is there, e.g. tcp://10.0.0.1:8786; its workers must see the "
+    "files under the same names.  [default: threads of this machine]",
+)
+
+
+def _memory_size(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Refuse a size that is none at once, not after the headers of a million files."""
+    if value == "auto":
+        return value
+    from dask.utils import parse_bytes
+
+    try:
+        if parse_bytes(value) > 0:
+            return value
+    except ValueError:
+        pass
+    raise click.BadParameter(f"{value!r} is no size; give auto, a number of bytes, or a size such as 500MB or 2GB")
+
+
+memory_limit_option = click.option(
+    "--memory-limit",
+    default="auto",
+    show_default=True,
+    metavar="SIZE",
+    callback=_memory_size,
+    help="Memory that the fit of a PCA may take, e.g. 1GB; auto stays below half of what is free.",
+)
 
 
 class TerminatedError(BaseException):
@@ -45,7 +80,7 @@ class Task(click.Command):
     """A command whose expected failures, and signals to end, end in one line on stderr and an exit code.
 
     Notes attached to an exception (`BaseException.add_note`) follow as hints. A parameter named ``debug`` asks for
-    the traceback.
+    the traceback; one named ``scheduler`` has all that the command computes computed on that cluster.
     """
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -53,7 +88,8 @@ class Task(click.Command):
         with warnings.catch_warnings(), _raising_sigterm():
             warnings.showwarning = _show_warning
             try:
-                return super().invoke(ctx)
+                with _computing_on(ctx.params.get("scheduler"), quiet=ctx.params.get("quiet", False)):
+                    return super().invoke(ctx)
             except KeyboardInterrupt as stop:
                 _say_stopped("interrupted", stop)
                 ctx.exit(INTERRUPTED)
@@ -136,6 +172,24 @@ def _system_message(error: OSError) -> str:
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     echo(f"warning: {message}", err=True)
+
+
+@contextlib.contextmanager
+def _computing_on(address: str | None, *, quiet: bool) -> Iterator[None]:
+    """Make a cluster the place where Dask computes, if one is named."""
+    if address is None:
+        yield
+        return
+    from distributed import Client
+
+    with Client(address, timeout=_CONNECT_SECONDS) as client:
+        n_workers = len(client.scheduler_info(n_workers=-1)["workers"])
+        if not n_workers:
+            raise ImgstackError(f"the cluster at {address} has no workers; start one with: dask worker {address}")
+        if not quiet:
+            some = f"{n_workers:,} worker{'s' if n_workers > 1 else ''}"
+            echo(f"computing on {address}, {some}; dashboard: {client.dashboard_link}", err=True)
+        yield
 
 
 @contextlib.contextmanager

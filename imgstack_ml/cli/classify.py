@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .._errors import ImgstackError, MemoryLimitError
-from ._analysis import _save_figure
 from ._crossval import CLASSIFIERS, Outcome, cross_validate, fit_model
 from ._features import features_option, make_features, n_components_option
 from ._input import (
@@ -22,11 +21,20 @@ from ._input import (
     open_images,
     shape_option,
     skipped_files,
+    source_argument,
 )
-from ._output import OutputFolder, new_folder, refuse_inside
+from ._output import OutputFolder, refuse_inside
 from ._summary import summary
-from ._task import SKIPPED, Task, Terminal, debug_option, json_option, quiet_option
-from .pca import _memory_size
+from ._task import (
+    SKIPPED,
+    Task,
+    Terminal,
+    debug_option,
+    json_option,
+    memory_limit_option,
+    quiet_option,
+    scheduler_option,
+)
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -43,7 +51,7 @@ class LabelError(ImgstackError, ValueError):
 
 
 @click.command(cls=Task, short_help="Learn to tell sub-folders of images apart.")
-@click.argument("source", metavar="FOLDER")
+@source_argument
 @click.option("-o", "--out", required=True, type=click.Path(file_okay=False), help="Folder for the results.")
 @features_option("all")
 @click.option(
@@ -67,17 +75,11 @@ class LabelError(ImgstackError, ValueError):
 @click.option(
     "--seed", metavar="N", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of folds and trees."
 )
-@click.option(
-    "--memory-limit",
-    default="auto",
-    show_default=True,
-    metavar="SIZE",
-    callback=_memory_size,
-    help="Memory that the fit of pca may take, e.g. 1GB; auto stays below half of what is free.",
-)
+@memory_limit_option
 @mode_option
 @shape_option
 @on_error_option
+@scheduler_option
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run.")
 @json_option
 @quiet_option
@@ -95,6 +97,7 @@ def classify(
     mode: str | None,
     shape: tuple[int, int] | None,
     on_error: str,
+    scheduler: str | None,
     overwrite: bool,
     as_json: bool,
     quiet: bool,
@@ -123,24 +126,19 @@ def classify(
     transformer = make_features(
         features, stack, n_components=n_components, n_fitted=n_fitted, memory_limit=memory_limit
     )
-    with new_folder(out):
-        terminal.status(f"describing {len(stack)} images by {', '.join(features)}")
-        try:
-            model, rows = fit_model(transformer, classifier, stack, balanced=balanced, seed=seed, terminal=terminal)
-            outcome = cross_validate(model, rows, stack, n_folds=folds, seed=seed, terminal=terminal)
-        except MemoryLimitError as error:
-            error.add_note(
-                "here these are the options --memory-limit and -k; or name features without pca, e.g. -f hist"
-            )
-            raise
-        folder.create()
-        folder.begin()
-        found = _judge(stack.labels, outcome, folds)
-        found |= {"name": classifier, "saved": classifier == "logistic", "n_features": rows.shape[1]}
-        _write_results(folder, model, outcome, found, stack, source)
-        record = folder.finish(
-            {**describe_run(stack, source, started), "features": list(features), "classifier": found}
-        )
+    folder.create()
+    terminal.status(f"describing {len(stack)} images by {', '.join(features)}")
+    try:
+        model, rows = fit_model(transformer, classifier, stack, balanced=balanced, seed=seed, terminal=terminal)
+        outcome = cross_validate(model, rows, stack, n_folds=folds, seed=seed, terminal=terminal)
+    except MemoryLimitError as error:
+        error.add_note("here these are the options --memory-limit and -k; or name features without pca, e.g. -f hist")
+        raise
+    folder.begin()
+    found = _judge(stack.labels, outcome, folds)
+    found |= {"name": classifier, "saved": classifier == "logistic", "n_features": rows.shape[1]}
+    _write_results(folder, model, outcome, found, stack, source)
+    record = folder.finish({**describe_run(stack, source, started), "features": list(features), "classifier": found})
     path = os.path.join(out, "model.safetensors")
     terminal.result(summary(record, out, f"Next, in Python: model = imgstack_ml.load_model({path!r})"), record)
     if stack.problems:
@@ -273,4 +271,4 @@ def _draw_confusion(out: OutputFolder, found: dict[str, Any]) -> None:
     ax.set_yticks(range(len(classes)), classes, parse_math=False)
     ax.set(xlabel="predicted", ylabel="label, its images shared out in colour")
     ax.set_title(f"{100 * found['n_right'] / counts.sum():.1f} % of {counts.sum():,} right")
-    _save_figure(out, "confusion.png", figure)
+    out.write_figure("confusion.png", figure)

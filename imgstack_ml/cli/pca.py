@@ -4,45 +4,54 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 import click
 
 from .._errors import MemoryLimitError
-from ._analysis import analyse, describe, write_report, write_results
-from ._input import input_folders, mode_option, on_error_option, open_images, shape_option
+from ._analysis import analyse, describe, plan_of, write_report, write_results
+from ._input import (
+    describe_run,
+    input_folders,
+    mode_option,
+    on_error_option,
+    open_images,
+    shape_option,
+    source_argument,
+)
+from ._model import MODEL_FILE
 from ._output import OutputFolder, refuse_inside
 from ._summary import summary
-from ._task import SKIPPED, Task, Terminal, TerminatedError, debug_option, json_option, quiet_option
+from ._task import (
+    SKIPPED,
+    Task,
+    Terminal,
+    TerminatedError,
+    debug_option,
+    json_option,
+    memory_limit_option,
+    quiet_option,
+    scheduler_option,
+)
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
+    from .. import ImageStack
 
 __all__ = ["pca"]
 
 _COMPONENTS = 16
-_NAMED = 5  # files left out that are named on the terminal
-
-
-def _memory_size(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    """Refuse a size that is none at once, not after the headers of a million files."""
-    if value == "auto":
-        return value
-    from dask.utils import parse_bytes
-
-    try:
-        if parse_bytes(value) > 0:
-            return value
-    except ValueError:
-        pass
-    raise click.BadParameter(f"{value!r} is no size; give auto, a number of bytes, or a size such as 500MB or 2GB")
 
 
 @click.command(cls=Task, short_help="Principal components of your own images.")
-@click.argument("source", metavar="FOLDER")
-@click.option("-o", "--out", required=True, type=click.Path(file_okay=False), help="Folder for the results.")
+@source_argument
+@click.option("-o", "--out", type=click.Path(file_okay=False), help="Folder for the results; needed, but for --plan.")
 @click.option(
     "-k",
     "n_components",
@@ -68,15 +77,14 @@ def _memory_size(ctx: click.Context, param: click.Parameter, value: str) -> str:
     help="How to compute: auto takes the cheapest that fits the memory limit, the exact ones first; randomized is for "
     "any number of images and certifies its accuracy.",
 )
-@click.option(
-    "--memory-limit",
-    default="auto",
-    show_default=True,
-    metavar="SIZE",
-    callback=_memory_size,
-    help="Memory that the fit may take, e.g. 1GB; auto stays below half of what is free.",
-)
+@memory_limit_option
 @on_error_option
+@scheduler_option
+@click.option(
+    "--plan",
+    is_flag=True,
+    help="Say which solver would be taken, what it would read and hold, and stop: nothing is read.",
+)
 @click.option(
     "--report/--no-report",
     default=True,
@@ -95,7 +103,7 @@ def _memory_size(ctx: click.Context, param: click.Parameter, value: str) -> str:
 @debug_option
 def pca(
     source: str,
-    out: str,
+    out: str | None,
     n_components: int | None,
     recursive: bool,
     mode: str | None,
@@ -104,6 +112,8 @@ def pca(
     solver: str,
     memory_limit: str,
     on_error: str,
+    scheduler: str | None,
+    plan: bool,
     report: bool,
     overwrite: bool,
     resume: bool,
@@ -118,24 +128,28 @@ def pca(
 
     \b
     Examples:
+      imgstack-ml pca photos --plan
       imgstack-ml pca photos -o results -k 16
       imgstack-ml pca plates --recursive --rescale --memory-limit 2GB -o results
       imgstack-ml pca plates --recursive --rescale --memory-limit 2GB -o results --resume
     """  # noqa: D301 (click looks for the real character)
     started = perf_counter()
     terminal = Terminal(quiet, as_json)
+    images = partial(open_images, source, terminal, recursive=recursive, mode=mode, shape=shape, on_error=on_error)
+    make_pipeline = partial(_pipeline, rescale, n_components, solver, memory_limit)
+    if plan:
+        _show_plan(images(), source, make_pipeline, terminal, started)
+        return
+    if out is None:
+        raise click.UsageError("Missing option '-o' / '--out'.")
     folder = OutputFolder(out, overwrite=overwrite, resume=resume)
     refuse_inside(out, [source])
-    stack = open_images(source, terminal, recursive=recursive, mode=mode, shape=shape, on_error=on_error)
+    stack = images()
     refuse_inside(out, input_folders(stack))
     folder.create()
     try:
-        n_components = n_components or min(_COMPONENTS, max(1, len(stack) - 1), math.prod(stack.shape[1:]))
-        pipeline = _pipeline(rescale, n_components, solver, memory_limit, folder.checkpoint)
-        analysis = analyse(pipeline, stack, terminal)
-    except MemoryLimitError as error:
-        error.add_note("here these are the options --memory-limit, --solver and -k")
-        raise
+        with _naming_the_options():
+            analysis = analyse(make_pipeline(stack, folder.checkpoint), stack, terminal)
     except (KeyboardInterrupt, TerminatedError) as stop:
         if folder.is_resumable:
             stop.add_note("to go on from here: the same command with --resume")
@@ -145,18 +159,51 @@ def pca(
     if report:
         write_report(folder, analysis, stack, source, record, terminal)
     record = folder.finish(record)
-    model = os.path.join(out, "model.safetensors")
-    terminal.result(summary(record, out, f"Next, in Python: model = imgstack_ml.load_model({model!r})"), record)
+    next_lines = (
+        f"Next, in Python: model = imgstack_ml.load_model({os.path.join(out, MODEL_FILE)!r})\n"
+        f"or, for other images: imgstack-ml transform {shlex.quote(out)} FOLDER -o scores.csv"
+    )
+    terminal.result(summary(record, out, next_lines), record)
     if stack.problems:
         click.get_current_context().exit(SKIPPED)
 
 
-def _pipeline(rescale: bool, n_components: int, solver: str, memory_limit: str, checkpoint: str) -> Pipeline:
+@contextmanager
+def _naming_the_options() -> Iterator[None]:
+    try:
+        yield
+    except MemoryLimitError as error:
+        error.add_note("here these are the options --memory-limit, --solver and -k")
+        raise
+
+
+def _show_plan(
+    stack: ImageStack, source: str, make_pipeline: Callable[..., Pipeline], terminal: Terminal, started: float
+) -> None:
+    """Print what the fit would do."""
+    with _naming_the_options():
+        plan = plan_of(make_pipeline(stack, None), stack)
+    record = {
+        **describe_run(stack, source, started),
+        "plan": {
+            "solver": plan.solver,
+            "n_passes": float(plan.n_passes),
+            "planned_peak_bytes": int(plan.peak_bytes),
+            "memory_limit_bytes": int(plan.memory_limit),
+        },
+    }
+    terminal.result(f"{stack!r}\n{plan!r}", record)
+
+
+def _pipeline(
+    rescale: bool, n_components: int | None, solver: str, memory_limit: str, stack: ImageStack, checkpoint: str | None
+) -> Pipeline:
     from sklearn.pipeline import Pipeline
 
     from .. import ImagePCA, IntensityRescaler
 
+    k = n_components or min(_COMPONENTS, max(1, len(stack) - 1), math.prod(stack.shape[1:]))
     first = [("rescale", IntensityRescaler())] if rescale else []
     # It centres by itself: a StackCenterer before it would cost a read. The same command gives the same result.
-    last = ImagePCA(n_components, svd_solver=solver, memory_limit=memory_limit, random_state=0, checkpoint=checkpoint)
+    last = ImagePCA(k, svd_solver=solver, memory_limit=memory_limit, random_state=0, checkpoint=checkpoint)
     return Pipeline([*first, ("pca", last)])

@@ -14,7 +14,7 @@ from .._errors import ImgstackError, StoreError
 from .._files import atomic_path
 from ._input import image_names
 from ._output import RUN_FILE
-from ._task import Task, Terminal, debug_option, quiet_option
+from ._task import Task, Terminal, debug_option, quiet_option, scheduler_option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,9 +32,10 @@ __all__ = ["report"]
     show_default=True,
     help="Read the images once more, where they still are: for alerts, intensities, and pictures of single images.",
 )
+@scheduler_option
 @quiet_option
 @debug_option
-def report(out: str, read: bool, quiet: bool, debug: bool) -> None:
+def report(out: str, read: bool, scheduler: str | None, quiet: bool, debug: bool) -> None:
     """Write OUT/report.html from what an earlier run of pca or demo left in OUT.
 
     The model, its scores and the record of the run are enough for most of the page; the images themselves need not be
@@ -83,8 +84,9 @@ def _read_scores(path: str) -> tuple[list[str], np.ndarray]:
 
     try:
         with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-            _, *rows = csv.reader(file)
-        return [row[0] for row in rows], np.array([row[1:] for row in rows], dtype=np.float64)
+            header, *rows = csv.reader(file)
+        first = 2 if header[1] == "label" else 1
+        return [row[0] for row in rows], np.array([row[first:] for row in rows], dtype=np.float64)
     except (ValueError, IndexError) as error:
         raise StoreError(f"{path!r} is damaged: {error}; run imgstack-ml pca again with --overwrite") from error
 
@@ -104,7 +106,14 @@ def _find_images(run: dict[str, Any], names: list[str], terminal: Terminal) -> I
     source, options = run["input"]["source"], run["parameters"]
     recursive = options.get("recursive", run["command"] == "demo")
     try:
-        stack = open_stack(source, recursive=recursive, on_error=options.get("on_error", "raise"))
+        shape = options.get("shape")
+        stack = open_stack(
+            source,
+            recursive=recursive,
+            mode=options.get("mode"),
+            shape=tuple(shape) if shape else None,
+            on_error=options.get("on_error", "raise"),
+        )
     except (ImgstackError, OSError) as error:
         terminal.warn(f"the report is made without the images: {error}")
         return None

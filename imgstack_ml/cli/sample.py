@@ -43,6 +43,8 @@ def sample(name: str, folder: str, n_images: int | None, seed: int | None, quiet
     terminal.status(f"writing {name} to {folder}")
     files = write_sample(name, folder, n=n_images, seed=seed or 0)
     recursive = " --recursive" if name in _LABELLED else ""
+    place = shlex.quote(folder)
+    told_apart = f"\n  or: imgstack-ml classify {place} -o told-apart" if name in _LABELLED else ""
     terminal.result(
-        f"{len(files):,} images in {folder}\n\nNext: imgstack-ml pca {shlex.quote(folder)}{recursive} -o results"
+        f"{len(files):,} images in {folder}\n\nNext: imgstack-ml pca {place}{recursive} -o results{told_apart}"
     )

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._task import SKIPPED, Task, Terminal, debug_option, json_option, quiet_option
+from ._input import source_argument
+from ._task import SKIPPED, Task, Terminal, debug_option, json_option, quiet_option, scheduler_option
 
 if TYPE_CHECKING:
     from .. import ImageStack
@@ -16,11 +17,12 @@ __all__ = ["scan"]
 
 
 @click.command(cls=Task, short_help="What is in a folder: shapes, types, modes, bad files.")
-@click.argument("source", metavar="FOLDER")
+@source_argument
 @click.option("-r", "--recursive", is_flag=True, help="Read the sub-folders of FOLDER too.")
 @click.option("--mode", metavar="MODE", help="As if all images were brought to this mode, e.g. RGB or L.")
 @click.option("--shape", metavar="H W", type=(int, int), help="As if all were brought to this height and width.")
 @click.option("--verify", is_flag=True, help="Decode every image too, which finds files that are damaged further in.")
+@scheduler_option
 @json_option
 @quiet_option
 @debug_option
@@ -30,6 +32,7 @@ def scan(
     mode: str | None,
     shape: tuple[int, int] | None,
     verify: bool,
+    scheduler: str | None,
     as_json: bool,
     quiet: bool,
     debug: bool,

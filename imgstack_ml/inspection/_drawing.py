@@ -40,6 +40,8 @@ def channel_colours(n_channels: int) -> list[str]:
 
 def share_text(share: float) -> str:
     """Write a share of the variance in percent; what is not zero does not look like it."""
+    if share == 0:
+        return "variance 0"
     percent = 100 * share
     return "<0.1 %" if 0 < percent < 0.05 else f"{percent:.1f} %"
 
@@ -123,6 +125,17 @@ def plain_picture(image: np.ndarray, limits: tuple[float, float] | None = None) 
     if grey:
         return image, {"cmap": "gray", "vmin": low, "vmax": low + span}
     return ((image - low) / span).clip(0, 1), {}
+
+
+def component_picture(image: np.ndarray, share: float | None, cmap: str) -> tuple[np.ndarray, dict[str, Any]]:
+    """Draw an eigenimage as a signed picture; flat where it explains nothing, and its direction is arbitrary."""
+    return signed_picture(np.zeros_like(image) if share == 0 else image, cmap)
+
+
+def mean_title(mean: np.ndarray) -> str:
+    """Name a mean image by the intensities of its darkest and brightest colour, as `plain_picture` draws it."""
+    low, high = limits_of(mean[np.newaxis].astype(np.float64))
+    return f"mean · {low:.3g} to {high:.3g}"
 
 
 def limits_of(images: np.ndarray) -> tuple[float, float]:

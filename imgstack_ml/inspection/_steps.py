@@ -11,11 +11,12 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
-from .._validation import check_images
+from .._validation import Images, check_images, is_lazy
 
 
-class Inspection(BaseEstimator):
-    """Stands for an estimator where a stack is checked; messages name it."""
+def check_stack(asker: str, X: Any) -> Images:
+    """Check a stack for what is no estimator, e.g. a Display, by whose name errors begin; as `check_images` does."""
+    return check_images(type(asker, (BaseEstimator,), {})(), X, reset=True)
 
 
 def estimator_steps(estimator: Any) -> list[Any]:
@@ -79,23 +80,22 @@ class Route(NamedTuple):
     between: list[Any]
     pca: Any
 
-    def prepare(self, images: np.ndarray) -> np.ndarray:
-        """Take images to where reconstructions end."""
+    def prepare(self, images: Any) -> Any:
+        """Take images to where reconstructions end; lazy ones stay lazy here and below."""
         return _through(self.before, images)
 
-    def scores(self, prepared: np.ndarray) -> np.ndarray:
+    def scores(self, prepared: Any) -> Any:
         """Project prepared images: (n, k)."""
-        return np.asarray(self.pca.transform(_through(self.between, prepared)))
+        return _as_array(self.pca.transform(_through(self.between, prepared)))
 
-    def reconstruct(self, scores: np.ndarray, n_components: int | None = None) -> np.ndarray:
+    def reconstruct(self, scores: Any, n_components: int | None = None) -> Any:
         """Images from the first so many scores of each, or from all of them, in the shape of prepared ones."""
         if n_components is not None:
-            scores = scores.copy()
-            scores[:, n_components:] = 0
+            scores = scores * (np.arange(scores.shape[1]) < n_components).astype(scores.dtype)
         images = self.pca.inverse_transform(scores)
         for step in reversed(self.between):
             images = step.inverse_transform(images)
-        return np.asarray(images)
+        return _as_array(images)
 
 
 def find_route(estimator: Any) -> Route:
@@ -113,7 +113,7 @@ def find_route(estimator: Any) -> Route:
     return Route(steps[:cut], steps[cut:], pca)
 
 
-def take_images(X: Any, indices: Sequence[int]) -> np.ndarray:
+def take_images(asker: str, X: Any, indices: Sequence[int]) -> np.ndarray:
     """Read some images of a stack; of an ImageStack those files only, of a Dask array the blocks that hold them.
 
     Raises
@@ -124,7 +124,7 @@ def take_images(X: Any, indices: Sequence[int]) -> np.ndarray:
     indices = [int(index) for index in indices]
     if getattr(X, "files", None) is not None:
         return np.asarray(X[indices].data)
-    return np.asarray(check_images(Inspection(), X, reset=True).data[indices])
+    return np.asarray(check_stack(asker, X).data[indices])
 
 
 def evenly_spaced(n_images: int, n_chosen: int) -> list[int]:
@@ -148,7 +148,12 @@ def short_name(name: str, length: int = 24) -> str:
     return name if len(name) <= length else f"{name[: length // 2 - 1]}…{name[-(length // 2) :]}"
 
 
-def _through(steps: list[Any], images: np.ndarray) -> np.ndarray:
+def _through(steps: list[Any], images: Any) -> Any:
     for step in steps:
         images = step.transform(images)
-    return np.asarray(images)
+    return _as_array(images)
+
+
+def _as_array(values: Any) -> Any:
+    """Make an array of a table that ``set_output`` asked for; lazy arrays and stacks are left alone."""
+    return values if is_lazy(values) else np.asarray(values)

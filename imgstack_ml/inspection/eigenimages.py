@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ._drawing import draw_picture, make_grid, plain_picture, share_text, signed_picture
+from ._drawing import component_picture, draw_picture, make_grid, mean_title, plain_picture, share_text
 from ._steps import rows_to_images, split_at_pca
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ class EigenimageDisplay:
     Each picture has limits of its own, symmetric about zero, so that zero looks the same everywhere: white
     for grey images in the default colours, mid-grey for RGB images. They lie at the 99th percentile of its
     absolute values, lest a few pixels at the edge leave all others pale. The scale is not shared: every
-    component has length one, so its size says only how far it is spread over the image.
+    component has length one, so its size says only how far it is spread over the image. One that explains none of the
+    variance has an arbitrary direction, and is drawn flat.
 
     Parameters
     ----------
@@ -29,7 +30,8 @@ class EigenimageDisplay:
     explained_variance_ratio : array-like of shape (k,), optional
         Share of the variance of each, for the titles.
     mean_image : array-like of shape (height, width) or (height, width, n_channels), optional
-        The mean image, shown first, from black to its largest value (from its smallest, if that is negative).
+        The mean image, shown first, from black at zero (at its smallest value, if that is negative) to white at its
+        largest value; the title names both ends, since that is brighter than the images as a rule.
 
     Attributes
     ----------
@@ -116,11 +118,15 @@ class EigenimageDisplay:
         -------
         self : EigenimageDisplay
         """
+        shares = (
+            [None] * len(self.eigenimages) if self.explained_variance_ratio is None else self.explained_variance_ratio
+        )
         pictures = [
-            (self._title(component), *signed_picture(image, cmap)) for component, image in enumerate(self.eigenimages)
+            (self._title(component), *component_picture(image, share, cmap))
+            for component, (image, share) in enumerate(zip(self.eigenimages, shares, strict=True))
         ]
         if self.mean_image is not None:
-            pictures.insert(0, ("mean", *plain_picture(self.mean_image)))
+            pictures.insert(0, (mean_title(self.mean_image), *plain_picture(self.mean_image)))
         height, width = self.eigenimages.shape[1:3]
         self.figure_, grid = make_grid(len(pictures), height / width, ax, max_columns=max_columns)
         self.axes_ = np.array(

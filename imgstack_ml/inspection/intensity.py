@@ -95,7 +95,7 @@ class IntensityDisplay:
         NonFiniteError
             Naming the image (and file) with a NaN or infinite pixel.
         """
-        statistics = read_statistics(X, progress=progress)
+        statistics = read_statistics(X, asker=cls.__name__, progress=progress)
         return cls.from_statistics(statistics, names=names_of(X, len(statistics.means)), ax=ax)
 
     @classmethod
@@ -150,7 +150,7 @@ class IntensityDisplay:
                 (plane, x, y),
             ):
                 self.marked_ += _draw_rings(axes, across[self.marked], up[self.marked])
-            self._name_marked(plane, x, y)
+            self._name_marked(top, indices, self.maxima.max(axis=1))
         return self
 
     def _plane(self, axes: Axes) -> tuple[np.ndarray, np.ndarray]:
@@ -167,11 +167,13 @@ class IntensityDisplay:
         if self.names is None or len(self.marked) > _NAMED:
             return
         for index in self.marked:
+            right = index < 0.6 * len(x)  # towards the middle, where there is room
             axes.annotate(
                 short_name(self.names[index]),
                 (x[index], y[index]),
-                xytext=(6, 4),
+                xytext=(6 if right else -6, 4),
                 textcoords="offset points",
+                ha="left" if right else "right",
                 fontsize="x-small",
                 parse_math=False,  # a file name may hold dollars
             )

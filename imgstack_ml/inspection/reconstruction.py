@@ -121,7 +121,7 @@ class ReconstructionDisplay:
             raise ValueError(f"n_components={n_components!r}; needed are numbers from 1 to {k}")
         if indices is None:
             indices = evenly_spaced(X.shape[0], 4)
-        images, reconstructions = reconstruct_some(route, take_images(X, indices), steps)
+        images, reconstructions = reconstruct_some(route, take_images(cls.__name__, X, indices), steps)
         every_name = names_of(X, X.shape[0])
         names = [every_name[index] for index in indices]
         return cls(images, reconstructions, steps, names=names).plot(ax=ax, **plot_options)

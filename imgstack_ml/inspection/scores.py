@@ -145,7 +145,7 @@ class ScoresDisplay:
         )
         chosen = spread_out(display.plane, n_thumbnails)
         if chosen:
-            pictures = shrink(as_shown(take_images(X, chosen)), _SIDE)
+            pictures = shrink(as_shown(take_images(cls.__name__, X, chosen)), _SIDE)
             display.thumbnails = dict(zip(chosen, pictures, strict=True))
         return display.plot(ax=ax)
 

@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._passes import PassRunner
-from .._validation import check_images
 from ..preprocessing.intensity import as_rows, extremes_of
-from ._steps import Inspection
+from ._steps import check_stack
 
 __all__ = [
     "ImageStatistics",
@@ -55,13 +54,15 @@ class ImageStatistics(NamedTuple):
     signatures: np.ndarray
 
 
-def read_statistics(X: Any, *, progress: bool = False) -> ImageStatistics:
+def read_statistics(X: Any, *, asker: str = "read_statistics", progress: bool = False) -> ImageStatistics:
     """Read a stack once, and return its statistics.
 
     Parameters
     ----------
     X : ImageStack, dask array or array-like of shape (n_images, height, width[, n_channels])
         The images; a 2-D array holds one image a row.
+    asker : str
+        Who asks, for errors.
     progress : bool, default=False
         Show a bar, on stderr.
 
@@ -74,8 +75,8 @@ def read_statistics(X: Any, *, progress: bool = False) -> ImageStatistics:
     NonFiniteError
         Naming the image (and file) with a NaN or infinite pixel.
     """
-    runner = PassRunner(check_images(Inspection(), X, reset=True), progress=progress)
-    return join_statistics(runner.run(_statistics_of_batch, in_order, label="statistics"))
+    runner = PassRunner(check_stack(asker, X), progress=progress)
+    return join_statistics(runner.run(_statistics_of_batch, in_order, label="intensities"))
 
 
 def image_statistics(block: np.ndarray) -> ImageStatistics:

@@ -12,7 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..inspection import IntensityDisplay, ScoresDisplay, ScreeDisplay
-from ..inspection._drawing import as_shown, limits_of, plain_picture, share_text, shrink, signed_picture
+from ..inspection._drawing import (
+    as_shown,
+    component_picture,
+    limits_of,
+    mean_title,
+    plain_picture,
+    share_text,
+    shrink,
+    signed_picture,
+)
 from ..inspection._steps import estimator_steps, split_at_pca
 from ..inspection.eigenimages import find_eigenimages
 from ..inspection.scores import spread_out
@@ -209,7 +218,7 @@ def _command_line(run: dict[str, Any] | None) -> str:
         if value is True:
             words.append(option)
         elif value not in (False, None):
-            words += [option, str(value)]
+            words += [option, "x".join(map(str, value)) if name == "shape" else str(value)]
     return shlex.join(["imgstack-ml", run["command"], *map(str, words)])
 
 
@@ -235,7 +244,7 @@ def _warned(alert: Alert, found: Survey | None) -> Warned:
 def _scree(estimator: Any, pca: Any) -> Any:
     ratio = ", ".join(share_text(share) for share in pca.explained_variance_ratio_[:5])
     title = f"Variance explained by each component: {ratio}{', …' if len(pca.components_) > 5 else ''}"
-    return svg_of(lambda ax: ScreeDisplay.from_estimator(estimator, ax=ax), (7.2, 3.6), title=title, salt="scree")
+    return svg_of(lambda ax: ScreeDisplay.from_estimator(estimator, ax=ax), (5.6, 3.1), title=title, salt="scree")
 
 
 def _intensity(found: Survey, evidence: Evidence) -> Any:
@@ -256,7 +265,7 @@ def _scores(pca: Any, evidence: Evidence, found: Survey | None) -> Any:
         chosen = spread_out(display.plane, _N_THUMBNAILS, list(found.thumbnails))
         display.thumbnails = {index: found.thumbnails[index] for index in chosen}
     title = "Scores of the images along the first two components"
-    return svg_of(lambda ax: display.plot(ax=ax), (7.2, 5.4), title=title, salt="scores")
+    return svg_of(lambda ax: display.plot(ax=ax), (6.2, 5.0), title=title, salt="scores")
 
 
 def _eigenimages(estimator: Any) -> list[Picture]:
@@ -267,11 +276,11 @@ def _eigenimages(estimator: Any) -> list[Picture]:
     except ValueError:
         return []
     mean = shrink(as_shown(mean_image[np.newaxis]), PICTURE_SIDE)[0]
-    pictures = [_picture(plain_picture(mean), "mean of the images", "mean")]
+    pictures = [_picture(plain_picture(mean), "mean of the images", mean_title(mean))]
     shown = shrink(as_shown(eigenimages), PICTURE_SIDE)
     for number, (image, ratio) in enumerate(zip(shown, pca.explained_variance_ratio_, strict=False), start=1):
         caption = f"PC {number} · {share_text(ratio)}"
-        pictures.append(_picture(signed_picture(image, _CMAP), f"eigenimage {number}", caption))
+        pictures.append(_picture(component_picture(image, ratio, _CMAP), f"eigenimage {number}", caption))
     return pictures
 
 

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._passes import PassRunner
-from .._validation import check_images
 from ..inspection._drawing import as_shown, shrink
-from ..inspection._steps import Inspection, Route, evenly_spaced, find_route
+from ..inspection._steps import Route, check_stack, evenly_spaced, find_route
 from ..inspection.statistics import ImageStatistics, image_statistics, in_order, join_statistics
 
 __all__ = ["Reconstruction", "Survey", "survey"]
@@ -78,7 +77,7 @@ def survey(estimator: Any, X: Any, *, progress: bool = False) -> Survey:
     NonFiniteError
         Naming the image (and file) with a NaN or infinite pixel.
     """
-    images = check_images(Inspection(), X, reset=True)
+    images = check_stack("generate_report", X)
     route = find_route(estimator)
     chosen = np.zeros(len(images.data), dtype=bool)
     chosen[evenly_spaced(len(chosen), MAX_THUMBNAILS)] = True

@@ -1,0 +1,46 @@
+"""A saved model for a command, and what it makes of images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from .._errors import ImgstackError
+
+__all__ = ["MODEL_FILE", "ModelError", "model_argument", "naming_the_options", "open_model"]
+
+MODEL_FILE = "model.safetensors"
+
+model_argument = click.argument("model", metavar="MODEL", type=click.Path(exists=True))
+
+
+class ModelError(ImgstackError, ValueError):
+    """The model cannot do what a command is for."""
+
+
+def open_model(path: str) -> Any:
+    """Load a model from its file, or from the folder of results that holds it.
+
+    Raises
+    ------
+    StoreError
+        If there is none, or it is damaged.
+    """
+    from .. import load_model
+
+    return load_model(os.path.join(path, MODEL_FILE) if os.path.isdir(path) else path)
+
+
+@contextmanager
+def naming_the_options() -> Iterator[None]:
+    """Say which options bring images to what a model was fitted to, where it refuses them."""
+    try:
+        yield
+    except ValueError as error:
+        if " of shape " in str(error):
+            error.add_note("here these are the options --shape, e.g. --shape 256x256, and --mode, e.g. --mode RGB")
+        raise

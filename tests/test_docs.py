@@ -1,0 +1,65 @@
+"""What the pages say can be typed: their Python runs, links lead somewhere, and Sphinx has nothing to complain of."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from matplotlib import pyplot
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = sorted(path for path in DOCS.rglob("*.md") if not {"_build", "_api"} & set(path.parts))
+# On the cluster page processes are started, which test_cli_models.py and others do; the gallery shows single lines.
+RUN = ["start", "interoperability", "howto/solver", "howto/reader", "howto/feature"]
+NEEDED = {"interoperability": ["xarray", "pandas", "polars"]}
+
+
+def blocks(page):
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_the_python_of_a_page_runs(name, tmp_path, monkeypatch):
+    for package in NEEDED.get(name, ()):
+        pytest.importorskip(package)
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "page"}
+    for block in blocks(DOCS / f"{name}.md"):
+        exec(compile(block, f"{name}.md", "exec"), names)
+    pyplot.close("all")
+    if name == "interoperability":
+        images, eigenimages = names["images"], names["red"]
+        assert images[1:] == ({"name": "cells", "rgb": True}, "image")
+        assert not isinstance(images[0], type(eigenimages))  # still lazy
+        assert names["first"].dims == ("y", "x", "channel")
+        assert names["table"].shape == (24, 12)
+        assert names["scores"].shape == (24, 3)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_pages(page):
+    for block in blocks(page):
+        compile(block, str(page), "exec")
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_every_public_name_is_in_the_reference():
+    import imgstack_ml
+
+    listed = re.findall(r"^   (\w+)$", (DOCS / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(imgstack_ml.__all__) <= set(listed)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not all(importlib.util.find_spec(name) for name in ("sphinx", "numpydoc", "myst_parser")),
+    reason="needs pip install '.[docs]'",
+)
+def test_sphinx_builds_the_pages_without_a_warning(tmp_path):
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", str(DOCS), str(tmp_path)]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "_api" / "imgstack_ml.ImagePCA.html").exists()
