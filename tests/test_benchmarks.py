@@ -110,10 +110,10 @@ def test_formats_measures_every_way(capsys, monkeypatch):
 def test_disagreement_of_modes():
     rng = np.random.default_rng(0)
     modes = np.linalg.qr(rng.standard_normal((50, 3)))[0].T
-    expected = {"singular_values": np.array([3.0, 2.0, 1.0]), "modes": modes}
-    found = {"singular_values": np.array([3.0, 2.0, 1.1]), "modes": -modes}
+    expected = {"variance": np.array([9.0, 4.0, 1.0]), "components": modes}
+    found = {"variance": np.array([9.0, 4.0, 1.21]), "components": -modes}
     angle, error = tutorial.disagreement(found, expected)
     assert angle < 1e-12
     assert error == pytest.approx(0.1)
-    swapped = {**expected, "modes": modes[[1, 0, 2]]}
+    swapped = {**expected, "components": modes[[1, 0, 2]]}
     assert tutorial.disagreement(swapped, expected)[0] == pytest.approx(1)
