@@ -14,10 +14,12 @@ from imgstack_ml.datasets import cell_image
 
 from ._common import THREADS
 
-__all__ = ["STACKS", "Source", "Stack", "rows_in_memory", "write_cells", "write_planted"]
+__all__ = ["STACKS", "Source", "Stack", "planted_variances", "rows_in_memory", "write_cells", "write_planted"]
 
 N_MODES = 40  # planted
 DECAY = 0.9  # of their singular values
+SPREAD = 10  # grey levels, times the root of the values of an image, along the first of them
+NOISE = 8  # grey levels
 FEWEST = 60  # images of a stack that is scaled down
 JPEG_BLOCK = 64  # images read at a time
 
@@ -94,10 +96,9 @@ def write_planted(path: Path, n: int, image_shape: tuple[int, ...], dtype: str, 
     done = path.with_name(f"{path.name}.whole")
     if done.exists():
         return
-    p, largest = prod(image_shape), np.iinfo(dtype).max
-    level = (largest + 1) // 256
+    p, largest, level = prod(image_shape), np.iinfo(dtype).max, _grey_level(dtype)
     modes = np.linalg.qr(np.random.default_rng(0).standard_normal((p, N_MODES), dtype=np.float32))[0].T
-    sizes = (10 * level * np.sqrt(p) * DECAY ** np.arange(N_MODES)).astype(np.float32)
+    sizes = _deviations(p, level).astype(np.float32)
     images = zarr.create_array(
         path, shape=(n, *image_shape), chunks=(chunk, *image_shape), dtype=dtype, compressors=None, overwrite=True
     )
@@ -106,7 +107,7 @@ def write_planted(path: Path, n: int, image_shape: tuple[int, ...], dtype: str, 
         own, length = np.random.default_rng((1, start)), min(chunk, n - start)
         pixels = (own.standard_normal((length, N_MODES), dtype=np.float32) * sizes) @ modes
         noise = own.standard_normal((length, p), dtype=np.float32)
-        noise *= 8 * level
+        noise *= NOISE * level
         pixels += noise
         pixels += 128 * level
         pixels = np.rint(pixels, out=pixels).clip(0, largest, out=pixels)
@@ -115,6 +116,20 @@ def write_planted(path: Path, n: int, image_shape: tuple[int, ...], dtype: str, 
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(write, range(0, n, chunk)))
     done.touch()
+
+
+def planted_variances(p: int, dtype: str) -> np.ndarray:
+    """Variances that the images of `write_planted` have along its modes, but for chance and rounding."""
+    level = _grey_level(dtype)
+    return _deviations(p, level) ** 2 + (NOISE * level) ** 2
+
+
+def _deviations(p: int, level: int) -> np.ndarray:
+    return SPREAD * level * np.sqrt(p) * DECAY ** np.arange(N_MODES)
+
+
+def _grey_level(dtype: str) -> int:
+    return (int(np.iinfo(dtype).max) + 1) // 256
 
 
 # Reading them -----------------------------------------------------------------------------------------
