@@ -2,8 +2,8 @@
 
 Each function imports what it needs and returns what is then timed: a function of the path of a stack that finds
 ``variance`` (k,) and ``components`` (k, p). What works in memory gets float32 rows that were read without a copy, and
-may change them; what works on Dask arrays gets blocks of at least 64 images where files are single images; what does
-not centre by itself is given the mean, from a read of its own. All else is as each library has it by default.
+may change them; what works on rows of a Dask array gets blocks of at least 16 images; what does not centre by itself is
+given the mean, from a read of its own. All else is as each library has it by default.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,8 @@ __all__ += ["incremental_pca", "scikit_learn", "svd_compressed"]
 
 K = 10
 TUTORIAL_ROWS = 256  # of a chunk, in the tutorial
-BATCH = 64  # images handed to what needs more of them than components
+BATCH = 64  # images handed at a time to what takes batches
+LEAST = 16  # images in a block of a Dask array of rows: more than components
 SAMPLED = 10  # one image in so many
 
 
@@ -227,7 +228,7 @@ def _lazy_reader() -> Callable[[Path], Any]:
 
 def _rows(images: Any, dtype: str = "float32") -> Any:
     rows = images.reshape(len(images), -1).astype(dtype)
-    return rows.rechunk({0: BATCH}) if rows.chunks[0][0] == 1 else rows
+    return rows.rechunk({0: LEAST}) if rows.chunks[0][0] < LEAST else rows
 
 
 def _centred_rows(images: Any, dtype: str) -> Any:

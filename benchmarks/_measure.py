@@ -71,7 +71,7 @@ def measure(
         try:
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, preexec_fn=limit)
         except subprocess.TimeoutExpired:
-            raise WorkflowError(f"no result in {seconds:,.0f} s") from None
+            raise WorkflowError(f"no result in {seconds:,g} s") from None
         if done.returncode:
             raise WorkflowError(_reason(done), done.stderr)
         with np.load(result) as arrays:

@@ -32,7 +32,9 @@ from ._stacks import write_planted
 
 K = 10
 READS = 3
-LEAST_MEMORY = 2**26
+LEAST_MEMORY = 10**8  # for the streaming solver with images of up to 32,768 values
+LEAST_FOR_COLOUR = 3.2e8  # with those of 256 x 256 x 3
+LEAST_COLOUR = 1536  # of these, so that they do not fit
 CHUNK_BYTES = 2**20
 
 Timer = Callable[[Callable[[], object], Callable[[], object]], float]  # seconds of the second, after the first
@@ -88,12 +90,12 @@ def _series(
     return Series(what, sizes, [timer(partial(before, size), partial(run, size)) for size in sizes])
 
 
-def _streaming(stack: ImageStack, k: int = K) -> ImagePCA:
+def _streaming(stack: ImageStack, k: int = K, least: float = LEAST_MEMORY) -> ImagePCA:
     """Fit in a fixed number of reads, of images that memory does not hold."""
-    limit = max(LEAST_MEMORY, stack.data.nbytes)
+    limit = int(max(least, stack.data.nbytes))
     pca = ImagePCA(k, svd_solver="randomized", tol=0, max_passes=READS, memory_limit=limit, random_state=0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a tolerance of 0 was not reached
+        warnings.simplefilter("ignore")  # a tolerance of 0 is never reached
         return pca.fit(stack)
 
 
@@ -150,7 +152,7 @@ def on_cluster(workers: int, stack: ImageStack, rounds: int) -> Run:
             before = sum(client.run(_sent).values())
             with _counting(cluster.scheduler) as finished:
                 start, cpu = default_timer(), process_time()
-                _streaming(stack)
+                _streaming(stack, least=LEAST_FOR_COLOUR)
                 spent = default_timer() - start, process_time() - cpu
             sent = sum(client.run(_sent).values()) - before
             runs.append(Run(workers, spent[0], len(finished), spent[1], sent))
@@ -300,7 +302,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="scaling-", dir=given.folder) as scratch:
         folder = Path(scratch)
         series = list(growth(folder, given.scale, timer))
-        n = 64 * max(4, round(64 * given.scale))
+        n = max(LEAST_COLOUR, round(4096 * given.scale))
         stack = _planted(folder, n, (256, 256, 3))
         runs = [on_cluster(workers, stack, given.rounds) for workers in (1, 2)]
     opened = next(one for one in series if one.what == "files, opened")
