@@ -17,8 +17,8 @@ from imgstack_ml.datasets import make_cells
 
 from ._common import LARGE, Suite, unit
 
-N_IMAGES, SIZE = (400, 256) if LARGE else (96, 32)
-N_BLOCKS = 16
+N_IMAGES, SIZE = (400, 256) if LARGE else (24, 32)
+N_BLOCKS = 4
 FOLDER = "cells"
 FILES = {"imgstack_ml": "model.safetensors", "numpy": "model.npz"}
 

@@ -30,11 +30,11 @@ SANE = {
     "Centering.track_mean_error": (0, 1e-9),
     "DaskImread.track_images_per_second": (1, 1e6),
     "DaskImread.track_megabytes_per_second": (0.1, 1e5),
-    "ExactSolvers.track_subspace_error": (0, 1e-3),
+    "ExactSolvers.track_subspace_error": (0, 1e-2),  # its square goes into a variance, which tol is about
     "ExactSolvers.track_variance_error": (0, 1e-5),
     "Features.track_difference": (0, 0),
     "Flattening.track_num_tasks": (1, 100),
-    "Graphs.track_num_tasks": (1, 1.1),  # one more for the array they are read from
+    "Graphs.track_num_tasks": (1, 1),
     "Graphs.track_pickled_size": (1, 200_000),
     "MappingOverhead.track_ratio": (0.01, 100),
     "Models.track_difference": (0, 0),
@@ -222,7 +222,7 @@ def test_peers_shows_figures_failures_and_floors(tmp_path, capsys, monkeypatch):
 
 
 def test_a_run_that_takes_too_long_is_ended_with_its_reason(planted):
-    with pytest.raises(_measure.WorkflowError, match="no result in 0.1 s"):
+    with pytest.raises(_measure.WorkflowError, match=r"no result in 0\.1 s"):
         _measure.measure("benchmarks.peers", peers.READING, planted, seconds=0.1)
 
 
