@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import zarr
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from imgstack_ml.datasets import cell_image
 
@@ -96,6 +97,12 @@ def write_planted(path: Path, n: int, image_shape: tuple[int, ...], dtype: str, 
     done = path.with_name(f"{path.name}.whole")
     if done.exists():
         return
+    with threadpool_limits(1, user_api="blas"):  # images are made in threads of their own
+        _write_planted(path, n, image_shape, dtype, chunk)
+    done.touch()
+
+
+def _write_planted(path: Path, n: int, image_shape: tuple[int, ...], dtype: str, chunk: int) -> None:
     p, largest, level = prod(image_shape), np.iinfo(dtype).max, _grey_level(dtype)
     modes = np.linalg.qr(np.random.default_rng(0).standard_normal((p, N_MODES), dtype=np.float32))[0].T
     sizes = _deviations(p, level).astype(np.float32)
@@ -115,7 +122,6 @@ def write_planted(path: Path, n: int, image_shape: tuple[int, ...], dtype: str, 
 
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(write, range(0, n, chunk)))
-    done.touch()
 
 
 def planted_variances(p: int, dtype: str) -> np.ndarray:

@@ -48,7 +48,9 @@ def truth_of(path: Path, k: int) -> Truth:
     kept = path.with_name(f"{path.name}.truth-{k}.npz")
     if not kept.exists():
         source = Source(path)
-        solve = _by_images if source.n <= LARGEST_MATRIX else _by_values if source.p <= LARGEST_MATRIX else _by_reads
+        solve = _by_images if source.n <= source.p else _by_values
+        if min(source.n, source.p) > LARGEST_MATRIX:
+            solve = _by_reads
         np.savez(kept, **solve(source, _mean(source), k)._asdict())
     with np.load(kept) as arrays:
         return Truth(**arrays)

@@ -93,12 +93,12 @@ class Transforming(_Lazy):
 class Graphs(_Lazy):
     params = (["read only", *STEPS],)
 
-    @unit("tasks a block")
+    @unit("tasks beyond one a block")
     def track_num_tasks(self, step):
         data = self.transformed()
         with TaskCounter() as counter:
             data.compute()
-        return counter.n_tasks / N_BLOCKS
+        return counter.n_tasks - N_BLOCKS
 
     @unit("bytes")
     def track_pickled_size(self, step):

@@ -33,8 +33,8 @@ from ._stacks import write_planted
 K = 10
 READS = 3
 LEAST_MEMORY = 10**8  # for the streaming solver with images of up to 32,768 values
-LEAST_FOR_COLOUR = 3.2e8  # with those of 256 x 256 x 3
-LEAST_COLOUR = 1536  # of these, so that they do not fit
+LEAST_FOR_COLOUR = 4e8  # with those of 256 x 256 x 3
+LEAST_COLOUR = 2048  # of these, so that they do not fit
 CHUNK_BYTES = 2**20
 
 Timer = Callable[[Callable[[], object], Callable[[], object]], float]  # seconds of the second, after the first
