@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
+from timeit import default_timer
 from typing import Any, TypeVar
 
 import dask
@@ -37,6 +38,13 @@ class Suite:
 
     def teardown(self, *params: Any) -> None:
         self._pins.close()
+
+    @staticmethod
+    def seconds(run: Callable[[], object]) -> float:
+        """Time something once."""
+        start = default_timer()
+        run()
+        return default_timer() - start
 
 
 class TaskCounter(Callback):

@@ -7,7 +7,6 @@ and no large result is put together.
 
 import os
 from collections.abc import Callable
-from timeit import default_timer
 
 import dask.array as da
 from dask.array.image import imread
@@ -42,9 +41,15 @@ class _Reading(Suite):
     @unit("images/s")
     def track_images_per_second(self, *params):
         data = self.open()
-        start = default_timer()
-        _decode_all(data)
-        return N_IMAGES / (default_timer() - start)
+        return N_IMAGES / self.seconds(lambda: _decode_all(data))
+
+    @unit("MB of pixels/s")
+    def track_megabytes_per_second(self, *params):
+        data = self.open()
+        return data.nbytes / 1e6 / self.seconds(lambda: _decode_all(data))
+
+    def peakmem_read(self, *params):
+        _decode_all(self.open())
 
 
 class OpenStack(_Reading):

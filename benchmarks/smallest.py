@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from timeit import default_timer
 from typing import Any, NamedTuple
 
-from . import features, preprocessing, reader, solvers
+from . import features, lazy, preprocessing, reader, solvers, storing
 from ._common import Suite
 
 __all__ = ["Outcome", "benchmark_names", "run_suite", "suites"]
@@ -34,7 +34,7 @@ def suites() -> list[type[Suite]]:
     """List the classes that asv would find in the suites."""
     return [
         member
-        for module in (reader, preprocessing, features, solvers)
+        for module in (reader, preprocessing, features, lazy, solvers, storing)
         for name, member in inspect.getmembers(module, inspect.isclass)
         if issubclass(member, Suite) and member.__module__ == module.__name__ and not name.startswith("_")
     ]

@@ -1,11 +1,12 @@
-"""Exact solvers of ImagePCA: time, peak memory, passes, tasks, and the error of the last variance found.
+"""Solvers of ImagePCA: time, peak memory, passes, tasks, and errors of the last variance and of the subspace found.
 
 By solver, shape of the stack and number of components, with a NumPy SVD in float64 and scikit-learn's PCA, both of
 the whole stack in memory, as references. The stack lies on disk in blocks of raw arrays, so that reading costs
 next to nothing and the solver is what is measured; 40 modes that decline slowly are planted in white noise.
 
-The error is that of the k-th explained variance, relative to a NumPy SVD in float64. Peak memory is of the whole
-process, about 200 MB of it being imports: compare solvers at ``IMGSTACK_BENCH=large``.
+Errors are of the k-th explained variance, relative to a NumPy SVD in float64, and the sine of the largest angle between
+the subspaces found and true. Peak memory is of the whole process, about 200 MB of it being imports: compare solvers at
+``IMGSTACK_BENCH=large``.
 """
 
 import math
@@ -42,7 +43,8 @@ class _Stacks(Suite):
             n, *image_shape = shape
             planted = make_planted(n, tuple(image_shape), n_modes=40, decay=0.9, noise=0.02, dtype=np.uint8)
             da.to_npy_stack(_name(shape), da.from_array(planted.stack, chunks=(n // N_BLOCKS, *image_shape)))
-            np.save(f"{_name(shape)}.npy", _numpy_variance(planted.stack, max(N_COMPONENTS)))
+            variance, components = _numpy_components(planted.stack, max(N_COMPONENTS))
+            np.savez(f"{_name(shape)}.npz", variance=variance, components=components)
 
     def setup(self, solver, shape, n_components):
         super().setup()
@@ -53,15 +55,22 @@ class ExactSolvers(_Stacks):
     params = (SOLVERS + REFERENCES, SHAPES, N_COMPONENTS)
 
     def time_fit(self, solver, shape, n_components):
-        _explained_variance(solver, self.stack, n_components)
+        _find(solver, self.stack, n_components)
 
     def peakmem_fit(self, solver, shape, n_components):
-        _explained_variance(solver, self.stack, n_components)
+        _find(solver, self.stack, n_components)
 
     @unit("relative")
     def track_variance_error(self, solver, shape, n_components):
-        expected = np.load(f"{_name(shape)}.npy")[n_components - 1]
-        return float(abs(_explained_variance(solver, self.stack, n_components)[-1] / expected - 1))
+        variance, _ = _find(solver, self.stack, n_components)
+        return float(abs(variance[-1] / _truth(shape, "variance")[n_components - 1] - 1))
+
+    @unit("sine of the largest angle")
+    def track_subspace_error(self, solver, shape, n_components):
+        _, components = _find(solver, self.stack, n_components)
+        found, _ = np.linalg.qr(components.T.astype(np.float64))
+        true = _truth(shape, "components")[:n_components]
+        return float(np.linalg.norm(found - true.T @ (true @ found), ord=2))
 
 
 class SolverCosts(_Stacks):
@@ -82,17 +91,24 @@ def _name(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
-def _explained_variance(solver: str, stack: da.Array, k: int) -> np.ndarray:
-    """Variances of the first k components, found by a solver of ImagePCA or by a reference."""
+def _truth(shape: tuple[int, ...], name: str) -> np.ndarray:
+    with np.load(f"{_name(shape)}.npz") as arrays:
+        return arrays[name]
+
+
+def _find(solver: str, stack: da.Array, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Variances and components, k of each, found by a solver of ImagePCA or by a reference."""
     if solver == "numpy":
-        return _numpy_variance(stack.compute(), k)
+        return _numpy_components(stack.compute(), k)
     if solver == "scikit-learn":
-        return PCA(k, random_state=0).fit(stack.compute().reshape(len(stack), -1)).explained_variance_
-    return ImagePCA(k, svd_solver=solver).fit(stack).explained_variance_
+        pca = PCA(k, random_state=0).fit(stack.compute().reshape(len(stack), -1))
+    else:
+        pca = ImagePCA(k, svd_solver=solver, random_state=0).fit(stack)
+    return pca.explained_variance_, pca.components_
 
 
-def _numpy_variance(stack: np.ndarray, k: int) -> np.ndarray:
+def _numpy_components(stack: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     rows = stack.reshape(len(stack), -1).astype(np.float64)
     rows -= rows.mean(axis=0)
-    _, singular_values, _ = np.linalg.svd(rows, full_matrices=False)
-    return singular_values[:k] ** 2 / (len(rows) - 1)
+    _, singular_values, components = np.linalg.svd(rows, full_matrices=False)
+    return singular_values[:k] ** 2 / (len(rows) - 1), components[:k]

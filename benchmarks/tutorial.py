@@ -19,50 +19,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from imgstack_ml.datasets import cell_image, write_sample
-
+from ._fits import K, dask_tutorial, image_pca, scikit_learn
 from ._measure import Found, Measurement, Workflow, measure, median, run_here
+from ._stacks import write_cells
 
-SAMPLE_SIZE = 256  # of the cells that write_sample writes
-N_MODES = 10
-ROWS = 256  # of a chunk, in the tutorial
-
-
-# Workflows: each imports what it needs and returns what is then timed ----------------------------------
-
-
-def dask_tutorial() -> Workflow:
-    """Centre, reshape to features x observations, cut into chunks of 256 rows, singular value decomposition."""
-    import dask
-    import dask.array as da
-    import distributed  # noqa: F401 - dask.compute imports it late
-    import skimage.io  # noqa: F401 - imread imports it late
-    from dask.array.image import imread
-
-    def run(folder: Path) -> Found:
-        images = imread(str(folder / "*.jpg"))
-        n = len(images)
-        centred = images - images.mean(axis=0)
-        data = centred.reshape((n, int(np.prod(images.shape[1:])))).T
-        data = data.rechunk((ROWS, n))  # svd expects only one column block
-        u, s, _ = da.linalg.svd(data)
-        s, modes = dask.compute(s, u[:, :N_MODES])
-        return {"singular_values": s[:N_MODES], "modes": modes.T}
-
-    return run
-
-
-def image_pca() -> Workflow:
-    """Fit this package's estimator, from the files."""
-    import distributed  # noqa: F401 - dask.compute imports it late
-
-    from imgstack_ml import ImagePCA, open_stack
-
-    def run(folder: Path) -> Found:
-        pca = ImagePCA(N_MODES).fit(open_stack(folder))
-        return {"singular_values": pca.singular_values_, "modes": pca.components_}
-
-    return run
+# Workflows: those of `_fits`, and one more -------------------------------------------------------------
 
 
 def four_steps() -> Workflow:
@@ -73,21 +34,9 @@ def four_steps() -> Workflow:
     from imgstack_ml import ImageFlattener, ImagePCA, IntensityRescaler, StackCenterer, open_stack
 
     def run(folder: Path) -> Found:
-        steps = IntensityRescaler(), StackCenterer(), ImageFlattener(), ImagePCA(N_MODES)
+        steps = IntensityRescaler(), StackCenterer(), ImageFlattener(), ImagePCA(K)
         pca = make_pipeline(*steps).fit(open_stack(folder))[-1]
-        return {"singular_values": pca.singular_values_, "modes": pca.components_}
-
-    return run
-
-
-def scikit_learn() -> Workflow:
-    """Fit scikit-learn's randomized PCA to images read by Pillow into one array: an approximation."""
-    from sklearn.decomposition import PCA
-
-    def run(folder: Path) -> Found:
-        rows = np.stack([np.asarray(Image.open(path), np.float32).ravel() for path in sorted(folder.glob("*.jpg"))])
-        pca = PCA(N_MODES, svd_solver="randomized", copy=False, random_state=0).fit(rows)
-        return {"singular_values": pca.singular_values_, "modes": pca.components_}
+        return {"variance": pca.explained_variance_, "components": pca.components_}
 
     return run
 
@@ -110,9 +59,9 @@ def measured(name: str, folder: Path) -> Measurement:
 
 def disagreement(found: Found, expected: Found) -> tuple[float, float]:
     """Return the largest 1 - |cos| between modes, and the largest relative error of a singular value."""
-    a, b = (each["modes"].astype(np.float64) for each in (found, expected))
+    a, b = (each["components"].astype(np.float64) for each in (found, expected))
     cosines = np.abs(np.einsum("ij,ij->i", a, b)) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-    return np.abs(1 - cosines).max(), np.abs(found["singular_values"] / expected["singular_values"] - 1).max()
+    return np.abs(1 - cosines).max(), np.abs(np.sqrt(found["variance"] / expected["variance"]) - 1).max()
 
 
 # Files ------------------------------------------------------------------------------------------------
@@ -123,14 +72,9 @@ def prepare(folder: Path, n: int, size: int) -> None:
     files = sorted(folder.glob("*.jpg"))
     if len(files) == n and _image_size(files[0]) == (size, size):
         return
-    if size == SAMPLE_SIZE:
-        write_sample("cells", folder, n=n)
-        return
     if files:
         raise SystemExit(f"{str(folder)!r} holds other images; give a new folder with --folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    for index in range(n):
-        Image.fromarray(cell_image(index, size)).save(folder / f"{index + 1:04d}.jpg", quality=90)
+    write_cells(folder, n, size)
 
 
 def _image_size(path: Path) -> tuple[int, int]:
@@ -160,7 +104,7 @@ def arguments() -> Any:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tutorial", description=__doc__.splitlines()[0])
     parser.add_argument("--n", type=int, default=844, help="images (default: 844)")
-    parser.add_argument("--size", type=int, default=SAMPLE_SIZE, help="their height and width (default: 256)")
+    parser.add_argument("--size", type=int, default=256, help="their height and width (default: 256)")
     parser.add_argument("--folder", type=Path, help="where the images are or go (default: a temporary folder)")
     parser.add_argument("--only", choices=WORKFLOWS, help=argparse.SUPPRESS)
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)

@@ -12,22 +12,45 @@ from imgstack_ml import _checkpoint
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # benchmarks is a package of the repository that is not installed
 
-from benchmarks import checkpoint, formats, smallest, streaming, tutorial  # noqa: E402
+from benchmarks import (  # noqa: E402
+    _floors,
+    _measure,
+    _pages,
+    _stacks,
+    _truth,
+    checkpoint,
+    formats,
+    larger_than_memory,
+    peers,
+    scaling,
+    smallest,
+    streaming,
+    tutorial,
+)
 
 WORKFLOWS = list(streaming.WORKFLOWS)
 # What a tracked value can be on the smallest data; every track_ benchmark needs a line.
 SANE = {
     "Centering.track_mean_error": (0, 1e-9),
     "DaskImread.track_images_per_second": (1, 1e6),
+    "DaskImread.track_megabytes_per_second": (0.1, 1e5),
+    "ExactSolvers.track_subspace_error": (0, 1e-2),  # its square goes into a variance, which tol is about
     "ExactSolvers.track_variance_error": (0, 1e-5),
     "Features.track_difference": (0, 0),
     "Flattening.track_num_tasks": (1, 100),
+    "Graphs.track_num_tasks": (0, 2),  # what all blocks share
+    "Graphs.track_pickled_size": (1, 200_000),
     "MappingOverhead.track_ratio": (0.01, 100),
+    "Models.track_difference": (0, 0),
+    "Models.track_file_size": (100, 1e6),
     "OpenStack.track_images_per_second": (1, 1e6),
+    "OpenStack.track_megabytes_per_second": (0.1, 1e5),
     "Rescaling.track_difference": (0, 0),
     "SharedReads.track_num_tasks": (1, 10),
     "SolverCosts.track_n_passes": (1, 1),
     "SolverCosts.track_num_tasks": (1, 300),
+    "Stacks.track_difference": (0, 0),
+    "Stacks.track_speed": (0.01, 1e5),
 }
 
 
@@ -126,10 +149,158 @@ def test_formats_measures_every_way(capsys, monkeypatch):
 def test_disagreement_of_modes():
     rng = np.random.default_rng(0)
     modes = np.linalg.qr(rng.standard_normal((50, 3)))[0].T
-    expected = {"singular_values": np.array([3.0, 2.0, 1.0]), "modes": modes}
-    found = {"singular_values": np.array([3.0, 2.0, 1.1]), "modes": -modes}
+    expected = {"variance": np.array([9.0, 4.0, 1.0]), "components": modes}
+    found = {"variance": np.array([9.0, 4.0, 1.21]), "components": -modes}
     angle, error = tutorial.disagreement(found, expected)
     assert angle < 1e-12
     assert error == pytest.approx(0.1)
-    swapped = {**expected, "modes": modes[[1, 0, 2]]}
+    swapped = {**expected, "components": modes[[1, 0, 2]]}
     assert tutorial.disagreement(swapped, expected)[0] == pytest.approx(1)
+
+
+@pytest.fixture
+def planted(tmp_path):
+    path = tmp_path / "planted.zarr"
+    _stacks.write_planted(path, 130, (9, 10), "uint16", 40)
+    return path
+
+
+def rows_of(path):
+    return _stacks.rows_in_memory(path, "float64")
+
+
+@pytest.mark.parametrize("route", ["_by_images", "_by_values", "_by_reads"])
+def test_every_route_to_the_truth_is_numpys(planted, route):
+    rows, source = rows_of(planted), _stacks.Source(planted)
+    centred = rows - rows.mean(axis=0)
+    _, s, Vt = np.linalg.svd(centred, full_matrices=False)
+    found = getattr(_truth, route)(source, _truth._mean(source), 4)
+    np.testing.assert_allclose(found.mean, rows.mean(axis=0), rtol=1e-14)
+    np.testing.assert_allclose(found.variance, s[:4] ** 2 / 129, rtol=1e-12)
+    assert np.abs(np.einsum("ij,ij->i", found.components, Vt[:4])).min() > 1 - 1e-12
+
+
+def test_truth_is_kept_and_accuracy_sees_what_is_wrong(planted):
+    truth = _truth.truth_of(planted, 4)
+    assert np.array_equal(_truth.truth_of(planted, 4).components, truth.components)
+    right = {"variance": truth.variance, "components": -truth.components}
+    exact = _truth.accuracy(planted, right, truth)
+    assert max(exact) < 1e-7
+    assert exact.variance == 0
+    _, _, Vt = np.linalg.svd(rows_of(planted) - truth.mean, full_matrices=False)
+    turned = truth.components.copy()
+    turned[3] = np.cos(0.01) * Vt[3] + np.sin(0.01) * Vt[4]
+    worse = _truth.accuracy(planted, {"variance": truth.variance * 1.02, "components": turned}, truth)
+    assert worse.variance == pytest.approx(0.02)
+    assert worse.angle == pytest.approx(0.01, rel=1e-6)
+    s = np.linalg.svd(rows_of(planted) - truth.mean, compute_uv=False)
+    lost = np.sin(0.01) ** 2 * (s[3] ** 2 - s[4] ** 2) / (s[:4] ** 2).sum()
+    assert worse.lost == pytest.approx(lost, rel=1e-6)
+
+
+def test_bare_loops_make_the_products_they_stand_for(planted, monkeypatch):
+    rows = rows_of(planted)
+    gram = np.triu(_floors.multiply_stack(planted))
+    np.testing.assert_allclose(gram, np.triu(rows @ rows.T), rtol=1e-5)
+    monkeypatch.setattr(_floors, "FEW_IMAGES", 0)
+    np.testing.assert_allclose(np.triu(_floors.multiply_stack(planted)), np.triu(rows.T @ rows), rtol=1e-5)
+    monkeypatch.setattr(_floors, "FEW_VALUES", 0)
+    vectors = np.random.default_rng(0).standard_normal((_floors.N_ROWS, 90), dtype=np.float32)
+    expected = ((rows - 128) @ vectors.T).T @ (rows - 128)
+    np.testing.assert_allclose(_floors.multiply_stack(planted), expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+def test_planted_variances_are_those_of_the_stack(tmp_path):
+    path = tmp_path / "many.zarr"
+    _stacks.write_planted(path, 4000, (12, 12), "uint8", 500)
+    found = _truth.truth_of(path, 5).variance
+    np.testing.assert_allclose(found, _stacks.planted_variances(144, "uint8")[:5], rtol=0.2)
+
+
+def test_peers_shows_figures_failures_and_floors(tmp_path, capsys, monkeypatch):
+    fits = [peers.READING_AND_MULTIPLYING, peers.OWN, "dask-ml PCA, tsqr"]
+    page, picture = tmp_path / "benchmarks.md", tmp_path / "peers.png"
+    page.write_text("<!-- peers tutorial -->\n<!-- end of peers tutorial -->\n")
+    monkeypatch.setattr(peers, "PAGE", page)
+    monkeypatch.setattr(peers, "PICTURE", picture)
+    command = ["peers", "--stacks", "tutorial", "--scale", "0.01", "--rounds", "1", "--docs", "--folder", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", [*command, "--fits", *fits])
+    peers.main()
+    text = page.read_text()
+    assert text.split("-->")[1].split("<!--")[0].strip() in capsys.readouterr().out
+    floor, own, failed = ([cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[6:9])
+    assert [floor[0], own[0], failed[0]] == [fits[0], f"**{fits[1]}**", fits[2]]
+    assert floor[2] == "1.00"
+    assert float(own[5]) == 1.0
+    assert max(map(float, own[6:9])) < 1e-5
+    assert "failed: " in failed[1]
+    assert "Unable to allocate 288" in failed[1]
+    assert picture.stat().st_size > 10_000
+
+
+def test_a_run_that_takes_too_long_is_ended_with_its_reason(planted):
+    with pytest.raises(_measure.WorkflowError, match=r"no result in 0\.1 s"):
+        _measure.measure("benchmarks.peers", peers.READING, planted, seconds=0.1)
+
+
+def test_the_page_has_a_place_for_every_table(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(_pages.PAGE.read_text(encoding="utf-8"), encoding="utf-8")
+    names = [f"peers {name}" for name in _stacks.STACKS] + ["larger than memory", "scaling"]
+    for name in 2 * names:  # a second time, what was there is replaced
+        _pages.fill(page, name, f"table of {name}")
+    assert [page.read_text(encoding="utf-8").count(f"table of {name}\n") for name in names] == [1] * len(names)
+    with pytest.raises(SystemExit, match="has no lines"):
+        _pages.fill(page, "nothing", "")
+
+
+def test_larger_than_memory_tells_and_removes(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(larger_than_memory, "MARGIN", 0)
+    monkeypatch.setattr(sys, "argv", ["larger_than_memory", "--bytes", "3e7", "--folder", str(tmp_path)])
+    larger_than_memory.main()
+    printed = capsys.readouterr().out
+    assert "192 images of 256 × 256 × 3" in printed
+    assert re.search(r"reads \| 1 \(1(\.\d+)? by bytes read\)", printed)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, SystemExit])
+def test_larger_than_memory_removes_when_it_ends_early(tmp_path, monkeypatch, error):
+    def fail(*_):
+        assert list(tmp_path.glob("*/stack.zarr"))
+        raise error
+
+    monkeypatch.setattr(larger_than_memory, "MARGIN", 0)
+    monkeypatch.setattr(larger_than_memory, "measure", fail)
+    with pytest.raises(error):
+        larger_than_memory.measure_stack(tmp_path, 64)
+    assert not list(tmp_path.iterdir())
+
+
+def test_larger_than_memory_refuses_a_full_disk(tmp_path):
+    with pytest.raises(SystemExit, match="GB free, and the stack takes"):
+        larger_than_memory.measure_stack(tmp_path, larger_than_memory.n_images(1e18))
+    assert not list(tmp_path.iterdir())
+
+
+def test_exponents_and_what_gives_way_first():
+    sizes = [1, 2, 4, 8]
+    assert scaling.Series("squares", sizes, [3.0 * size**2 for size in sizes]).exponent == pytest.approx(2)
+    run = scaling.Run(workers=1, seconds=10.0, tasks=200, own_cpu=1.0, sent=0)
+    model = scaling.Model(run, images=1000, pixels=10**6, sent=10**6, file_seconds=1e-3, n=10**6, workers=10)
+    opening, scheduling, computing = model.parts().values()
+    assert (opening, scheduling, computing) == pytest.approx((1000, 1000, 900))
+    assert model.tasks == 200_000
+    assert model.traffic == pytest.approx(10**9 * 0.9 / 0.5)
+    faster = model._replace(file_seconds=1e-5).tell()
+    assert "gives way first is graphs and scheduling" in faster
+    assert "With 9 of them" in faster
+
+
+@pytest.mark.slow
+def test_scaling_measures_all_series(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["scaling", "--scale", "0.05", "--rounds", "1", "--folder", str(tmp_path)])
+    scaling.main()
+    printed = capsys.readouterr().out
+    assert "What gives way first" in printed
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,280 @@
+"""Ten components of a stack on disk, by this package and by what else there is.
+
+Each function imports what it needs and returns what is then timed: a function of the path of a stack that finds
+``variance`` (k,) and ``components`` (k, p). What works in memory gets float32 rows that were read without a copy, and
+may change them; what works on rows of a Dask array gets blocks of at least 16 images; what does not centre by itself is
+given the mean, from a read of its own. All else is as each library has it by default.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ._floors import multiply_stack, read_stack
+from ._measure import Found, Workflow
+from ._stacks import Source, rows_in_memory
+
+__all__ = ["FITS", "READING", "READING_AND_MULTIPLYING", "TUTORIAL", "K", "dask_tutorial", "image_pca"]
+__all__ += ["incremental_pca", "scikit_learn", "svd_compressed"]
+
+K = 10
+TUTORIAL_ROWS = 256  # of a chunk, in the tutorial
+BATCH = 64  # images handed at a time to what takes batches
+LEAST = 16  # images in a block of a Dask array of rows: more than components
+SAMPLED = 10  # one image in so many
+
+
+# This package -----------------------------------------------------------------------------------------
+
+
+def image_pca(**options: Any) -> Workflow:
+    """Fit this package's estimator, from the files."""
+    import distributed  # noqa: F401 - dask.compute imports it late
+
+    from imgstack_ml import ImagePCA, open_stack
+
+    def run(path: Path) -> Found:
+        return _of_estimator(ImagePCA(K, random_state=0, **options).fit(open_stack(path)))
+
+    return run
+
+
+# Lazy -------------------------------------------------------------------------------------------------
+
+
+def dask_tutorial() -> Workflow:
+    """Centre, reshape to features x observations, cut into chunks of 256 rows, singular value decomposition."""
+    import dask
+    import dask.array as da
+
+    lazy_images = _lazy_reader()
+
+    def run(path: Path) -> Found:
+        images = lazy_images(path)
+        n = len(images)
+        centred = images - images.mean(axis=0)
+        data = centred.reshape((n, int(np.prod(images.shape[1:])))).T
+        data = data.rechunk((TUTORIAL_ROWS, n))  # svd expects only one column block
+        u, s, _ = da.linalg.svd(data)
+        s, modes = dask.compute(s, u[:, :K])
+        return {"variance": _variance(s, n), "components": modes.T}
+
+    return run
+
+
+def svd_compressed(power: int = 1, dtype: str = "float32") -> Workflow:
+    """Subtract the mean in a read of its own, then Dask's randomized singular value decomposition."""
+    import dask
+    import dask.array as da
+
+    lazy_images = _lazy_reader()
+
+    def run(path: Path) -> Found:
+        rows = _centred_rows(lazy_images(path), dtype)
+        seed = da.random.RandomState(0)
+        _, s, v = da.linalg.svd_compressed(rows, K, n_power_iter=power, compute=True, seed=seed)
+        s, v = dask.compute(s, v)
+        return {"variance": _variance(s, len(rows)), "components": v}
+
+    return run
+
+
+def dask_ml_pca(**options: Any) -> Workflow:
+    """Fit dask-ml's PCA."""
+    from dask_ml.decomposition import PCA
+
+    lazy_images = _lazy_reader()
+    return lambda path: _of_estimator(PCA(K, random_state=0, **options).fit(_rows(lazy_images(path))))
+
+
+def dask_ml_incremental() -> Workflow:
+    """Fit dask-ml's IncrementalPCA."""
+    from dask_ml.decomposition import IncrementalPCA
+
+    lazy_images = _lazy_reader()
+
+    def run(path: Path) -> Found:
+        rows = _rows(lazy_images(path))
+        return _of_estimator(IncrementalPCA(K, batch_size=max(BATCH, rows.chunks[0][0])).fit(rows))
+
+    return run
+
+
+def dask_ml_truncated(**options: Any) -> Workflow:
+    """Fit dask-ml's TruncatedSVD to centred rows, in float64: in float32, five power iterations overflow."""
+    from dask_ml.decomposition import TruncatedSVD
+
+    lazy_images = _lazy_reader()
+
+    def run(path: Path) -> Found:
+        rows = _centred_rows(lazy_images(path), "float64")
+        svd = TruncatedSVD(K, random_state=0, **options).fit(rows)
+        return {"variance": _variance(svd.singular_values_, len(rows)), "components": svd.components_}
+
+    return run
+
+
+def xeofs() -> Workflow:
+    """Fit xeofs's EOF to a DataArray, which needs coordinates."""
+    import xarray
+    from xeofs.single import EOF
+
+    lazy_images = _lazy_reader()
+
+    def run(path: Path) -> Found:
+        rows = _rows(lazy_images(path))
+        named = xarray.DataArray(rows, {"image": np.arange(len(rows)), "value": np.arange(rows.shape[1])})
+        model = EOF(n_modes=K, random_state=0).fit(named, dim="image")
+        components = model.components().transpose("mode", "value")
+        return {"variance": model.explained_variance().values, "components": components.values}
+
+    return run
+
+
+def hyperspy(**options: Any) -> Workflow:
+    """Decompose a lazy HyperSpy signal, one row an image."""
+    from hyperspy.signals import Signal1D
+
+    lazy_images = _lazy_reader()
+
+    def run(path: Path) -> Found:
+        rows = _rows(lazy_images(path))
+        signal = Signal1D(rows).as_lazy()
+        signal.decomposition(output_dimension=K, print_info=False, **options)
+        results = signal.learning_results
+        variance = np.asarray(results.explained_variance[:K], np.float64)
+        if options["algorithm"] == "SVD":  # which divides by n
+            variance = variance * len(rows) / (len(rows) - 1)
+        return {"variance": variance, "components": np.asarray(results.factors).T[:K]}
+
+    return run
+
+
+def incremental_pca(part: int = 1) -> Workflow:
+    """Fit scikit-learn's IncrementalPCA, a batch at a time; to the first of so many parts of the images."""
+    from sklearn.decomposition import IncrementalPCA
+
+    def run(path: Path) -> Found:
+        source, pca = Source(path), IncrementalPCA(K)
+        step = max(1, BATCH // source.chunk)
+        starts = source.starts[: len(source.starts) // part]
+        for first in range(0, len(starts), step):
+            batch = np.concatenate([source.read(start) for start in starts[first : first + step]])
+            if len(batch) >= K:  # fewer, at the end, it does not take
+                pca.partial_fit(batch.astype(np.float32))
+        return _of_estimator(pca)
+
+    return run
+
+
+# In memory --------------------------------------------------------------------------------------------
+
+
+def scikit_learn(svd_solver: str = "randomized") -> Workflow:
+    """Fit scikit-learn's PCA to rows in memory."""
+    from sklearn.decomposition import PCA
+
+    options: dict[str, Any] = {"svd_solver": svd_solver, "copy": False, "random_state": 0}
+    return lambda path: _of_estimator(PCA(K, **options).fit(rows_in_memory(path)))
+
+
+def sampled_pca() -> Workflow:
+    """Fit scikit-learn's PCA to one image in ten, as programs for video do that look at parts of it."""
+    from sklearn.decomposition import PCA
+
+    def run(path: Path) -> Found:
+        source = Source(path)
+        rows = np.concatenate([block[-start % SAMPLED :: SAMPLED] for start, block in source.blocks()])
+        return _of_estimator(PCA(K, svd_solver="randomized", random_state=0).fit(rows.astype(np.float32)))
+
+    return run
+
+
+def scikit_learn_intelex() -> Workflow:
+    """Fit the PCA of Intel's extension for scikit-learn to rows in memory."""
+    from sklearnex.decomposition import PCA
+
+    return lambda path: _of_estimator(PCA(K, copy=False, random_state=0).fit(rows_in_memory(path)))
+
+
+def fbpca() -> Workflow:
+    """Call Facebook's randomized PCA on rows in memory."""
+    from fbpca import pca
+
+    def run(path: Path) -> Found:
+        np.random.seed(0)  # noqa: NPY002 - it draws from there
+        rows = rows_in_memory(path)
+        _, s, v = pca(rows, K)
+        return {"variance": _variance(s, len(rows)), "components": v}
+
+    return run
+
+
+# What they share --------------------------------------------------------------------------------------
+
+
+def _lazy_reader() -> Callable[[Path], Any]:
+    """Import what reads stacks lazily without this package, and return it."""
+    import dask.array as da
+    import distributed  # noqa: F401 - dask.compute imports it late
+    import skimage.io  # noqa: F401 - imread imports it late
+    from dask.array.image import imread
+
+    return lambda path: da.from_zarr(path) if path.suffix == ".zarr" else imread(str(path / "*.jpg"))
+
+
+def _rows(images: Any, dtype: str = "float32") -> Any:
+    rows = images.reshape(len(images), -1).astype(dtype)
+    return rows.rechunk({0: LEAST}) if rows.chunks[0][0] < LEAST else rows
+
+
+def _centred_rows(images: Any, dtype: str) -> Any:
+    rows = _rows(images, dtype)
+    return rows - rows.mean(axis=0).compute()
+
+
+def _variance(singular_values: np.ndarray, n: int) -> np.ndarray:
+    return singular_values[:K].astype(np.float64) ** 2 / (n - 1)
+
+
+def _of_estimator(pca: Any) -> Found:
+    return {"variance": np.asarray(pca.explained_variance_), "components": np.asarray(pca.components_)}
+
+
+def _floor(loop: Callable[[Path], object]) -> Workflow:
+    def run(path: Path) -> Found:
+        loop(path)
+        return {}
+
+    return run
+
+
+READING, READING_AND_MULTIPLYING = "bare loop: reading", "bare loop: reading, multiplying"
+TUTORIAL = "tutorial: Dask svd"
+FITS: dict[str, Callable[[], Workflow]] = {
+    READING: partial(_floor, read_stack),
+    READING_AND_MULTIPLYING: partial(_floor, multiply_stack),
+    f"ImagePCA({K})": image_pca,
+    f"ImagePCA({K}), one look": partial(image_pca, svd_solver="randomized", max_passes=1),
+    TUTORIAL: dask_tutorial,
+    "Dask svd_compressed, q=1": svd_compressed,
+    "Dask svd_compressed, q=4": partial(svd_compressed, 4, "float64"),  # float32 overflows
+    "dask-ml PCA": dask_ml_pca,
+    "dask-ml PCA, tsqr": partial(dask_ml_pca, svd_solver="tsqr"),
+    "dask-ml IncrementalPCA": dask_ml_incremental,
+    "dask-ml TruncatedSVD": dask_ml_truncated,
+    "dask-ml TruncatedSVD, randomized": partial(dask_ml_truncated, algorithm="randomized"),
+    "xeofs EOF": xeofs,
+    "HyperSpy lazy, SVD": partial(hyperspy, algorithm="SVD", centre="navigation"),
+    "HyperSpy lazy, PCA": partial(hyperspy, algorithm="PCA"),
+    "scikit-learn IncrementalPCA": incremental_pca,
+    "scikit-learn PCA, randomized": scikit_learn,
+    "scikit-learn PCA, full": partial(scikit_learn, "full"),
+    "scikit-learn PCA of 1 in 10": sampled_pca,
+    "scikit-learn-intelex PCA": scikit_learn_intelex,
+    "fbpca": fbpca,
+}
+"""By name: floors, this package, lazy ones, in-memory ones."""

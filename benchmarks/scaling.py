@@ -1,0 +1,324 @@
+"""How cost grows, and what ten million images on a hundred workers would take: ``python -m benchmarks.scaling``.
+
+    python -m benchmarks.scaling --scale 0.1               # a trial
+    python -m benchmarks.scaling --docs                    # into docs/benchmarks.md; 3 GB of disk
+
+Each series varies one size and keeps the others; its exponent is the slope of a straight line through the logarithms
+of the seconds (the best of --rounds). The streaming solver makes three reads in each of them, of images that it may
+not keep. Then the same fit runs on local clusters of one and two workers of one thread, where tasks, the processor
+time of client and scheduler, and bytes between processes are counted; the model scales these counts up.
+"""
+
+import argparse
+import math
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from time import process_time
+from timeit import default_timer
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from imgstack_ml import ImagePCA, ImageStack, open_stack
+
+from ._pages import PAGE, fill, machine, table
+from ._stacks import write_planted
+
+K = 10
+READS = 3
+LEAST_MEMORY = 10**8  # for the streaming solver with images of up to 32,768 values
+LEAST_FOR_COLOUR = 4e8  # with those of 256 x 256 x 3
+LEAST_COLOUR = 2048  # of these, so that they do not fit
+CHUNK_BYTES = 2**20
+
+Timer = Callable[[Callable[[], object], Callable[[], object]], float]  # seconds of the second, after the first
+
+
+class Series(NamedTuple):
+    """Seconds as one size grows."""
+
+    what: str
+    sizes: list[int]
+    seconds: list[float]
+
+    @property
+    def exponent(self) -> float:
+        """Slope of the logarithms."""
+        return float(np.polyfit(np.log(self.sizes), np.log(self.seconds), 1)[0])
+
+
+# Growth, on this machine ------------------------------------------------------------------------------
+
+
+def growth(folder: Path, scale: float, timer: Timer) -> Iterator[Series]:
+    """Vary images, values, components and files, one at a time."""
+    n = max(200, round(16_000 * scale))
+    store = _planted(folder, 8 * n, (64, 64))
+    yield _series("images, streaming", [n, 2 * n, 4 * n, 8 * n], lambda m: _streaming(store[:m]), timer)
+    shapes = {h * w: _planted(folder, n, (h, w)) for h, w in ((64, 64), (64, 128), (128, 128), (128, 256))}
+    yield _series("values of an image, streaming", list(shapes), lambda p: _streaming(shapes[p]), timer)
+    yield _series("components, streaming", [5, 10, 20, 40], lambda k: _streaming(shapes[128 * 128], k), timer)
+    few = max(100, n // 32)
+    gram = [few, 2 * few, 4 * few, 8 * few]
+    yield _series("images, inner products of images", gram, lambda m: _exact(store[:m], "gram"), timer)
+    small = {h * w: _planted(folder, n, (h, w)) for h, w in ((16, 16), (16, 32), (32, 32), (32, 64))}
+    covariance = _series(
+        "values, inner products of values", list(small), lambda p: _exact(small[p], "covariance_eigh"), timer
+    )
+    yield covariance
+    files = {m: _write_files(folder / f"files-{m}", m) for m in (n // 16, n // 8, n // 4, n // 2)}
+    yield _series("files, opened", list(files), lambda m: open_stack(files[m]), timer, lambda m: _renew(files[m]))
+    yield _series(
+        "files, opened and fitted", list(files), lambda m: _fit_files(files[m]), timer, lambda m: _renew(files[m])
+    )
+
+
+def _series(
+    what: str,
+    sizes: list[int],
+    run: Callable[[int], object],
+    timer: Timer,
+    before: Callable[[int], object] = lambda _: None,
+) -> Series:
+    run(sizes[0])  # what is imported late
+    return Series(what, sizes, [timer(partial(before, size), partial(run, size)) for size in sizes])
+
+
+def _streaming(stack: ImageStack, k: int = K, least: float = LEAST_MEMORY) -> ImagePCA:
+    """Fit in a fixed number of reads, of images that memory does not hold."""
+    limit = int(max(least, stack.data.nbytes))
+    pca = ImagePCA(k, svd_solver="randomized", tol=0, max_passes=READS, memory_limit=limit, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a tolerance of 0 is never reached
+        return pca.fit(stack)
+
+
+def _exact(stack: ImageStack, solver: str) -> ImagePCA:
+    return ImagePCA(K, svd_solver=solver).fit(stack)
+
+
+def _fit_files(files: list[str]) -> ImagePCA:
+    return ImagePCA(K, random_state=0).fit(open_stack(files))
+
+
+def _renew(files: list[str]) -> None:
+    """Change the times of files: as they are, the package knows them again, and reads no header twice."""
+    for file in files:
+        os.utime(file)
+
+
+def _planted(folder: Path, n: int, shape: tuple[int, ...]) -> ImageStack:
+    path = folder / f"{'x'.join(map(str, (n, *shape)))}.zarr"
+    write_planted(path, n, shape, "uint8", max(1, CHUNK_BYTES // math.prod(shape)))
+    return open_stack(path)
+
+
+def _write_files(folder: Path, n: int) -> list[str]:
+    folder.mkdir()
+    rng = np.random.default_rng(n)
+    paths = [str(folder / f"{i:06d}.png") for i in range(n)]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 256, (32, 32), dtype=np.uint8)).save(path)
+    return paths
+
+
+# On clusters of this machine --------------------------------------------------------------------------
+
+
+class Run(NamedTuple):
+    """One fit on a cluster: seconds, tasks, CPU seconds of client and scheduler, bytes from worker to worker."""
+
+    workers: int
+    seconds: float
+    tasks: int
+    own_cpu: float
+    sent: int
+
+
+def on_cluster(workers: int, stack: ImageStack, rounds: int) -> Run:
+    """Fit on a local cluster of so many processes of one thread; the best of some rounds, after one to warm up."""
+    from distributed import Client, LocalCluster
+
+    runs = []
+    options: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(workers, **options) as cluster, Client(cluster) as client:
+        for _ in range(1 + rounds):
+            before = sum(client.run(_sent).values())
+            with _counting(cluster.scheduler) as finished:
+                start, cpu = default_timer(), process_time()
+                _streaming(stack, least=LEAST_FOR_COLOUR)
+                spent = default_timer() - start, process_time() - cpu
+            sent = sum(client.run(_sent).values()) - before
+            runs.append(Run(workers, spent[0], len(finished), spent[1], sent))
+    return min(runs[1:], key=lambda run: run.seconds)
+
+
+def _sent(dask_worker: Any) -> int:
+    return dask_worker.transfer_outgoing_bytes_total
+
+
+@contextmanager
+def _counting(scheduler: Any) -> Iterator[list[str]]:
+    """Collect the keys of tasks that finish."""
+    from distributed.diagnostics.plugin import SchedulerPlugin
+
+    finished: list[str] = []
+
+    class Counter(SchedulerPlugin):
+        def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
+            if start == "processing" and finish == "memory":
+                finished.append(str(key))
+
+    plugin = Counter()
+    scheduler.add_plugin(plugin, name="counting")
+    try:
+        yield finished
+    finally:
+        scheduler.remove_plugin(name="counting")
+
+
+# Ten million images on a hundred workers --------------------------------------------------------------
+
+
+class Model(NamedTuple):
+    """Measured figures, and what they come to for `n` images of `p` bytes on `workers` workers.
+
+    Attributes
+    ----------
+    run : Run
+        On one worker of one thread.
+    images, pixels : int
+        Of that run: images, and bytes of them in one read.
+    sent : int
+        Bytes from worker to worker, in a run on two.
+    file_seconds : float
+        To open one file.
+    """
+
+    run: Run
+    images: int
+    pixels: int
+    sent: int
+    file_seconds: float
+    n: int = 10_000_000
+    workers: int = 100
+
+    @property
+    def tasks(self) -> float:
+        """Of all reads."""
+        return self.run.tasks * self.growth
+
+    @property
+    def growth(self) -> float:
+        """How many times the images of the run."""
+        return self.n / self.images
+
+    @property
+    def traffic(self) -> float:
+        """Bytes from worker to worker: of two, every second result is where it is merged; of many, next to none."""
+        return self.sent * self.growth * (1 - 1 / self.workers) / (1 - 1 / 2)
+
+    def parts(self) -> dict[str, float]:
+        """Seconds of each part: what one process does alone, and what the workers share."""
+        computing = (self.run.seconds - self.run.own_cpu) * self.growth / self.workers
+        return {
+            "opening the files, in the client": self.file_seconds * self.n,
+            "graphs and scheduling, in client and scheduler": self.run.own_cpu * self.growth,
+            "reading and multiplying, shared by the workers": computing,
+        }
+
+    def tell(self) -> str:
+        """Write it as a table, and what gives way first."""
+        parts = self.parts()
+        p = self.pixels // self.images
+        rows = [(name, f"{seconds / 60:,.0f} min") for name, seconds in parts.items()]
+        rows += [
+            (
+                "tasks",
+                f"{self.tasks:,.0f} ({self.run.tasks / self.images / READS * 1000:.1f} a thousand images and read)",
+            ),
+            ("client and scheduler, CPU of a task", f"{1000 * self.run.own_cpu / self.run.tasks:.2f} ms"),
+            ("from worker to worker, all in all", f"{self.traffic / 1e9:,.0f} GB"),
+            ("of that for each worker", f"{self.traffic / self.workers / 1e9:,.1f} GB"),
+        ]
+        alone = {name: seconds for name, seconds in parts.items() if "shared" not in name}
+        first = max(alone, key=alone.__getitem__)
+        shared = sum(parts.values()) - sum(alone.values())
+        limit = self.workers * shared / alone[first]
+        stack = f"{self.n:,} images of {p:,} bytes ({self.n * p / 1e12:.2f} TB)"
+        verdict = (
+            f"What gives way first is {first}: {alone[first] / 60:,.0f} minutes in one process, however many workers "
+            f"there are. With {limit:,.0f} of them, all that they share takes no longer."
+        )
+        return f"{table((f'{stack}, {READS} reads, {self.workers} workers of one thread', ''), rows)}\n\n{verdict}"
+
+
+# Telling ----------------------------------------------------------------------------------------------
+
+
+def tell_growth(series: list[Series]) -> str:
+    """Write sizes, seconds and exponents as a table."""
+    rows = []
+    for one in series:
+        sizes, spent = (", ".join(f"{x:{form}}" for x in xs) for xs, form in ((one.sizes, ","), (one.seconds, ".3g")))
+        rows.append((one.what, sizes, spent, f"{one.exponent:.2f}"))
+    return table(("what grows", "sizes", "seconds", "exponent"), rows)
+
+
+def tell_clusters(runs: list[Run]) -> str:
+    """Write what a second worker gains."""
+    rows = []
+    for r in runs:
+        figures = r.workers, r.seconds, runs[0].seconds / r.seconds, r.tasks, r.own_cpu, r.sent / 1e6
+        forms = "", ".2f", ".2f", "", ".2f", ".0f"
+        rows.append([f"{figure:{form}}" for figure, form in zip(figures, forms, strict=True)])
+    columns = ("workers", "seconds", "times as fast", "tasks", "CPU s of client and scheduler", "MB between workers")
+    return table(columns, rows)
+
+
+def arguments() -> Any:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__.splitlines()[0])
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the images (default: 1)")
+    parser.add_argument("--rounds", type=int, default=3, help="of each, of which the best counts (default: 3)")
+    parser.add_argument("--folder", type=Path, help="where images go, and are removed (default: the temporary folder)")
+    parser.add_argument("--docs", action="store_true", help="write into docs/benchmarks.md")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure, and tell."""
+    given = arguments()
+
+    def timer(before: Callable[[], object], run: Callable[[], object]) -> float:
+        return min(_timed(before, run) for _ in range(given.rounds))
+
+    with tempfile.TemporaryDirectory(prefix="scaling-", dir=given.folder) as scratch:
+        folder = Path(scratch)
+        series = list(growth(folder, given.scale, timer))
+        n = max(LEAST_COLOUR, round(4096 * given.scale))
+        stack = _planted(folder, n, (256, 256, 3))
+        runs = [on_cluster(workers, stack, given.rounds) for workers in (1, 2)]
+    opened = next(one for one in series if one.what == "files, opened")
+    model = Model(runs[0], n, stack.data.nbytes, runs[1].sent, opened.seconds[-1] / opened.sizes[-1])
+    text = "\n\n".join([tell_growth(series), tell_clusters(runs), model.tell(), machine()])
+    print(text)
+    if given.docs:
+        fill(PAGE, "scaling", text)
+
+
+def _timed(before: Callable[[], object], run: Callable[[], object]) -> float:
+    before()
+    start = default_timer()
+    run()
+    return default_timer() - start
+
+
+if __name__ == "__main__":
+    main()
