@@ -17,7 +17,9 @@ from statistics import median
 from timeit import default_timer
 from typing import NamedTuple
 
-from .streaming import K, prepare
+from ._fits import K
+from ._stacks import write_planted
+from .streaming import CHUNK
 
 __all__ = ["Cost", "compare"]
 
@@ -97,7 +99,7 @@ def main() -> None:
     with ExitStack() as stack:
         folder = given.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         store = folder / f"planted-{given.n}-{given.size}.zarr"
-        prepare(store, given.n, given.size)
+        write_planted(store, given.n, (given.size, given.size, 3), "uint8", CHUNK)
         cost = compare(store, folder, given.rounds, given.memory_limit)
     print(f"{given.n} images of {given.size} x {given.size} x 3 uint8, ten components, {given.rounds} pairs of fits")
     print(f"without a checkpoint {cost.without:.2f} s, with one {cost.with_it:.2f} s: {cost.ratio - 1:+.1%}")
