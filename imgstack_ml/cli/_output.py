@@ -73,10 +73,9 @@ class OutputFolder:
 
         No other command may write to it meanwhile.
         """
-        make_folder(os.path.dirname(os.path.abspath(self.path)))
+        make_folder(self.path)
         click.get_current_context().with_resource(lock_output(self.path))
         self._earlier = self._look()  # again: another command may just have finished it
-        make_folder(self.path)
         click.get_current_context().call_on_close(partial(_remove_empty, [self.checkpoint]))
         if not self._resume:
             from .._checkpoint import remove_checkpoint
