@@ -83,16 +83,22 @@ def _compute_on_cluster(values: Sequence[Delayed], images_of: Mapping[Any, int],
     from distributed import as_completed
 
     graph = HighLevelGraph.merge(*(value.dask for value in values))
-    futures = client.compute([*values, *(Delayed(key, graph) for key in images_of)])
-    results, steps = futures[: len(values)], as_completed(futures[len(values) :])
+    wanted = {value.key for value in values}
+    futures = client.compute([*values, *(Delayed(key, graph) for key in images_of if key not in wanted)])
+    results = futures[: len(values)]
+    steps = as_completed([future for future in futures if future.key in images_of])
     del futures
     try:
         for step in steps:
-            if step.status != "finished":
+            n_images = images_of[step.key] if step.status == "finished" else None
+            if step.key not in wanted:
+                step.release()
+            if n_images is None:
                 break  # the results say why
-            bar.advance(images_of[step.key])
+            bar.advance(n_images)
         return tuple(client.gather(results))
     finally:
+        steps.clear()
         for future in results:
             future.release()
 
