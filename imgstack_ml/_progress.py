@@ -91,16 +91,24 @@ def compute_counted(values: Sequence[Delayed], images_of: Mapping[Any, int], bar
 def _compute_on_cluster(values: Sequence[Delayed], images_of: Mapping[Any, int], bar: ImageBar, client: Any) -> tuple:
     """Ask for the tasks that count, too, and let go of each that is seen to be done: its result stays no longer."""
     graph = HighLevelGraph.merge(*(value.dask for value in values))
-    futures = client.compute([*values, *(Delayed(key, graph) for key in images_of)])
-    results, steps = futures[: len(values)], dict(zip(images_of, futures[len(values) :], strict=True))
+    wanted = {value.key for value in values}
+    futures = client.compute([*values, *(Delayed(key, graph) for key in images_of if key not in wanted)])
+    results = futures[: len(values)]
+    steps = {future.key: future for future in futures if future.key in images_of}
     del futures
 
     def count() -> None:
         for key in [key for key, step in steps.items() if step.status == "finished"]:
-            del steps[key]
+            step = steps.pop(key)
+            if key not in wanted:
+                step.release()
             bar.advance(images_of[key])
 
-    return tuple(gather_watched(client, results, results, count))
+    try:
+        return tuple(gather_watched(client, results, results, count))
+    finally:  # an error would hold on to them
+        for future in (*results, *steps.values()):
+            future.release()
 
 
 class _Ticker(Callback):

@@ -34,6 +34,11 @@ def run(*args, charset="utf-8"):
     return CliRunner(charset=charset).invoke(main, [str(arg) for arg in args])
 
 
+def run_pca(*args, **options):
+    """Without the report, which takes longer than all the rest."""
+    return run("pca", *args, "--no-report", **options)
+
+
 def run_process(*args):
     command = [sys.executable, "-m", "imgstack_ml", *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=300)
@@ -230,7 +235,7 @@ def test_pca_writes_all_results(faces, tmp_path):
 
 
 def test_pca_scores_are_those_of_scikit_learn(faces, tmp_path):
-    run("pca", faces, "-r", "-o", tmp_path, "-k", 5)
+    run_pca(faces, "-r", "-o", tmp_path, "-k", 5)
     header, names, scores = read_scores(tmp_path)
     pixels = np.array([np.asarray(Image.open(faces / name), dtype=float).ravel() for name in names])
     expected = PCA(5, svd_solver="full").fit_transform(pixels)
@@ -241,14 +246,14 @@ def test_pca_scores_are_those_of_scikit_learn(faces, tmp_path):
 
 @pytest.mark.parametrize("solver", ["gram", "covariance_eigh", "tsqr"])
 def test_pca_solver(solver, faces, tmp_path):
-    result = run("pca", faces, "-r", "-o", tmp_path, "-k", 3, "--solver", solver, "--json", "-q")
+    result = run_pca(faces, "-r", "-o", tmp_path, "-k", 3, "--solver", solver, "--json", "-q")
     record = json.loads(result.stdout)
     assert record["fit"]["solver"] == record["parameters"]["solver"] == solver
     assert result.stderr == ""
 
 
 def test_pca_rescale(faces, tmp_path):
-    assert run("pca", faces, "-r", "-o", tmp_path, "-k", 3, "--rescale").exit_code == 0
+    assert run_pca(faces, "-r", "-o", tmp_path, "-k", 3, "--rescale").exit_code == 0
     model = im.load_model(tmp_path / "model.safetensors")
     assert [type(step).__name__ for _, step in model.steps] == ["IntensityRescaler", "ImagePCA"]
     rescaled = im.IntensityRescaler().fit_transform(im.open_stack(faces, recursive=True)).compute()
@@ -257,7 +262,7 @@ def test_pca_rescale(faces, tmp_path):
 
 def test_pca_pictures_show_the_eigenimages(tmp_path):
     write_folder(tmp_path / "in", 6, shape=(5, 4))
-    run("pca", tmp_path / "in", "-o", tmp_path / "out", "-k", 2)
+    run_pca(tmp_path / "in", "-o", tmp_path / "out", "-k", 2)
     for number, eigenimage in enumerate(im.load_model(tmp_path / "out/model.safetensors")[-1].eigenimages_, start=1):
         picture = np.asarray(Image.open(tmp_path / f"out/eigenimages/pc_00{number}.png")).astype(int)
         factor = len(picture) // 5
@@ -270,7 +275,7 @@ def test_pca_pictures_show_the_eigenimages(tmp_path):
 
 def test_pca_more_components_than_fit_on_a_sheet(tmp_path):
     write_folder(tmp_path / "in", 70, shape=(9, 9))
-    assert run("pca", tmp_path / "in", "-o", tmp_path / "out", "-k", 66).exit_code == 0
+    assert run_pca(tmp_path / "in", "-o", tmp_path / "out", "-k", 66).exit_code == 0
     names = sorted(path.name for path in (tmp_path / "out/eigenimages").iterdir())
     assert names == [f"pc_{i:03d}.png" for i in range(1, 67)]
 
@@ -281,7 +286,7 @@ def test_pca_more_components_than_fit_on_a_sheet(tmp_path):
 )
 def test_pca_of_other_kinds_of_images(shape, dtype, suffix, tmp_path):
     write_folder(tmp_path / "in", 12, shape, dtype, suffix)
-    result = run("pca", tmp_path / "in", "-o", tmp_path / "out", "-k", 2, "--json")
+    result = run_pca(tmp_path / "in", "-o", tmp_path / "out", "-k", 2, "--json")
     source = json.loads(result.stdout)["input"]
     assert (source["image_shape"], source["dtype"], source["n_images"]) == (list(shape), dtype, 12)
     assert read_scores(tmp_path / "out")[1] == [f"img{i}{suffix}" for i in range(12)]
@@ -289,17 +294,17 @@ def test_pca_of_other_kinds_of_images(shape, dtype, suffix, tmp_path):
 
 def test_pca_of_a_stored_stack(faces, tmp_path):
     im.save_stack(im.open_stack(faces, recursive=True), tmp_path / "stack.zarr")
-    assert run("pca", tmp_path / "stack.zarr", "-o", tmp_path / "out", "-k", 3).exit_code == 0
+    assert run_pca(tmp_path / "stack.zarr", "-o", tmp_path / "out", "-k", 3).exit_code == 0
     assert read_scores(tmp_path / "out")[1][:2] == ["face/0001.png", "face/0002.png"]
 
 
 def test_pca_of_a_pattern(faces, tmp_path):
-    assert run("pca", faces / "*" / "000[1-5].png", "-o", tmp_path, "-k", 3).exit_code == 0
+    assert run_pca(faces / "*" / "000[1-5].png", "-o", tmp_path, "-k", 3).exit_code == 0
     assert read_scores(tmp_path)[1][4:6] == ["face/0005.png", "nonface/0001.png"]
 
 
 def test_pca_record(faces, tmp_path):
-    run("pca", faces, "-r", "-o", tmp_path, "-k", 3, "--memory-limit", "200MB")
+    run_pca(faces, "-r", "-o", tmp_path, "-k", 3, "--memory-limit", "200MB")
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["command"] == "pca"
     assert record["parameters"]["memory_limit"] == "200MB"
@@ -316,12 +321,12 @@ def test_pca_record(faces, tmp_path):
 
 
 def test_pca_quiet(faces, tmp_path):
-    result = run("pca", faces, "-r", "-o", tmp_path, "-k", 2, "-q")
+    result = run_pca(faces, "-r", "-o", tmp_path, "-k", 2, "-q")
     assert (result.exit_code, result.output) == (0, "")
 
 
 def test_summary_on_a_terminal_that_cannot_show_it(faces, tmp_path):
-    result = run("pca", faces, "-r", "-o", tmp_path, "-k", 2, charset="ascii")
+    result = run_pca(faces, "-r", "-o", tmp_path, "-k", 2, charset="ascii")
     assert result.exit_code == 0
     assert r"25 \xd7 25" in result.stdout
 
@@ -330,7 +335,7 @@ def test_summary_on_a_terminal_that_cannot_show_it(faces, tmp_path):
 def test_pca_of_names_that_are_not_utf8(tmp_path):
     write_folder(tmp_path / "in", 5)
     os.rename(tmp_path / "in/img3.png", os.fsencode(tmp_path / "in") + b"/img3\xff,\n=1.png")
-    assert run("pca", tmp_path / "in", "-o", tmp_path / "out", "-k", 2).exit_code == 0
+    assert run_pca(tmp_path / "in", "-o", tmp_path / "out", "-k", 2).exit_code == 0
     assert os.fsencode(read_scores(tmp_path / "out")[1][3]) == b"img3\xff,\n=1.png"
 
 
@@ -338,7 +343,7 @@ def test_pca_of_names_that_are_not_utf8(tmp_path):
 def test_pca_of_constant_images_warns(tmp_path):
     for i in range(4):
         write_image(tmp_path / f"in/{i}.png", np.full((5, 5), 7, np.uint8))
-    result = run("pca", tmp_path / "in", "-o", tmp_path / "out", "-k", 2, "-q")
+    result = run_pca(tmp_path / "in", "-o", tmp_path / "out", "-k", 2, "-q")
     assert result.exit_code == 0
     assert result.stderr.startswith("warning: The 4 images have 0 independent direction(s)")
 
@@ -348,16 +353,16 @@ def test_pca_of_constant_images_warns(tmp_path):
 
 def test_output_folder_that_holds_something(faces, tmp_path):
     (tmp_path / "letter.txt").write_text("mine")
-    assert_refused(run("pca", faces, "-r", "-o", tmp_path), repr(str(tmp_path)), "--overwrite")
+    assert_refused(run_pca(faces, "-r", "-o", tmp_path), repr(str(tmp_path)), "--overwrite")
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
 
 def test_overwrite_leaves_nothing_of_the_earlier_run_and_all_else(faces, tmp_path):
     out = tmp_path / "out"
-    run("pca", faces, "-r", "-o", out, "-k", 6)
+    run_pca(faces, "-r", "-o", out, "-k", 6)
     (out / "eigenimages" / "mine.png").write_text("mine")
     (out / "skipped.csv").write_text("not listed in run.json, hence no result")
-    assert run("pca", faces, "-r", "-o", out, "-k", 2, "--overwrite").exit_code == 0
+    assert run_pca(faces, "-r", "-o", out, "-k", 2, "--overwrite").exit_code == 0
     assert sorted(path.name for path in (out / "eigenimages").iterdir()) == ["mine.png", "pc_001.png", "pc_002.png"]
     assert (out / "skipped.csv").exists()
     assert read_scores(out)[0] == ["file", "label", "PC1", "PC2"]
@@ -369,7 +374,7 @@ def test_overwrite_trusts_no_record(outputs, faces, tmp_path):
     out.mkdir()
     (tmp_path / "mine.csv").write_text("mine")
     (out / "run.json").write_text(json.dumps({"outputs": outputs}))
-    assert run("pca", faces, "-r", "-o", out, "-k", 2, "--overwrite").exit_code == 0
+    assert run_pca(faces, "-r", "-o", out, "-k", 2, "--overwrite").exit_code == 0
     assert (tmp_path / "mine.csv").exists()
 
 
@@ -387,9 +392,9 @@ def test_output_inside_the_input_is_refused(tmp_path):
         (tmp_path / "in*" / "*.png", folder / "out"),
         (folder / "a" / "img1.png", folder / "a" / "out"),
     ]:
-        assert_refused(run("pca", source, "-o", out, "-k", 2, "--overwrite"), "inside the input folder")
+        assert_refused(run_pca(source, "-o", out, "-k", 2, "--overwrite"), "inside the input folder")
     write_folder(tmp_path / "deep" / "a", 4)
-    result = run("pca", tmp_path / "deep", "-r", "-o", tmp_path / "deep" / "out", "-k", 2)
+    result = run_pca(tmp_path / "deep", "-r", "-o", tmp_path / "deep" / "out", "-k", 2)
     assert_refused(result, "inside the input folder", repr(str(tmp_path / "deep")))
     assert sum(path.is_file() for path in tmp_path.rglob("*")) == 12
     assert not list(tmp_path.rglob("*out"))
@@ -399,7 +404,7 @@ def test_images_that_results_would_replace_are_refused(tmp_path):
     pixels = random_pixels((4, 5, 5))
     for i, image in enumerate(pixels, start=1):
         write_image(tmp_path / f"out/eigenimages/pc_00{i}.png", image)
-    result = run("pca", tmp_path / "out/eigenimages", "-o", tmp_path / "out", "-k", 2, "--overwrite")
+    result = run_pca(tmp_path / "out/eigenimages", "-o", tmp_path / "out", "-k", 2, "--overwrite")
     assert_refused(result, "inside the input folder")
     np.testing.assert_array_equal(im.open_stack(tmp_path / "out/eigenimages").data.compute(), pixels)
 
@@ -416,7 +421,7 @@ def with_broken_file(tmp_path):
 
 
 def test_broken_file_is_named(with_broken_file, tmp_path):
-    result = run("pca", with_broken_file, "-o", tmp_path / "out", "-k", 2)
+    result = run_pca(with_broken_file, "-o", tmp_path / "out", "-k", 2)
     assert_refused(result, repr(str(with_broken_file / "img10.png")), "neither JPEG, PNG nor TIFF")
     assert "hint: to leave out files that are damaged or no images: --on-error skip\n" in result.stderr
     assert not (tmp_path / "out").exists()
@@ -424,7 +429,7 @@ def test_broken_file_is_named(with_broken_file, tmp_path):
 
 def test_broken_file_is_skipped(with_broken_file, tmp_path):
     out = tmp_path / "out"
-    result = run("pca", with_broken_file, "-o", out, "-k", 2, "--on-error", "skip")
+    result = run_pca(with_broken_file, "-o", out, "-k", 2, "--on-error", "skip")
     assert result.exit_code == 3
     assert f"warning: left out {str(with_broken_file / 'img10.png')!r}: " in result.stderr
     assert re.search("left out +1 unreadable file\n", result.stdout)
@@ -435,14 +440,14 @@ def test_broken_file_is_skipped(with_broken_file, tmp_path):
     assert json.loads((out / "run.json").read_text())["input"]["n_skipped"] == 1
 
     (with_broken_file / "img10.png").unlink()
-    assert run("pca", with_broken_file, "-o", out, "-k", 2, "--on-error", "skip", "--overwrite").exit_code == 0
+    assert run_pca(with_broken_file, "-o", out, "-k", 2, "--on-error", "skip", "--overwrite").exit_code == 0
     assert not (out / "skipped.csv").exists()
 
 
 def test_many_broken_files_do_not_flood_the_terminal(with_broken_file, tmp_path):
     for i in range(20, 30):
         (with_broken_file / f"img{i}.png").write_text("no image")
-    result = run("pca", with_broken_file, "-o", tmp_path / "out", "-k", 2, "--on-error", "skip", "-q")
+    result = run_pca(with_broken_file, "-o", tmp_path / "out", "-k", 2, "--on-error", "skip", "-q")
     assert result.exit_code == 3
     assert len(result.stderr.splitlines()) == 6
     assert "6 more" in result.stderr
@@ -455,10 +460,10 @@ def test_file_that_fails_in_decoding_is_named(rescale, tmp_path):
         write_image(tmp_path / f"in/{i}.jpg", random_pixels((32, 32), seed=i))
     damaged = tmp_path / "in/4.jpg"
     damaged.write_bytes(damaged.read_bytes()[:700])
-    result = run("pca", tmp_path / "in", "-o", tmp_path / "out", "-k", 2, rescale)
+    result = run_pca(tmp_path / "in", "-o", tmp_path / "out", "-k", 2, rescale)
     assert_refused(result, repr(str(damaged)))
     assert not (tmp_path / "out").exists()
-    result = run("pca", tmp_path / "in", "-o", tmp_path / "out", "-k", 2, "--on-error", "skip", rescale)
+    result = run_pca(tmp_path / "in", "-o", tmp_path / "out", "-k", 2, "--on-error", "skip", rescale)
     assert result.exit_code == 3
     assert f"left out {str(damaged)!r}" in result.stderr
     assert read_table(tmp_path / "out/skipped.csv")[1][0][0] == "4.jpg"
@@ -500,15 +505,15 @@ def test_file_with_nan_is_named(rescale, tmp_path):
     pixels = random_pixels((5, 5), "float32")
     pixels[2, 3] = np.nan
     tifffile.imwrite(tmp_path / "in/img4.tif", pixels)
-    result = run("pca", tmp_path / "in", "-o", tmp_path / "out", "-k", 2, rescale)
+    result = run_pca(tmp_path / "in", "-o", tmp_path / "out", "-k", 2, rescale)
     assert_refused(result, "image 4", "NaN")
     assert repr(str(tmp_path / "in/img4.tif")) in result.stderr
 
 
 def test_nothing_to_read(faces, tmp_path):
     out = tmp_path / "out"
-    assert_refused(run("pca", tmp_path / "nowhere", "-o", out), "no images found", "nowhere")
-    result = run("pca", faces, "-o", out)
+    assert_refused(run_pca(tmp_path / "nowhere", "-o", out), "no images found", "nowhere")
+    result = run_pca(faces, "-o", out)
     assert_refused(result, "no images found", "2 sub-folders")
     assert "--recursive" in result.stderr
     assert not out.exists()
@@ -517,28 +522,28 @@ def test_nothing_to_read(faces, tmp_path):
 def test_images_of_several_shapes(tmp_path):
     write_folder(tmp_path / "in", 3, (5, 5))
     write_image(tmp_path / "in/x.png", random_pixels((6, 5)))
-    result = run("pca", tmp_path / "in", "-o", tmp_path / "out", "-k", 2)
+    result = run_pca(tmp_path / "in", "-o", tmp_path / "out", "-k", 2)
     assert_refused(result, "4 images are not of one shape")
     assert "hint: bring them to one kind by --mode, e.g. --mode RGB, or --shape" in result.stderr
-    assert run("pca", tmp_path / "in", "-o", tmp_path / "out", "--shape", "5x5").exit_code == 0
+    assert run_pca(tmp_path / "in", "-o", tmp_path / "out", "--shape", "5x5").exit_code == 0
     assert len(read_scores(tmp_path / "out")[0]) == 1 + 3  # as many components as four images have
 
 
 def test_images_of_several_modes(tmp_path):
     write_folder(tmp_path / "in", 3, (5, 5))
     write_image(tmp_path / "in/x.png", random_pixels((5, 5, 3)))
-    assert_refused(run("pca", tmp_path / "in", "-o", tmp_path / "out"), "4 images are not of one shape")
-    assert run("pca", tmp_path / "in", "-o", tmp_path / "out", "--mode", "L", "-k", 2).exit_code == 0
+    assert_refused(run_pca(tmp_path / "in", "-o", tmp_path / "out"), "4 images are not of one shape")
+    assert run_pca(tmp_path / "in", "-o", tmp_path / "out", "--mode", "L", "-k", 2).exit_code == 0
 
 
 def test_too_many_components(faces, tmp_path):
-    assert_refused(run("pca", faces, "-r", "-o", tmp_path / "out", "-k", 25), "25", "24 images")
+    assert_refused(run_pca(faces, "-r", "-o", tmp_path / "out", "-k", 25), "25", "24 images")
     assert not (tmp_path / "out").exists()
 
 
 def test_memory_limit_too_small(faces, tmp_path):
     (tmp_path / "out").mkdir()
-    result = run("pca", faces, "-r", "-o", tmp_path / "out", "-k", 2, "--memory-limit", "10kB")
+    result = run_pca(faces, "-r", "-o", tmp_path / "out", "-k", 2, "--memory-limit", "10kB")
     assert_refused(result, "Nothing was read")
     assert "--memory-limit" in result.stderr
     assert (tmp_path / "out").exists()  # it was there before
@@ -546,12 +551,12 @@ def test_memory_limit_too_small(faces, tmp_path):
 
 def test_output_that_cannot_be_made(faces, tmp_path):
     (tmp_path / "file").write_text("")
-    result = run("pca", faces, "-r", "-o", tmp_path / "file" / "out", "-k", 2)
+    result = run_pca(faces, "-r", "-o", tmp_path / "file" / "out", "-k", 2)
     assert_refused(result, repr(str(tmp_path / "file" / "out")))
 
 
 def test_debug_shows_the_traceback(tmp_path):
-    result = run("pca", tmp_path / "nowhere", "-o", tmp_path / "out", "--debug")
+    result = run_pca(tmp_path / "nowhere", "-o", tmp_path / "out", "--debug")
     assert result.exit_code == 1
     assert "Traceback" in result.stderr
     assert "FileNotFoundError: no images found" in result.stderr
