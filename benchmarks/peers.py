@@ -28,6 +28,7 @@ from typing import Any
 import psutil
 from PIL import Image
 
+from ._common import exit_on_sigterm
 from ._fits import FITS, READING, READING_AND_MULTIPLYING, K
 from ._measure import Measurement, WorkflowError, measure, run_here
 from ._pages import PAGE, fill, machine, table
@@ -195,6 +196,7 @@ def main() -> None:
         Image.init()  # Pillow imports its formats on first use
         run_here(FITS[given.only], given.folder, given.result)
         return
+    exit_on_sigterm()
     with ExitStack() as stack:
         folder = given.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)

@@ -27,6 +27,7 @@ from PIL import Image
 
 from imgstack_ml import ImagePCA, ImageStack, open_stack
 
+from ._common import exit_on_sigterm
 from ._pages import PAGE, fill, machine, table
 from ._stacks import write_planted
 
@@ -288,6 +289,7 @@ def arguments() -> Any:
 def main() -> None:
     """Measure, and tell."""
     given = arguments()
+    exit_on_sigterm()
 
     def timer(before: Callable[[], object], run: Callable[[], object]) -> float:
         return min(_timed(before, run) for _ in range(given.rounds))

@@ -1,6 +1,8 @@
 import re
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -258,6 +260,21 @@ def test_larger_than_memory_removes_when_it_ends_early(tmp_path, monkeypatch, er
     monkeypatch.setattr(larger_than_memory, "measure", fail)
     with pytest.raises(error):
         larger_than_memory.measure_stack(tmp_path, 64)
+    assert not list(tmp_path.iterdir())
+
+
+def test_larger_than_memory_removes_when_it_is_terminated(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.larger_than_memory", "--bytes", "5e9", "--folder", str(tmp_path)]
+    if shutil.disk_usage(tmp_path).free < 16e9:
+        pytest.skip("needs 16 GB of free disk, of which it writes little")
+    process = subprocess.Popen(command, cwd=ROOT)
+    try:
+        while process.poll() is None and not list(tmp_path.glob("*/stack.zarr/c")):
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(timeout=120) == 143
+    finally:
+        process.kill()
     assert not list(tmp_path.iterdir())
 
 
