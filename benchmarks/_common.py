@@ -1,6 +1,8 @@
 """What the suites share: their size, the number of threads, units, and counting of tasks."""
 
 import os
+import signal
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from timeit import default_timer
@@ -10,7 +12,7 @@ import dask
 from dask.callbacks import Callback
 from threadpoolctl import threadpool_limits
 
-__all__ = ["LARGE", "THREADS", "Suite", "TaskCounter", "unit"]
+__all__ = ["LARGE", "THREADS", "Suite", "TaskCounter", "exit_on_sigterm", "unit"]
 
 Function = TypeVar("Function", bound=Callable)
 
@@ -45,6 +47,11 @@ class Suite:
         start = default_timer()
         run()
         return default_timer() - start
+
+
+def exit_on_sigterm() -> None:
+    """Have this process end by an exception when it is told to, so that it removes what it wrote, and ends its own."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 class TaskCounter(Callback):

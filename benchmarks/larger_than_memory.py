@@ -13,8 +13,6 @@ The planted variances are known but for the chance of the draw, sqrt(2 / n_image
 
 import argparse
 import shutil
-import signal
-import sys
 import tempfile
 from collections.abc import Callable
 from math import prod
@@ -24,6 +22,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from ._common import exit_on_sigterm
 from ._measure import Found, Measurement, Workflow, measure, run_here
 from ._pages import PAGE, fill, machine, table
 from ._stacks import planted_variances, write_planted
@@ -125,7 +124,7 @@ def main() -> None:
     if given.only:
         run_here(FITS[given.only], given.folder, given.result)
         return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the stack is removed then, too
+    exit_on_sigterm()
     n = n_images(given.bytes)
     text = tell(n, measure_stack(given.folder, n))
     print(text)

@@ -13,7 +13,7 @@ more than --memory is shown as failed, and why; what is slow runs once. Threads 
 Accuracy is against float64, worked out once a stack and kept beside it. Two bare loops of two threads are the floors:
 one reads and decodes all images, the other makes the products that an answer takes as well (see `_floors.py`).
 
-Results are kept in DIR/peers.json, and a stack that is measured anew takes the place of what was there.
+Results are kept in DIR/peers-SCALE.json, and a stack that is measured anew takes the place of what was there.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from typing import Any
 import psutil
 from PIL import Image
 
+from ._common import exit_on_sigterm
 from ._fits import FITS, READING, READING_AND_MULTIPLYING, K
 from ._measure import Measurement, WorkflowError, measure, run_here
 from ._pages import PAGE, fill, machine, table
@@ -144,7 +145,7 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
             if row["name"] == READING_AND_MULTIPLYING and "failed" not in row:
                 ax.axvline(row["seconds"], color="0.6", ls=":", label="floor")
         ax.set(xscale="log", yscale="log", xlabel="seconds", ylabel=f"relative error of variance {K}")
-        ax.set_title(result["title"].split(",")[0])
+        ax.set_title(result["title"].split(", uint")[0])
     for name, style in styles.items():
         known = [(r["nbytes"], row["peak"]) for r in results.values() for row in r["rows"] if _has_peak(row, name)]
         memory.plot(*zip(*sorted(known), strict=True), ls="-", lw=0.7, label=name, **style) if known else None
@@ -195,10 +196,11 @@ def main() -> None:
         Image.init()  # Pillow imports its formats on first use
         run_here(FITS[given.only], given.folder, given.result)
         return
+    exit_on_sigterm()
     with ExitStack() as stack:
         folder = given.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
-        kept = folder / "peers.json"
+        kept = folder / f"peers-{given.scale:g}.json"
         results = json.loads(kept.read_text()) if kept.exists() else {}
         for name in given.stacks:
             results[name] = measure_stack(STACKS[name].scaled(given.scale), folder, given)

@@ -27,15 +27,18 @@ from PIL import Image
 
 from imgstack_ml import ImagePCA, ImageStack, open_stack
 
+from ._common import exit_on_sigterm
 from ._pages import PAGE, fill, machine, table
 from ._stacks import write_planted
 
 K = 10
 READS = 3
 LEAST_MEMORY = 10**8  # for the streaming solver with images of up to 32,768 values
-LEAST_FOR_COLOUR = 4e8  # with those of 256 x 256 x 3
-LEAST_COLOUR = 2048  # of these, so that they do not fit
+MEMORY_FOR_COLOUR = 4e8  # with those of 256 x 256 x 3
+LEAST_COLOUR = 3072  # of these, so that half of them do not fit
 CHUNK_BYTES = 2**20
+
+SHARED = "reading and multiplying, shared by the workers"
 
 Timer = Callable[[Callable[[], object], Callable[[], object]], float]  # seconds of the second, after the first
 
@@ -90,9 +93,9 @@ def _series(
     return Series(what, sizes, [timer(partial(before, size), partial(run, size)) for size in sizes])
 
 
-def _streaming(stack: ImageStack, k: int = K, least: float = LEAST_MEMORY) -> ImagePCA:
+def _streaming(stack: ImageStack, k: int = K, memory: float | None = None) -> ImagePCA:
     """Fit in a fixed number of reads, of images that memory does not hold."""
-    limit = int(max(least, stack.data.nbytes))
+    limit = int(memory or max(LEAST_MEMORY, stack.data.nbytes))
     pca = ImagePCA(k, svd_solver="randomized", tol=0, max_passes=READS, memory_limit=limit, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a tolerance of 0 is never reached
@@ -132,9 +135,10 @@ def _write_files(folder: Path, n: int) -> list[str]:
 
 
 class Run(NamedTuple):
-    """One fit on a cluster: seconds, tasks, CPU seconds of client and scheduler, bytes from worker to worker."""
+    """One fit on a cluster: seconds, tasks, CPU seconds of client and scheduler, bytes sent by workers."""
 
     workers: int
+    images: int
     seconds: float
     tasks: int
     own_cpu: float
@@ -146,16 +150,16 @@ def on_cluster(workers: int, stack: ImageStack, rounds: int) -> Run:
     from distributed import Client, LocalCluster
 
     runs = []
-    options: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": None}
+    options: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": ":0"}
     with LocalCluster(workers, **options) as cluster, Client(cluster) as client:
         for _ in range(1 + rounds):
             before = sum(client.run(_sent).values())
             with _counting(cluster.scheduler) as finished:
                 start, cpu = default_timer(), process_time()
-                _streaming(stack, least=LEAST_FOR_COLOUR)
+                _streaming(stack, memory=MEMORY_FOR_COLOUR)
                 spent = default_timer() - start, process_time() - cpu
             sent = sum(client.run(_sent).values()) - before
-            runs.append(Run(workers, spent[0], len(finished), spent[1], sent))
+            runs.append(Run(workers, len(stack), spent[0], len(finished), spent[1], sent))
     return min(runs[1:], key=lambda run: run.seconds)
 
 
@@ -187,74 +191,63 @@ def _counting(scheduler: Any) -> Iterator[list[str]]:
 
 
 class Model(NamedTuple):
-    """Measured figures, and what they come to for `n` images of `p` bytes on `workers` workers.
+    """What measured figures come to for `n` images on `workers` workers.
+
+    What a fit takes whatever its size (the care of the basis, in the client) is in two runs alike: what grows is the
+    difference between them.
 
     Attributes
     ----------
-    run : Run
-        On one worker of one thread.
-    images, pixels : int
-        Of that run: images, and bytes of them in one read.
-    sent : int
-        Bytes from worker to worker, in a run on two.
+    half, whole : Run
+        Of half of a stack and of all of it, on one worker of one thread.
+    half_of_two, whole_of_two : Run
+        The same on two.
+    image_bytes : int
+        Of the pixels of an image.
     file_seconds : float
         To open one file.
     """
 
-    run: Run
-    images: int
-    pixels: int
-    sent: int
+    half: Run
+    whole: Run
+    half_of_two: Run
+    whole_of_two: Run
+    image_bytes: int
     file_seconds: float
     n: int = 10_000_000
     workers: int = 100
 
-    @property
-    def tasks(self) -> float:
-        """Of all reads."""
-        return self.run.tasks * self.growth
-
-    @property
-    def growth(self) -> float:
-        """How many times the images of the run."""
-        return self.n / self.images
-
-    @property
-    def traffic(self) -> float:
-        """Bytes from worker to worker: of two, every second result is where it is merged; of many, next to none."""
-        return self.sent * self.growth * (1 - 1 / self.workers) / (1 - 1 / 2)
+    def grown(self, what: str, half: Run | None = None, whole: Run | None = None) -> float:
+        """Work out what a figure of a run comes to for all images."""
+        half, whole = half or self.half, whole or self.whole
+        gained = getattr(whole, what) - getattr(half, what)
+        return max(0.0, gained / (whole.images - half.images)) * self.n
 
     def parts(self) -> dict[str, float]:
         """Seconds of each part: what one process does alone, and what the workers share."""
-        computing = (self.run.seconds - self.run.own_cpu) * self.growth / self.workers
         return {
             "opening the files, in the client": self.file_seconds * self.n,
-            "graphs and scheduling, in client and scheduler": self.run.own_cpu * self.growth,
-            "reading and multiplying, shared by the workers": computing,
+            "graphs and scheduling, in client and scheduler": self.grown("own_cpu"),
+            SHARED: self.grown("seconds") / self.workers,
         }
 
     def tell(self) -> str:
         """Write it as a table, and what gives way first."""
-        parts = self.parts()
-        p = self.pixels // self.images
+        parts, tasks = self.parts(), self.grown("tasks")
+        sent = self.grown("sent", self.half_of_two, self.whole_of_two)
         rows = [(name, f"{seconds / 60:,.0f} min") for name, seconds in parts.items()]
         rows += [
-            (
-                "tasks",
-                f"{self.tasks:,.0f} ({self.run.tasks / self.images / READS * 1000:.1f} a thousand images and read)",
-            ),
-            ("client and scheduler, CPU of a task", f"{1000 * self.run.own_cpu / self.run.tasks:.2f} ms"),
-            ("from worker to worker, all in all", f"{self.traffic / 1e9:,.0f} GB"),
-            ("of that for each worker", f"{self.traffic / self.workers / 1e9:,.1f} GB"),
+            ("tasks", f"{tasks:,.0f}, {1000 * tasks / self.n / READS:.0f} for a thousand images and read"),
+            ("client and scheduler, CPU of a task", f"{1000 * self.grown('own_cpu') / max(tasks, 1):.2f} ms"),
+            ("sent by workers, to each other and to the client", f"{sent / 1e9:,.0f} GB"),
+            ("of that by each worker", f"{sent / self.workers / 1e9:,.1f} GB"),
         ]
-        alone = {name: seconds for name, seconds in parts.items() if "shared" not in name}
-        first = max(alone, key=alone.__getitem__)
-        shared = sum(parts.values()) - sum(alone.values())
-        limit = self.workers * shared / alone[first]
-        stack = f"{self.n:,} images of {p:,} bytes ({self.n * p / 1e12:.2f} TB)"
+        shared = parts.pop(SHARED)
+        first = max(parts, key=parts.__getitem__)
+        stack = f"{self.n:,} images of {self.image_bytes:,} bytes ({self.n * self.image_bytes / 1e12:.2f} TB)"
         verdict = (
-            f"What gives way first is {first}: {alone[first] / 60:,.0f} minutes in one process, however many workers "
-            f"there are. With {limit:,.0f} of them, all that they share takes no longer."
+            f"What gives way first is {first}: {parts[first] / 60:,.0f} minutes in one process, however many workers "
+            f"there are. With {self.workers * shared / parts[first]:,.0f} of them, all that they share takes no longer."
         )
         return f"{table((f'{stack}, {READS} reads, {self.workers} workers of one thread', ''), rows)}\n\n{verdict}"
 
@@ -275,10 +268,11 @@ def tell_clusters(runs: list[Run]) -> str:
     """Write what a second worker gains."""
     rows = []
     for r in runs:
-        figures = r.workers, r.seconds, runs[0].seconds / r.seconds, r.tasks, r.own_cpu, r.sent / 1e6
-        forms = "", ".2f", ".2f", "", ".2f", ".0f"
+        gain = next(one.seconds for one in runs if one.images == r.images) / r.seconds
+        figures = r.workers, r.images, r.seconds, gain, r.tasks, r.own_cpu, r.sent / 1e6
+        forms = "", ",", ".2f", ".2f", "", ".2f", ".0f"
         rows.append([f"{figure:{form}}" for figure, form in zip(figures, forms, strict=True)])
-    columns = ("workers", "seconds", "times as fast", "tasks", "CPU s of client and scheduler", "MB between workers")
+    columns = "workers", "images", "seconds", "times as fast", "tasks", "CPU s of client and scheduler", "MB sent"
     return table(columns, rows)
 
 
@@ -295,6 +289,7 @@ def arguments() -> Any:
 def main() -> None:
     """Measure, and tell."""
     given = arguments()
+    exit_on_sigterm()
 
     def timer(before: Callable[[], object], run: Callable[[], object]) -> float:
         return min(_timed(before, run) for _ in range(given.rounds))
@@ -304,9 +299,11 @@ def main() -> None:
         series = list(growth(folder, given.scale, timer))
         n = max(LEAST_COLOUR, round(4096 * given.scale))
         stack = _planted(folder, n, (256, 256, 3))
-        runs = [on_cluster(workers, stack, given.rounds) for workers in (1, 2)]
+        stacks = stack[: n // 2], stack
+        runs = [on_cluster(workers, part, given.rounds) for workers in (1, 2) for part in stacks]
+        image_bytes = stack.data.nbytes // n
     opened = next(one for one in series if one.what == "files, opened")
-    model = Model(runs[0], n, stack.data.nbytes, runs[1].sent, opened.seconds[-1] / opened.sizes[-1])
+    model = Model(*runs, image_bytes, opened.seconds[-1] / opened.sizes[-1])
     text = "\n\n".join([tell_growth(series), tell_clusters(runs), model.tell(), machine()])
     print(text)
     if given.docs:

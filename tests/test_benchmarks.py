@@ -1,6 +1,8 @@
 import re
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -277,6 +279,21 @@ def test_larger_than_memory_removes_when_it_ends_early(tmp_path, monkeypatch, er
     assert not list(tmp_path.iterdir())
 
 
+def test_larger_than_memory_removes_when_it_is_terminated(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.larger_than_memory", "--bytes", "5e9", "--folder", str(tmp_path)]
+    if shutil.disk_usage(tmp_path).free < 16e9:
+        pytest.skip("needs 16 GB of free disk, of which it writes little")
+    process = subprocess.Popen(command, cwd=ROOT)
+    try:
+        while process.poll() is None and not list(tmp_path.glob("*/stack.zarr/c")):
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(timeout=120) == 143
+    finally:
+        process.kill()
+    assert not list(tmp_path.iterdir())
+
+
 def test_larger_than_memory_refuses_a_full_disk(tmp_path):
     with pytest.raises(SystemExit, match="GB free, and the stack takes"):
         larger_than_memory.measure_stack(tmp_path, larger_than_memory.n_images(1e18))
@@ -286,15 +303,18 @@ def test_larger_than_memory_refuses_a_full_disk(tmp_path):
 def test_exponents_and_what_gives_way_first():
     sizes = [1, 2, 4, 8]
     assert scaling.Series("squares", sizes, [3.0 * size**2 for size in sizes]).exponent == pytest.approx(2)
-    run = scaling.Run(workers=1, seconds=10.0, tasks=200, own_cpu=1.0, sent=0)
-    model = scaling.Model(run, images=1000, pixels=10**6, sent=10**6, file_seconds=1e-3, n=10**6, workers=10)
+    half = scaling.Run(workers=1, images=500, seconds=7.0, tasks=110, own_cpu=2.5, sent=0)
+    whole = half._replace(images=1000, seconds=11.5, tasks=210, own_cpu=3.0)
+    of_two = half._replace(workers=2), whole._replace(workers=2, sent=10**6)
+    model = scaling.Model(half, whole, *of_two, image_bytes=1000, file_seconds=1e-4, n=10**6, workers=10)
     opening, scheduling, computing = model.parts().values()
-    assert (opening, scheduling, computing) == pytest.approx((1000, 1000, 900))
-    assert model.tasks == 200_000
-    assert model.traffic == pytest.approx(10**9 * 0.9 / 0.5)
-    faster = model._replace(file_seconds=1e-5).tell()
-    assert "gives way first is graphs and scheduling" in faster
-    assert "With 9 of them" in faster
+    assert (opening, scheduling, computing) == pytest.approx((100, 1000, 900))
+    assert model.grown("tasks") == pytest.approx(200_000)
+    told = model.tell()
+    assert "gives way first is graphs and scheduling" in told
+    assert "With 9 of them" in told
+    assert "to the client | 2 GB |" in told
+    assert "gives way first is opening" in model._replace(file_seconds=1e-2).tell()
 
 
 @pytest.mark.slow
