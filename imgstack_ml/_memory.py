@@ -33,6 +33,10 @@ class Allowance(NamedTuple):
     limit: int
     keep: int
 
+    def room_to_keep(self, otherwise: int) -> int:
+        """Bytes that a fit which keeps raw images may hold, where one that reads them again holds `otherwise`."""
+        return max(self.keep, min(self.limit, otherwise))
+
 
 def allowance(memory_limit: str | int | float) -> Allowance:
     """Read the ``memory_limit`` of an estimator: ``"auto"``, a number of bytes, or a string such as ``"1GB"``.

@@ -80,7 +80,7 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     memory_limit : "auto", int or str, default="auto"
         Bytes, or a string such as ``"1GB"``, that a fit may hold per process above what the process held before,
         results included. ``"auto"``: what the solver needs, and raw images kept for later passes while the sum is
-        up to 512 MiB; never more than half of the memory available.
+        up to 512 MiB, or takes no more than reading again would; never more than half of the memory available.
     random_state : int, RandomState instance or None, default=None
         Seed of the random sums of images that the randomized solver adds to its first basis, so that no direction
         is missed for good. It changes converged results within `tol` only; an int makes them repeat.

@@ -133,7 +133,8 @@ def _gram(problem: Problem, allowed: Allowance, threads: int) -> Requirement:
     fixed = problem.result_bytes + threads * (2 * square + problem.tile_bytes) + 3 * square
     whole = fixed + (0 if problem.in_memory else problem.raw_bytes)
     multiply_adds = n * n * p / 2 + k * n * p + 4 * n**3
-    if problem.in_memory or whole <= allowed.keep:
+    room = allowed.room_to_keep(require_randomized(problem, allowed, threads).peak_bytes)
+    if problem.in_memory or whole <= room:
         return Requirement("gram", 1, multiply_adds, whole, True, n, problem.raw_bytes, 2 * n * p)
     # Strips and sums of the results leave the tasks as partial results; a panel of raw images stays.
     block_bytes = problem.block * problem.image_bytes

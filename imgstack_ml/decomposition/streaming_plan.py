@@ -22,8 +22,10 @@ def require_randomized(problem: Problem, allowed: Allowance, threads: int) -> Re
     """Tell what the randomized solver takes, with the images kept if they may be."""
     if problem.in_memory:
         return require_streaming(problem, allowed.limit, threads, kept=True)
-    kept = require_streaming(problem, allowed.keep - problem.raw_bytes, threads, kept=True)
-    return kept if kept.peak_bytes <= allowed.keep else require_streaming(problem, allowed.limit, threads, kept=False)
+    again = require_streaming(problem, allowed.limit, threads, kept=False)
+    room = allowed.room_to_keep(again.peak_bytes)
+    kept = require_streaming(problem, room - problem.raw_bytes, threads, kept=True)
+    return kept if kept.peak_bytes <= room else again
 
 
 def require_streaming(problem: Problem, limit: int, threads: int, kept: bool) -> Requirement:
