@@ -72,12 +72,12 @@ class OutputFolder:
 
         No other command may write to it meanwhile.
         """
-        os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
-        click.get_current_context().with_resource(lock_output(self.path))
-        self._earlier = self._look()  # again: another command may just have finished it
+        context = click.get_current_context()
         if not os.path.isdir(self.path):
             os.makedirs(self.path)
-            click.get_current_context().call_on_close(self._remove_if_empty)
+            context.call_on_close(self._remove_if_empty)
+        context.with_resource(lock_output(self.path))
+        self._earlier = self._look()  # again: another command may just have finished it
         if not self._resume:
             from .._checkpoint import remove_checkpoint
 
