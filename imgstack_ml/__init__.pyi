@@ -1,4 +1,5 @@
 from ._errors import BadImageError as BadImageError
+from ._errors import ClusterLostError as ClusterLostError
 from ._errors import ImageError as ImageError
 from ._errors import ImageFunctionError as ImageFunctionError
 from ._errors import ImagesChangedError as ImagesChangedError

@@ -20,6 +20,7 @@ from PIL import Image
 from sklearn.decomposition import PCA
 
 import imgstack_ml as im
+from imgstack_ml._files import lock_output
 from imgstack_ml.cli import main
 from imgstack_ml.cli.sample import _NAMES
 from imgstack_ml.datasets import SAMPLES
@@ -398,6 +399,16 @@ def test_output_inside_the_input_is_refused(tmp_path):
     assert_refused(result, "inside the input folder", repr(str(tmp_path / "deep")))
     assert sum(path.is_file() for path in tmp_path.rglob("*")) == 12
     assert not list(tmp_path.rglob("*out"))
+
+
+@pytest.mark.parametrize("options", [[], ["--overwrite"], ["--resume"]])
+def test_two_commands_into_one_folder(options, faces, tmp_path):
+    out = tmp_path / "out"
+    with lock_output(out):
+        assert_refused(run("pca", faces, "-r", "-o", out, "-k", 2, *options), "is being written by process")
+    assert not list(tmp_path.iterdir())
+    assert run("pca", faces, "-r", "-o", out, "-k", 2, *options).exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_images_that_results_would_replace_are_refused(tmp_path):
