@@ -1,5 +1,6 @@
 """Storing a stack as one zarr array: whole or not at all, and, if asked for, a piece at a time."""
 
+import errno
 import functools
 import math
 import os
@@ -266,8 +267,8 @@ def _write_chunks(folder: str, sizes: tuple[int, ...], block: np.ndarray, region
     What zarr would write for the codecs of `_new_array`, chunks of zeros included: left out, they could not be told
     from lost ones. zarr hands each chunk to an event loop and a pool of its own beside Dask's threads: that was slower.
     """
-    if not os.path.isdir(folder):  # the call was interrupted, and has removed it
-        return
+    if not os.path.isdir(folder):  # the call was interrupted, and has removed it; or another machine does not see it
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
     codec = Zstd(level=_LEVEL, checksum=True)
     block = block.astype(block.dtype.newbyteorder("<"), copy=False)
     for chunk in regions_of(block.shape, sizes):
