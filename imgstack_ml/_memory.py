@@ -89,7 +89,7 @@ def held_to(n_bytes: int) -> Iterator[None]:
 
 
 class _Watch(threading.Thread):
-    """Looks every few milliseconds at what the process takes: page faults show nowhere else in time."""
+    """Looks every few milliseconds at what the process takes, whichever thread, of whichever library, takes it."""
 
     def __init__(self, n_bytes: int):
         super().__init__(name="imgstack_ml-memory", daemon=True)

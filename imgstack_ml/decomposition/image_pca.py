@@ -143,9 +143,10 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     images, down to 1e-12 of the largest (sqrt(n_images * 2e-16) if the Gram solver cannot keep the images). What is
     below is reported as variance 0, never as noise.
 
-    A checkpoint is written between groups of batches, a few seconds apart and whenever that takes no more than 3 % of
-    the time since the last one; that much is read again. It is for one fit at a time: of the same parameters, images
-    (files, their sizes and times of change; else Dask's name of the array) and version of this package. Of another
+    A checkpoint is written after a wave of up to 16 groups of batches, a few GB of images where memory is plenty, when
+    that takes no more than 2 % of the time since the last one; what came after it is read again. It is for one fit at
+    a time: of the same parameters, images (files, their sizes and times of change; else Dask's name of the array) and
+    version of this package. Of another
     one nothing is used, and a warning says what has changed. The number of images read that `n_passes_` gives includes
     those read before. Where the disk is full, a warning says how many bytes were needed, and the fit goes on. Nothing
     is saved of images that are kept in memory, which take a single read, nor by ``"tsqr"``, which runs in one piece.
