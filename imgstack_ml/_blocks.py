@@ -60,6 +60,7 @@ def map_images(
     image_shape: tuple[int, ...],
     dtype: np.dtype,
     files: Sequence[str] | None = None,
+    fills: bool = False,
     **arrays: np.ndarray,
 ) -> np.ndarray | da.Array:
     """Apply ``func(block, **arrays) -> block`` to blocks of whole images.
@@ -76,6 +77,8 @@ def map_images(
         Of the result.
     files : sequence of str, optional
         Files of the images, for errors; each task gets the names of its own block.
+    fills : bool
+        `func` takes ``out=`` and fills it: results for NumPy stacks are made in their place, not copied there.
     **arrays
         Arrays that `func` needs for every block; each goes into the graph once, however many blocks there are.
     """
@@ -84,7 +87,11 @@ def map_images(
     out = np.empty((len(data), *image_shape), dtype)
     step = max(1, _IN_MEMORY_BYTES // max(1, data[:1].nbytes))
     for i in range(0, len(data), step):
-        out[i : i + step] = _on_block(func, data[i : i + step], (i, None), **arrays)
+        block, place, result = data[i : i + step], (i, None), out[i : i + step]
+        if fills:
+            _on_block(func, block, place, out=result, **arrays)
+        else:
+            result[:] = _on_block(func, block, place, **arrays)
     return out
 
 

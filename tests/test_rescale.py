@@ -110,15 +110,30 @@ def test_percentiles_are_numpys(stack, out_range, percentiles, per_channel):
 
 @pytest.mark.parametrize("shape", [(7, 5, 6), (7, 5, 6, 3), (7, 12)])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32", "float64"])
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (64, 32, 1)])
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (64, 256, 1, 0)])
 def test_however_the_work_is_cut(monkeypatch, shape, dtype, sizes):
-    for name, size in zip(("_TILE", "_PIECE", "_TABLE_PAYS"), sizes, strict=True):
+    for name, size in zip(("_TILE", "_PIECE", "_TABLE_PAYS", "_VALUES_PAY"), sizes, strict=True):
         monkeypatch.setattr(intensity, name, size)
     stack = random_pixels(shape, dtype)
     for axis in (None, -1) if len(shape) == 4 else (None,):
         for in_range in ("image", (-1, 0.5)):
             expected = reference(stack, in_range, channel_axis=axis)
             assert_same(rescale_block(stack, in_range=in_range, per_channel=axis is not None), expected)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16", ">u2"])
+@pytest.mark.parametrize("out_range", ["dtype", "image", (0, 1), "uint8"])
+@pytest.mark.parametrize(
+    "parameters", [{}, {"percentiles": (5, 60)}, {"in_range": (-7, 150)}, {"in_range": (40000, 50000)}]
+)
+def test_16_bit_images_of_few_values(dtype, out_range, parameters):
+    low = -200 if dtype == "int16" else 0
+    ends = [(0, 256), (low, 1), (low, low + 250), (65300, 65536) if low == 0 else (-32768, -32600), (9, 10)]
+    rng = np.random.default_rng(3)
+    stack = np.stack([rng.integers(start, stop, (64, 65)) for start, stop in ends]).astype(dtype)
+    assert_same(
+        rescale_block(stack, out_range=out_range, **parameters), reference(stack, out_range=out_range, **parameters)
+    )
 
 
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
@@ -255,6 +270,8 @@ def test_nonfinite_pixels_are_named(value, parameters):
         IntensityRescaler(**parameters).fit(stack)
     lazy = da.from_array(stack, chunks=(2, 2, -1))
     result = IntensityRescaler(**parameters).fit(lazy).transform(lazy)
+    with pytest.raises(NonFiniteError, match="image 5"):
+        IntensityRescaler(**parameters).fit(stack[:5]).transform(stack)
     with pytest.raises(NonFiniteError, match="image 5"):
         result[1:].compute()
     with pytest.raises(NonFiniteError, match="image 5"):

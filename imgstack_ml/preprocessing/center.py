@@ -126,7 +126,7 @@ class StackCenterer(PassLearner, StackTransformer):
         if self.scale_ is not None:
             learned["scale"] = self.scale_
         dtype = working_dtype(images.data.dtype)
-        return map_images(func, images.data, image_shape=images.image_shape, dtype=dtype, **learned)
+        return map_images(func, images.data, image_shape=images.image_shape, dtype=dtype, fills=True, **learned)
 
 
 def _moments_of_batch(with_squares: bool, blocks: list[np.ndarray], start: int) -> Moments:
@@ -139,15 +139,19 @@ def _scale(variance: np.ndarray) -> np.ndarray:
     return scale
 
 
-def _centred(block: np.ndarray, mean: np.ndarray, scale: np.ndarray | None = None) -> np.ndarray:
-    out = np.empty(block.shape, working_dtype(block.dtype))
+def _centred(
+    block: np.ndarray, mean: np.ndarray, scale: np.ndarray | None = None, out: np.ndarray | None = None
+) -> np.ndarray:
+    out = np.empty(block.shape, working_dtype(block.dtype)) if out is None else out
     np.subtract(block, mean, out=out, casting="same_kind")  # in float64, rounded once: 16-bit images keep their digits
     if scale is not None:
         np.divide(out, scale, out=out, casting="same_kind")
     return out
 
 
-def _restored(block: np.ndarray, mean: np.ndarray, scale: np.ndarray | None = None) -> np.ndarray:
-    out = np.multiply(block, 1 if scale is None else scale, dtype=np.float64)
-    out += mean
-    return out.astype(working_dtype(block.dtype), copy=False)
+def _restored(
+    block: np.ndarray, mean: np.ndarray, scale: np.ndarray | None = None, out: np.ndarray | None = None
+) -> np.ndarray:
+    out = np.empty(block.shape, working_dtype(block.dtype)) if out is None else out
+    restored = np.multiply(block, 1 if scale is None else scale, dtype=np.float64)
+    return np.add(restored, mean, out=out, casting="same_kind")

@@ -18,8 +18,9 @@ __all__ = ["is_word", "output_dtype", "rescale_block"]
 _PACKED = ("uint10", "uint12", "uint14")  # intensity ranges that have no NumPy dtype of their own
 
 _TILE = 2**22  # bytes of images whose ranges are found at once: they stay in cache until they are rescaled
-_PIECE = 2**16  # pixels in floating point at a time: half a megabyte of float64
+_PIECE = 2**20  # bytes of numbers or indices at a time: they stay in cache, and threads seldom wait for the GIL
 _TABLE_PAYS = 2**13  # pixels of an 8-bit image from which a table of its 256 values beats arithmetic
+_VALUES_PAY = 16  # pixels of a 16-bit image for each value from its least to its greatest
 
 
 class _Ranges(NamedTuple):
@@ -51,6 +52,7 @@ def rescale_block(
     out_range: Any = "dtype",
     per_channel: bool = False,
     percentiles: Sequence[float] | None = None,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Rescale a block of images, each as `skimage.exposure.rescale_intensity` would.
 
@@ -64,6 +66,8 @@ def rescale_block(
         Take each channel of each image as an image.
     percentiles : (low, high), optional
         For ``in_range="image"``.
+    out : ndarray, optional
+        C-contiguous, of the shape and dtype of the result: filled, and returned.
 
     Returns
     -------
@@ -74,7 +78,7 @@ def rescale_block(
     NonFiniteError
         Naming the first image of the block with NaN or infinity.
     """
-    out = np.empty(block.shape, output_dtype(block.dtype, out_range))
+    out = np.empty(block.shape, output_dtype(block.dtype, out_range)) if out is None else out
     images, result = as_rows(np.ascontiguousarray(block)), as_rows(out)
     n_channels = block.shape[-1] if per_channel else 1
     ranges_of = partial(_ranges, in_range=in_range, out_range=out_range, percentiles=percentiles)
@@ -88,7 +92,7 @@ def rescale_block(
         extremes = extremes_of(tile, n_channels)
         _refuse_nonfinite(*extremes, start=i)
         clip = percentiles is not None or not is_word(in_range, "image")
-        _rescale_tile(tile, ranges_of(tile, extremes), result[i : i + step], clip=clip)
+        _rescale_tile(tile, extremes, ranges_of(tile, extremes), result[i : i + step], clip=clip)
     return out
 
 
@@ -193,16 +197,35 @@ def _line(ranges: _Ranges, dtype: np.dtype, row_length: int) -> _Line:
     return _Line(*(np.tile(array.astype(dtype), along_rows)[:, None] for array in arrays))
 
 
-def _rescale_tile(images: np.ndarray, ranges: _Ranges, out: np.ndarray, *, clip: bool) -> None:
-    """Rescale a few images by the way that is fastest for their dtype and size."""
+def _rescale_tile(
+    images: np.ndarray, extremes: tuple[np.ndarray, np.ndarray], ranges: _Ranges, out: np.ndarray, *, clip: bool
+) -> None:
+    """Rescale a few images by the way that is fastest for their dtype, size and values."""
     n_channels = ranges.low.shape[1]
     if images.itemsize == 1 and n_channels <= 256 and images[0].size >= _TABLE_PAYS * n_channels:
         look_up = _look_up if n_channels == 1 else _look_up_channels
         for table, image, target in zip(_tables(images.dtype, ranges, out.dtype), images, out, strict=True):
             look_up(table, image, target)
-    else:
-        line = _line(ranges, _precision(images.dtype), images.shape[2])
-        _stretch(images, line, out, clip=clip)
+        return
+    line = _line(ranges, _precision(images.dtype), images.shape[2])
+    if images.dtype.kind in "iu" and images.itemsize == 2 and n_channels == 1:
+        lowest, highest = (ends.astype(np.int32) for ends in extremes)
+        n_values = int((highest - lowest).max()) + 1
+        if n_values * _VALUES_PAY <= images[0].size:
+            _stretch_by_value(images, (lowest + np.arange(n_values, dtype=np.int32))[:, None], line, out)
+            return
+    _stretch(images, line, out, clip=clip)
+
+
+def _stretch_by_value(images: np.ndarray, values: np.ndarray, line: _Line, out: np.ndarray) -> None:
+    """Rescale 16-bit images of few values for their size, as of a 12-bit camera: each value once."""
+    results = np.empty(values.shape, out.dtype)
+    _stretch(values, line, results, clip=True)  # beyond those of its image a value is clipped, and looked up by none
+    codes = values.astype(np.uint16)
+    table = np.empty(2**16, out.dtype)
+    for i, image in enumerate(images):
+        table[codes[i, 0]] = results[i, 0]
+        _look_up(table, image, out[i])
 
 
 def _precision(dtype: np.dtype) -> np.dtype:
@@ -216,7 +239,7 @@ def _stretch(images: np.ndarray, line: _Line, out: np.ndarray, *, clip: bool) ->
     ceiling = _ceiling(out.dtype, precision)
     scales, shifts = (line.gain != 1).any(), line.offset.any()
     scratch = None
-    for piece in _pieces(images.shape):
+    for piece in _pieces(images.shape, _PIECE // precision.itemsize):
         part, target = images[piece], out[piece]
         low, high, width, gain, offset = (array[piece[0]] for array in line)
         if out.dtype == precision:
@@ -224,6 +247,9 @@ def _stretch(images: np.ndarray, line: _Line, out: np.ndarray, *, clip: bool) ->
         else:
             scratch = np.empty(part.shape, precision) if scratch is None else scratch
             work = scratch[: part.shape[0], : part.shape[1]]
+        if part.dtype != precision:
+            np.copyto(work, part)  # faster than to let each ufunc convert through its buffer
+            part = work
         np.subtract(_clipped(part, low, high, work) if clip else part, low, out=work)
         np.divide(work, width, out=work)
         if scales:
@@ -236,11 +262,11 @@ def _stretch(images: np.ndarray, line: _Line, out: np.ndarray, *, clip: bool) ->
             np.copyto(target, work, casting="unsafe")
 
 
-def _pieces(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
-    """Cut images into pieces that stay in cache, none larger than the first: whole images, or rows of one."""
+def _pieces(shape: tuple[int, ...], n_pixels: int) -> Iterator[tuple[slice, slice]]:
+    """Cut images into pieces of about `n_pixels`, none larger than the first: whole images, or rows of one."""
     n_images, height, width = shape
-    n_rows = min(height, max(1, _PIECE // width))
-    n_whole = max(1, _PIECE // (height * width))
+    n_rows = min(height, max(1, n_pixels // width))
+    n_whole = max(1, n_pixels // (height * width))
     for i in range(0, n_images, n_whole):
         for row in range(0, height, n_rows):
             yield slice(i, i + n_whole), slice(row, row + n_rows)
@@ -296,15 +322,16 @@ def _look_up_channels(tables: np.ndarray, image: np.ndarray, out: np.ndarray) ->
     """Fill `out` with each 8-bit value's entry in its channel's table."""
     n_channels, n_values = tables.shape
     starts = np.tile(np.arange(n_channels, dtype=np.uint16) * n_values, image.shape[1] // n_channels)
-    step = max(1, _PIECE // image.shape[1])
+    step = max(1, _PIECE // starts.nbytes)
     for row in range(0, len(image), step):
         indices = image[row : row + step].view(np.uint8) + starts
         np.take(tables.reshape(-1), indices, out=out[row : row + step], mode="wrap")
 
 
 def _take(table: np.ndarray, indices: np.ndarray, out: np.ndarray) -> None:
-    for i in range(0, len(indices), _PIECE):  # in pieces, since NumPy widens the indices to 8 bytes
-        np.take(table, indices[i : i + _PIECE], out=out[i : i + _PIECE], mode="wrap")
+    step = max(1, _PIECE // 8)  # NumPy widens the indices to 8 bytes
+    for i in range(0, len(indices), step):
+        np.take(table, indices[i : i + step], out=out[i : i + step], mode="wrap")
 
 
 def _pairs(table: np.ndarray) -> np.ndarray:

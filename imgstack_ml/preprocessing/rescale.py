@@ -165,7 +165,7 @@ class IntensityRescaler(PassLearner, StackTransformer):
         NonFiniteError
             Naming the image (and file) that holds NaN or infinity; for a lazy stack when it is computed.
         """
-        images = check_images(self, X, reset=False)
+        images = check_images(self, X, reset=False, finite=False)  # the kernel finds NaN on its way
         _check_stack(images, self.channel_axis)
         kernel = partial(
             rescale_block,
@@ -175,7 +175,8 @@ class IntensityRescaler(PassLearner, StackTransformer):
             percentiles=self.percentiles,
         )
         dtype = output_dtype(images.data.dtype, self.out_range)
-        return map_images(kernel, images.data, image_shape=images.image_shape, dtype=dtype, files=images.files)
+        shape, files = images.image_shape, images.files
+        return map_images(kernel, images.data, image_shape=shape, dtype=dtype, files=files, fills=True)
 
 
 def _check_ranges(in_range: Any, out_range: Any, percentiles: Any) -> None:
