@@ -74,8 +74,8 @@ class IntensityRescaler(PassLearner, StackTransformer):
     Notes
     -----
     Arithmetic is scikit-image's, step by step: float64 for integers, the images' own precision for floats. For
-    8-bit images, and 16-bit ones with a range that is the same for all, it runs once over the possible values
-    and the pixels are looked up.
+    8-bit images, and 16-bit ones of few values or with a range that is the same for all, it runs once over the
+    possible values and the pixels are looked up.
 
     Results differ from scikit-image's in one point. The upper end of a wide integer range may have no equal in
     that precision (64-bit integers; 32-bit ones made from float32 images, 16-bit ones from float16): there
