@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from scipy.linalg.blas import ssyrk
 from threadpoolctl import threadpool_limits
 
 from ._common import THREADS
@@ -69,7 +68,7 @@ def _multiply_images(source: Source) -> np.ndarray:
 
     def work(a: int) -> None:
         tile = raw[:, a : a + TILE].astype(np.float32)
-        ssyrk(1.0, tile.T, beta=1.0, c=sums.of_this_thread(), trans=1, overwrite_c=1)
+        sums.add_product(tile, tile.T)
 
     sums = _Sums((source.n, source.n))
     _share_out(source.starts, read)
@@ -82,7 +81,7 @@ def _multiply_values(source: Source) -> np.ndarray:
 
     def work(start: int) -> None:
         rows = source.read(start).astype(np.float32)
-        ssyrk(1.0, rows.T, beta=1.0, c=sums.of_this_thread(), overwrite_c=1)
+        sums.add_product(rows.T, rows)
 
     _share_out(source.starts, work)
     return sums.total()
@@ -96,9 +95,15 @@ class _Sums:
 
     def of_this_thread(self) -> np.ndarray:
         if not hasattr(self._local, "part"):
-            self._local.part = np.zeros(self._shape, np.float32, order="F" if len(set(self._shape)) == 1 else "C")
+            self._local.part = np.zeros(self._shape, np.float32)
+            self._local.product = np.empty(self._shape, np.float32)
             self._parts.append(self._local.part)
         return self._local.part
+
+    def add_product(self, a: np.ndarray, b: np.ndarray) -> None:
+        """Add ``a @ b`` to the array of this thread; NumPy multiplies a triangle where b is the transpose of a."""
+        part = self.of_this_thread()
+        part += np.matmul(a, b, out=self._local.product)
 
     def total(self) -> np.ndarray:
         return sum(self._parts[1:], start=self._parts[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,7 +40,7 @@ class NamedImages:
     """Lazy images with the names of those they are made from: what is written of an ImageStack."""
 
     data: da.Array
-    files: tuple[str, ...]
+    files: Sequence[str]
     labels: np.ndarray | None
     inputs: tuple[str, ...]
 

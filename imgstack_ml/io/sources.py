@@ -13,6 +13,7 @@ from ._formats import Header, mode_of, naming_the_file
 from .arrays import ArrayReader, n_images, open_hdf5, open_npy, open_zarr, split_hdf5
 from .decode import FileReader
 from .listing import Source, list_files, root_folder
+from .numbered import NumberedNames
 from .policy import Policy
 from .scan import Kinds, scan
 from .store import is_own_store, is_store, open_store
@@ -24,7 +25,7 @@ class Opened(NamedTuple):
     """A source once it is opened: the fields of an ImageStack."""
 
     reader: Any
-    names: tuple[str, ...]
+    names: Sequence[str]
     keys: Sequence[Any] | np.ndarray | None
     labels: np.ndarray | None
     problems: tuple[tuple[str, str], ...]
@@ -97,11 +98,10 @@ def _open_own_store(path: str) -> Opened:
 
 def _open_array(open_kind: Callable[..., ArrayReader], *name: str) -> Opened:
     reader = open_kind(*name)
-    names = tuple(f"{reader.label}[{i}]" for i in range(n_images(reader)))
-    return _of_array(reader, names, reader.kind)
+    return _of_array(reader, NumberedNames(reader.label, n_images(reader)), reader.kind)
 
 
-def _of_array(reader: Any, names: tuple[str, ...], kind: str, labels: np.ndarray | None = None) -> Opened:
+def _of_array(reader: Any, names: Sequence[str], kind: str, labels: np.ndarray | None = None) -> Opened:
     header = Header(reader.shape, reader.dtype, kind, mode_of(reader.shape, reader.dtype))
     kinds = Kinds((header,), np.zeros(len(names), np.uint32))
     return Opened(reader, names, np.arange(len(names)), labels, (), kinds)

@@ -17,6 +17,7 @@ from dask.utils import format_bytes
 from .._errors import BadImageError
 from .blocks import Reader, find_faults, lazy_array
 from .locations import is_url, split_member
+from .numbered import NumberedNames
 from .scan import Kinds, Summary
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class ImageStack:
     ----------
     reader : object
         Reads the images of a block.
-    files : tuple of str
+    files : tuple of str, or a sequence equal to one
         ``files[i]`` names image ``i``: its file, ``file[3]`` where the file has several images, or
         ``archive.zip::member``.
     keys : sequence or None
@@ -67,7 +68,7 @@ class ImageStack:
     """
 
     reader: Reader
-    files: tuple[str, ...]
+    files: Sequence[str]
     keys: Sequence[Any] | np.ndarray | None = None
     labels: np.ndarray | None = None
     problems: tuple[tuple[str, str], ...] = ()
@@ -136,12 +137,12 @@ class ImageStack:
 
     def _select(self, positions: np.ndarray) -> "ImageStack":
         places = positions.tolist()
-        keys = self.keys
+        files, keys = self.files, self.keys
         if keys is not None:
             keys = keys[positions] if isinstance(keys, np.ndarray) else tuple(keys[i] for i in places)
         return dataclasses.replace(
             self,
-            files=tuple(self.files[i] for i in places),
+            files=files.select(positions) if isinstance(files, NumberedNames) else tuple(files[i] for i in places),
             keys=keys,
             labels=None if self.labels is None else self.labels[positions],
             kinds=None if self.kinds is None else self.kinds.select(positions),

@@ -5,7 +5,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ import numpy as np
 import zarr
 
 from .._errors import StoreError
+from .numbered import NumberedNames
 from .rows import read_rows
 
 __all__ = [
@@ -41,14 +42,14 @@ class Store(NamedTuple):
     ----------
     reader : ZarrReader
     n_images : int
-    files : tuple of str
+    files : sequence of str
         Names of the files the images came from, or ``"<store>[<i>]"`` where they came from an array.
     labels : ndarray of str or None
     """
 
     reader: "ZarrReader"
     n_images: int
-    files: tuple[str, ...]
+    files: Sequence[str]
     labels: np.ndarray | None
 
 
@@ -132,11 +133,12 @@ def open_store(path: str) -> Store:
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         raise StoreError(f"{path!r} is not in format {FORMAT} of imgstack_ml, or lost its attributes. {again}")
     n_images, shape = array.shape[0], array.shape[1:]
-    files = described["files"] or [f"{path}[{i}]" for i in range(n_images)]
+    files = described["files"]
     labels = described["labels"]
     written = str(os.stat(os.path.join(path, MARKER)).st_mtime_ns)
     reader = ZarrReader(path, shape, array.dtype, array.chunks[0], written)
-    return Store(reader, n_images, tuple(files), None if labels is None else np.array(labels))
+    names = tuple(files) if files else NumberedNames(path, n_images)
+    return Store(reader, n_images, names, None if labels is None else np.array(labels))
 
 
 def mark_complete(folder: str) -> None:

@@ -146,11 +146,11 @@ def scatter(
     mean = moments(blocks).mean
     shift = (mean if centre is None else centre).astype(dtype).astype(np.float64)
     n, rest = n_rows(blocks), mean - shift
-    matrix = np.zeros((shift.size, shift.size))
+    matrix, product = np.zeros((shift.size, shift.size)), np.empty((shift.size, shift.size), dtype)
     for tile in row_tiles(blocks, shift, dtype):
         if known is not None:
             tile -= (tile @ known.T) @ known
-        matrix += tile.T @ tile
+        matrix += np.matmul(tile.T, tile, out=product)
     if known is not None:
         rest = mean = rest - (rest @ known.T) @ known
     matrix -= np.multiply.outer(rest, n * rest)

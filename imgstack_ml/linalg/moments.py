@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .tiles import n_rows, row_groups, tiles
+from .tiles import column_means, n_rows, row_groups, tiles
 
 __all__ = ["Moments", "merge_moments", "moments"]
 
@@ -29,6 +29,8 @@ def moments(blocks: Sequence[np.ndarray], with_squares: bool = False) -> Moments
 def _moments(blocks: Sequence[np.ndarray], with_squares: bool) -> Moments:
     """Moments, each value shifted by the first image's before anything is summed."""
     shift = blocks[0][0].ravel().astype(np.float64)
+    if not with_squares and all(block.dtype.kind in "biu" and block.itemsize <= 2 for block in blocks):
+        return Moments(n_rows(blocks), shift + _mean_offset(blocks, shift), None)
     mean = np.empty(shift.size)
     squares = np.empty(shift.size) if with_squares else None
     for a, b, tile in tiles(blocks, shift, np.dtype(np.float64)):
@@ -38,6 +40,14 @@ def _moments(blocks: Sequence[np.ndarray], with_squares: bool) -> Moments:
             tile -= offset
             np.einsum("ij,ij->j", tile, tile, out=squares[a:b])
     return Moments(n_rows(blocks), mean, squares)
+
+
+def _mean_offset(blocks: Sequence[np.ndarray], shift: np.ndarray) -> np.ndarray:
+    """Mean of images of up to 16 bits, less `shift`: exact sums in float32, at several times the pace of float64."""
+    offset = np.empty(shift.size)
+    for a, b, tile in tiles(blocks, shift, np.dtype(np.float32)):
+        offset[a:b] = column_means(tile)
+    return offset
 
 
 def merge_moments(a: Moments, b: Moments) -> Moments:
