@@ -29,7 +29,7 @@ def require_randomized(problem: Problem, allowed: Allowance, threads: int) -> Re
 
 
 def require_streaming(problem: Problem, limit: int, threads: int, kept: bool) -> Requirement:
-    """Take the most batches in flight, then the most rows, that fit beside the raw images, if these are kept."""
+    """Take the most and largest batches in flight, then the most rows, that fit beside raw images if these are kept."""
     n, p, sizes = problem.n, problem.p, problem.sizes(kept)
     blocks = _KEPT_BLOCKS if kept else problem.max_passes  # the last one for products
     full = min(blocks * sizes.block, min(n - 1, p) + sizes.block)
@@ -37,14 +37,23 @@ def require_streaming(problem: Problem, limit: int, threads: int, kept: bool) ->
         full = min(n - 1, p) + sizes.block  # as many as it takes
     lowest = min(4 * sizes.block, full)
     rooms = (*range(full, lowest, -sizes.block), lowest)
-    options = (StreamingMemory(problem, sizes, wave, room, threads, kept) for wave in (6, 4, 3, 2) for room in rooms)
-    least = StreamingMemory(problem, sizes, 2, lowest, threads, kept)
+    block = problem.block * problem.image_bytes
+    large = max(block, min(sizes.batch_bytes, problem.raw_bytes))
+    waves = [(6, large), (4, large), (3, large), (2, large), (2, large // 2), (2, large // 4), (2, block)]
+    options = (
+        StreamingMemory(problem, sizes, wave, max(block, batch), room, threads, kept)
+        for wave, batch in waves
+        for room in rooms
+    )
+    least = StreamingMemory(problem, sizes, 2, block, lowest, threads, kept)
     memory = next((option for option in options if option.peak_bytes <= limit), least)
     peak = memory.peak_bytes + (problem.raw_bytes if kept and not problem.in_memory else 0)
     reads = 1 if kept else min(_NOMINAL_READS, problem.max_passes)
     later = _NOMINAL_READS - 1 if kept else reads - 1
     # Inner products of batches, rows from them, merging; blocks, and the care of the basis.
-    first = 1.5 * sizes.summary + sizes.summary + sizes.draws + 4 * sizes.summary / 3
+    images = memory.batch / problem.image_bytes
+    merging = (sizes.summary + min(images, sizes.summary)) ** 2 / images
+    first = 1.5 * sizes.summary + sizes.summary + sizes.draws + merging
     multiply_adds = n * p * (first + 2 * sizes.block * later) + later * 20 * sizes.block**2 * p
     cast = n * p * (2 + 2 * later)
     return Requirement(
@@ -55,12 +64,14 @@ def require_streaming(problem: Problem, limit: int, threads: int, kept: bool) ->
 class StreamingMemory(NamedTuple):
     """Bytes alive in the randomized solver, phase by phase, with `wave` batches in flight and a basis of `room` rows.
 
-    Images that are kept are not counted.
+    A batch is `batch` bytes of raw images: large ones are worth the merging of their results. Images that are kept are
+    not counted.
     """
 
     problem: Problem
     sizes: Sizes
     wave: int
+    batch: int
     room: int
     threads: int
     kept: bool
@@ -74,20 +85,13 @@ class StreamingMemory(NamedTuple):
     @property
     def reading_bytes(self) -> int:
         """Raw images and summaries in flight."""
-        return self.wave * (self._batch_bytes + self.sizes.summary_bytes)
-
-    @property
-    def _batch_bytes(self) -> int:
-        """Raw images of a task: large batches where many fit, else single blocks."""
-        problem = self.problem
-        block = problem.block * problem.image_bytes
-        return block if self.wave == 2 else max(block, min(self.sizes.batch_bytes, problem.raw_bytes))
+        return self.wave * (self.batch + self.sizes.summary_bytes)
 
     def _tasks(self, partial_bytes: int) -> int:
         """Batches in flight at once whose results take so much each."""
-        if self.problem.raw_bytes <= self._batch_bytes:
+        if self.problem.raw_bytes <= self.batch:
             return 1
-        return 2 if self.wave == 2 else self.reading_bytes // (self._batch_bytes + partial_bytes)
+        return 2 if self.wave == 2 else self.reading_bytes // (self.batch + partial_bytes)
 
     def _merging(self, tasks: int) -> int:
         """Results of merges beside those of the tasks, the one so far included."""
@@ -98,14 +102,14 @@ class StreamingMemory(NamedTuple):
         problem, sizes = self.problem, self.sizes
         tasks = self._tasks(sizes.summary_bytes)
         running, merging = min(self.threads, tasks), self._merging(tasks)
-        images = min(problem.n, ceil(self._batch_bytes / problem.image_bytes))
+        images = min(problem.n, ceil(self.batch / problem.image_bytes))
         group = max(_GROUP, 3 * sizes.summary)
         if images > group:  # a task merges summaries of its own
             merging = max(merging, 2 * running + 1)
         if not problem.integers and sizes.dtype == np.float32:  # room for summaries of squares beyond float32
             merging += 2
         height = max(min(images, group), 2 * sizes.summary + 1)
-        raw = 0 if self.kept else tasks * self._batch_bytes
+        raw = 0 if self.kept else tasks * self.batch
         factoring = 2 * self._tile(height) + 6 * 8 * height**2  # a matrix of inner products, and eigh of it
         return raw + (tasks + merging) * sizes.summary_bytes + running * (factoring + 28 * problem.p)
 
@@ -123,7 +127,7 @@ class StreamingMemory(NamedTuple):
         if self.kept:
             return self._basis + (self.threads + 3) * scores
         tasks = self._tasks(products)
-        reading = self._batch_bytes + products if tasks == 1 else self.reading_bytes
+        reading = self.batch + products if tasks == 1 else self.reading_bytes
         walking = min(self.threads, tasks) * 2 * self._tile(min(n, 512))
         return self._basis + reading + self._merging(tasks) * products + 4 * scores + walking
 
