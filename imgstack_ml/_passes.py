@@ -41,6 +41,7 @@ class Pass(NamedTuple):
     step: Callable[..., Any]
     merge: Callable[[Any, Any], Any]
     partial_bytes: int = 0
+    label: str = "features"
 
 
 class PassRunner:
@@ -138,7 +139,7 @@ class PassRunner:
         span : (int, int), optional
             First block and one past the last; all blocks by default.
         label : str
-            Name of the progress bar.
+            What it is for, as the progress bar says.
         save : bool
             Whether the result goes into the checkpoint, if there is one: arrays and numbers in tuples and lists.
 
@@ -170,6 +171,7 @@ class PassRunner:
             partial(_steps, [one.step for one in passes]),
             partial(_merges, [one.merge for one in passes]),
             partial_bytes=sum(one.partial_bytes for one in passes),
+            label=", ".join(dict.fromkeys(one.label for one in passes)),
         )
 
     def once(self, compute: Callable[[], Partial], label: str) -> Partial:
@@ -192,7 +194,7 @@ class PassRunner:
     def keep(self) -> None:
         """Read the whole stack into memory, raw; later passes decode nothing."""
         if self.blocks is None:
-            self.blocks = self.fetch()
+            self.blocks = self.fetch(label="images into memory")
             self._lazy = None
 
     def run_pixels(
@@ -406,7 +408,8 @@ class PassRunner:
 
     @contextmanager
     def _bar(self, label: str, n_images: int) -> Iterator[ImageBar]:
-        with ImageBar(self._image_bytes, total=n_images, desc=label, unit=" images", disable=not self._progress) as bar:
+        what = f"read {int(self.n_passes) + 1}: {label}" if self._reads else label
+        with ImageBar(self._image_bytes, total=n_images, desc=what, disable=not self._progress) as bar:
             yield bar
 
     @contextmanager

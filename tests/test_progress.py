@@ -1,7 +1,9 @@
 """Bars of images: moved task by task on threads and on clusters, which changes no result and keeps none alive."""
 
 import asyncio
+import warnings
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -49,19 +51,76 @@ def means(stack):
 
 def test_a_bar_moves_with_the_batches(stack, means, moves, capsys):
     np.testing.assert_array_equal(im.IntensityDisplay.from_stack(stack, progress=True).means, means)
-    assert moves == [("intensities", 4)] * 6
+    assert moves == [("read 1: intensities", 4)] * 6
     assert "100%" in capsys.readouterr().err
 
 
 def test_one_bar_a_pass_named_for_what_it_is_for(stack, moves):
     im.ImagePCA(2, svd_solver="randomized", random_state=0, progress=True).fit(stack[:, :16, :16])
-    assert list(dict.fromkeys(label for label, _ in moves)) == ["read", "summary"]
+    assert list(dict.fromkeys(label for label, _ in moves)) == ["read 1: images into memory", "summary"]
     assert sum(n for _, n in moves) == 48
+
+
+@pytest.fixture(params=["threads", "cluster"])
+def scheduler(request):
+    """Both kinds of schedulers, whose bars are moved in different ways."""
+    if request.param == "cluster":
+        request.getfixturevalue("client")
+        yield
+    else:
+        with dask.config.set(scheduler="threads"):
+            yield
+
+
+def labels(moves):
+    return list(dict.fromkeys(label for label, _ in moves))
+
+
+@pytest.mark.usefixtures("scheduler")
+def test_a_read_that_learners_share_says_what_for(stack, moves):
+    learners = [
+        im.StackCenterer(),
+        im.IntensityRescaler(in_range="stack"),
+        im.ImageHistogram(4, range="stack"),
+        im.ChannelStatistics(),
+    ]
+    for some, purpose in [
+        (learners, "mean image, range"),
+        (learners[:1], "mean image"),
+        (learners[1:], "range"),
+        (learners[2:3], "range"),
+    ]:
+        moves.clear()
+        im.fit_together(some, stack[:, :8, :8], progress=True)
+        assert labels(moves) == [f"read 1: {purpose}"]
+        assert sum(n for _, n in moves) == 24
+    moves.clear()
+    im.fit_together(learners[3:], stack, progress=True)
+    assert not moves  # there is nothing to be learned
+
+
+@pytest.mark.usefixtures("scheduler")
+def test_each_read_of_a_fit_says_what_for(moves, tmp_path):
+    """Fits that have no room for the images, one by each solver with reads of its own."""
+    cases = {
+        "randomized": ((3000, 32, 32), "18MB", ["read 1: summary", "read 2: components", "read 3: components"]),
+        "covariance_eigh": ((3000, 16, 16), "7MB", ["read 1: covariance"]),
+    }
+    for solver, (shape, limit, expected) in cases.items():
+        noise = da.random.default_rng(0).random(shape, dtype="float32", chunks=(100, *shape[1:]))
+        moves.clear()
+        pca = im.ImagePCA(
+            2, svd_solver=solver, memory_limit=limit, tol=1e-12, max_passes=3, random_state=0, progress=True
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # three reads do not make it exact
+            pca.fit(noise)
+        assert labels(moves) == expected
 
 
 def test_bars_on_a_cluster_move_before_the_end(stack, means, moves, client, tmp_path):
     np.testing.assert_array_equal(im.IntensityDisplay.from_stack(stack, progress=True).means, means)
-    assert moves == [("intensities", 4)] * 6
+    assert moves == [("read 1: intensities", 4)] * 6
     moves.clear()
     small = stack[:, :8, :8]
     path = im.save_stack(small, tmp_path / "x.zarr", progress=True)

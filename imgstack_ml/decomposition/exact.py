@@ -199,7 +199,7 @@ def _strips(
     runner: PassRunner, first: int, stop: int, shift: np.ndarray | None, dtype: np.dtype
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Inner products of the images of a panel with each other and all after them, less a shift: the first panel's."""
-    panel = runner.fetch((first, stop), label="panel")
+    panel = runner.fetch((first, stop), label="images into memory")
     shift = _shift(panel, dtype) if shift is None else shift
     own = partial(lin.shifted_gram, shift=shift, dtype=dtype)
     strips = [runner.run_pixels(own, lin.merge_products, panel)]
