@@ -87,6 +87,7 @@ class PassRunner:
         self.n_images_read = 0
         self.blocks: list[np.ndarray] | None = None
         self._lazy: da.Array | None = None
+        self._images_of_part: dict[Any, int] = {}  # of what `as_array` stacks
         if isinstance(data, np.ndarray) and not rows_are_views(data):
             data = da.from_array(data, chunks=(batch_rows(images), *images.image_shape), name=False)
         if isinstance(data, da.Array):
@@ -240,9 +241,11 @@ class PassRunner:
         prepared = dask.delayed(prepare, pure=False)(sources[:1])
         task = dask.delayed(_checked_step, pure=False)
         parts = []
+        self._images_of_part = {}
         for batch in self._plan_batches(0, self.n_blocks, height * self._image_bytes):
             start, stop = self.starts[batch.first], self.starts[batch.stop]
             part = task(step, sources[batch.first : batch.stop], start, [prepared])
+            self._images_of_part[part.key] = stop - start
             parts.append(da.from_delayed(part, shape=(stop - start, width), dtype=np.float64))
         return da.concatenate(parts), prepared
 
@@ -257,13 +260,24 @@ class PassRunner:
             parts.append(da.from_delayed(part, shape=(hi - lo, self.n_images), dtype=np.float64))
         return da.concatenate(parts)
 
-    def compute(self, *collections: Any) -> tuple:
-        """Run graphs made by `as_array` or `pixels_as_array` in one pass."""
+    def compute(self, *collections: Any, label: str = "") -> tuple:
+        """Run graphs made by `as_array` or `pixels_as_array` in one pass, and show a bar of it if it reads."""
         with one_blas_thread(), self._named_errors():
-            results = dask.compute(*collections, scheduler=self._scheduler)
+            if self._progress and self._reads:
+                results = self._compute_watched(collections, label)
+            else:
+                results = dask.compute(*collections, scheduler=self._scheduler)
         if self._reads:
             self.n_images_read += self.n_images
         return results
+
+    def _compute_watched(self, collections: tuple, label: str) -> tuple:
+        """Compute arrays of one block, and delayed values, whose graphs keep the names of the parts that count."""
+        values = [
+            one.to_delayed(optimize_graph=False).item() if isinstance(one, da.Array) else one for one in collections
+        ]
+        with self._bar(label, self.n_images) as bar:
+            return compute_counted(values, self._images_of_part, bar, self._scheduler)
 
     @property
     def _reads(self) -> bool:

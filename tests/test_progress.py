@@ -1,6 +1,7 @@
 """Bars of images: moved task by task on threads and on clusters, which changes no result and keeps none alive."""
 
 import asyncio
+import gc
 import warnings
 
 import dask
@@ -39,7 +40,8 @@ def _small_batches(monkeypatch):
 
 
 def kept(client):
-    """Results that a client holds on to, once its event loop has done what it was told."""
+    """Results that a client holds on to, once garbage is collected and its event loop has done what it was told."""
+    gc.collect()
     client.sync(asyncio.sleep, 0)
     return dict(client.futures)
 
@@ -103,11 +105,13 @@ def test_a_read_that_learners_share_says_what_for(stack, moves):
 def test_each_read_of_a_fit_says_what_for(moves, tmp_path):
     """Fits that have no room for the images, one by each solver with reads of its own."""
     cases = {
-        "randomized": ((3000, 32, 32), "18MB", ["read 1: summary", "read 2: components", "read 3: components"]),
-        "covariance_eigh": ((3000, 16, 16), "7MB", ["read 1: covariance"]),
+        "randomized": ((30_000, 32, 32), "95MB", ["read 1: summary", "read 2: components", "read 3: components"]),
+        "covariance_eigh": ((60_000, 16, 16), "50MB", ["read 1: covariance"]),
+        "gram": ((400, 256, 256), "100MB", ["panel into memory", "inner products", "components"]),
+        "tsqr": ((60_000, 8, 8), "16MB", ["read 1: triangular factor"]),
     }
     for solver, (shape, limit, expected) in cases.items():
-        noise = da.random.default_rng(0).random(shape, dtype="float32", chunks=(100, *shape[1:]))
+        noise = da.random.default_rng(0).random(shape, dtype="float32", chunks=(shape[0] // 40, *shape[1:]))
         moves.clear()
         pca = im.ImagePCA(
             2, svd_solver=solver, memory_limit=limit, tol=1e-12, max_passes=3, random_state=0, progress=True
@@ -115,7 +119,10 @@ def test_each_read_of_a_fit_says_what_for(moves, tmp_path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # three reads do not make it exact
             pca.fit(noise)
-        assert labels(moves) == expected
+        found = labels(moves)
+        if solver == "gram":  # as many panels as there is room for
+            found = list(dict.fromkeys(label.split(": ")[1] for label in found))
+        assert found == expected
 
 
 def test_bars_on_a_cluster_move_before_the_end(stack, means, moves, client, tmp_path):
