@@ -101,28 +101,40 @@ def test_a_read_that_learners_share_says_what_for(stack, moves):
     assert not moves  # there is nothing to be learned
 
 
-@pytest.mark.usefixtures("scheduler")
-def test_each_read_of_a_fit_says_what_for(moves, tmp_path):
-    """Fits that have no room for the images, one by each solver with reads of its own."""
-    cases = {
-        "randomized": ((30_000, 32, 32), "95MB", ["read 1: summary", "read 2: components", "read 3: components"]),
-        "covariance_eigh": ((60_000, 16, 16), "50MB", ["read 1: covariance"]),
-        "gram": ((400, 256, 256), "100MB", ["panel into memory", "inner products", "components"]),
-        "tsqr": ((60_000, 8, 8), "16MB", ["read 1: triangular factor"]),
-    }
-    for solver, (shape, limit, expected) in cases.items():
-        noise = da.random.default_rng(0).random(shape, dtype="float32", chunks=(shape[0] // 40, *shape[1:]))
-        moves.clear()
-        pca = im.ImagePCA(
-            2, svd_solver=solver, memory_limit=limit, tol=1e-12, max_passes=3, random_state=0, progress=True
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # three reads do not make it exact
-            pca.fit(noise)
-        found = labels(moves)
-        if solver == "gram":  # as many panels as there is room for
-            found = list(dict.fromkeys(label.split(": ")[1] for label in found))
-        assert found == expected
+# Fits that have no room for the images: shape, memory limit, what the reads are for.
+READS = {
+    "randomized": ((30_000, 32, 32), "95MB", ["read 1: summary", "read 2: components"]),
+    "covariance_eigh": ((60_000, 16, 16), "50MB", ["read 1: covariance"]),
+    "gram": ((400, 256, 256), "100MB", ["panel into memory", "inner products", "components"]),
+    "tsqr": ((60_000, 8, 8), "16MB", ["read 1: triangular factor"]),
+}
+
+
+def labels_of_fit(solver, moves):
+    shape, limit, expected = READS[solver]
+    # A page of noise for all blocks: nothing here is about values.
+    page = np.random.default_rng(0).random((shape[0] // 40, *shape[1:]), np.float32)
+    stack = da.concatenate([da.from_array(page, chunks=-1)] * 40)
+    pca = im.ImagePCA(2, svd_solver=solver, memory_limit=limit, tol=1e-12, max_passes=2, random_state=0, progress=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # two reads do not make it exact
+        pca.fit(stack)
+    return labels(moves), expected
+
+
+@pytest.mark.parametrize("solver", READS)
+def test_each_read_of_a_fit_says_what_for(solver, moves):
+    found, expected = labels_of_fit(solver, moves)
+    if solver == "gram":  # as many panels as there is room for
+        found = list(dict.fromkeys(label.split(": ")[1] for label in found))
+    assert found == expected
+
+
+def test_tsqr_on_a_cluster_has_a_bar(moves, client):
+    """It runs in one piece, beside what runs all other reads."""
+    found, expected = labels_of_fit("tsqr", moves)
+    assert found == expected
+    assert sum(n for _, n in moves) == 60_000
 
 
 def test_bars_on_a_cluster_move_before_the_end(stack, means, moves, client, tmp_path):
