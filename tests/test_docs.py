@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dask
 import pytest
 from matplotlib import pyplot
 
@@ -47,6 +48,19 @@ def test_the_program_on_the_cluster_page_runs(tmp_path):
     n_images = len(list((tmp_path / "photos").rglob("*.*")))
     assert (address[:7], shape.strip()) == ("http://", f"({n_images}, 5)")
     assert "read 1: " in done.stderr
+
+
+def test_napari_takes_the_layers(tmp_path, monkeypatch):
+    """As it is, without a window; too large a package for the extra of the tests."""
+    layers = pytest.importorskip("napari.layers")
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "page"}
+    for block in blocks(DOCS / "interoperability.md"):
+        exec(compile(block, "interoperability.md", "exec"), names)
+    images, eigenimages = (layers.Layer.create(*names[name]) for name in ("images", "eigenimages"))
+    assert images.rgb
+    assert dask.is_dask_collection(images.data)
+    assert not eigenimages.rgb
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
