@@ -26,7 +26,7 @@ class PassLearner:
         raise NotImplementedError
 
 
-def fit_together(estimators: Iterable[Any], X: Any, y: Any = None) -> float:
+def fit_together(estimators: Iterable[Any], X: Any, y: Any = None, *, progress: bool = False) -> float:
     """Fit several estimators on one stack, reading it as few times as can be.
 
     `StackCenterer`, `IntensityRescaler` and the features learn in one pass, which all of them share. Others, such
@@ -40,6 +40,9 @@ def fit_together(estimators: Iterable[Any], X: Any, y: Any = None) -> float:
         The images.
     y : array-like of shape (n_images,), optional
         Passed on to the estimators that read for themselves.
+    progress : bool, default=False
+        Show a bar for the read that is shared, which tells what is learned, on stderr. Estimators that read for
+        themselves have a parameter of their own.
 
     Returns
     -------
@@ -67,7 +70,7 @@ def fit_together(estimators: Iterable[Any], X: Any, y: Any = None) -> float:
     """
     estimators = list(estimators)
     learners = [estimator for estimator in estimators if isinstance(estimator, PassLearner)]
-    n_passes = _learn_in_one_pass(learners, X) if learners else 0.0
+    n_passes = _learn_in_one_pass(learners, X, progress) if learners else 0.0
     for estimator in estimators:
         if not isinstance(estimator, PassLearner):
             estimator.fit(X, y)
@@ -81,14 +84,14 @@ def reads_of(estimator: Any) -> float:
     return sum(getattr(step, "n_passes_", 0.0) for step in steps)
 
 
-def _learn_in_one_pass(learners: list[PassLearner], X: Any) -> float:
+def _learn_in_one_pass(learners: list[PassLearner], X: Any, progress: bool) -> float:
     checked = [check_images(learner, X, reset=True) for learner in learners]
     passes = [learner._look(images) for learner, images in zip(learners, checked, strict=True)]
     wanted = [one for one in passes if one is not None]
     n_passes = 0.0
     found = iter(())
     if wanted:
-        runner = PassRunner(checked[0])
+        runner = PassRunner(checked[0], progress=progress)
         found = iter(runner.run_together(wanted))
         n_passes = runner.n_passes
     for learner, images, one in zip(learners, checked, passes, strict=True):

@@ -41,6 +41,7 @@ class Pass(NamedTuple):
     step: Callable[..., Any]
     merge: Callable[[Any, Any], Any]
     partial_bytes: int = 0
+    label: str = "features"
 
 
 class PassRunner:
@@ -86,6 +87,7 @@ class PassRunner:
         self.n_images_read = 0
         self.blocks: list[np.ndarray] | None = None
         self._lazy: da.Array | None = None
+        self._images_of_part: dict[Any, int] = {}  # of what `as_array` stacks
         if isinstance(data, np.ndarray) and not rows_are_views(data):
             data = da.from_array(data, chunks=(batch_rows(images), *images.image_shape), name=False)
         if isinstance(data, da.Array):
@@ -138,7 +140,7 @@ class PassRunner:
         span : (int, int), optional
             First block and one past the last; all blocks by default.
         label : str
-            Name of the progress bar.
+            What it is for, as the progress bar says.
         save : bool
             Whether the result goes into the checkpoint, if there is one: arrays and numbers in tuples and lists.
 
@@ -170,6 +172,7 @@ class PassRunner:
             partial(_steps, [one.step for one in passes]),
             partial(_merges, [one.merge for one in passes]),
             partial_bytes=sum(one.partial_bytes for one in passes),
+            label=", ".join(dict.fromkeys(one.label for one in passes)),
         )
 
     def once(self, compute: Callable[[], Partial], label: str) -> Partial:
@@ -192,7 +195,7 @@ class PassRunner:
     def keep(self) -> None:
         """Read the whole stack into memory, raw; later passes decode nothing."""
         if self.blocks is None:
-            self.blocks = self.fetch()
+            self.blocks = self.fetch(label="images into memory")
             self._lazy = None
 
     def run_pixels(
@@ -238,9 +241,11 @@ class PassRunner:
         prepared = dask.delayed(prepare, pure=False)(sources[:1])
         task = dask.delayed(_checked_step, pure=False)
         parts = []
+        self._images_of_part = {}
         for batch in self._plan_batches(0, self.n_blocks, height * self._image_bytes):
             start, stop = self.starts[batch.first], self.starts[batch.stop]
             part = task(step, sources[batch.first : batch.stop], start, [prepared])
+            self._images_of_part[part.key] = stop - start
             parts.append(da.from_delayed(part, shape=(stop - start, width), dtype=np.float64))
         return da.concatenate(parts), prepared
 
@@ -255,13 +260,24 @@ class PassRunner:
             parts.append(da.from_delayed(part, shape=(hi - lo, self.n_images), dtype=np.float64))
         return da.concatenate(parts)
 
-    def compute(self, *collections: Any) -> tuple:
-        """Run graphs made by `as_array` or `pixels_as_array` in one pass."""
+    def compute(self, *collections: Any, label: str = "") -> tuple:
+        """Run graphs made by `as_array` or `pixels_as_array` in one pass, and show a bar of it if it reads."""
         with one_blas_thread(), self._named_errors():
-            results = dask.compute(*collections, scheduler=self._scheduler)
+            if self._progress and self._reads:
+                results = self._compute_watched(collections, label)
+            else:
+                results = dask.compute(*collections, scheduler=self._scheduler)
         if self._reads:
             self.n_images_read += self.n_images
         return results
+
+    def _compute_watched(self, collections: tuple, label: str) -> tuple:
+        """Compute arrays of one block, and delayed values, whose graphs keep the names of the parts that count."""
+        values = [
+            one.to_delayed(optimize_graph=False).item() if isinstance(one, da.Array) else one for one in collections
+        ]
+        with self._bar(label, self.n_images) as bar:
+            return compute_counted(values, self._images_of_part, bar, self._scheduler)
 
     @property
     def _reads(self) -> bool:
@@ -406,7 +422,8 @@ class PassRunner:
 
     @contextmanager
     def _bar(self, label: str, n_images: int) -> Iterator[ImageBar]:
-        with ImageBar(self._image_bytes, total=n_images, desc=label, unit=" images", disable=not self._progress) as bar:
+        what = f"read {int(self.n_passes) + 1}: {label}" if self._reads else label
+        with ImageBar(self._image_bytes, total=n_images, desc=what, disable=not self._progress) as bar:
             yield bar
 
     @contextmanager

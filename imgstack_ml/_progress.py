@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import dask
+import numpy as np
 from dask.callbacks import Callback
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
+from dask.system import CPU_COUNT
 from tqdm.auto import tqdm  # a widget in notebooks that can show one, text elsewhere
 
 from ._cluster import gather_watched, get_watched
 
-__all__ = ["ImageBar", "client_of", "compute_counted"]
+__all__ = ["ImageBar", "client_of", "compute_counted", "iterate_rows"]
 
 _NARROW = 80  # columns below which there is no room for the bar itself beside its numbers
+_BLOCKS_PER_THREAD = 16  # computed at once: memory is bounded, and threads seldom idle
 _SHORT = "{percentage:.0f}% {remaining} {rate_noinv_fmt}{postfix} {desc}"  # what is cut off last comes first
 
 
@@ -86,6 +89,35 @@ def compute_counted(values: Sequence[Delayed], images_of: Mapping[Any, int], bar
         return dask.compute(*values, scheduler=scheduler)
     with _Ticker(images_of, bar):
         return dask.compute(*values, scheduler=scheduler)
+
+
+def iterate_rows(rows: Any, image_bytes: int, label: str, *, progress: bool) -> Iterator[np.ndarray]:
+    """Compute lazy rows, one an image, some blocks after the other, under a bar.
+
+    Parameters
+    ----------
+    rows : dask array of shape (n_images, ...)
+    image_bytes : int
+        Bytes of an image in memory.
+    label : str
+        What the images are read for.
+    progress : bool
+        Whether the bar is shown.
+
+    Yields
+    ------
+    ndarray
+        The rows of consecutive images.
+    """
+    rows = rows.rechunk(dict.fromkeys(range(1, rows.ndim), -1))
+    scheduler = dask.base.get_scheduler(collections=[rows])
+    step = _BLOCKS_PER_THREAD * CPU_COUNT
+    with ImageBar(image_bytes, total=len(rows), desc=label, disable=not progress) as bar:
+        for first in range(0, rows.numblocks[0], step):
+            some = rows.blocks[first : first + step]
+            blocks = some.to_delayed().ravel().tolist()
+            images_of = dict(zip((block.key for block in blocks), some.chunks[0], strict=True))
+            yield np.concatenate(compute_counted(blocks, images_of, bar, scheduler))
 
 
 def _compute_on_cluster(values: Sequence[Delayed], images_of: Mapping[Any, int], bar: ImageBar, client: Any) -> tuple:

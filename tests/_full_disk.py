@@ -124,7 +124,9 @@ def check_reports(folder):
     path = Path(folder, "report.html")
     Report({}, "old").save_as_html(path)
     new = Report({}, "é" * (FILE_BYTES // 2 + 1000))
-    check_file(folder, "report.html", lambda: new.save_as_html(path), lambda: path.read_text("utf-8") == "old")
+    check_file(
+        folder, "report.html", lambda: new.save_as_html(path, overwrite=True), lambda: path.read_text("utf-8") == "old"
+    )
 
 
 def check_checkpoints(folder):

@@ -4,7 +4,6 @@ import csv
 import json
 import re
 import shutil
-import sys
 
 import numpy as np
 import pandas as pd
@@ -289,8 +288,8 @@ def test_features_are_those_of_the_transformers(suffix, options, faces, tmp_path
 
 
 def test_a_table_is_written_in_parts_that_read_each_image_once(faces, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules["imgstack_ml.cli._table"], "_BLOCKS_PER_THREAD", 1)
-    monkeypatch.setattr("dask.system.CPU_COUNT", 1)
+    monkeypatch.setattr("imgstack_ml._progress._BLOCKS_PER_THREAD", 1)
+    monkeypatch.setattr("imgstack_ml._progress.CPU_COUNT", 1)
     read, plain = [], FileReader.read
     monkeypatch.setattr(FileReader, "read", lambda self, keys: (read.extend(keys), plain(self, keys))[1])
     run("features", faces, "-r", "-o", tmp_path / "parts.csv", "-q")

@@ -109,8 +109,8 @@ def test_transform_by_features(stack, faces, tmp_path):
 def test_transform_is_written_in_parts_that_read_each_image_once(results, faces, tmp_path, monkeypatch):
     from imgstack_ml.io.decode import FileReader
 
-    monkeypatch.setattr(sys.modules["imgstack_ml.cli._table"], "_BLOCKS_PER_THREAD", 1)
-    monkeypatch.setattr("dask.system.CPU_COUNT", 1)
+    monkeypatch.setattr("imgstack_ml._progress._BLOCKS_PER_THREAD", 1)
+    monkeypatch.setattr("imgstack_ml._progress.CPU_COUNT", 1)
     read, plain = [], FileReader.read
     monkeypatch.setattr(FileReader, "read", lambda self, keys: (read.extend(keys), plain(self, keys))[1])
     run("transform", results, faces, "-r", "-o", tmp_path / "parts.npy")

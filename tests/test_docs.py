@@ -6,12 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dask
 import pytest
 from matplotlib import pyplot
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if not {"_build", "_api"} & set(path.parts))
-# On the cluster page processes are started, which test_cli_models.py and others do; the gallery shows single lines.
+# The gallery shows single lines; the page about clusters is a program, since it starts processes.
 RUN = ["start", "interoperability", "howto/solver", "howto/reader", "howto/feature"]
 NEEDED = {"interoperability": ["xarray", "pandas", "polars"]}
 
@@ -36,6 +37,30 @@ def test_the_python_of_a_page_runs(name, tmp_path, monkeypatch):
         assert names["first"].dims == ("y", "x", "channel")
         assert names["table"].shape == (24, 12)
         assert names["scores"].shape == (24, 3)
+
+
+def test_the_program_on_the_cluster_page_runs(tmp_path):
+    (program,) = blocks(DOCS / "howto" / "cluster.md")
+    (tmp_path / "page.py").write_text(program, encoding="utf-8")
+    done = subprocess.run([sys.executable, "page.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    address, shape = done.stdout.split(" ", 1)
+    n_images = len(list((tmp_path / "photos").rglob("*.*")))
+    assert (address[:7], shape.strip()) == ("http://", f"({n_images}, 5)")
+    assert "read 1: " in done.stderr
+
+
+def test_napari_takes_the_layers(tmp_path, monkeypatch):
+    """As it is, without a window; too large a package for the extra of the tests."""
+    layers = pytest.importorskip("napari.layers")
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "page"}
+    for block in blocks(DOCS / "interoperability.md"):
+        exec(compile(block, "interoperability.md", "exec"), names)
+    images, eigenimages = (layers.Layer.create(*names[name]) for name in ("images", "eigenimages"))
+    assert images.rgb
+    assert dask.is_dask_collection(images.data)
+    assert not eigenimages.rgb
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -58,7 +58,7 @@ def kill_while_fitting(solver, folder, log, rng, n_blocks):
 
 
 @pytest.mark.filterwarnings("ignore:After . products")  # tol=0, so that all passes are made
-@pytest.mark.parametrize("n_kills", [5, pytest.param(102, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_kills", [2, pytest.param(102, marks=pytest.mark.slow)])
 def test_killed_fits_go_on(tmp_path, n_kills):
     rng = random.Random(n_kills)
     log, folder = tmp_path / "log", tmp_path / "out" / "unfinished"
@@ -106,7 +106,7 @@ def photos(tmp_path_factory):
     return folder
 
 
-SLOWLY = """
+PROGRAM = """
 import signal, sys, time
 sys.path.insert(0, sys.argv[1])
 import _fit_stack
@@ -114,25 +114,24 @@ from imgstack_ml.io import decode
 _fit_stack.save_every_wave()
 read_group = decode.read_group
 def slowly(*args):
-    time.sleep(0.05)
+    time.sleep(float(sys.argv[2]))
     return read_group(*args)
 decode.read_group = slowly
 from imgstack_ml.cli import main
-main(sys.argv[2:])
+main(sys.argv[3:])
 """
 
 
-def pca_command(photos, out, *options):
-    here = str(Path(__file__).parent)
+def pca_command(photos, out, *options, seconds_a_group=0.0):
+    program = [sys.executable, "-c", PROGRAM, str(Path(__file__).parent), str(seconds_a_group)]
     limits = ["--solver", "randomized", "--memory-limit", "62MB", "-k", "4"]
-    return [sys.executable, "-c", SLOWLY, here, "pca", str(photos), "-o", str(out), *limits, *options]
+    return [*program, "pca", str(photos), "-o", str(out), *limits, *options]
 
 
 def stopped(photos, out, how, *options):
     """Run the command until it has saved something, and stop it."""
-    with subprocess.Popen(
-        pca_command(photos, out, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    slowly = pca_command(photos, out, *options, seconds_a_group=0.05)  # else it could end before it is stopped
+    with subprocess.Popen(slowly, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         while not list(Path(out).glob("checkpoint/pass-0001.safetensors")):
             assert process.poll() is None, process.stderr.read().decode()
             time.sleep(0.005)

@@ -51,7 +51,7 @@ def check_target(target, old, new):
     return "old"
 
 
-@pytest.mark.parametrize("n_kills", [8, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_kills", [4, pytest.param(100, marks=pytest.mark.slow)])
 def test_killed_writes_are_old_or_new_and_go_on(tmp_path, n_kills):
     rng = random.Random(n_kills)
     new, old = _write_stack.everything(), np.ones((3, 5, 5))

@@ -245,7 +245,7 @@ def test_saving_is_all_or_nothing(tmp_path, faces):
     report.save_as_html(tmp_path / "a.html")
     assert (tmp_path / "a.html").read_text(encoding="utf-8") == report.html
     with pytest.raises(im.StoreError, match="exists"):
-        report.save_as_html(tmp_path / "a.html", overwrite=False)
+        report.save_as_html(tmp_path / "a.html")
     with pytest.raises(im.StoreError):
         report.save_as_html(tmp_path / "missing" / "a.html")
     assert [path.name for path in tmp_path.iterdir()] == ["a.html"]

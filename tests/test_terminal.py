@@ -141,6 +141,24 @@ def test_bars_tell_pace_and_time_left_in_wide_and_narrow_terminals_and_nothing_e
     assert len(np.load(tmp_path / "s.npy")) == 50
 
 
+@pytest.mark.parametrize("columns", [100, 40])
+def test_decoding_to_find_damage_has_a_bar(session, many, model, tmp_path, columns):
+    commands = [
+        ("scan", many / "1[0-4]?.png", "--verify"),
+        ("transform", model, many / "1[0-4]?.png", "-o", tmp_path / "s.csv", "--on-error", "skip"),
+    ]
+    done = r"verify: 100%\|.*\| 50/50 \[\d\d:\d\d<00:00, +[\d.]+ images/s, \d+ MB/s\]"
+    for begun in [session(*command, columns=columns) for command in commands]:
+        assert begun.finish() == 0
+        assert re.search(
+            done if columns == 100 else r"(?m)^100% 00:00 +[\d.]+ images/s, \d+ MB/s", "\n".join(begun.bars)
+        )
+        assert max(map(len, begun.bars)) < columns
+    command = [sys.executable, "-m", "imgstack_ml", "scan", many / "1[0-4]?.png", "--verify"]
+    unwatched = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+    assert [line.split()[0] for line in unwatched.stderr.splitlines()] == ["reading", "decoding"]
+
+
 def test_ctrl_c_ends_at_once_and_leaves_nothing_half_written(session, many, model, tmp_path):
     (tmp_path / "a").mkdir()
     written = {

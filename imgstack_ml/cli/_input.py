@@ -111,7 +111,7 @@ def open_images(
             stack = open_stack(source, recursive=recursive, mode=mode, shape=shape, on_error=on_error)
             if on_error == "skip":
                 terminal.status(f"decoding {len(stack):,} images once, to find those that are damaged")
-                stack = stack.verify()
+                stack = stack.verify(progress=terminal.progress)
     except BadImageError as error:
         if on_error == "raise":
             error.add_note("to leave out files that are damaged or no images: --on-error skip")

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["compute_rows", "reading_line", "table_option", "write_table"]
 
-_BLOCKS_PER_THREAD = 16  # computed at once: memory is bounded, and threads seldom idle
-
 Part = tuple[list[list[str]], "np.ndarray"]  # columns of text, and rows of numbers, of some images
 
 
@@ -121,22 +119,14 @@ def _computed(rows: Any, stack: ImageStack, terminal: Terminal, what: str) -> It
     """Yield the rows of some images after the other."""
     import dask
     import numpy as np
-    from dask.system import CPU_COUNT
 
-    from .._progress import ImageBar, compute_counted
+    from .._progress import iterate_rows
 
     if not dask.is_dask_collection(rows):
         yield np.asarray(rows)
         return
-    scheduler = dask.base.get_scheduler(collections=[rows])
     image_bytes = stack.dtype.itemsize * math.prod(stack.shape[1:])
-    step = _BLOCKS_PER_THREAD * CPU_COUNT
-    with ImageBar(image_bytes, total=len(rows), desc=what, disable=not terminal.progress) as bar:
-        for first in range(0, rows.numblocks[0], step):
-            some = rows.rechunk({1: -1}).blocks[first : first + step]
-            blocks = some.to_delayed().ravel().tolist()
-            images_of = dict(zip((block.key for block in blocks), some.chunks[0], strict=True))
-            yield np.concatenate(compute_counted(blocks, images_of, bar, scheduler))
+    yield from iterate_rows(rows, image_bytes, what, progress=terminal.progress)
 
 
 def _write_csv(

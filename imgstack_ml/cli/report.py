@@ -57,7 +57,7 @@ def report(out: str, read: bool, scheduler: str | None, quiet: bool, debug: bool
         terminal.status("reading the images")
     page = generate_report(model, stack, scores=scores, names=names, run=run, progress=terminal.progress)
     path = os.path.join(out, "report.html")
-    page.save_as_html(path)
+    page.save_as_html(path, overwrite=True)
     _note_output(out, run)
     findings = "".join(f"\n  {alert.title}" for alert in page.alerts.values())
     terminal.result(f"{path}{findings}")

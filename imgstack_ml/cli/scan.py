@@ -57,7 +57,7 @@ def scan(
             stack = open_stack(source, recursive=recursive, mode=mode, shape=shape, on_error="skip")
             if verify:
                 terminal.status(f"decoding {len(stack):,} images")
-                stack = stack.verify()
+                stack = stack.verify(progress=terminal.progress)
         except FileNotFoundError as error:
             error.add_note("sub-folders are read with the option --recursive")
             raise

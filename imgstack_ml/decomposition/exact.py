@@ -199,7 +199,7 @@ def _strips(
     runner: PassRunner, first: int, stop: int, shift: np.ndarray | None, dtype: np.dtype
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Inner products of the images of a panel with each other and all after them, less a shift: the first panel's."""
-    panel = runner.fetch((first, stop), label="panel")
+    panel = runner.fetch((first, stop), label="panel into memory")
     shift = _shift(panel, dtype) if shift is None else shift
     own = partial(lin.shifted_gram, shift=shift, dtype=dtype)
     strips = [runner.run_pixels(own, lin.merge_products, panel)]
@@ -260,7 +260,7 @@ def _tsqr_of_images(runner: PassRunner, problem: Problem, wanted: Wanted) -> Fac
     height = tall_height(problem.p, problem.n)
     rows, shift = runner.as_array(rows_after_ones, 1 + problem.p, height, lin.first_image)
     _, R = da.linalg.tsqr(rows)
-    R, shift = runner.compute(R, shift)
+    R, shift = runner.compute(R, shift, label="triangular factor")
     leading = _leading_of_r(R[1:, 1:], problem, wanted)
     components = np.ascontiguousarray(leading.vectors.T, dtype=problem.dtype)
     return _completed(shift + R[0, 1:] / R[0, 0], components, leading, None)

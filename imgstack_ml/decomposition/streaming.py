@@ -446,7 +446,7 @@ class KrylovBasis:
                 shared=(V, shift, along),
                 partial_bytes=V.nbytes,
                 batch_bytes=self._batch_bytes,
-                label=f"read {self.n_products + 2}",
+                label="components",
             )
             target[:] = image.products
             Y = np.concatenate(image.scores).astype(np.float64)

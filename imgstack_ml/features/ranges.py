@@ -28,7 +28,11 @@ def check_range(value: Any) -> None:
 
 def pass_for_range(value: Any) -> Pass | None:
     """Return the pass that the range needs: none unless it is that of the stack."""
-    return Pass(partial(range_step, n_channels=1), wider) if isinstance(value, str) and value == "stack" else None
+    return (
+        Pass(partial(range_step, n_channels=1), wider, label="range")
+        if isinstance(value, str) and value == "stack"
+        else None
+    )
 
 
 def range_of(value: Any, found: np.ndarray | None, dtype: np.dtype) -> tuple[float, float]:

@@ -15,6 +15,7 @@ import numpy as np
 from dask.utils import format_bytes
 
 from .._errors import BadImageError
+from .._progress import iterate_rows
 from .blocks import Reader, find_faults, lazy_array
 from .locations import is_url, split_member
 from .numbered import NumberedNames
@@ -160,10 +161,15 @@ class ImageStack:
             return Summary((), len(self.problems))
         return self.kinds.summary(len(self.problems))
 
-    def verify(self) -> "ImageStack":
+    def verify(self, *, progress: bool = False) -> "ImageStack":
         """Decode every image once, and leave out those that cannot be.
 
         Reads the whole stack, block by block, by whatever scheduler Dask is set to; no pixel is kept.
+
+        Parameters
+        ----------
+        progress : bool, default=False
+            Show a bar of images, on stderr.
 
         Returns
         -------
@@ -175,7 +181,9 @@ class ImageStack:
         BadImageError
             None can be decoded.
         """
-        reasons = find_faults(self.reader, self._keys, self.chunks).compute()
+        faults = find_faults(self.reader, self._keys, self.chunks)
+        image_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
+        reasons = np.concatenate(list(iterate_rows(faults, image_bytes, "verify", progress=progress)))
         bad = {self.files[i]: reasons[i] for i in np.flatnonzero(reasons != "").tolist()}
         if not bad:
             return self

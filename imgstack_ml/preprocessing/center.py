@@ -83,7 +83,7 @@ class StackCenterer(PassLearner, StackTransformer):
         return self
 
     def _look(self, images: Images) -> Pass:
-        return Pass(partial(_moments_of_batch, bool(self.with_std)), merge_moments, 24 * images.n_pixels)
+        return Pass(partial(_moments_of_batch, bool(self.with_std)), merge_moments, 24 * images.n_pixels, "mean image")
 
     def _learn(self, found: Moments, images: Images) -> None:
         self.n_samples_ = found.n

@@ -138,7 +138,8 @@ class IntensityRescaler(PassLearner, StackTransformer):
         _check_stack(images, self.channel_axis)
         if not is_word(self.in_range, "stack"):
             return None
-        return Pass(partial(range_step, n_channels=1 if self.channel_axis is None else images.image_shape[-1]), wider)
+        n_channels = 1 if self.channel_axis is None else images.image_shape[-1]
+        return Pass(partial(range_step, n_channels=n_channels), wider, label="range")
 
     def _learn(self, found: np.ndarray | None, images: Images) -> None:
         if found is None:

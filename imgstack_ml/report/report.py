@@ -41,14 +41,14 @@ class Report:
     alerts: dict[str, Alert]
     html: str
 
-    def save_as_html(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
+    def save_as_html(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the page to a file, which appears complete or not at all.
 
         Parameters
         ----------
         path : path
             The file, e.g. ``"report.html"``.
-        overwrite : bool, default=True
+        overwrite : bool, default=False
             Replace a file that is there.
 
         Raises
