@@ -41,7 +41,8 @@ class Allowance(NamedTuple):
 def allowance(memory_limit: str | int | float) -> Allowance:
     """Read the ``memory_limit`` of an estimator: ``"auto"``, a number of bytes, or a string such as ``"1GB"``.
 
-    ``"auto"`` allows half of the memory that is available now, and keeps raw images up to 512 MiB in total. An
+    ``"auto"`` allows half of the memory that the machine, a control group and limits of the process (`ulimit`) leave
+    now, and keeps raw images up to 512 MiB in total. An
     explicit value is used in full.
     """
     if memory_limit == "auto":
@@ -61,12 +62,24 @@ def allowance(memory_limit: str | int | float) -> Allowance:
 
 
 def _available() -> int:
-    """Memory that this process can still take, within its control group where it has one."""
+    """Memory that this process can still take, within its control group and limits of its own (`ulimit`), if any."""
     free = psutil.virtual_memory().available
     group = Path("/sys/fs/cgroup")
     with suppress(OSError, ValueError):  # no control group, or one without a limit ("max")
         free = min(free, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    return max(free, 0)
+    return max(min([free, *_left_by_limits()]), 0)
+
+
+def _left_by_limits() -> list[int]:
+    """Bytes up to which address space and data may still grow."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limits
+        return []
+    taken = psutil.Process().memory_info()
+    limits = (resource.RLIMIT_AS, taken.vms), (resource.RLIMIT_DATA, getattr(taken, "data", 0))
+    soft = [(resource.getrlimit(limit)[0], used) for limit, used in limits]
+    return [most - used for most, used in soft if most != resource.RLIM_INFINITY]
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from threadpoolctl import ThreadpoolController
 from ._blocks import whole_images
 from ._checkpoint import Checkpoint, PassRecord
 from ._errors import NonFiniteError
-from ._memory import return_freed_memory, reuse_freed_memory
+from ._memory import allowance, return_freed_memory, reuse_freed_memory
 from ._progress import ImageBar, client_of, compute_counted
 from ._validation import Images, first_nonfinite, rows_are_views
 
@@ -32,6 +32,7 @@ __all__ = ["Pass", "PassRunner", "batch_rows", "nothing", "one_blas_thread"]
 
 Partial = TypeVar("Partial")
 _LONG_WAVE = 16  # groups of batches; threads wait for the last of them, and then begin anew
+_READ_BYTES = 2**28  # of raw images and partial results in flight, unless a plan says otherwise
 BATCH_BYTES = 2**25  # raw images handed to one task; larger batches pass 2 threads no faster
 
 
@@ -51,8 +52,9 @@ class PassRunner:
     ----------
     images : Images
         Checked input.
-    read_bytes : int
-        Bytes of raw images and partial results that may be alive at once while a pass runs.
+    read_bytes : int, optional
+        Bytes of raw images and partial results that may be alive at once while a pass runs: 256 MiB, or half of the
+        memory available where that is less.
     progress : bool
         Show one bar a pass, on stderr.
     checkpoint : Checkpoint, optional
@@ -71,14 +73,14 @@ class PassRunner:
         self,
         images: Images,
         *,
-        read_bytes: int = 2**28,
+        read_bytes: int | None = None,
         progress: bool = False,
         checkpoint: Checkpoint | None = None,
     ):
         reuse_freed_memory()
         data = images.data
         self._files = images.files
-        self._read_bytes = read_bytes
+        self._read_bytes = min(_READ_BYTES, allowance("auto").limit) if read_bytes is None else read_bytes
         self._progress = progress
         self._checkpoint = checkpoint
         self._image_bytes = data.dtype.itemsize * images.n_pixels

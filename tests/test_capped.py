@@ -33,3 +33,17 @@ def test_gigabytes_in_a_process_of_one(case):
     (one,) = run_capped("large", [case])
     assert one["peak"] <= one["room"] < 1024
     assert one["stack"] >= (2000 if case == "wide" else 8000)
+
+
+@pytest.mark.parametrize(("limit", "used"), [("RLIMIT_DATA", "data"), ("RLIMIT_AS", "vms")])
+def test_auto_heeds_a_limit_of_the_process(limit, used):
+    program = f"""
+import psutil, resource
+from imgstack_ml._memory import allowance
+assert allowance("auto").limit > 250e6
+most = psutil.Process().memory_info().{used} + 400_000_000
+resource.setrlimit(resource.{limit}, (most, most))
+print(allowance("auto").limit)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert 180e6 < int(done.stdout) <= 200e6

@@ -22,6 +22,7 @@ from imgstack_ml.decomposition.factors import Wanted
 from imgstack_ml.decomposition.plan import plan_fit
 from imgstack_ml.decomposition.problem import Problem
 from imgstack_ml.decomposition.solvers import SOLVERS
+from imgstack_ml.decomposition.streaming_plan import require_streaming
 
 SOLVER_NAMES = ["gram", "covariance_eigh", "tsqr"]
 
@@ -356,6 +357,16 @@ def test_more_memory_never_means_more_reads(problem, solver, log_limit):
         except MemoryLimitError:
             assume(False)
     assert passes[0] >= passes[1] - 1e-9
+
+
+def test_streams_of_small_blocks_take_batches_as_large_as_there_is_room_for():
+    problem = Problem.of((500, 2048**2), np.dtype("uint16"), 10, 4, max_passes=1)
+    plans = {size: require_streaming(problem, size * 2**30, 2, kept=False) for size in (6, 7, 10, 40)}
+    assert all(plan.peak_bytes <= size * 2**30 for size, plan in plans.items())
+    costs = [plan.multiply_adds / plans[40].multiply_adds for plan in plans.values()]
+    assert costs == sorted(costs, reverse=True)
+    assert costs[0] > 5  # each block of four images is merged on its own
+    assert costs[2] < 1.1
 
 
 @pytest.mark.parametrize("solver", ["auto", *SOLVERS])
