@@ -181,6 +181,20 @@ def scikit_learn(svd_solver: str = "randomized") -> Workflow:
     return lambda path: _of_estimator(PCA(K, **options).fit(rows_in_memory(path)))
 
 
+def scikit_learn_plain() -> Workflow:
+    """Fit scikit-learn's PCA as one would without a thought: files read one after the other, integers handed over."""
+    import zarr
+    from skimage.io import ImageCollection
+    from sklearn.decomposition import PCA
+
+    def run(path: Path) -> Found:
+        is_zarr = path.suffix == ".zarr"
+        images = zarr.open_array(path, mode="r")[:] if is_zarr else ImageCollection(str(path / "*.jpg")).concatenate()
+        return _of_estimator(PCA(K, svd_solver="randomized", random_state=0).fit(images.reshape(len(images), -1)))
+
+    return run
+
+
 def sampled_pca() -> Workflow:
     """Fit scikit-learn's PCA to one image in ten, as programs for video do that look at parts of it."""
     from sklearn.decomposition import PCA
@@ -272,6 +286,7 @@ FITS: dict[str, Callable[[], Workflow]] = {
     "HyperSpy lazy, PCA": partial(hyperspy, algorithm="PCA"),
     "scikit-learn IncrementalPCA": incremental_pca,
     "scikit-learn PCA, randomized": scikit_learn,
+    "scikit-learn PCA, randomized, plain": scikit_learn_plain,
     "scikit-learn PCA, full": partial(scikit_learn, "full"),
     "scikit-learn PCA of 1 in 10": sampled_pca,
     "scikit-learn-intelex PCA": scikit_learn_intelex,
