@@ -137,24 +137,42 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
     styles[OWN] |= {"color": "crimson", "markersize": 13, "marker": "*", "zorder": 5}
     figure, axes = plt.subplots(2, 3, figsize=(16, 9.5), layout="constrained")
     memory = axes.flat[4]
-    for ax, result in zip(axes.flat, results.values(), strict=False):
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, result in zip(axes.flat, (results[name] for name in STACKS if name in results), strict=False):
+        ax.axis("on")
         for row in result["rows"]:
             if row["name"] in styles and "failed" not in row:
                 ax.plot(row["seconds"], max(row["variance"], 1e-12), ls="", **styles[row["name"]])
         for row in result["rows"]:
             if row["name"] == READING_AND_MULTIPLYING and "failed" not in row:
-                ax.axvline(row["seconds"], color="0.6", ls=":", label="floor")
+                ax.axvline(row["seconds"], color="0.6", ls=":")
+                ax.text(row["seconds"], 0.02, "floor", color="0.4", transform=ax.get_xaxis_transform())
         ax.set(xscale="log", yscale="log", xlabel="seconds", ylabel=f"relative error of variance {K}")
+        _label_in_full(ax.xaxis)
         ax.set_title(result["title"].split(", uint")[0])
     for name, style in styles.items():
-        known = [(r["nbytes"], row["peak"]) for r in results.values() for row in r["rows"] if _has_peak(row, name)]
+        known = [
+            (r["nbytes"] / 1e9, row["peak"]) for r in results.values() for row in r["rows"] if _has_peak(row, name)
+        ]
         memory.plot(*zip(*sorted(known), strict=True), ls="-", lw=0.7, label=name, **style) if known else None
-    memory.set(xscale="log", yscale="log", xlabel="bytes of pixels in the stack", ylabel="peak memory, MB")
-    axes.flat[5].axis("off")
+    memory.axis("on")
+    memory.set(xscale="log", yscale="log", xlabel="pixels of the stack, GB", ylabel="peak memory, MB")
+    _label_in_full(memory.xaxis)
+    _label_in_full(memory.yaxis)
     axes.flat[5].legend(*memory.get_legend_handles_labels(), loc="center", frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=90)
     plt.close(figure)
+
+
+def _label_in_full(axis: Any) -> None:
+    """Label 1, 2, 5, 10 ... of a logarithmic axis, and nothing between."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _has_peak(row: Row, name: str) -> bool:
