@@ -13,7 +13,8 @@ more than --memory is shown as failed, and why; what is slow runs once. Threads 
 Accuracy is against float64, worked out once a stack and kept beside it. Two bare loops of two threads are the floors:
 one reads and decodes all images, the other makes the products that an answer takes as well (see `_floors.py`).
 
-Results are kept in DIR/peers-SCALE.json, and a stack that is measured anew takes the place of what was there.
+Results are kept in DIR/peers-SCALE.json, those of --docs in docs/peers.json; a stack that is measured anew takes the
+place of what was there.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from ._pages import PAGE, fill, machine, table
 from ._stacks import STACKS, Source, Stack
 from ._truth import accuracy, truth_of
 
-PICTURE = PAGE.parent / "images" / "peers.png"
+PICTURE, RESULTS = PAGE.parent / "images" / "peers.png", PAGE.parent / "peers.json"
 OWN = f"ImagePCA({K})"
 SLOW = 120.0  # seconds from which one run is enough
 GOOD = 1e-4  # an error of the last variance that is as good as none: what ImagePCA's tol asks for
@@ -152,9 +153,8 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
         _label_in_full(ax.xaxis)
         ax.set_title(result["title"].split(", uint")[0])
     for name, style in styles.items():
-        known = [
-            (r["nbytes"] / 1e9, row["peak"]) for r in results.values() for row in r["rows"] if _has_peak(row, name)
-        ]
+        peaks = ((r["nbytes"], row["peak"]) for r in results.values() for row in r["rows"] if _has_peak(row, name))
+        known = [(n_bytes / 1e9, peak) for n_bytes, peak in peaks]
         memory.plot(*zip(*sorted(known), strict=True), ls="-", lw=0.7, label=name, **style) if known else None
     memory.axis("on")
     memory.set(xscale="log", yscale="log", xlabel="pixels of the stack, GB", ylabel="peak memory, MB")
@@ -218,7 +218,7 @@ def main() -> None:
     with ExitStack() as stack:
         folder = given.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
-        kept = folder / f"peers-{given.scale:g}.json"
+        kept = RESULTS if given.docs else folder / f"peers-{given.scale:g}.json"
         results = json.loads(kept.read_text()) if kept.exists() else {}
         for name in given.stacks:
             results[name] = measure_stack(STACKS[name].scaled(given.scale), folder, given)
