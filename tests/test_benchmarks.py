@@ -226,6 +226,7 @@ def test_peers_shows_figures_failures_and_floors(tmp_path, capsys, monkeypatch):
     page.write_text("<!-- peers tutorial -->\n<!-- end of peers tutorial -->\n")
     monkeypatch.setattr(peers, "PAGE", page)
     monkeypatch.setattr(peers, "PICTURE", picture)
+    monkeypatch.setattr(peers, "RESULTS", tmp_path / "peers.json")
     command = ["peers", "--stacks", "tutorial", "--scale", "0.01", "--rounds", "1", "--docs", "--folder", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", [*command, "--fits", *fits])
     peers.main()
