@@ -57,6 +57,8 @@ def test_napari_takes_the_layers(tmp_path, monkeypatch):
     names = {"__name__": "page"}
     for block in blocks(DOCS / "interoperability.md"):
         exec(compile(block, "interoperability.md", "exec"), names)
+        if "contrast_limits" in block:
+            break
     images, eigenimages = (layers.Layer.create(*names[name]) for name in ("images", "eigenimages"))
     assert images.rgb
     assert dask.is_dask_collection(images.data)
