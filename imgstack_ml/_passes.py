@@ -54,7 +54,7 @@ class PassRunner:
         Checked input.
     read_bytes : int, optional
         Bytes of raw images and partial results that may be alive at once while a pass runs: 256 MiB, or half of the
-        memory available where that is less.
+        memory available to this process where that is less and the work is done here.
     progress : bool
         Show one bar a pass, on stderr.
     checkpoint : Checkpoint, optional
@@ -80,7 +80,6 @@ class PassRunner:
         reuse_freed_memory()
         data = images.data
         self._files = images.files
-        self._read_bytes = min(_READ_BYTES, allowance("auto").limit) if read_bytes is None else read_bytes
         self._progress = progress
         self._checkpoint = checkpoint
         self._image_bytes = data.dtype.itemsize * images.n_pixels
@@ -101,6 +100,9 @@ class PassRunner:
             sizes = tuple(len(block) for block in self.blocks)
             self.n_images_read = self.n_images
         self.starts = [0, *accumulate(sizes)]
+        if read_bytes is None:  # the room of this process is not that of a cluster's
+            read_bytes = _READ_BYTES if self._client is not None else min(_READ_BYTES, allowance("auto").limit)
+        self._read_bytes = read_bytes
 
     @property
     def n_passes(self) -> float:

@@ -324,3 +324,13 @@ def test_svd_of_r():
     assert_allclose(s, np.linalg.svd(R, compute_uv=False))
     assert_allclose(np.linalg.norm(R @ Vt.T, axis=0), s)
     assert n_rows([R, R]) == 10
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "bool"])
+def test_means_of_integers_are_exact(dtype):
+    ends = (0, 1) if dtype == "bool" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    stack = np.random.default_rng(0).choice(ends, (9000, 3, 5)).astype(dtype)  # the largest steps from the first image
+    found = moments([stack[:4000], stack[4000:]])
+    np.testing.assert_allclose(
+        found.mean, stack.reshape(9000, -1).mean(axis=0, dtype=np.float64), rtol=1e-14, atol=1e-10
+    )

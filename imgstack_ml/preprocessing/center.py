@@ -153,5 +153,6 @@ def _restored(
     block: np.ndarray, mean: np.ndarray, scale: np.ndarray | None = None, out: np.ndarray | None = None
 ) -> np.ndarray:
     out = np.empty(block.shape, working_dtype(block.dtype)) if out is None else out
-    restored = np.multiply(block, 1 if scale is None else scale, dtype=np.float64)
+    work = out if out.dtype == np.float64 else None  # float32 results are rounded once
+    restored = np.multiply(block, 1 if scale is None else scale, out=work, dtype=np.float64)
     return np.add(restored, mean, out=out, casting="same_kind")
