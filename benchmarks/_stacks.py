@@ -111,8 +111,9 @@ def _write_planted(path: Path, n: int, image_shape: tuple[int, ...], dtype: str,
     )
 
     def write(start: int) -> None:
-        own, length = np.random.default_rng((1, start)), min(chunk, n - start)
-        pixels = (own.standard_normal((length, N_MODES), dtype=np.float32) * sizes) @ modes
+        length = min(chunk, n - start)
+        own, along = _amounts(start, length)
+        pixels = (along * sizes) @ modes
         noise = own.standard_normal((length, p), dtype=np.float32)
         noise *= NOISE * level
         pixels += noise
@@ -124,10 +125,22 @@ def _write_planted(path: Path, n: int, image_shape: tuple[int, ...], dtype: str,
         list(pool.map(write, range(0, n, chunk)))
 
 
-def planted_variances(p: int, dtype: str) -> np.ndarray:
-    """Variances that the images of `write_planted` have along its modes, but for chance and rounding."""
+def _amounts(start: int, length: int) -> tuple[np.random.Generator, np.ndarray]:
+    """Draw how much of each mode is in the images of a chunk, and give the generator that draws their noise."""
+    own = np.random.default_rng((1, start))
+    return own, own.standard_normal((length, N_MODES), dtype=np.float32)
+
+
+def planted_variances(n: int, p: int, dtype: str, chunk: int) -> np.ndarray:
+    """Variances of the principal components that `write_planted` planted, worked out without the images.
+
+    Those of the amounts that were drawn of each mode. Noise of variance v, in n images of p values, adds v (1 + p/n),
+    give or take 2 sqrt(v / (n λ)) of a variance λ; roundings to integers add to v.
+    """
+    amounts = np.concatenate([_amounts(start, min(chunk, n - start))[1] for start in range(0, n, chunk)])
     level = _grey_level(dtype)
-    return _deviations(p, level) ** 2 + (NOISE * level) ** 2
+    drawn = np.linalg.eigvalsh(np.cov(amounts * _deviations(p, level), rowvar=False))[::-1]
+    return drawn + ((NOISE * level) ** 2 + 1 / 12) * (1 + p / n)
 
 
 def _deviations(p: int, level: int) -> np.ndarray:

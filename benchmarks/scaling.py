@@ -150,8 +150,9 @@ def on_cluster(workers: int, stack: ImageStack, rounds: int) -> Run:
     from distributed import Client, LocalCluster
 
     runs = []
-    options: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": ":0"}
-    with LocalCluster(workers, **options) as cluster, Client(cluster) as client:
+    options: dict[str, Any] = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": ":0"}
+    with LocalCluster(**options) as cluster, Client(cluster) as client:
+        assert len(client.scheduler_info()["workers"]) == workers
         for _ in range(1 + rounds):
             before = sum(client.run(_sent).values())
             with _counting(cluster.scheduler) as finished:
