@@ -248,7 +248,9 @@ def test_a_plan_reads_nothing_and_writes_nothing(tmp_path):
 
 
 def test_commands_compute_on_a_cluster(results, faces, tmp_path):
-    with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, protocol="tcp", dashboard_address=":0") as cluster:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, protocol="tcp", dashboard_address=":0"
+    ) as cluster:
         on_it = ("--scheduler", cluster.scheduler_address)
         (worker,) = cluster.workers.values()
         result = run("transform", results, faces, "-r", "-o", tmp_path / "s.npy", *on_it)
