@@ -26,7 +26,14 @@ class PassLearner:
         raise NotImplementedError
 
 
-def fit_together(estimators: Iterable[Any], X: Any, y: Any = None, *, progress: bool = False) -> float:
+def fit_together(
+    estimators: Iterable[Any],
+    X: Any,
+    y: Any = None,
+    *,
+    progress: bool = False,
+    memory_limit: str | int | float = "auto",
+) -> float:
     """Fit several estimators on one stack, reading it as few times as can be.
 
     `StackCenterer`, `IntensityRescaler` and the features learn in one pass, which all of them share. Others, such
@@ -43,6 +50,10 @@ def fit_together(estimators: Iterable[Any], X: Any, y: Any = None, *, progress: 
     progress : bool, default=False
         Show a bar for the read that is shared, which tells what is learned, on stderr. Estimators that read for
         themselves have a parameter of their own.
+    memory_limit : str or int, default="auto"
+        Bytes, or a string such as ``"1GB"``, that the read which is shared may hold above what the process held before,
+        on a cluster each worker; 256 MiB of images at the most, beside what they are summed up in. ``"auto"`` is half
+        of the memory available, and no limit on a cluster. Estimators that read for themselves have one of their own.
 
     Returns
     -------
@@ -54,6 +65,8 @@ def fit_together(estimators: Iterable[Any], X: Any, y: Any = None, *, progress: 
     ------
     NonFiniteError
         Naming the image (and file) with a NaN or infinite pixel.
+    MemoryLimitError
+        If a block of images does not fit `memory_limit`. Nothing was read then.
     ValueError
         For parameters that an estimator refuses; before anything is read where it learns by the shared pass.
 
@@ -70,7 +83,7 @@ def fit_together(estimators: Iterable[Any], X: Any, y: Any = None, *, progress: 
     """
     estimators = list(estimators)
     learners = [estimator for estimator in estimators if isinstance(estimator, PassLearner)]
-    n_passes = _learn_in_one_pass(learners, X, progress) if learners else 0.0
+    n_passes = _learn_in_one_pass(learners, X, progress, memory_limit) if learners else 0.0
     for estimator in estimators:
         if not isinstance(estimator, PassLearner):
             estimator.fit(X, y)
@@ -84,7 +97,7 @@ def reads_of(estimator: Any) -> float:
     return sum(getattr(step, "n_passes_", 0.0) for step in steps)
 
 
-def _learn_in_one_pass(learners: list[PassLearner], X: Any, progress: bool) -> float:
+def _learn_in_one_pass(learners: list[PassLearner], X: Any, progress: bool, memory_limit: str | int | float) -> float:
     checked = [check_images(learner, X, reset=True) for learner in learners]
     passes = [learner._look(images) for learner, images in zip(learners, checked, strict=True)]
     wanted = [one for one in passes if one is not None]
@@ -92,7 +105,7 @@ def _learn_in_one_pass(learners: list[PassLearner], X: Any, progress: bool) -> f
     found = iter(())
     if wanted:
         runner = PassRunner(checked[0], progress=progress)
-        found = iter(runner.run_together(wanted))
+        found = iter(runner.run_together(wanted, memory_limit))
         n_passes = runner.n_passes
     for learner, images, one in zip(learners, checked, passes, strict=True):
         learner._learn(None if one is None else next(found), images)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial, reduce
 from itertools import accumulate, pairwise
+from math import ceil
 from typing import Any, NamedTuple, TypeVar
 
 import dask
@@ -23,8 +24,8 @@ from threadpoolctl import ThreadpoolController
 
 from ._blocks import whole_images
 from ._checkpoint import Checkpoint, PassRecord
-from ._errors import NonFiniteError
-from ._memory import allowance, return_freed_memory, reuse_freed_memory
+from ._errors import MemoryLimitError, NonFiniteError
+from ._memory import allowance, format_bytes, return_freed_memory, reuse_freed_memory
 from ._progress import ImageBar, client_of, compute_counted
 from ._validation import Images, first_nonfinite, rows_are_views
 
@@ -33,6 +34,7 @@ __all__ = ["Pass", "PassRunner", "batch_rows", "nothing", "one_blas_thread"]
 Partial = TypeVar("Partial")
 _LONG_WAVE = 16  # groups of batches; threads wait for the last of them, and then begin anew
 _READ_BYTES = 2**28  # of raw images and partial results in flight, unless a plan says otherwise
+_WORK_BYTES = 2**23  # of a step on one thread: tiles of float values, and what NumPy makes on the way
 BATCH_BYTES = 2**25  # raw images handed to one task; larger batches pass 2 threads no faster
 
 
@@ -170,14 +172,40 @@ class PassRunner:
             self.n_images_read += self.starts[stop] - self.starts[first]
         return total
 
-    def run_together(self, passes: Sequence[Pass]) -> list:
-        """Learn what several passes would in one: each block is read once and handed to every step in turn."""
+    def run_together(self, passes: Sequence[Pass], memory_limit: str | int | float = "auto") -> list:
+        """Learn what several passes would in one: each block is read once and handed to every step in turn.
+
+        Raises
+        ------
+        MemoryLimitError
+            If that takes more than `memory_limit`; nothing was read then.
+        """
+        partial_bytes = sum(one.partial_bytes for one in passes)
+        self._hold_to(memory_limit, partial_bytes)
         return self.run(
             partial(_steps, [one.step for one in passes]),
             partial(_merges, [one.merge for one in passes]),
-            partial_bytes=sum(one.partial_bytes for one in passes),
+            partial_bytes=partial_bytes,
             label=", ".join(dict.fromkeys(one.label for one in passes)),
         )
+
+    def _hold_to(self, memory_limit: str | int | float, partial_bytes: int) -> None:
+        """Have a pass take no more than allowed, beside what a step and a merge on each thread work with."""
+        allowed = allowance(memory_limit)
+        if memory_limit == "auto" and self._client is not None:  # the room of this process is not that of a cluster's
+            return
+        working = self._n_threads * (_WORK_BYTES + partial_bytes) + partial_bytes
+        block = max(np.diff(self.starts)) * self._image_bytes if self._reads else 0
+        least = int(working + block + partial_bytes)
+        if least > allowed.limit:
+            limit = ceil(least / 1e6)
+            raise MemoryLimitError(
+                f"Blocks of {max(np.diff(self.starts))} images, {format_bytes(int(block))}, and what is learned from "
+                f"them need at least {format_bytes(least)}, and the memory limit is {format_bytes(allowed.limit)}. "
+                f"Nothing was read. Open the stack in smaller blocks, e.g. open_stack(..., chunks=1), or give "
+                f"fit_together([...], X, memory_limit='{limit}MB')."
+            )
+        self._read_bytes = min(_READ_BYTES, allowed.limit - working)
 
     def once(self, compute: Callable[[], Partial], label: str) -> Partial:
         """Return what `compute` does, with passes of its own, or what an earlier process saved of it."""

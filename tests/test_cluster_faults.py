@@ -14,7 +14,7 @@ import dask
 import numpy as np
 import pytest
 from _images import write_folder
-from distributed import Client, LocalCluster, get_worker
+from distributed import Client, LocalCluster, Status, get_worker
 
 from imgstack_ml import ImagePCA, IntensityRescaler, StackCenterer, _checkpoint, _cluster, _passes, imread, open_stack
 from imgstack_ml._errors import BadImageError
@@ -109,8 +109,20 @@ class Killer(threading.Thread):
 
 
 def processes(client):
-    """Process numbers of the workers, as their nannies know them."""
-    return [nanny.pid for nanny in client.cluster.workers.values()]
+    """Wait until each nanny's worker runs and is known to the scheduler, and give their process numbers.
+
+    The scheduler may for a moment count a worker that is dead already; and a nanny whose worker dies while it starts
+    gives up on it.
+    """
+    nannies = client.cluster.workers.values()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        known = client.scheduler_info(n_workers=-1)["workers"]
+        started = [nanny.process and nanny.process.status == Status.running for nanny in nannies]
+        if all(started) and {nanny.worker_address for nanny in nannies} == set(known):
+            return [nanny.pid for nanny in nannies]
+        time.sleep(0.05)
+    raise TimeoutError(f"after a minute there are not all of {list(nannies)}, but {list(known)}")
 
 
 @pytest.mark.parametrize("n_runs", [1, pytest.param(10, marks=pytest.mark.slow)])
@@ -119,7 +131,6 @@ def test_a_lost_worker_changes_nothing(client, serial, way, n_runs, tmp_path):
     rng = random.Random(f"{way} {n_runs}")
     fault = {"SIGKILL": nothing_yet, "exit": leave, "memory limit": take_too_much}[way]
     for run in range(n_runs):
-        client.wait_for_workers(4, timeout=60)
         before = processes(client)
         solver = SOLVERS[run % len(SOLVERS)]
         case = _fit_stack.CASES[solver]
@@ -179,11 +190,11 @@ def start(module, *args):
     return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+@pytest.mark.parametrize("patience", [3.0, pytest.param(_cluster._PATIENCE, marks=pytest.mark.slow, id="as shipped")])
 @pytest.mark.parametrize("lost", ["scheduler", "workers"])
-def test_a_lost_cluster_is_an_error_and_the_fit_goes_on_elsewhere(lost, tmp_path, serial, monkeypatch):
+def test_a_lost_cluster_is_an_error_and_the_fit_goes_on_elsewhere(lost, patience, tmp_path, serial, monkeypatch):
     monkeypatch.setattr(_checkpoint, "_SHARE", float("inf"))
-    assert _cluster._PATIENCE <= 30
-    monkeypatch.setattr(_cluster, "_PATIENCE", 3.0)
+    monkeypatch.setattr(_cluster, "_PATIENCE", patience)
     log, address = tmp_path / "log", tmp_path / "scheduler.json"
     over = threading.Event()
     scheduler = start("dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(address))
@@ -208,13 +219,15 @@ def test_a_lost_cluster_is_an_error_and_the_fit_goes_on_elsewhere(lost, tmp_path
             thread.start()
             with pytest.raises(Exception, match="scheduler" if lost == "scheduler" else "has lost all its workers"):
                 pca.fit(_fit_stack.stack("randomized", partial(make_or_fail, fault=nothing_yet, fatal=0), log=log))
-            assert time.monotonic() - times[0] < 30
+            took = time.monotonic() - times[0]
+            assert took < 60
             over.set()
             thread.join()
     finally:
         for process in (scheduler, *workers):
             process.kill()
             process.wait()
+    print(f"\nthe loss of the {lost} was an error after {took:.1f} s")
     assert (tmp_path / "unfinished" / "fit.json").exists()
     with dask.config.set(scheduler="synchronous"):
         assert_same(pca.fit(_fit_stack.stack("randomized")), serial["randomized"])
