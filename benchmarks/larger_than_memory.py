@@ -8,7 +8,7 @@ end, on an error and when it is interrupted. 10 GB of the disk are left free: wi
 written. Fits in a process of its own; seconds are those after imports. A stack of that size does not fit the
 operating system's cache, so that each pass reads the disk.
 
-What is found is compared with the variances that were planted, known without the images to about 1e-4.
+What is found is compared with the variances that were planted, known without the images to about 3e-4.
 """
 
 import argparse
