@@ -36,6 +36,7 @@ READS = 3
 LEAST_MEMORY = 10**8  # for the streaming solver with images of up to 32,768 values
 MEMORY_FOR_COLOUR = 4e8  # with those of 256 x 256 x 3
 LEAST_COLOUR = 3072  # of these, so that half of them do not fit
+COLOUR_BLOCK = 60  # images: blocks of 64 MB, as large as they would be, do not fit that memory
 CHUNK_BYTES = 2**20
 
 SHARED = "reading and multiplying, shared by the workers"
@@ -116,10 +117,10 @@ def _renew(files: list[str]) -> None:
         os.utime(file)
 
 
-def _planted(folder: Path, n: int, shape: tuple[int, ...]) -> ImageStack:
+def _planted(folder: Path, n: int, shape: tuple[int, ...], block: int | None = None) -> ImageStack:
     path = folder / f"{'x'.join(map(str, (n, *shape)))}.zarr"
     write_planted(path, n, shape, "uint8", max(1, CHUNK_BYTES // math.prod(shape)))
-    return open_stack(path)
+    return open_stack(path, chunks=block)
 
 
 def _write_files(folder: Path, n: int) -> list[str]:
@@ -299,7 +300,7 @@ def main() -> None:
         folder = Path(scratch)
         series = list(growth(folder, given.scale, timer))
         n = max(LEAST_COLOUR, round(4096 * given.scale))
-        stack = _planted(folder, n, (256, 256, 3))
+        stack = _planted(folder, n, (256, 256, 3), COLOUR_BLOCK)
         stacks = stack[: n // 2], stack
         runs = [on_cluster(workers, part, given.rounds) for workers in (1, 2) for part in stacks]
         image_bytes = stack.data.nbytes // n

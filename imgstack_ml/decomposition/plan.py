@@ -139,7 +139,7 @@ def _gram(problem: Problem, allowed: Allowance, threads: int) -> Requirement:
     # Strips and sums of the results leave the tasks as partial results; a panel of raw images stays.
     block_bytes = problem.block * problem.image_bytes
     fixed = problem.result_bytes * 2 + 6 * square + threads * 2 * problem.tile_bytes
-    reading = problem.reading_bytes(allowed, fixed + block_bytes)
+    reading = problem.reading_bytes(allowed, fixed + block_bytes, threads)
     room = min(allowed.limit, max(allowed.keep, fixed + 3 * reading)) - fixed - reading
     panel = min(n, max(1, room // block_bytes) * problem.block)
     panels = ceil(n / panel)
@@ -154,7 +154,7 @@ def _covariance(problem: Problem, allowed: Allowance, threads: int) -> Requireme
     fixed = problem.result_bytes + threads * (3 * square + 2 * problem.tile_bytes) + 3 * square
     whole = fixed + (0 if problem.in_memory else problem.raw_bytes)
     keeps = problem.in_memory or whole <= allowed.keep
-    reading = problem.raw_bytes if keeps else problem.reading_bytes(allowed, fixed)
+    reading = problem.raw_bytes if keeps else problem.reading_bytes(allowed, fixed, threads, 3 * square)
     peak = whole if keeps else fixed + reading
     return Requirement("covariance_eigh", 1, n * p * p / 2 + 4 * p**3, peak, keeps, 0, reading, 2 * n * p)
 
@@ -170,7 +170,9 @@ def _tsqr(problem: Problem, allowed: Allowance, threads: int) -> Requirement:
         fixed += (16 - problem.dtype.itemsize) * k * p
     keeps = problem.in_memory or n <= p or fixed + problem.raw_bytes <= allowed.keep
     reading = (
-        problem.raw_bytes if keeps else max(problem.reading_bytes(allowed, fixed), 2 * height * problem.image_bytes)
+        problem.raw_bytes
+        if keeps
+        else max(problem.reading_bytes(allowed, fixed, threads), 2 * height * problem.image_bytes)
     )
     peak = fixed + (0 if problem.in_memory else reading)
     # Householder QR with its Q, in float64 at half speed, and the SVD of R.

@@ -133,13 +133,15 @@ class Problem:
         """Bytes of the raw stack."""
         return self.n * self.p * self.itemsize
 
-    def reading_bytes(self, allowed: Allowance, rest: int) -> int:
-        """Bytes of raw images in flight while a pass runs: two blocks at least, else what fits beside `rest`.
+    def reading_bytes(self, allowed: Allowance, rest: int, threads: int, partial_bytes: int = 0) -> int:
+        """Bytes of raw images in flight while a pass runs, with the results of as much as `partial_bytes` they give.
 
-        A quarter of that room is enough for speed, and leaves the most for panels.
+        Two blocks at least, else what fits beside `rest`: a batch for each thread, but no more than a quarter of that
+        room, which leaves the most for panels.
         """
         blocks = min(2, ceil(self.n / self.block)) * self.block * self.image_bytes
-        return max(blocks, min(_READ_BYTES, self.raw_bytes, (allowed.limit - rest) // 4))
+        batches = max(_READ_BYTES, threads * (BATCH_BYTES + partial_bytes))
+        return max(blocks, min(batches, self.raw_bytes, (allowed.limit - rest) // 4))
 
     @property
     def image_bytes(self) -> int:

@@ -39,7 +39,8 @@ def require_streaming(problem: Problem, limit: int, threads: int, kept: bool) ->
     rooms = (*range(full, lowest, -sizes.block), lowest)
     block = problem.block * problem.image_bytes
     large = max(block, min(sizes.batch_bytes, problem.raw_bytes))
-    waves = [(6, large), (4, large), (3, large), (2, large), (2, large // 2), (2, large // 4), (2, block)]
+    waves = [(max(6, threads), large), (6, large)]  # enough of them for every thread
+    waves += [(4, large), (3, large), (2, large), (2, large // 2), (2, large // 4), (2, block)]
     options = (
         StreamingMemory(problem, sizes, wave, max(block, batch), room, threads, kept)
         for wave, batch in waves
