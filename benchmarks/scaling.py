@@ -33,7 +33,7 @@ from ._stacks import write_planted
 
 K = 10
 READS = 3
-LEAST_MEMORY = 10**8  # for the streaming solver with images of up to 32,768 values
+LEAST_MEMORY = 1.3e8  # for the streaming solver with images of up to 32,768 values; images of a trial fit beside it
 MEMORY_FOR_COLOUR = 4e8  # with those of 256 x 256 x 3
 LEAST_COLOUR = 3072  # of these, so that half of them do not fit
 COLOUR_BLOCK = 60  # images: blocks of 64 MB, as large as they would be, do not fit that memory
@@ -117,7 +117,7 @@ def _renew(files: list[str]) -> None:
         os.utime(file)
 
 
-def _planted(folder: Path, n: int, shape: tuple[int, ...], block: int | None = None) -> ImageStack:
+def _planted(folder: Path, n: int, shape: tuple[int, ...], block: int | str = "auto") -> ImageStack:
     path = folder / f"{'x'.join(map(str, (n, *shape)))}.zarr"
     write_planted(path, n, shape, "uint8", max(1, CHUNK_BYTES // math.prod(shape)))
     return open_stack(path, chunks=block)

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple, TypeVar
 import dask
 import dask.array as da
 import numpy as np
+from dask.delayed import Delayed
+from dask.highlevelgraph import HighLevelGraph
 from dask.system import CPU_COUNT
 from threadpoolctl import ThreadpoolController
 
@@ -450,7 +452,13 @@ class PassRunner:
         if self._lazy is None:
             assert self.blocks is not None
             return self.blocks[first:stop]
-        return list(self._lazy.blocks[first:stop].to_delayed().ravel())
+        rest = (0,) * (self._lazy.ndim - 1)
+        keys = [(self._lazy.name, i, *rest) for i in range(first, stop)]
+        # As `self._lazy.blocks[first:stop].to_delayed()`, which has a cluster run one more task for each block.
+        graph = self._lazy.__dask_optimize__(self._lazy.__dask_graph__(), keys)
+        layer = f"delayed-{self._lazy.name}"
+        graph = HighLevelGraph.from_collections(layer, graph, dependencies=())
+        return [Delayed(key, graph, layer=layer) for key in keys]
 
     @contextmanager
     def _bar(self, label: str, n_images: int) -> Iterator[ImageBar]:

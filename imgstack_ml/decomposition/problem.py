@@ -139,8 +139,9 @@ class Problem:
         Two blocks at least, else what fits beside `rest`: a batch for each thread, but no more than a quarter of that
         room, which leaves the most for panels.
         """
-        blocks = min(2, ceil(self.n / self.block)) * self.block * self.image_bytes
-        batches = max(_READ_BYTES, threads * (BATCH_BYTES + partial_bytes))
+        block = self.block * self.image_bytes
+        blocks = min(2, ceil(self.n / self.block)) * block
+        batches = max(_READ_BYTES, threads * (max(BATCH_BYTES, block) + partial_bytes))
         return max(blocks, min(batches, self.raw_bytes, (allowed.limit - rest) // 4))
 
     @property
