@@ -1,7 +1,7 @@
 """How cost grows, and what ten million images on a hundred workers would take: ``python -m benchmarks.scaling``.
 
     python -m benchmarks.scaling --scale 0.1               # a trial
-    python -m benchmarks.scaling --docs                    # into docs/benchmarks.md; 3 GB of disk
+    python -m benchmarks.scaling --docs                    # into docs/benchmarks.md; 7 GB of disk
 
 Each series varies one size and keeps the others; its exponent is the slope of a straight line through the logarithms
 of the seconds (the best of --rounds). The streaming solver makes three reads in each of them, of images that it may
@@ -33,9 +33,10 @@ from ._stacks import write_planted
 
 K = 10
 READS = 3
-LEAST_MEMORY = 1.3e8  # for the streaming solver with images of up to 32,768 values; images of a trial fit beside it
+LEAST_MEMORY = 1.4e8  # for the streaming solver with images of up to 65,536 values; images of a trial fit beside it
 MEMORY_FOR_COLOUR = 4e8  # with those of 256 x 256 x 3
-LEAST_COLOUR = 3072  # of these, so that half of them do not fit
+COLOUR = 8448  # of these, so that half of them are more than what large summaries are for, as ten million are
+LEAST_COLOUR = 3072  # so that half of them do not fit
 COLOUR_BLOCK = 60  # images: blocks of 64 MB, as large as they would be, do not fit that memory
 CHUNK_BYTES = 2**20
 
@@ -63,9 +64,9 @@ class Series(NamedTuple):
 def growth(folder: Path, scale: float, timer: Timer) -> Iterator[Series]:
     """Vary images, values, components and files, one at a time."""
     n = max(200, round(16_000 * scale))
-    store = _planted(folder, 8 * n, (64, 64))
+    store = _planted(folder, 8 * n, (64, 128))  # enough products for float32
     yield _series("images, streaming", [n, 2 * n, 4 * n, 8 * n], lambda m: _streaming(store[:m]), timer)
-    shapes = {h * w: _planted(folder, n, (h, w)) for h, w in ((64, 64), (64, 128), (128, 128), (128, 256))}
+    shapes = {h * w: _planted(folder, n, (h, w)) for h, w in ((64, 128), (128, 128), (128, 256), (256, 256))}
     yield _series("values of an image, streaming", list(shapes), lambda p: _streaming(shapes[p]), timer)
     yield _series("components, streaming", [5, 10, 20, 40], lambda k: _streaming(shapes[128 * 128], k), timer)
     few = max(100, n // 32)
@@ -299,7 +300,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="scaling-", dir=given.folder) as scratch:
         folder = Path(scratch)
         series = list(growth(folder, given.scale, timer))
-        n = max(LEAST_COLOUR, round(4096 * given.scale))
+        n = max(LEAST_COLOUR, round(COLOUR * given.scale))
         stack = _planted(folder, n, (256, 256, 3), COLOUR_BLOCK)
         stacks = stack[: n // 2], stack
         runs = [on_cluster(workers, part, given.rounds) for workers in (1, 2) for part in stacks]

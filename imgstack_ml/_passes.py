@@ -8,9 +8,8 @@ never the order of completion, so that results repeat.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial, reduce
 from itertools import accumulate, pairwise
 from math import ceil
@@ -22,8 +21,8 @@ import numpy as np
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 from dask.system import CPU_COUNT
-from threadpoolctl import ThreadpoolController
 
+from ._blas import one_blas_thread
 from ._blocks import whole_images
 from ._checkpoint import Checkpoint, PassRecord
 from ._errors import MemoryLimitError, NonFiniteError
@@ -31,7 +30,7 @@ from ._memory import allowance, format_bytes, return_freed_memory, reuse_freed_m
 from ._progress import ImageBar, client_of, compute_counted
 from ._validation import Images, first_nonfinite, rows_are_views
 
-__all__ = ["Pass", "PassRunner", "batch_rows", "nothing", "one_blas_thread"]
+__all__ = ["Pass", "PassRunner", "batch_rows", "nothing"]
 
 Partial = TypeVar("Partial")
 _LONG_WAVE = 16  # groups of batches; threads wait for the last of them, and then begin anew
@@ -197,15 +196,15 @@ class PassRunner:
         if memory_limit == "auto" and self._client is not None:  # the room of this process is not that of a cluster's
             return
         working = self._n_threads * (_WORK_BYTES + partial_bytes) + partial_bytes
-        block = max(np.diff(self.starts)) * self._image_bytes if self._reads else 0
-        least = int(working + block + partial_bytes)
+        rows = max(stop - start for start, stop in pairwise(self.starts))
+        block = rows * self._image_bytes if self._reads else 0
+        least = working + block + partial_bytes
         if least > allowed.limit:
-            limit = ceil(least / 1e6)
+            smaller = f"Open the stack in smaller blocks, e.g. open_stack(..., chunks={ceil(rows / 2)}), or give"
             raise MemoryLimitError(
-                f"Blocks of {max(np.diff(self.starts))} images, {format_bytes(int(block))}, and what is learned from "
-                f"them need at least {format_bytes(least)}, and the memory limit is {format_bytes(allowed.limit)}. "
-                f"Nothing was read. Open the stack in smaller blocks, e.g. open_stack(..., chunks=1), or give "
-                f"fit_together([...], X, memory_limit='{limit}MB')."
+                f"A pass over blocks of {rows} images needs at least {format_bytes(least)}, and the memory limit is "
+                f"{format_bytes(allowed.limit)}. Nothing was read. {smaller if block and rows > 1 else 'Give'} "
+                f"fit_together([...], X, memory_limit='{ceil(least / 1e6)}MB')."
             )
         self._read_bytes = min(_READ_BYTES, allowed.limit - working)
 
@@ -494,62 +493,6 @@ class _Batch(NamedTuple):
 
     first: int
     stop: int
-
-
-class _BlasKeeper(threading.Thread):
-    """Holds the process-wide BLAS limit. Setting and restoring it from one thread is what threadpoolctl heeds."""
-
-    lock = threading.Lock()
-    current: _BlasKeeper
-    users = 0
-
-    def __init__(self) -> None:
-        super().__init__(name="imgstack_ml-blas-limit", daemon=True)
-        self._set = threading.Event()
-        self._over = threading.Event()
-
-        self._libraries = ThreadpoolController().select(user_api="blas")
-
-    def limit(self) -> AbstractContextManager:
-        """Hold the libraries to one thread each."""
-        return self._libraries.limit(limits=1)
-
-    def run(self) -> None:
-        with self.limit():
-            self._set.set()
-            self._over.wait()
-
-    def begin(self) -> None:
-        reuse_freed_memory()  # before this thread, too, would have a heap of its own
-        self.start()
-        self._set.wait()
-
-    def end(self) -> None:
-        self._over.set()
-        self.join()
-
-
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Hold BLAS to one thread while any task is within; the first one in sets the limit, the last one out restores.
-
-    The limits of most BLAS libraries belong to the process: set by concurrent tasks on their own, one can stay for
-    good. Those of OpenBLAS on OpenMP belong to a thread, hence the second limit, which changes nothing elsewhere.
-    """
-    with _BlasKeeper.lock:
-        if _BlasKeeper.users == 0:
-            _BlasKeeper.current = _BlasKeeper()
-            _BlasKeeper.current.begin()
-        _BlasKeeper.users += 1
-        keeper = _BlasKeeper.current
-    try:
-        with keeper.limit():
-            yield
-    finally:
-        with _BlasKeeper.lock:
-            _BlasKeeper.users -= 1
-            if _BlasKeeper.users == 0:
-                keeper.end()
 
 
 def _checked_step(step: Callable[..., Partial], blocks: list[np.ndarray], start: int, shared: tuple) -> Partial:

@@ -14,7 +14,7 @@ FLOORS = [
     {"_errors"},
     {"_cluster", "_files", "_memory"},
     {"_progress", "_tensors", "_validation", "linalg"},
-    {"_blocks", "_checkpoint", "_transformer"},
+    {"_blas", "_blocks", "_checkpoint", "_transformer"},
     {"_passes"},
     {"io", "_learning"},
     {"datasets", "preprocessing", "features", "decomposition"},

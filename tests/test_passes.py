@@ -11,8 +11,9 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from imgstack_ml import _passes
+from imgstack_ml._blas import one_blas_thread
 from imgstack_ml._errors import NonFiniteError
-from imgstack_ml._passes import PassRunner, one_blas_thread
+from imgstack_ml._passes import PassRunner
 from imgstack_ml._validation import Images
 
 SHAPE = (23, 6, 5)

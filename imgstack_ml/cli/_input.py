@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -20,13 +22,11 @@ if TYPE_CHECKING:
     from .. import ImageStack
 
 __all__ = [
+    "ImageOptions",
     "describe_run",
     "image_names",
+    "image_options",
     "input_folders",
-    "mode_option",
-    "on_error_option",
-    "open_images",
-    "shape_option",
     "skipped_files",
     "source_argument",
 ]
@@ -37,7 +37,7 @@ _NAMED = 5  # files left out that are named on the terminal
 _PYTHON_LINE = re.compile(r"[ \n](?:To|Give) [^\n]*open_stack\(.*", re.DOTALL)  # the end of some errors of open_stack
 
 source_argument = click.argument("source", metavar="FOLDER", type=click.Path())  # a Path is completed by shells
-on_error_option = click.option(
+_on_error_option = click.option(
     "--on-error",
     type=click.Choice(["raise", "skip"]),
     default="raise",
@@ -45,7 +45,7 @@ on_error_option = click.option(
     help="A damaged file, or one that is no image, stops the run; or all images are decoded once first, and such files "
     "are left out (exit code 3).",
 )
-mode_option = click.option(
+_mode_option = click.option(
     "--mode",
     type=click.Choice(["L", "LA", "RGB", "RGBA", "I;16", "I", "F"]),
     help="Bring all images to this mode first: grey, grey and alpha, colour, ...; for folders that mix them.",
@@ -61,7 +61,7 @@ def _height_and_width(ctx: click.Context, param: click.Parameter, value: str | N
     return int(sides[0]), int(sides[1])
 
 
-shape_option = click.option(
+_shape_option = click.option(
     "--shape",
     metavar="HxW",
     callback=_height_and_width,
@@ -69,22 +69,14 @@ shape_option = click.option(
 )
 
 
-def open_images(
-    source: str,
-    terminal: Terminal,
-    *,
-    recursive: bool,
-    on_error: str,
-    mode: str | None = None,
-    shape: tuple[int, int] | None = None,
-) -> ImageStack:
-    """Open the images that a command is about.
+@dataclass(frozen=True)
+class ImageOptions:
+    """What the options of a command say about its images.
 
     Parameters
     ----------
     source : str
         Folder, pattern, or stored stack.
-    terminal : Terminal
     recursive : bool
         Whether sub-folders are read, which become labels.
     on_error : {"raise", "skip"}
@@ -92,37 +84,75 @@ def open_images(
     mode : str, optional
     shape : (int, int), optional
         As in `imgstack_ml.open_stack`.
-
-    Returns
-    -------
-    ImageStack
-
-    Raises
-    ------
-    BadImageError, FileNotFoundError, MixedStackError, StoreError
-        With what to type on the command line in place of what to write in Python.
     """
-    from .. import open_stack
 
-    terminal.status(f"reading the headers of {source}")
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"\d+ of \d+ (files|images) cannot be")  # said below, with names
-            stack = open_stack(source, recursive=recursive, mode=mode, shape=shape, on_error=on_error)
-            if on_error == "skip":
-                terminal.status(f"decoding {len(stack):,} images once, to find those that are damaged")
-                stack = stack.verify(progress=terminal.progress)
-    except BadImageError as error:
-        if on_error == "raise":
-            error.add_note("to leave out files that are damaged or no images: --on-error skip")
-        raise
-    except (FileNotFoundError, MixedStackError) as error:
-        raise _in_terms_of_options(error, recursive) from error
-    for path, reason in stack.problems[:_NAMED]:
-        terminal.warn(f"left out {path!r}: {reason}")
-    if len(stack.problems) > _NAMED:
-        terminal.warn(f"left out {len(stack.problems) - _NAMED:,} more")
-    return stack
+    source: str
+    recursive: bool
+    on_error: str
+    mode: str | None = None
+    shape: tuple[int, int] | None = None
+
+    def open(self, terminal: Terminal) -> ImageStack:
+        """Open the images.
+
+        Raises
+        ------
+        BadImageError, FileNotFoundError, MixedStackError, StoreError
+            With what to type on the command line in place of what to write in Python.
+        """
+        from .. import open_stack
+
+        terminal.status(f"reading the headers of {self.source}")
+        options = {"recursive": self.recursive, "mode": self.mode, "shape": self.shape, "on_error": self.on_error}
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", r"\d+ of \d+ (files|images) cannot be")  # said below, with names
+                stack = open_stack(self.source, **options)
+                if self.on_error == "skip":
+                    terminal.status(f"decoding {len(stack):,} images once, to find those that are damaged")
+                    stack = stack.verify(progress=terminal.progress)
+        except BadImageError as error:
+            if self.on_error == "raise":
+                error.add_note("to leave out files that are damaged or no images: --on-error skip")
+            raise
+        except (FileNotFoundError, MixedStackError) as error:
+            raise _in_terms_of_options(error, self.recursive) from error
+        for path, reason in stack.problems[:_NAMED]:
+            terminal.warn(f"left out {path!r}: {reason}")
+        if len(stack.problems) > _NAMED:
+            terminal.warn(f"left out {len(stack.problems) - _NAMED:,} more")
+        return stack
+
+
+def image_options(recursive: str | None = "Read the sub-folders of FOLDER too.") -> Callable[[Callable], Callable]:
+    """Make the decorator that adds the options about images, and hands the command one argument `images` for them.
+
+    Parameters
+    ----------
+    recursive : str or None
+        Help of ``--recursive``; None for commands that always read sub-folders.
+    """
+    options: list[Callable] = [source_argument]
+    if recursive is not None:
+        options += [click.option("-r", "--recursive", is_flag=True, help=recursive)]
+    options += [_mode_option, _shape_option, _on_error_option]
+
+    def decorate(command: Callable) -> Callable:
+        @functools.wraps(command)
+        def collected(
+            *,
+            source: str,
+            on_error: str,
+            mode: str | None,
+            shape: tuple[int, int] | None,
+            recursive: bool = True,
+            **others: Any,
+        ) -> Any:
+            return command(images=ImageOptions(source, recursive, on_error, mode, shape), **others)
+
+        return functools.reduce(lambda done, option: option(done), reversed(options), collected)
+
+    return decorate
 
 
 def _in_terms_of_options(error: Exception, recursive: bool) -> Exception:

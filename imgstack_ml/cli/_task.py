@@ -1,13 +1,14 @@
 """What the commands share: their options, how they speak, and how errors become exit codes."""
 
 import contextlib
+import functools
 import json
 import signal
 import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +24,8 @@ __all__ = [
     "Task",
     "Terminal",
     "TerminatedError",
-    "debug_option",
-    "json_option",
     "memory_limit_option",
-    "quiet_option",
-    "scheduler_option",
+    "run_options",
 ]
 
 FAILED = 1
@@ -35,12 +33,10 @@ SKIPPED = 3
 INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT and SIGTERM, as shells have it
 _CONNECT_SECONDS = 10
 
-quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the record of the run as JSON.")
-debug_option = click.option("--debug", is_flag=True, help="Show where in the program an error came from.")
-
-
-scheduler_option = click.option(
+_quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print the record of the run as JSON.")
+_debug_option = click.option("--debug", is_flag=True, help="Show where in the program an error came from.")
+_scheduler_option = click.option(
     "--scheduler",
     metavar="ADDRESS",
     help="Compute on the Dask cluster whose scheduler is there, e.g. tcp://10.0.0.1:8786; its workers must see the "
@@ -138,6 +134,28 @@ class Terminal:
             echo(json.dumps(record, indent=2))
         elif not self.quiet:
             echo(summary)
+
+
+def run_options(*, scheduler: bool = True, json: bool = True) -> Callable[[Callable], Callable]:
+    """Make the decorator that adds the options of every run, and hands the command its `terminal` for them.
+
+    Parameters
+    ----------
+    scheduler, json : bool
+        Whether the command computes on a cluster, and has a record to print.
+    """
+    options = [_scheduler_option] * scheduler + [_json_option] * json + [_quiet_option, _debug_option]
+
+    def decorate(command: Callable) -> Callable:
+        @functools.wraps(command)
+        def collected(*, quiet: bool, as_json: bool = False, **others: Any) -> Any:
+            for heeded_by_task in ("debug", "scheduler"):
+                others.pop(heeded_by_task, None)
+            return command(terminal=Terminal(quiet, as_json), **others)
+
+        return functools.reduce(lambda done, option: option(done), reversed(options), collected)
+
+    return decorate
 
 
 def echo(text: str, *, err: bool = False) -> None:

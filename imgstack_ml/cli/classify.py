@@ -12,29 +12,10 @@ import click
 from .._errors import ImgstackError, MemoryLimitError
 from ._crossval import CLASSIFIERS, Outcome, cross_validate, fit_model
 from ._features import features_option, make_features, n_components_option
-from ._input import (
-    describe_run,
-    image_names,
-    input_folders,
-    mode_option,
-    on_error_option,
-    open_images,
-    shape_option,
-    skipped_files,
-    source_argument,
-)
+from ._input import ImageOptions, describe_run, image_names, image_options, input_folders, skipped_files
 from ._output import OutputFolder, refuse_inside
 from ._summary import summary
-from ._task import (
-    SKIPPED,
-    Task,
-    Terminal,
-    debug_option,
-    json_option,
-    memory_limit_option,
-    quiet_option,
-    scheduler_option,
-)
+from ._task import SKIPPED, Task, Terminal, memory_limit_option, run_options
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -51,7 +32,6 @@ class LabelError(ImgstackError, ValueError):
 
 
 @click.command(cls=Task, short_help="Learn to tell sub-folders of images apart.")
-@source_argument
 @click.option("-o", "--out", required=True, type=click.Path(file_okay=False), help="Folder for the results.")
 @features_option("all")
 @click.option(
@@ -76,16 +56,12 @@ class LabelError(ImgstackError, ValueError):
     "--seed", metavar="N", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of folds and trees."
 )
 @memory_limit_option
-@mode_option
-@shape_option
-@on_error_option
-@scheduler_option
+@image_options(recursive=None)
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run.")
-@json_option
-@quiet_option
-@debug_option
+@run_options()
 def classify(
-    source: str,
+    images: ImageOptions,
+    terminal: Terminal,
     out: str,
     features: tuple[str, ...],
     classifier: str,
@@ -94,14 +70,7 @@ def classify(
     balanced: bool,
     seed: int,
     memory_limit: str,
-    mode: str | None,
-    shape: tuple[int, int] | None,
-    on_error: str,
-    scheduler: str | None,
     overwrite: bool,
-    as_json: bool,
-    quiet: bool,
-    debug: bool,
 ) -> None:
     """Learn to tell the sub-folders of FOLDER apart by their images, and say how well that works.
 
@@ -116,12 +85,11 @@ def classify(
       imgstack-ml classify plates -f texture -f hist -c svm --balanced -o results
     """  # noqa: D301 (click looks for the real character)
     started = perf_counter()
-    terminal = Terminal(quiet, as_json)
     folder = OutputFolder(out, overwrite=overwrite)
-    refuse_inside(out, [source])
-    stack = open_images(source, terminal, recursive=True, on_error=on_error, mode=mode, shape=shape)
+    refuse_inside(out, [images.source])
+    stack = images.open(terminal)
     refuse_inside(out, input_folders(stack))
-    _check_labels(stack, source, folds)
+    _check_labels(stack, images.source, folds)
     n_fitted = len(stack) - -(-len(stack) // folds)
     transformer = make_features(
         features, stack, n_components=n_components, n_fitted=n_fitted, memory_limit=memory_limit
@@ -137,8 +105,10 @@ def classify(
     folder.begin()
     found = _judge(stack.labels, outcome, folds)
     found |= {"name": classifier, "saved": classifier == "logistic", "n_features": rows.shape[1]}
-    _write_results(folder, model, outcome, found, stack, source)
-    record = folder.finish({**describe_run(stack, source, started), "features": list(features), "classifier": found})
+    _write_results(folder, model, outcome, found, stack, images.source)
+    record = folder.finish(
+        {**describe_run(stack, images.source, started), "features": list(features), "classifier": found}
+    )
     path = os.path.join(out, "model.safetensors")
     terminal.result(summary(record, out, f"Next, in Python: model = imgstack_ml.load_model({path!r})"), record)
     if stack.problems:

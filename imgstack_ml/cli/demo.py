@@ -14,7 +14,7 @@ from ._analysis import analyse, describe, write_report, write_results
 from ._input import image_names
 from ._output import OutputFolder
 from ._summary import summary
-from ._task import Task, Terminal, debug_option, json_option, quiet_option
+from ._task import Task, Terminal, run_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,10 +34,8 @@ _N_FOLDS = 5
     "--seed", metavar="N", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the shuffled folds."
 )
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier demo.")
-@json_option
-@quiet_option
-@debug_option
-def demo(out: str, seed: int, overwrite: bool, as_json: bool, quiet: bool, debug: bool) -> None:
+@run_options(scheduler=False)
+def demo(out: str, terminal: Terminal, seed: int, overwrite: bool) -> None:
     """Make eigenfaces and a face detector from 200 sample images, in the folder OUT (imgstack-demo).
 
     The faces and non-faces that scikit-image ships are written to OUT/images as PNG files and read back lazily. A
@@ -49,7 +47,6 @@ def demo(out: str, seed: int, overwrite: bool, as_json: bool, quiet: bool, debug
       imgstack-ml demo
     """  # noqa: D301 (click looks for the real character)
     started = perf_counter()
-    terminal = Terminal(quiet, as_json)
     folder = OutputFolder(out, overwrite=overwrite)
     folder.create()
     images = os.path.join(out, "images")

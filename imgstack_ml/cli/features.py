@@ -10,19 +10,10 @@ import click
 
 from .._errors import MemoryLimitError
 from ._features import FEATURES, features_option, make_features, n_components_option
-from ._input import (
-    describe_run,
-    image_names,
-    mode_option,
-    on_error_option,
-    open_images,
-    shape_option,
-    skipped_files,
-    source_argument,
-)
+from ._input import ImageOptions, describe_run, image_names, image_options, skipped_files
 from ._output import make_folder, refuse_existing
 from ._table import reading_line, table_option, write_table
-from ._task import SKIPPED, Task, Terminal, debug_option, json_option, quiet_option, scheduler_option
+from ._task import SKIPPED, Task, Terminal, run_options
 
 if TYPE_CHECKING:
     from .. import ImageFeatures, ImageStack
@@ -31,33 +22,19 @@ __all__ = ["features"]
 
 
 @click.command(cls=Task, short_help="Rows of numbers from images, as one table.")
-@source_argument
 @table_option
 @features_option(*FEATURES[:-1])
 @n_components_option
-@click.option("-r", "--recursive", is_flag=True, help="Read the sub-folders of FOLDER too; they become a column label.")
-@mode_option
-@shape_option
-@on_error_option
-@scheduler_option
+@image_options("Read the sub-folders of FOLDER too; they become a column label.")
 @click.option("--overwrite", is_flag=True, help="Replace the file.")
-@json_option
-@quiet_option
-@debug_option
+@run_options()
 def features(
-    source: str,
+    images: ImageOptions,
+    terminal: Terminal,
     out: str,
     features: tuple[str, ...],
     n_components: int | None,
-    recursive: bool,
-    mode: str | None,
-    shape: tuple[int, int] | None,
-    on_error: str,
-    scheduler: str | None,
     overwrite: bool,
-    as_json: bool,
-    quiet: bool,
-    debug: bool,
 ) -> None:
     """Describe every image in FOLDER by a row of numbers, in one table.
 
@@ -71,17 +48,16 @@ def features(
       imgstack-ml features plates --recursive -f hist -f texture -o plates.parquet
     """  # noqa: D301 (click looks for the real character)
     started = perf_counter()
-    terminal = Terminal(quiet, as_json)
     refuse_existing(out, overwrite=overwrite)
-    stack = open_images(source, terminal, recursive=recursive, on_error=on_error, mode=mode, shape=shape)
+    stack = images.open(terminal)
     make_folder(os.path.dirname(os.path.abspath(out)))
     fitted = _fit(make_features(features, stack, n_components=n_components, n_fitted=len(stack)), stack, terminal)
     columns = fitted.get_feature_names_out().tolist()
     terminal.status(f"writing {len(columns)} features of {len(stack)} images to {out}")
-    write_table(out, columns, fitted.transform(stack), stack, image_names(stack, source), terminal, "features")
-    record = {**describe_run(stack, source, started), "features": columns, "outputs": [out]}
+    write_table(out, columns, fitted.transform(stack), stack, image_names(stack, images.source), terminal, "features")
+    record = {**describe_run(stack, images.source, started), "features": columns, "outputs": [out]}
     if stack.problems:
-        record["skipped"] = [list(row) for row in skipped_files(stack, source)]
+        record["skipped"] = [list(row) for row in skipped_files(stack, images.source)]
     terminal.result(_summary(record, stack.labels is not None), record)
     if stack.problems:
         click.get_current_context().exit(SKIPPED)

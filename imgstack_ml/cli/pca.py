@@ -15,29 +15,11 @@ import click
 
 from .._errors import MemoryLimitError
 from ._analysis import analyse, describe, plan_of, write_report, write_results
-from ._input import (
-    describe_run,
-    input_folders,
-    mode_option,
-    on_error_option,
-    open_images,
-    shape_option,
-    source_argument,
-)
+from ._input import ImageOptions, describe_run, image_options, input_folders
 from ._model import MODEL_FILE
 from ._output import OutputFolder, refuse_inside
 from ._summary import summary
-from ._task import (
-    SKIPPED,
-    Task,
-    Terminal,
-    TerminatedError,
-    debug_option,
-    json_option,
-    memory_limit_option,
-    quiet_option,
-    scheduler_option,
-)
+from ._task import SKIPPED, Task, Terminal, TerminatedError, memory_limit_option, run_options
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -50,7 +32,6 @@ _COMPONENTS = 16
 
 
 @click.command(cls=Task, short_help="Principal components of your own images.")
-@source_argument
 @click.option("-o", "--out", type=click.Path(file_okay=False), help="Folder for the results; needed, but for --plan.")
 @click.option(
     "-k",
@@ -59,9 +40,7 @@ _COMPONENTS = 16
     type=click.IntRange(min=1),
     help="Number of components.  [default: 16, or as many as the images allow]",
 )
-@click.option("-r", "--recursive", is_flag=True, help="Read the sub-folders of FOLDER too.")
-@mode_option
-@shape_option
+@image_options()
 @click.option(
     "--rescale/--no-rescale",
     default=False,
@@ -78,8 +57,6 @@ _COMPONENTS = 16
     "any number of images and certifies its accuracy.",
 )
 @memory_limit_option
-@on_error_option
-@scheduler_option
 @click.option(
     "--plan",
     is_flag=True,
@@ -98,28 +75,19 @@ _COMPONENTS = 16
     help="Go on with a run that was interrupted or killed: the same command, and this option. What it had read for the "
     "fit is not read again, as far as it was saved.",
 )
-@json_option
-@quiet_option
-@debug_option
+@run_options()
 def pca(
-    source: str,
+    images: ImageOptions,
+    terminal: Terminal,
     out: str | None,
     n_components: int | None,
-    recursive: bool,
-    mode: str | None,
-    shape: tuple[int, int] | None,
     rescale: bool,
     solver: str,
     memory_limit: str,
-    on_error: str,
-    scheduler: str | None,
     plan: bool,
     report: bool,
     overwrite: bool,
     resume: bool,
-    as_json: bool,
-    quiet: bool,
-    debug: bool,
 ) -> None:
     """Find the principal components (eigenimages) of the images in FOLDER.
 
@@ -134,17 +102,15 @@ def pca(
       imgstack-ml pca plates --recursive --rescale --memory-limit 2GB -o results --resume
     """  # noqa: D301 (click looks for the real character)
     started = perf_counter()
-    terminal = Terminal(quiet, as_json)
-    images = partial(open_images, source, terminal, recursive=recursive, mode=mode, shape=shape, on_error=on_error)
     make_pipeline = partial(_pipeline, rescale, n_components, solver, memory_limit)
     if plan:
-        _show_plan(images(), source, make_pipeline, terminal, started)
+        _show_plan(images.open(terminal), images.source, make_pipeline, terminal, started)
         return
     if out is None:
         raise click.UsageError("Missing option '-o' / '--out'.")
     folder = OutputFolder(out, overwrite=overwrite, resume=resume)
-    refuse_inside(out, [source])
-    stack = images()
+    refuse_inside(out, [images.source])
+    stack = images.open(terminal)
     refuse_inside(out, input_folders(stack))
     folder.create()
     try:
@@ -154,10 +120,10 @@ def pca(
         if folder.is_resumable:
             stop.add_note("to go on from here: the same command with --resume")
         raise
-    write_results(folder, analysis, stack, source, terminal)
-    record = describe(analysis, stack, source, started)
+    write_results(folder, analysis, stack, images.source, terminal)
+    record = describe(analysis, stack, images.source, started)
     if report:
-        write_report(folder, analysis, stack, source, record, terminal)
+        write_report(folder, analysis, stack, images.source, record, terminal)
     record = folder.finish(record)
     next_lines = (
         f"Next, in Python: model = imgstack_ml.load_model({os.path.join(out, MODEL_FILE)!r})\n"

@@ -14,19 +14,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .._files import atomic_folder
-from ._input import (
-    describe_run,
-    input_folders,
-    mode_option,
-    on_error_option,
-    open_images,
-    shape_option,
-    skipped_files,
-    source_argument,
-)
+from ._input import ImageOptions, describe_run, image_options, input_folders, skipped_files
 from ._model import ModelError, model_argument, naming_the_options, open_model
 from ._output import make_folder, refuse_existing, refuse_inside
-from ._task import SKIPPED, Task, Terminal, debug_option, json_option, quiet_option, scheduler_option
+from ._task import SKIPPED, Task, Terminal, run_options
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -47,7 +38,6 @@ class NamedImages:
 
 @click.command(cls=Task, short_help="Images from k components of a saved model.")
 @model_argument
-@source_argument
 @click.option(
     "-o",
     "--out",
@@ -65,30 +55,17 @@ class NamedImages:
     help="Files in a folder: png is rounded to the integers that the images hold; tiff keeps fractions.  [default: png "
     "where the images fit it]",
 )
-@click.option("-r", "--recursive", is_flag=True, help="Read the sub-folders of FOLDER too.")
-@mode_option
-@shape_option
-@on_error_option
-@scheduler_option
+@image_options()
 @click.option("--overwrite", is_flag=True, help="Replace the array, or files of the same names.")
-@json_option
-@quiet_option
-@debug_option
+@run_options()
 def reconstruct(
+    images: ImageOptions,
+    terminal: Terminal,
     model: str,
-    source: str,
     out: str,
     n_components: int | None,
     kind: str | None,
-    recursive: bool,
-    mode: str | None,
-    shape: tuple[int, int] | None,
-    on_error: str,
-    scheduler: str | None,
     overwrite: bool,
-    as_json: bool,
-    quiet: bool,
-    debug: bool,
 ) -> None:
     """Draw the images in FOLDER from the principal components of a saved model.
 
@@ -103,26 +80,25 @@ def reconstruct(
       imgstack-ml reconstruct results photos -o drawn.zarr
     """  # noqa: D301 (click looks for the real character)
     started = perf_counter()
-    terminal = Terminal(quiet, as_json)
     refuse_existing(out, overwrite=overwrite)
-    refuse_inside(out, [source])
+    refuse_inside(out, [images.source])
     fitted = open_model(model)
-    stack = open_images(source, terminal, recursive=recursive, on_error=on_error, mode=mode, shape=shape)
+    stack = images.open(terminal)
     refuse_inside(out, input_folders(stack))
     with naming_the_options():
-        images, k, dtype = _reconstructions(fitted, model, stack, n_components)
+        drawn, k, dtype = _reconstructions(fitted, model, stack, n_components)
     make_folder(os.path.dirname(os.path.abspath(out)))
     terminal.status(f"drawing {len(stack):,} images from {k} component{'s' if k > 1 else ''}, to {out}")
-    named = NamedImages(images, stack.files, stack.labels, stack.inputs)
+    named = NamedImages(drawn, stack.files, stack.labels, stack.inputs)
     written = _write(out, named, dtype, kind, overwrite, terminal)
     record = {
-        **describe_run(stack, source, started),
+        **describe_run(stack, images.source, started),
         "n_components": k,
         "dtype": str(written),
         "outputs": [out],
     }
     if stack.problems:
-        record["skipped"] = [list(row) for row in skipped_files(stack, source)]
+        record["skipped"] = [list(row) for row in skipped_files(stack, images.source)]
     terminal.result(
         f"{len(stack):,} images from {k} component{'s' if k > 1 else ''} in {out}: {written}, in "
         f"{record['seconds']:.1f} s\n\nNext: imgstack-ml scan {shlex.quote(out)}",

@@ -14,7 +14,7 @@ from .._errors import ImgstackError, StoreError
 from .._files import atomic_path
 from ._input import image_names
 from ._output import RUN_FILE
-from ._task import Task, Terminal, debug_option, quiet_option, scheduler_option
+from ._task import Task, Terminal, run_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,10 +32,8 @@ __all__ = ["report"]
     show_default=True,
     help="Read the images once more, where they still are: for alerts, intensities, and pictures of single images.",
 )
-@scheduler_option
-@quiet_option
-@debug_option
-def report(out: str, read: bool, scheduler: str | None, quiet: bool, debug: bool) -> None:
+@run_options(json=False)
+def report(out: str, terminal: Terminal, read: bool) -> None:
     """Write OUT/report.html from what an earlier run of pca or demo left in OUT.
 
     The model, its scores and the record of the run are enough for most of the page; the images themselves need not be
@@ -48,7 +46,6 @@ def report(out: str, read: bool, scheduler: str | None, quiet: bool, debug: bool
     """  # noqa: D301 (click looks for the real character)
     from .. import generate_report, load_model
 
-    terminal = Terminal(quiet)
     run = _read_record(out)
     model = load_model(os.path.join(out, "model.safetensors"))
     names, scores = _read_scores(os.path.join(out, "scores.csv"))

@@ -4,7 +4,7 @@ import shlex
 
 import click
 
-from ._task import Task, Terminal, debug_option, quiet_option
+from ._task import Task, Terminal, run_options
 
 __all__ = ["sample"]
 
@@ -19,9 +19,8 @@ _LABELLED = ("faces", "digits", "textures")
     "-n", "n_images", metavar="N", type=click.IntRange(min=1), help="Number of images.  [default: all; 844 cells]"
 )
 @click.option("--seed", metavar="N", type=click.IntRange(min=0), help="Other cells for another number.  [default: 0]")
-@quiet_option
-@debug_option
-def sample(name: str, folder: str, n_images: int | None, seed: int | None, quiet: bool, debug: bool) -> None:
+@run_options(scheduler=False, json=False)
+def sample(name: str, folder: str, terminal: Terminal, n_images: int | None, seed: int | None) -> None:
     """Write sample images into DIR, a new or empty folder. Nothing is downloaded.
 
     \b
@@ -39,7 +38,6 @@ def sample(name: str, folder: str, n_images: int | None, seed: int | None, quiet
         raise click.UsageError(f"--seed is for generated images, and the {name} are always the same")
     from ..datasets import write_sample
 
-    terminal = Terminal(quiet)
     terminal.status(f"writing {name} to {folder}")
     files = write_sample(name, folder, n=n_images, seed=seed or 0)
     recursive = " --recursive" if name in _LABELLED else ""

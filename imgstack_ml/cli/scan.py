@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ._input import source_argument
-from ._task import SKIPPED, Task, Terminal, debug_option, json_option, quiet_option, scheduler_option
+from ._task import SKIPPED, Task, Terminal, run_options
 
 if TYPE_CHECKING:
     from .. import ImageStack
@@ -22,20 +22,14 @@ __all__ = ["scan"]
 @click.option("--mode", metavar="MODE", help="As if all images were brought to this mode, e.g. RGB or L.")
 @click.option("--shape", metavar="H W", type=(int, int), help="As if all were brought to this height and width.")
 @click.option("--verify", is_flag=True, help="Decode every image too, which finds files that are damaged further in.")
-@scheduler_option
-@json_option
-@quiet_option
-@debug_option
+@run_options()
 def scan(
     source: str,
+    terminal: Terminal,
     recursive: bool,
     mode: str | None,
     shape: tuple[int, int] | None,
     verify: bool,
-    scheduler: str | None,
-    as_json: bool,
-    quiet: bool,
-    debug: bool,
 ) -> None:
     """Tell what images are in FOLDER, and which files cannot be read as one.
 
@@ -49,7 +43,6 @@ def scan(
     """  # noqa: D301 (click looks for the real character)
     from .. import open_stack
 
-    terminal = Terminal(quiet, as_json)
     terminal.status(f"reading the headers of {source}")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"\d+ of \d+ (files|images) cannot be")  # said below, with names

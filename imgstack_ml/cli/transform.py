@@ -9,50 +9,27 @@ from typing import Any
 import click
 
 from ._analysis import score_names
-from ._input import (
-    describe_run,
-    image_names,
-    mode_option,
-    on_error_option,
-    open_images,
-    shape_option,
-    skipped_files,
-    source_argument,
-)
+from ._input import ImageOptions, describe_run, image_names, image_options, skipped_files
 from ._model import ModelError, model_argument, naming_the_options, open_model
 from ._output import make_folder, refuse_existing
 from ._table import reading_line, table_option, write_table
-from ._task import SKIPPED, Task, Terminal, debug_option, json_option, quiet_option, scheduler_option
+from ._task import SKIPPED, Task, Terminal, run_options
 
 __all__ = ["transform"]
 
 
 @click.command(cls=Task, short_help="Scores of other images by a saved model, as one table.")
 @model_argument
-@source_argument
 @table_option
-@click.option("-r", "--recursive", is_flag=True, help="Read the sub-folders of FOLDER too; they become a column label.")
-@mode_option
-@shape_option
-@on_error_option
-@scheduler_option
+@image_options("Read the sub-folders of FOLDER too; they become a column label.")
 @click.option("--overwrite", is_flag=True, help="Replace the file.")
-@json_option
-@quiet_option
-@debug_option
+@run_options()
 def transform(
+    images: ImageOptions,
+    terminal: Terminal,
     model: str,
-    source: str,
     out: str,
-    recursive: bool,
-    mode: str | None,
-    shape: tuple[int, int] | None,
-    on_error: str,
-    scheduler: str | None,
     overwrite: bool,
-    as_json: bool,
-    quiet: bool,
-    debug: bool,
 ) -> None:
     """Project the images in FOLDER by a model that pca, demo or imgstack_ml.save_model has saved.
 
@@ -67,19 +44,18 @@ def transform(
       imgstack-ml transform results/model.safetensors 'plate*/*.tif' -o scores.parquet
     """  # noqa: D301 (click looks for the real character)
     started = perf_counter()
-    terminal = Terminal(quiet, as_json)
     refuse_existing(out, overwrite=overwrite)
     fitted = open_model(model)
-    stack = open_images(source, terminal, recursive=recursive, on_error=on_error, mode=mode, shape=shape)
+    stack = images.open(terminal)
     with naming_the_options():
         rows = _rows(fitted, model, stack)
     columns = _columns(fitted, rows.shape[1])
     make_folder(os.path.dirname(os.path.abspath(out)))
     terminal.status(f"projecting {len(stack):,} images on {len(columns):,} columns, to {out}")
-    write_table(out, columns, rows, stack, image_names(stack, source), terminal, "scores")
-    record = {**describe_run(stack, source, started), "columns": columns, "outputs": [out]}
+    write_table(out, columns, rows, stack, image_names(stack, images.source), terminal, "scores")
+    record = {**describe_run(stack, images.source, started), "columns": columns, "outputs": [out]}
     if stack.problems:
-        record["skipped"] = [list(row) for row in skipped_files(stack, source)]
+        record["skipped"] = [list(row) for row in skipped_files(stack, images.source)]
     table = f"{'file, label' if stack.labels is not None else 'file'} and {len(columns):,} columns of numbers"
     terminal.result(
         f"{len(stack):,} rows in {out}: {table}, in {record['seconds']:.1f} s\n\nNext, in Python: {reading_line(out)}",

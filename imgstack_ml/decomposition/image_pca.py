@@ -17,11 +17,12 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from .. import __version__
+from .._blas import one_blas_thread
 from .._blocks import map_images, source_of
 from .._checkpoint import Checkpoint, open_checkpoint
 from .._errors import RankWarning
 from .._memory import Allowance, allowance, format_bytes, held_to
-from .._passes import PassRunner, batch_rows, one_blas_thread
+from .._passes import PassRunner, batch_rows
 from .._transformer import for_table
 from .._validation import Images, check_images, rows_are_views, unwrap
 from ..linalg.incremental import Summary, merge_summaries
