@@ -87,7 +87,7 @@ def status(key):
 dask.config.set(scheduler="threads", num_workers=2)
 stack, learners = noise(*{shape!r}), LEARNERS[{learners!r}]()
 fit_together(learners, stack[:8])
-limit = least(learners, stack) if {tight} else "400MB"
+limit = least(learners, stack) if {tight} else "600MB"
 before = status("VmRSS")
 open("/proc/self/clear_refs", "w").write("5")
 fit_together(learners, stack, memory_limit=limit)
