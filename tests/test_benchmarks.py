@@ -308,9 +308,13 @@ def test_larger_than_memory_refuses_a_full_disk(tmp_path):
 def test_exponents_and_what_gives_way_first():
     sizes = [1, 2, 4, 8]
     assert scaling.Series("squares", sizes, [3.0 * size**2 for size in sizes]).exponent == pytest.approx(2)
-    half = scaling.Run(workers=1, images=500, seconds=7.0, tasks=110, own_cpu=2.5, sent=0)
-    whole = half._replace(images=1000, seconds=11.5, tasks=210, own_cpu=3.0)
-    of_two = half._replace(workers=2), whole._replace(workers=2, sent=10**6)
+    # One second, a tenth of each second, and 5 ms a task.
+    half = scaling.Run(workers=1, images=500, seconds=7.0, tasks=110, own_cpu=2.25, sent=0)
+    whole = half._replace(images=1000, seconds=11.5, tasks=210, own_cpu=3.2)
+    of_two = (
+        half._replace(workers=2, seconds=4.0, own_cpu=1.95),
+        whole._replace(workers=2, seconds=6.0, own_cpu=2.65, sent=10**6),
+    )
     model = scaling.Model(half, whole, *of_two, image_bytes=1000, file_seconds=1e-4, n=10**6, workers=10)
     opening, scheduling, computing = model.parts().values()
     assert (opening, scheduling, computing) == pytest.approx((100, 1000, 900))
