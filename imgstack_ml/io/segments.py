@@ -55,7 +55,7 @@ def read_segments(page: tifffile.TiffPage, out: np.ndarray) -> None:
         page.compression = _NONE  # of what its own decoder is given from here on
     pixels = out.reshape(page.shaped)
     encoded: Iterator[Any] = page.parent.filehandle.read_segments(
-        page.dataoffsets, page.databytecounts, length=n_segments, sort=True, buffersize=_BUFFER, flat=True
+        page.dataoffsets, page.databytecounts, sort=True, buffersize=_BUFFER, flat=True
     )
     for content, number in encoded:
         if content is None:
