@@ -258,8 +258,10 @@ def test_bad_image_is_named_and_no_file_is_half_written(tmp_path):
         file.truncate(60)
     with pytest.raises(BadImageError, match=r"img4\.png"):
         write_images(stack, tmp_path / "out")
-    written = open_stack(tmp_path / "out")
-    np.testing.assert_array_equal(written.data.compute(), pixels[: len(written)])
+    written = sorted((tmp_path / "out").iterdir())  # of whichever blocks other threads were done with
+    assert {path.name for path in written} <= {f"img{i}.png" for i in range(8) if i != 4}
+    for path in written:
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), pixels[int(path.stem[3:])])
 
 
 def test_every_fault_leaves_whole_files(tmp_path, monkeypatch):
