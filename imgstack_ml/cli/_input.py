@@ -103,11 +103,12 @@ class ImageOptions:
         from .. import open_stack
 
         terminal.status(f"reading the headers of {self.source}")
-        options = {"recursive": self.recursive, "mode": self.mode, "shape": self.shape, "on_error": self.on_error}
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", r"\d+ of \d+ (files|images) cannot be")  # said below, with names
-                stack = open_stack(self.source, **options)
+                stack = open_stack(
+                    self.source, recursive=self.recursive, mode=self.mode, shape=self.shape, on_error=self.on_error
+                )
                 if self.on_error == "skip":
                     terminal.status(f"decoding {len(stack):,} images once, to find those that are damaged")
                     stack = stack.verify(progress=terminal.progress)
