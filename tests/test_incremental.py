@@ -365,6 +365,18 @@ def test_rows_that_differ_by_rounding_are_one_row():
     assert len(krylov.independent(F @ F.T, np.full(2, 6.0), 1e-9)) == 2
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_inner_products_need_not_be_symmetric_to_the_last_digit(seed):
+    """Sums of float32 are not, and the Cholesky decomposition of what pivots had put in order failed."""
+    rng = np.random.default_rng(seed)
+    rows = rng.standard_normal((20, 61))
+    rows = np.vstack([rows, rng.standard_normal((12, 20)) @ rows])
+    inner = rows @ rows.T * (1 + 1e-7 * rng.standard_normal((32, 32)))
+    turn = krylov.independent(inner, np.zeros(32), 1e-7)
+    assert len(turn) >= 20
+    np.testing.assert_allclose(turn @ (inner + inner.T) @ turn.T / 2, np.eye(len(turn)), atol=1e-5)
+
+
 def test_nothing_is_independent_of_nothing():
     assert krylov.independent(np.zeros((3, 3)), np.ones(3), 1e-7).shape == (0, 3)
 

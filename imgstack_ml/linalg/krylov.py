@@ -191,6 +191,7 @@ def independent(inner: np.ndarray, scale: np.ndarray, eps: float) -> np.ndarray:
     Rows are rounding, and go, where less than 30 `eps` of their `scale` (m,) is outside of the span of the others, and
     so does what lies in that span but for 1e-10 of its square. Near-orthogonal rows keep their directions and order.
     """
+    inner = (inner + inner.T) / 2  # sums of float32 are not symmetric to the last digit, and pivots mix both halves
     norms, least = np.sqrt(np.maximum(np.diag(inner), 0)), 30 * eps * scale
     use = np.flatnonzero(norms > least)
     turn = np.zeros((len(use), len(inner)))
