@@ -8,6 +8,7 @@ from typing import NamedTuple
 import dask
 import dask.array as da
 import numpy as np
+from _stacks import named
 
 from imgstack_ml import ImagePCA, _checkpoint, _passes
 
@@ -54,7 +55,8 @@ def stack(solver, make=make, log=None, seconds=0.0):
     chunks = ((case.rows,) * (case.shape[0] // case.rows), *((n,) for n in case.shape[1:]))
     read = partial(make, case=case, log=log, seconds=seconds)
     meta = np.empty((0,) * len(case.shape), case.dtype)
-    return da.map_blocks(read, chunks=chunks, dtype=case.dtype, meta=meta, name=f"the-same-{solver}")
+    name = f"the-same-{solver}"
+    return named(da.map_blocks(read, chunks=chunks, dtype=case.dtype, meta=meta, name=name), name)
 
 
 def estimator(solver, checkpoint=None, **params):

@@ -7,6 +7,7 @@ import time
 import dask
 import dask.array as da
 import numpy as np
+from _stacks import named
 
 from imgstack_ml import save_stack
 
@@ -32,13 +33,14 @@ def make(block_id, log, seconds):
 
 def stack(log, seconds):
     shape = ((ROWS,) * N_BLOCKS, *((n,) for n in SHAPE))
-    return da.map_blocks(
+    array = da.map_blocks(
         lambda block_id: make(block_id, log, seconds),
         chunks=shape,
         dtype=np.uint16,
         meta=np.empty((0, 0, 0), np.uint16),
         name="the-same-stack",
     )
+    return named(array, "the-same-stack")
 
 
 if __name__ == "__main__":
