@@ -14,7 +14,7 @@ _fresh = itertools.count()
 
 
 def named(array, name):
-    """Call an array exactly so: Dask 2025.1 adds a token to the name that `map_blocks` is given."""
+    """Call an array exactly so: older Dask adds a token to the name that `map_blocks` is given."""
     if array.name == name:
         return array
     graph = {(name, *key[1:]): key for key in flatten(array.__dask_keys__())}
