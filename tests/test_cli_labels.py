@@ -273,7 +273,7 @@ def test_features_are_those_of_the_transformers(suffix, options, faces, tmp_path
     result = run("features", faces, "-r", "-o", out, *options)
     assert result.exit_code == 0
     assert f"pandas.read_{suffix[1:]}({str(out)!r})" in result.stdout
-    table = pd.read_csv(out) if suffix == ".csv" else pd.read_parquet(out)
+    table = pd.read_csv(out, float_precision="round_trip") if suffix == ".csv" else pd.read_parquet(out)
     stack = im.open_stack(faces, recursive=True)
     names = {"-": FEATURES[:-1], "all": FEATURES, "hog": ("hog",)}[options[-1] if options else "-"]
     features = make_features(names, stack, n_components=None, n_fitted=40).fit(stack)

@@ -245,7 +245,12 @@ ROWS = [
     ),
     Row(DASK_ML, "`naive_bayes.GaussianNB` of lazy histograms", fit_and_predict(histogram(GaussianNB()), LAZY_Y)),
 ]
+WARNS = re.compile(r"; warns \([^)]*\)")
 MANY = 5  # reads beyond which their number means nothing but that something iterates
+
+
+def versions():
+    return ", ".join(f"{name} {version(name)}" for name in PACKAGES)
 
 
 def outcome(row):
@@ -282,7 +287,11 @@ def test_the_table_says_what_happens(row, monkeypatch):
         return plain(self, *args, **kwargs)
 
     monkeypatch.setattr(da.Array, "__array__", refuse)
-    assert line(row) in PAGE.read_text(encoding="utf-8").splitlines()
+    page = PAGE.read_text(encoding="utf-8")
+    if versions() in page:
+        assert line(row) in page.splitlines()
+    else:  # what warns is of those versions
+        assert WARNS.sub("", line(row)) in WARNS.sub("", page).splitlines()
 
 
 def test_the_table_has_no_other_rows():
@@ -301,5 +310,5 @@ def test_the_page_names_versions():
 
 
 if __name__ == "__main__":
-    print(", ".join(f"{name} {version(name)}" for name in PACKAGES))
+    print(versions())
     print("\n".join(["| library | what | outcome | reads of each image |", "|---|---|---|---|", *map(line, ROWS)]))

@@ -69,8 +69,9 @@ def no_dense_stack(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["faces", "preprocess", "tissue"])
-def test_examples(name, tmp_path):
-    command = [sys.executable, "-W", "error", ROOT / "docs" / "examples" / f"{name}.py", tmp_path]
+def test_examples(name, tmp_path, pytestconfig):
+    strictness = [f"-W{how}" for how in pytestconfig.getini("filterwarnings")]
+    command = [sys.executable, *strictness, ROOT / "docs" / "examples" / f"{name}.py", tmp_path]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     process = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
     assert process.returncode == 0, process.stderr

@@ -192,10 +192,11 @@ class ScoresDisplay:
         points = [
             self.ax_.scatter(x[inside], y[inside], color=colour, **_style(len(x))) for _, inside, colour in groups
         ]
-        # Handles and names given one by one: legends leave out names that begin with an underscore.
-        legend = self.ax_.legend(points, [short_name(name) for name, _, _ in groups], frameon=False, fontsize="small")
-        for text in legend.get_texts():
+        # Names are written in afterwards: legends leave out those that begin with an underscore.
+        legend = self.ax_.legend(points, ["name"] * len(points), frameon=False, fontsize="small")
+        for text, (name, _, _) in zip(legend.get_texts(), groups, strict=True):
             text.set_parse_math(False)
+            text.set_text(short_name(name))
         return points
 
     def _axis_name(self, axis: int) -> str:
