@@ -19,7 +19,6 @@ from .._errors import ImgstackError
 __all__ = [
     "FAILED",
     "INTERRUPTED",
-    "SKIPPED",
     "TERMINATED",
     "Task",
     "Terminal",
@@ -128,12 +127,14 @@ class Terminal:
         """Say what went other than hoped for, even when quiet."""
         echo(f"warning: {text}", err=True)
 
-    def result(self, summary: str, record: dict[str, Any] | None = None) -> None:
-        """Print the result: for a person, or as JSON for a program."""
+    def result(self, summary: str, record: dict[str, Any] | None = None, n_skipped: int = 0) -> None:
+        """Print the result, for a person or as JSON for a program; end with `SKIPPED` where files were left out."""
         if self.as_json:
             echo(json.dumps(record, indent=2))
         elif not self.quiet:
             echo(summary)
+        if n_skipped:
+            click.get_current_context().exit(SKIPPED)
 
 
 def run_options(*, scheduler: bool = True, json: bool = True) -> Callable[[Callable], Callable]:

@@ -15,7 +15,7 @@ from ._features import features_option, make_features, n_components_option
 from ._input import ImageOptions, describe_run, image_names, image_options, input_folders, skipped_files
 from ._output import OutputFolder, refuse_inside
 from ._summary import summary
-from ._task import SKIPPED, Task, Terminal, memory_limit_option, run_options
+from ._task import Task, Terminal, memory_limit_option, run_options
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -110,9 +110,11 @@ def classify(
         {**describe_run(stack, images.source, started), "features": list(features), "classifier": found}
     )
     path = os.path.join(out, "model.safetensors")
-    terminal.result(summary(record, out, f"Next, in Python: model = imgstack_ml.load_model({path!r})"), record)
-    if stack.problems:
-        click.get_current_context().exit(SKIPPED)
+    terminal.result(
+        summary(record, out, f"Next, in Python: model = imgstack_ml.load_model({path!r})"),
+        record,
+        n_skipped=len(stack.problems),
+    )
 
 
 def _check_labels(stack: ImageStack, source: str, n_folds: int) -> None:

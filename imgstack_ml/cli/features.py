@@ -13,7 +13,7 @@ from ._features import FEATURES, features_option, make_features, n_components_op
 from ._input import ImageOptions, describe_run, image_names, image_options, skipped_files
 from ._output import make_folder, refuse_existing
 from ._table import reading_line, table_option, write_table
-from ._task import SKIPPED, Task, Terminal, run_options
+from ._task import Task, Terminal, run_options
 
 if TYPE_CHECKING:
     from .. import ImageFeatures, ImageStack
@@ -58,9 +58,7 @@ def features(
     record = {**describe_run(stack, images.source, started), "features": columns, "outputs": [out]}
     if stack.problems:
         record["skipped"] = [list(row) for row in skipped_files(stack, images.source)]
-    terminal.result(_summary(record, stack.labels is not None), record)
-    if stack.problems:
-        click.get_current_context().exit(SKIPPED)
+    terminal.result(_summary(record, stack.labels is not None), record, n_skipped=len(stack.problems))
 
 
 def _fit(features: ImageFeatures, stack: ImageStack, terminal: Terminal) -> ImageFeatures:

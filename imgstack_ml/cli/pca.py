@@ -19,7 +19,7 @@ from ._input import ImageOptions, describe_run, image_options, input_folders
 from ._model import MODEL_FILE
 from ._output import OutputFolder, refuse_inside
 from ._summary import summary
-from ._task import SKIPPED, Task, Terminal, TerminatedError, memory_limit_option, run_options
+from ._task import Task, Terminal, TerminatedError, memory_limit_option, run_options
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -129,9 +129,7 @@ def pca(
         f"Next, in Python: model = imgstack_ml.load_model({os.path.join(out, MODEL_FILE)!r})\n"
         f"or, for other images: imgstack-ml transform {shlex.quote(out)} FOLDER -o scores.csv"
     )
-    terminal.result(summary(record, out, next_lines), record)
-    if stack.problems:
-        click.get_current_context().exit(SKIPPED)
+    terminal.result(summary(record, out, next_lines), record, n_skipped=len(stack.problems))
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from .._files import atomic_folder
 from ._input import ImageOptions, describe_run, image_options, input_folders, skipped_files
 from ._model import ModelError, model_argument, naming_the_options, open_model
 from ._output import make_folder, refuse_existing, refuse_inside
-from ._task import SKIPPED, Task, Terminal, run_options
+from ._task import Task, Terminal, run_options
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -103,9 +103,8 @@ def reconstruct(
         f"{len(stack):,} images from {k} component{'s' if k > 1 else ''} in {out}: {written}, in "
         f"{record['seconds']:.1f} s\n\nNext: imgstack-ml scan {shlex.quote(out)}",
         record,
+        n_skipped=len(stack.problems),
     )
-    if stack.problems:
-        click.get_current_context().exit(SKIPPED)
 
 
 def _reconstructions(fitted: Any, path: str, stack: Any, k: int | None) -> tuple[da.Array, int, np.dtype]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ._input import source_argument
-from ._task import SKIPPED, Task, Terminal, run_options
+from ._task import Task, Terminal, run_options
 
 if TYPE_CHECKING:
     from .. import ImageStack
@@ -54,9 +54,7 @@ def scan(
         except FileNotFoundError as error:
             error.add_note("sub-folders are read with the option --recursive")
             raise
-    terminal.result(_text(stack), _record(stack))
-    if stack.problems:
-        click.get_current_context().exit(SKIPPED)
+    terminal.result(_text(stack), _record(stack), n_skipped=len(stack.problems))
 
 
 def _text(stack: ImageStack) -> str:

@@ -13,7 +13,7 @@ from ._input import ImageOptions, describe_run, image_names, image_options, skip
 from ._model import ModelError, model_argument, naming_the_options, open_model
 from ._output import make_folder, refuse_existing
 from ._table import reading_line, table_option, write_table
-from ._task import SKIPPED, Task, Terminal, run_options
+from ._task import Task, Terminal, run_options
 
 __all__ = ["transform"]
 
@@ -60,9 +60,8 @@ def transform(
     terminal.result(
         f"{len(stack):,} rows in {out}: {table}, in {record['seconds']:.1f} s\n\nNext, in Python: {reading_line(out)}",
         record,
+        n_skipped=len(stack.problems),
     )
-    if stack.problems:
-        click.get_current_context().exit(SKIPPED)
 
 
 def _rows(fitted: Any, path: str, stack: Any) -> Any:
