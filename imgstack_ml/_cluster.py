@@ -38,6 +38,8 @@ def get_watched(client: Any, dsk: Any, keys: Any, **options: Any) -> Any:
 def gather_watched(client: Any, futures: list[Any], packed: Any, look: Callable[[], None] = lambda: None) -> Any:
     """Wait for futures and return the values of what they are packed in, calling `look` twice a second meanwhile.
 
+    The futures are let go of: nothing waits on the cluster for Python to collect them.
+
     Raises
     ------
     ClusterLostError
@@ -50,6 +52,9 @@ def gather_watched(client: Any, futures: list[Any], packed: Any, look: Callable[
         if client.status == "running" and not _has_workers(client):
             raise ClusterLostError(client.scheduler.address) from error
         raise
+    finally:
+        for future in futures:
+            future.release()
 
 
 def _wait(client: Any, futures: list[Any], look: Callable[[], None]) -> None:

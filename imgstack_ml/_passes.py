@@ -354,11 +354,18 @@ class PassRunner:
                 batches.append(_Batch(block, block + 1))
         return batches
 
-    def _scatter(self, shared: tuple) -> tuple:
-        """Send large constants to the cluster once, not with every task."""
+    @contextmanager
+    def _sent(self, shared: tuple) -> Iterator[tuple]:
+        """Send large constants to the cluster once, not with every task, and have it forget them afterwards."""
         if self._client is None:
-            return tuple(dask.delayed(item, pure=False, traverse=False) for item in shared)
-        return tuple(self._client.scatter([item], broadcast=True, hash=False)[0] for item in shared)
+            yield tuple(dask.delayed(item, pure=False, traverse=False) for item in shared)
+            return
+        futures = tuple(self._client.scatter([item], broadcast=True, hash=False)[0] for item in shared)
+        try:
+            yield futures
+        finally:
+            for future in futures:
+                future.release()
 
     def _groups_in_a_wave(self, together: int) -> int:
         """Count the groups of batches that may stand in one graph, a process having room for `together` batches.
@@ -402,14 +409,14 @@ class PassRunner:
         bar.advance(n_images)
         if n_done == len(groups):
             return total
-        send = self._scatter(shared)
-        while n_done < len(groups):
-            wave = groups[n_done : n_done + longest]
-            total = self._run_wave(step, merge, wave, send, bar, total)
-            n_done += len(wave)
-            if record is not None:
-                n_images += sum(self._images_of(batch) for group in wave for batch in group)
-                record.save(n_done, n_images, total)
+        with self._sent(shared) as sent:
+            while n_done < len(groups):
+                wave = groups[n_done : n_done + longest]
+                total = self._run_wave(step, merge, wave, sent, bar, total)
+                n_done += len(wave)
+                if record is not None:
+                    n_images += sum(self._images_of(batch) for group in wave for batch in group)
+                    record.save(n_done, n_images, total)
         return total
 
     def _run_wave(

@@ -139,8 +139,8 @@ def _compute_on_cluster(values: Sequence[Delayed], images_of: Mapping[Any, int],
     try:
         return tuple(gather_watched(client, results, results, count))
     finally:  # an error would hold on to them
-        for future in (*results, *steps.values()):
-            future.release()
+        for step in steps.values():
+            step.release()
 
 
 class _Ticker(Callback):

@@ -28,7 +28,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:After . products")  # tol=0, so 
 
 @pytest.fixture
 def client():
-    settings = {"distributed.worker.memory.spill": False, "distributed.worker.memory.pause": False}
+    settings = {
+        "distributed.worker.memory.spill": False,
+        "distributed.worker.memory.pause": False,
+        # So long after a worker is lost, Dask looks for it again, and gives up on it where it is lost anew just then.
+        "distributed.deploy.lost-worker-timeout": "1 hour",
+    }
     with (
         dask.config.set(settings),
         LocalCluster(
@@ -108,6 +113,17 @@ class Killer(threading.Thread):
         os.kill(self._victim, signal.SIGKILL)
 
 
+def n_tasks(dask_scheduler):
+    return len(dask_scheduler.tasks)
+
+
+def wait_until(is_so, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not is_so() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert is_so()
+
+
 def processes(client):
     """Wait until each nanny's worker runs and is known to the scheduler, and give their process numbers.
 
@@ -115,6 +131,7 @@ def processes(client):
     gives up on it.
     """
     nannies = client.cluster.workers.values()
+    assert len(nannies) == 4
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         known = client.scheduler_info(n_workers=-1)["workers"]
@@ -144,10 +161,8 @@ def test_a_lost_worker_changes_nothing(client, serial, way, n_runs, tmp_path):
         found = _fit_stack.estimator(solver).fit(_fit_stack.stack(solver, make, log=log))
         killer.over.set()
         assert_same(found, serial[solver])
-        deadline = time.monotonic() + 60
-        while processes(client) == before and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert processes(client) != before  # there was a fault
+        wait_until(lambda before=before: processes(client) != before)  # there was a fault
+        wait_until(lambda: not client.run_on_scheduler(n_tasks))  # and nothing of the fit stays
     print(f"\n{n_runs} workers lost by {way}: all fits equal the serial one")
 
 
