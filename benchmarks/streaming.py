@@ -53,9 +53,9 @@ def own_pass(store: Path, vectors: np.ndarray, shift: np.ndarray) -> None:
     import dask.array as da
 
     from imgstack_ml import ImagePCA
-    from imgstack_ml._passes import PassRunner
-    from imgstack_ml._validation import Images
+    from imgstack_ml.base.validation import Images
     from imgstack_ml.linalg.krylov import merge_images, stream
+    from imgstack_ml.passes.runner import PassRunner
 
     stack = da.from_zarr(store)
     need = ImagePCA(K, svd_solver="randomized").plan(stack).chosen
@@ -71,7 +71,7 @@ def own_pass(store: Path, vectors: np.ndarray, shift: np.ndarray) -> None:
 
 def compare_pass(store: Path) -> tuple[float, float]:
     """Return median seconds of the floor and of our pass, in turn, with BLAS on one thread."""
-    from imgstack_ml._blas import one_blas_thread
+    from imgstack_ml.passes.blas import one_blas_thread
 
     source = Source(store)
     vectors = np.random.default_rng(0).standard_normal((N_ROWS, source.p), dtype=np.float32)

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from PIL import Image
 from skimage import data as skimage_data
 
-from ._errors import StoreError
-from ._files import atomic_path
+from .errors import StoreError
+from .files.atomic import atomic_path
 
 __all__ = [
     "SAMPLES",

@@ -14,8 +14,8 @@ import sklearn
 from safetensors import SafetensorError, safe_open
 
 from . import __version__
-from ._errors import StoreError
-from ._tensors import map_tensors, save_tensors
+from .errors import StoreError
+from .files.tensors import map_tensors, save_tensors
 
 __all__ = ["load_model", "save_model"]
 

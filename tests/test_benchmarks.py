@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from asv_runner.discovery import disc_benchmarks
 
-from imgstack_ml import _checkpoint
+from imgstack_ml.passes import checkpoint as _checkpoint
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # benchmarks is a package of the repository that is not installed

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgstack_ml._errors import StoreError
 from imgstack_ml.datasets import (
     SAMPLES,
     cell_image,
@@ -14,6 +13,7 @@ from imgstack_ml.datasets import (
     make_planted,
     write_sample,
 )
+from imgstack_ml.errors import StoreError
 
 
 @pytest.mark.parametrize(

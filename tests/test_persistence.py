@@ -8,7 +8,6 @@ import sys
 import dask.array as da
 import numpy as np
 import pytest
-from _faults import every_fault
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
@@ -18,11 +17,12 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from imgstack_ml import persistence
-from imgstack_ml._errors import StoreError
 from imgstack_ml.decomposition import ImagePCA
+from imgstack_ml.errors import StoreError
 from imgstack_ml.features import ChannelStatistics, HOGFeatures, ImageFeatures, ImageHistogram, TextureFeatures
 from imgstack_ml.persistence import FORMAT_VERSION, HEADER_KEY, MAX_HEADER_BYTES, load_model, save_model
 from imgstack_ml.preprocessing import ImageFlattener, IntensityRescaler, StackCenterer
+from tests.lib.faults import every_fault
 
 
 @pytest.fixture(scope="module")
@@ -374,7 +374,7 @@ def test_folders_of_this_machine_are_not_saved(path):
 GROWTH = """
 import resource, sys, json, struct
 from imgstack_ml import load_model, ImagePCA, StackCenterer
-from imgstack_ml._errors import StoreError
+from imgstack_ml.errors import StoreError
 load_model(sys.argv[1])  # imports
 import psutil
 before = psutil.Process().memory_info().rss

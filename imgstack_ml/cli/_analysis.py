@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .._errors import NonFiniteError
+from ..errors import NonFiniteError
 from ._input import describe_run, image_names, skipped_files
 from ._output import OutputFolder
 from ._table import compute_rows

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .._errors import BadImageError, MixedStackError
+from ..errors import BadImageError, MixedStackError
 from ._task import Terminal
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from .._errors import ImgstackError
+from ..errors import ImgstackError
 
 __all__ = ["MODEL_FILE", "ModelError", "model_argument", "naming_the_options", "open_model"]
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from .._errors import StoreError
-from .._files import atomic_path, lock_output
+from ..errors import StoreError
+from ..files.atomic import atomic_path, lock_output
 
 __all__ = ["OutputFolder", "make_folder", "refuse_existing", "refuse_inside"]
 
@@ -78,14 +78,14 @@ class OutputFolder:
         self._earlier = self._look()  # again: another command may just have finished it
         click.get_current_context().call_on_close(partial(_remove_empty, [self.checkpoint]))
         if not self._resume:
-            from .._checkpoint import remove_checkpoint
+            from ..passes.checkpoint import remove_checkpoint
 
             remove_checkpoint(self.checkpoint)
 
     @property
     def is_resumable(self) -> bool:
         """Whether a fit left something there to go on from."""
-        from .._checkpoint import holds_checkpoint
+        from ..passes.checkpoint import holds_checkpoint
 
         return holds_checkpoint(self.checkpoint)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .._files import atomic_path
+from ..files.atomic import atomic_path
 from ._task import Terminal
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _computed(rows: Any, stack: ImageStack, terminal: Terminal, what: str) -> It
     import dask
     import numpy as np
 
-    from .._progress import iterate_rows
+    from ..passes.progress import iterate_rows
 
     if not dask.is_dask_collection(rows):
         yield np.asarray(rows)

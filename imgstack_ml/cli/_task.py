@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from .._errors import ImgstackError
+from ..errors import ImgstackError
 
 __all__ = [
     "FAILED",

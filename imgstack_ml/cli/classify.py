@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .._errors import ImgstackError, MemoryLimitError
+from ..errors import ImgstackError, MemoryLimitError
 from ._crossval import CLASSIFIERS, Outcome, cross_validate, fit_model
 from ._features import features_option, make_features, n_components_option
 from ._input import ImageOptions, describe_run, image_names, image_options, input_folders, skipped_files

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .._errors import MemoryLimitError
+from ..errors import MemoryLimitError
 from ._features import FEATURES, features_option, make_features, n_components_option
 from ._input import ImageOptions, describe_run, image_names, image_options, skipped_files
 from ._output import make_folder, refuse_existing

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .._errors import MemoryLimitError
+from ..errors import MemoryLimitError
 from ._analysis import analyse, describe, plan_of, write_report, write_results
 from ._input import ImageOptions, describe_run, image_options, input_folders
 from ._model import MODEL_FILE

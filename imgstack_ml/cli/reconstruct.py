@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .._files import atomic_folder
+from ..files.atomic import atomic_folder
 from ._input import ImageOptions, describe_run, image_options, input_folders, skipped_files
 from ._model import ModelError, model_argument, naming_the_options, open_model
 from ._output import make_folder, refuse_existing, refuse_inside
@@ -159,7 +159,7 @@ def _write(
 
 
 def _as_integers(data: da.Array, dtype: np.dtype) -> Any:
-    from .._blocks import map_images
+    from ..base.lazy import map_images
 
     return map_images(partial(_rounded, dtype), data, image_shape=data.shape[1:], dtype=dtype)
 

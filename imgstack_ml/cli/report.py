@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .._errors import ImgstackError, StoreError
-from .._files import atomic_path
+from ..errors import ImgstackError, StoreError
+from ..files.atomic import atomic_path
 from ._input import image_names
 from ._output import RUN_FILE
 from ._task import Task, Terminal, run_options

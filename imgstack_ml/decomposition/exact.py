@@ -10,11 +10,11 @@ from typing import NamedTuple
 import dask.array as da
 import numpy as np
 
-from .._passes import PassRunner, nothing
 from ..linalg import gram as lin
 from ..linalg.krylov import gather
 from ..linalg.moments import moments
 from ..linalg.tsqr import centred_columns, rows_after_ones, svd_of_r
+from ..passes.runner import PassRunner, nothing
 from .factors import Factors, Wanted, count
 from .plan import tall_height
 from .problem import Problem, Requirement

@@ -17,16 +17,16 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from .. import __version__
-from .._blas import one_blas_thread
-from .._blocks import map_images, source_of
-from .._checkpoint import Checkpoint, open_checkpoint
-from .._errors import RankWarning
-from .._memory import Allowance, allowance, format_bytes, held_to
-from .._passes import PassRunner, batch_rows
-from .._transformer import for_table
-from .._validation import Images, check_images, rows_are_views, unwrap
+from ..base.lazy import map_images, source_of
+from ..base.transformer import for_table
+from ..base.validation import Images, check_images, data_and_files, rows_are_views
+from ..errors import RankWarning
 from ..linalg.incremental import Summary, merge_summaries
 from ..linalg.signs import component_signs
+from ..passes.blas import one_blas_thread
+from ..passes.checkpoint import Checkpoint, open_checkpoint
+from ..passes.memory import Allowance, allowance, format_bytes, within_plan
+from ..passes.runner import PassRunner, batch_rows
 from .factors import Factors, Wanted
 from .plan import Plan, check_n_components, plan_fit
 from .problem import Problem
@@ -316,7 +316,7 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             If `X` does not have n_components_ columns.
         """
         check_is_fitted(self)
-        scores = unwrap(X)[0]
+        scores = data_and_files(X)[0]
         scores = scores if isinstance(scores, da.Array) else np.asarray(scores)
         if scores.ndim != 2 or scores.shape[1] != self.n_components_:
             raise ValueError(f"X has shape {scores.shape}; inverse_transform needs (n_images, {self.n_components_}).")
@@ -467,7 +467,7 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
                 plan, wanted = self._as_begun(checkpoint, source, plan, wanted)
             need = plan.chosen
             runner = PassRunner(source, read_bytes=need.reading_bytes, progress=self.progress, checkpoint=checkpoint)
-            with held_to(need.peak_bytes):
+            with within_plan(need.peak_bytes):
                 factors = SOLVERS[plan.solver](runner, need, problem, wanted)
         self.svd_solver_ = plan.solver
         self.n_passes_ = runner.n_passes

@@ -10,8 +10,8 @@ from typing import Any
 import dask
 from dask.system import CPU_COUNT
 
-from .._errors import MemoryLimitError
-from .._memory import Allowance, format_bytes
+from ..errors import MemoryLimitError
+from ..passes.memory import Allowance, format_bytes
 from .problem import Problem, Requirement
 from .streaming_plan import require_randomized
 

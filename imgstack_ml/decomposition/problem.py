@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .._memory import Allowance
-from .._passes import BATCH_BYTES
-from .._validation import working_dtype
+from ..base.validation import working_dtype
 from ..linalg.tiles import TILE_BYTES
+from ..passes.memory import Allowance
+from ..passes.runner import BATCH_BYTES
 
 __all__ = ["FEW_PRODUCTS", "Problem", "Requirement", "Sizes"]
 

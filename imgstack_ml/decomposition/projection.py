@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._validation import working_dtype
+from ..base.validation import working_dtype
 from ..linalg.tiles import n_rows, row_groups, tiles
 
 __all__ = ["log_likelihood", "project", "reconstruct"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .._passes import PassRunner
+from ..passes.runner import PassRunner
 from .exact import solve_covariance, solve_gram, solve_tsqr
 from .factors import Factors, Wanted
 from .problem import Problem, Requirement

@@ -11,13 +11,13 @@ import numpy as np
 import scipy.linalg
 from sklearn.exceptions import ConvergenceWarning
 
-from .._errors import ImagesChangedError
-from .._passes import PassRunner, nothing
+from ..errors import ImagesChangedError
 from ..linalg import krylov
 from ..linalg.certificate import Residuals, estimated_errors, nystrom_values, upper_bounds
 from ..linalg.gram import completed_rows, orthonormalise_rows
 from ..linalg.incremental import Summary, merge_summaries, summarise
 from ..linalg.tiles import TERMS
+from ..passes.runner import PassRunner, nothing
 from .certificate import Certificate
 from .factors import Factors, Wanted, count
 from .problem import FEW_PRODUCTS, Problem, Requirement, Sizes

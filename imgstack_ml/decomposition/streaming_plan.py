@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .._memory import Allowance
 from ..linalg.tiles import tile_width
+from ..passes.memory import Allowance
 from .problem import Problem, Requirement, Sizes
 
 __all__ = ["StreamingMemory", "require_randomized", "require_streaming"]

@@ -10,12 +10,12 @@ import dask.array as da
 import numpy as np
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
-from .._blocks import map_images
-from .._errors import NonFiniteError
-from .._learning import PassLearner, fit_together
-from .._passes import Pass
-from .._transformer import ImageTransformer, for_table
-from .._validation import Images, check_images, first_nonfinite
+from ..base.lazy import map_images
+from ..base.transformer import ImageTransformer, for_table
+from ..base.validation import Images, check_images, first_nonfinite
+from ..errors import NonFiniteError
+from ..passes.fit_together import PassLearner, fit_together
+from ..passes.runner import Pass
 
 __all__ = ["FeatureTransformer", "as_planes", "channel_names", "n_channels"]
 

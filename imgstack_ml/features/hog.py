@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .._passes import Pass
-from .._validation import Images
+from ..base.validation import Images
+from ..passes.runner import Pass
 from .base import FeatureTransformer
 
 __all__ = ["HOGFeatures"]

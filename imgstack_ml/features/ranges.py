@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .._passes import Pass
 from ..linalg.extremes import range_step, wider
+from ..passes.runner import Pass
 
 __all__ = ["check_range", "pass_for_range", "range_of"]
 

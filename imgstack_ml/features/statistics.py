@@ -8,8 +8,8 @@ from numbers import Real
 
 import numpy as np
 
-from .._passes import Pass
-from .._validation import Images
+from ..base.validation import Images
+from ..passes.runner import Pass
 from .base import FeatureTransformer, as_planes, channel_names
 
 __all__ = ["ChannelStatistics"]

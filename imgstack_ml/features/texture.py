@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .._passes import Pass
-from .._validation import Images
+from ..base.validation import Images
+from ..passes.runner import Pass
 from .base import FeatureTransformer, as_planes, channel_names
 from .ranges import check_range, pass_for_range, range_of
 

@@ -10,9 +10,9 @@ import sklearn
 from sklearn.pipeline import FeatureUnion
 from sklearn.utils.validation import check_is_fitted
 
-from .._blocks import join_rows
-from .._learning import PassLearner, fit_together, reads_of
-from .._transformer import for_table
+from ..base.lazy import join_rows
+from ..base.transformer import for_table
+from ..passes.fit_together import PassLearner, fit_together, reads_of
 
 __all__ = ["ImageFeatures"]
 

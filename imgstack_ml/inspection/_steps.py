@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
-from .._validation import Images, check_images, is_lazy
+from ..base.validation import FileStack, Images, check_images, data_and_files, is_lazy
 
 
 def check_stack(asker: str, X: Any) -> Images:
@@ -122,7 +122,7 @@ def take_images(asker: str, X: Any, indices: Sequence[int]) -> np.ndarray:
         For an index beyond the stack.
     """
     indices = [int(index) for index in indices]
-    if getattr(X, "files", None) is not None:
+    if isinstance(X, FileStack):
         return np.asarray(X[indices].data)
     return np.asarray(check_stack(asker, X).data[indices])
 
@@ -134,7 +134,7 @@ def evenly_spaced(n_images: int, n_chosen: int) -> list[int]:
 
 def names_of(X: Any, n_images: int) -> list[str]:
     """Names of images for people: files below the folder that all share, where known, else numbers."""
-    files = getattr(X, "files", None)
+    _, files = data_and_files(X)
     if files is None:
         return [f"image {index}" for index in range(n_images)]
     folders = {os.path.dirname(file) for file in files}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._passes import PassRunner
+from ..passes.runner import PassRunner
 from ..preprocessing.intensity import as_rows, extremes_of
 from ._steps import check_stack
 

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from .._errors import BadImageError, MixedStackError
-from ._formats import Header, naming_the_file
-from .header import Key, find_images
-from .locations import State, read_state
-from .policy import Policy
+from ..errors import BadImageError, MixedStackError
+from .convert import Policy
+from .formats.base import Header
+from .formats.registry import Key, find_images
+from .locations.faults import naming_the_file
+from .locations.open import State, read_state
 
 __all__ = ["Kinds", "Scan", "Summary", "fingerprint", "scan"]
 

@@ -9,14 +9,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._formats import Header, mode_of, naming_the_file
-from .arrays import ArrayReader, n_images, open_hdf5, open_npy, open_zarr, split_hdf5
-from .decode import FileReader
-from .listing import Source, list_files, root_folder
-from .numbered import NumberedNames
-from .policy import Policy
+from .convert import Policy
+from .formats.arrays import ArrayReader, n_images, open_hdf5, open_npy, open_zarr, split_hdf5
+from .formats.base import Header, mode_of
+from .formats.store import is_own_store, is_store, open_store
+from .locations.faults import naming_the_file
+from .locations.listing import Source, list_files, root_folder
+from .locations.numbered import NumberedNames
+from .readers import FileReader
 from .scan import Kinds, scan
-from .store import is_own_store, is_store, open_store
 
 __all__ = ["Opened", "PolicyReader", "open_source"]
 

@@ -14,11 +14,12 @@ import dask.array as da
 import numpy as np
 from dask.utils import format_bytes
 
-from .._errors import BadImageError
-from .._progress import iterate_rows
-from .blocks import Reader, find_faults, lazy_array
-from .locations import is_url, split_member
-from .numbered import NumberedNames
+from ..base.validation import FileStack
+from ..errors import BadImageError
+from ..passes.progress import iterate_rows
+from .lazy import Reader, find_faults, lazy_array
+from .locations.numbered import NumberedNames
+from .locations.open import is_url, split_member
 from .scan import Kinds, Summary
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ __all__ = ["ImageStack"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ImageStack:
+class ImageStack(FileStack):
     """Images of one shape and dtype, on disk, to be read block by block.
 
     Made by `open_stack`. Every estimator takes it as it takes an array. It is small and picklable: it holds

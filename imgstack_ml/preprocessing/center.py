@@ -8,12 +8,12 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
-from .._blocks import map_images, note_source
-from .._learning import PassLearner, fit_together
-from .._passes import Pass
-from .._transformer import StackTransformer
-from .._validation import Images, check_images, working_dtype
+from ..base.lazy import map_images, note_source
+from ..base.transformer import StackTransformer
+from ..base.validation import Images, check_images, working_dtype
 from ..linalg.moments import Moments, merge_moments, moments
+from ..passes.fit_together import PassLearner, fit_together
+from ..passes.runner import Pass
 
 __all__ = ["StackCenterer"]
 

@@ -9,9 +9,9 @@ import dask.array as da
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from .._blocks import map_images, note_source
-from .._transformer import StackTransformer
-from .._validation import check_images, unwrap
+from ..base.lazy import map_images, note_source
+from ..base.transformer import StackTransformer
+from ..base.validation import check_images, data_and_files
 
 __all__ = ["ImageFlattener"]
 
@@ -92,7 +92,7 @@ class ImageFlattener(StackTransformer):
             If the rows are not as long as an image has values.
         """
         check_is_fitted(self)
-        X = unwrap(X)[0]
+        X = data_and_files(X)[0]
         rows = X if isinstance(X, da.Array) else np.asarray(X)
         if rows.ndim != 2 or rows.shape[1] != self.n_features_in_:
             raise ValueError(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from skimage.exposure.exposure import intensity_range
 
-from .._errors import NonFiniteError
+from ..errors import NonFiniteError
 from ..linalg.extremes import as_rows, extremes_of
 
 __all__ = ["is_word", "output_dtype", "rescale_block"]

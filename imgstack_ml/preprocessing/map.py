@@ -12,10 +12,10 @@ import dask.array as da
 import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin
 
-from .._blocks import map_images
-from .._errors import ImageFunctionError
-from .._transformer import ImageTransformer, for_table
-from .._validation import Images, check_images
+from ..base.lazy import map_images
+from ..base.transformer import ImageTransformer, for_table
+from ..base.validation import Images, check_images
+from ..errors import ImageFunctionError
 
 __all__ = ["ImageMap"]
 

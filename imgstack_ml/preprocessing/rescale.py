@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from skimage.exposure.exposure import DTYPE_RANGE
 
-from .._blocks import map_images
-from .._learning import PassLearner, fit_together
-from .._passes import Pass
-from .._transformer import StackTransformer
-from .._validation import Images, check_images
+from ..base.lazy import map_images
+from ..base.transformer import StackTransformer
+from ..base.validation import Images, check_images
 from ..linalg.extremes import range_step, wider
+from ..passes.fit_together import PassLearner, fit_together
+from ..passes.runner import Pass
 from .intensity import is_word, output_dtype, rescale_block
 
 __all__ = ["IntensityRescaler"]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._files import atomic_path, naming_the_space
+from ..files.atomic import atomic_path, naming_the_space
 from ..inspection._steps import names_of, split_at_pca
 from .alerts import Alert, Evidence, find_alerts
 from .content import Content, gather

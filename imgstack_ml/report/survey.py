@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._passes import PassRunner
 from ..inspection._drawing import as_shown, shrink
 from ..inspection._steps import Route, check_stack, evenly_spaced, find_route
 from ..inspection.statistics import ImageStatistics, image_statistics, in_order, join_statistics
+from ..passes.runner import PassRunner
 
 __all__ = ["Reconstruction", "Survey", "survey"]
 

@@ -1,0 +1,180 @@
+"""The lazy side: one function over images, block by block. Nothing here reads a pixel of a lazy stack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import dask
+import dask.array as da
+import numpy as np
+from dask.layers import ArrayBlockwiseDep
+
+from ..errors import ImageError
+
+__all__ = ["Source", "join_rows", "map_images", "note_source", "source_of", "whole_images"]
+
+_IN_MEMORY_BYTES = 2**22  # images of a NumPy stack handled at a time, so that temporaries stay small
+
+
+class Source(NamedTuple):
+    """Where a lazy array comes from: ``data``, less ``shift`` (n_pixels,), image by image and perhaps reshaped."""
+
+    data: da.Array
+    shift: np.ndarray | float
+
+
+def note_source(
+    array: np.ndarray | da.Array, data: np.ndarray | da.Array, shift: np.ndarray | float = 0.0
+) -> np.ndarray | da.Array:
+    """Note on a lazy `array` that it is `data` less a constant image, for those who do not mind a constant image."""
+    if isinstance(array, da.Array) and isinstance(data, da.Array):
+        array._imgstack_source = (array.name, Source(data, shift))  # type: ignore[attr-defined]
+    return array
+
+
+def source_of(array: da.Array) -> Source:
+    """Go back to where a lazy array comes from by constant shifts and reshaping alone; itself, where nothing is noted.
+
+    The name guards the note: assigning to items of a Dask array changes it in place, and gives it a new name.
+    """
+    shift: np.ndarray | float = 0.0
+    name, source = getattr(array, "_imgstack_source", (None, None))
+    while source is not None and name == array.name:
+        array, shift = source.data, shift + source.shift
+        name, source = getattr(array, "_imgstack_source", (None, None))
+    return Source(array, shift)
+
+
+def whole_images(data: da.Array) -> da.Array:
+    """Rechunk so that every block holds whole images; row chunks stay as they are."""
+    return data.rechunk(dict.fromkeys(range(1, data.ndim), -1)) if max(data.numblocks[1:]) > 1 else data
+
+
+def map_images(
+    func: Callable[..., np.ndarray],
+    data: np.ndarray | da.Array,
+    *,
+    image_shape: tuple[int, ...],
+    dtype: np.dtype,
+    files: Sequence[str] | None = None,
+    fills: bool = False,
+    **arrays: np.ndarray,
+) -> np.ndarray | da.Array:
+    """Apply ``func(block, **arrays) -> block`` to blocks of whole images.
+
+    Parameters
+    ----------
+    func : callable
+        Top-level function, or a `functools.partial` of one, of a block (b, *shape) that returns
+        (b, *image_shape) of `dtype` and leaves its input alone. It raises an `ImageError` by the position in the
+        block, which becomes the one in the stack.
+    data : ndarray or dask array of shape (n, *shape)
+        NumPy in, NumPy out; Dask in, Dask out, one layer added and nothing read.
+    image_shape, dtype
+        Of the result.
+    files : sequence of str, optional
+        Files of the images, for errors; each task gets the names of its own block.
+    fills : bool
+        `func` takes ``out=`` and fills it: results for NumPy stacks are made in their place, not copied there.
+    **arrays
+        Arrays that `func` needs for every block; each goes into the graph once, however many blocks there are.
+    """
+    if isinstance(data, da.Array):
+        return _map_lazily(func, whole_images(data), image_shape, np.dtype(dtype), files, arrays)
+    out = np.empty((len(data), *image_shape), dtype)
+    step = max(1, _IN_MEMORY_BYTES // max(1, data[:1].nbytes))
+    for i in range(0, len(data), step):
+        block, place, result = data[i : i + step], (i, None), out[i : i + step]
+        if fills:
+            _on_block(func, block, place, out=result, **arrays)
+        else:
+            result[:] = _on_block(func, block, place, **arrays)
+    return out
+
+
+def join_rows(parts: Sequence[np.ndarray | da.Array]) -> np.ndarray | da.Array:
+    """Put rows (n, d_i) side by side: (n, sum of d_i), one layer over parts of equal row chunks, if all are lazy.
+
+    What several lazy parts are made from is made once: Dask fuses the parts into one task a block, and gives
+    it the block.
+    """
+    if not any(isinstance(part, da.Array) for part in parts):
+        return np.concatenate(parts, axis=1)
+    rows = next(part.chunks[0] for part in parts if isinstance(part, da.Array))
+    lazy = [da.asarray(part, chunks=(rows, -1)).rechunk({0: rows, 1: -1}) for part in parts]
+    dtype = np.result_type(*(part.dtype for part in lazy))
+    return da.blockwise(
+        _join_blocks,
+        (0, 1),
+        *(item for part in lazy for item in (part, (0, 1))),
+        name=f"join-{dask.base.tokenize(*(part.name for part in lazy))}",
+        adjust_chunks={1: (sum(part.shape[1] for part in lazy),)},
+        align_arrays=False,
+        dtype=dtype,
+        meta=np.empty((0, 0), dtype),
+    )
+
+
+def _join_blocks(*blocks: np.ndarray) -> np.ndarray:
+    return np.concatenate(blocks, axis=1)
+
+
+class _Places(ArrayBlockwiseDep):
+    """For each block the position of its first image in the stack, and the files of its images, or None."""
+
+    def __init__(self, sizes: tuple[int, ...], files: Sequence[str] | None):
+        super().__init__((sizes,))
+        self._starts = (0, *accumulate(sizes))
+        self._files = files
+
+    def __getitem__(self, idx: tuple[int, ...]) -> tuple[int, Sequence[str] | None]:
+        start, stop = self._starts[idx[0] : idx[0] + 2]
+        return start, None if self._files is None else self._files[start:stop]
+
+
+def _map_lazily(
+    func: Callable[..., np.ndarray],
+    data: da.Array,
+    image_shape: tuple[int, ...],
+    dtype: np.dtype,
+    files: Sequence[str] | None,
+    arrays: dict[str, np.ndarray],
+) -> da.Array:
+    token = dask.base.tokenize(func, data.name, image_shape, dtype, arrays)
+    # All pixel axes of the input go by the first one of the output. They have one block each, so that any index will
+    # do; but indices that the output lacks would make a reduction of it, which Dask does not fuse with its source.
+    return da.blockwise(
+        partial(_on_block, func),
+        range(1 + len(image_shape)),
+        data,
+        (0, *(1,) * (data.ndim - 1)),
+        _Places(data.chunks[0], files),
+        (0,),
+        name=f"{dask.utils.funcname(func).strip('_')}-{token}",
+        dtype=dtype,
+        meta=np.empty((0,) * (1 + len(image_shape)), dtype),
+        adjust_chunks={axis: (size,) for axis, size in enumerate(image_shape, 1)},
+        new_axes=dict.fromkeys(range(2, 1 + len(image_shape)), (1,)),
+        align_arrays=False,
+        **{key: dask.delayed(array, pure=True) for key, array in arrays.items()},
+    )
+
+
+def _on_block(
+    func: Callable[..., np.ndarray], block: Any, place: tuple[int, Sequence[str] | None], **arrays: np.ndarray
+) -> np.ndarray:
+    """Call `func`; an error about an image names its position in the stack, not in the block, and its file."""
+    try:
+        return func(_unnested(block), **arrays)
+    except ImageError as error:
+        raise error.at(*place) from error.__cause__
+
+
+def _unnested(block: Any) -> np.ndarray:
+    """Take a block out of the lists in which Dask puts it where all its pixel axes go; Dask's way out would copy it."""
+    while isinstance(block, list):
+        (block,) = block
+    return block

@@ -1,0 +1,206 @@
+"""Checks of what users pass in: metadata of lazy input, never its pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, NamedTuple, TypeAlias
+
+import dask
+import dask.array as da
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+
+from ..errors import NonFiniteError
+
+__all__ = [
+    "FileStack",
+    "Images",
+    "StackLike",
+    "check_images",
+    "data_and_files",
+    "first_nonfinite",
+    "is_lazy",
+    "rows_are_views",
+    "working_dtype",
+]
+
+_SINGLE = (np.uint8, np.uint16, np.int8, np.int16, np.bool_, np.float16, np.float32)
+
+
+class Images(NamedTuple):
+    """Checked input: ``data`` of shape (n_images, *image_shape), and the files of the images where known."""
+
+    data: np.ndarray | da.Array
+    files: Sequence[str] | None
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of one image; ``(n_features,)`` where rows are images of one line."""
+        return self.data.shape[1:]
+
+    @property
+    def n_pixels(self) -> int:
+        """Values in one image: height x width x channels."""
+        return prod(self.image_shape)
+
+
+def working_dtype(dtype: np.dtype) -> np.dtype:
+    """float32 where it holds every value of `dtype` exactly, float64 otherwise."""
+    return np.dtype(np.float32 if dtype.type in _SINGLE else np.float64)
+
+
+class FileStack:
+    """Base of `ImageStack`, by which rooms below `io` know one: lazy images, and the file of each."""
+
+    data: da.Array
+    files: Sequence[str]
+
+
+#: What estimators take as a stack of images, or as rows: an ImageStack, a Dask array, a zarr array, anything that
+#: NumPy makes an array of.
+StackLike: TypeAlias = FileStack | da.Array | ArrayLike
+
+
+def data_and_files(X: Any) -> tuple[Any, Sequence[str] | None]:
+    """Split an ImageStack into its lazy array and its files; anything else has no files."""
+    return (X.data, X.files) if isinstance(X, FileStack) else (X, None)
+
+
+def is_lazy(X: Any) -> bool:
+    """Whether `X` holds its pixels outside memory: a Dask array, an ImageStack, a chunked store."""
+    X = data_and_files(X)[0]
+    return dask.is_dask_collection(X) or _is_chunked_store(X)
+
+
+def check_images(estimator: Any, X: Any, *, reset: bool, finite: bool = True) -> Images:
+    """Check a stack or a 2-D array for `estimator`; lazy input stays lazy and unread.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Gets ``n_features_in_``, ``image_shape_`` (and ``feature_names_in_``) when `reset`.
+    X : ImageStack, dask array or array-like, (n_images, height, width[, n_channels]) or (n_samples, n_features)
+        The images; rows of a 2-D input are images of one line.
+    reset : bool
+        True in ``fit``; False compares with what was fitted.
+    finite : bool
+        Refuse NaN and infinity in memory.
+
+    Raises
+    ------
+    NotFittedError
+        If nothing was fitted and `reset` is False.
+    TypeError
+        For a lazy collection other than a Dask array.
+    NonFiniteError
+        Naming an image in memory that holds NaN or infinity, if `finite`.
+    ValueError
+        For a wrong number of axes, unknown chunk sizes, complex values, or images of another shape than fitted.
+    """
+    if not reset:
+        check_is_fitted(estimator)
+        _refuse_one_image(estimator, X)
+    X, files = data_and_files(X)
+    lazy = is_lazy(X)
+    data = _check_lazy(estimator, X) if lazy else _check_in_memory(estimator, X, reset, finite)
+    images = Images(data, files)
+    if reset:
+        if lazy:
+            validate_data(estimator, X, reset=True, skip_check_array=True)  # forgets older feature names
+        estimator.image_shape_ = images.image_shape
+        estimator.n_features_in_ = images.n_pixels
+    else:
+        _compare_with_fitted(estimator, images)
+    return images
+
+
+def first_nonfinite(rows: np.ndarray) -> int | None:
+    """Index of the first image with a NaN or infinite value, or None."""
+    if rows.dtype.kind != "f":
+        return None
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(rows.sum(dtype=np.float64)):  # one cheap sweep settles nearly every block
+            return None
+    bad = ~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
+    return int(bad.argmax()) if bad.any() else None
+
+
+def rows_are_views(data: np.ndarray) -> bool:
+    """Whether images of a NumPy stack flatten to rows without a copy."""
+    return np.may_share_memory(data[:2].reshape(len(data[:2]), -1), data)
+
+
+def _is_chunked_store(X: Any) -> bool:
+    """Zarr arrays, h5py data sets and the like: sliced from disk, chunked, no NumPy array."""
+    return not isinstance(X, np.ndarray) and all(hasattr(X, a) for a in ("chunks", "shape", "dtype", "ndim"))
+
+
+def _check_lazy(estimator: Any, X: Any) -> da.Array:
+    name = type(estimator).__name__
+    if not dask.is_dask_collection(X):
+        X = da.from_array(X, chunks=X.chunks or "auto")
+    if not isinstance(X, da.Array):
+        hint = "X.to_dask_array(lengths=True)" if hasattr(X, "to_dask_array") else "X.data"
+        raise TypeError(f"{name} got a lazy {type(X).__name__} and needs a Dask array. Pass {hint} instead.")
+    if any(np.isnan(size) for sizes in X.chunks for size in sizes):
+        raise ValueError(
+            f"X has unknown chunk sizes {X.chunks}; {name} needs them. Call X.compute_chunk_sizes() first."
+        )
+    if X.dtype.kind not in "biuf":
+        raise ValueError(f"X has dtype {X.dtype}; {name} needs integers or real floats, e.g. X.astype('float32').")
+    _check_shape(name, X.shape)
+    return X
+
+
+def _check_in_memory(estimator: Any, X: Any, reset: bool, finite: bool) -> np.ndarray:
+    if isinstance(X, np.ma.MaskedArray):
+        raise TypeError("X is a masked array, whose mask would be ignored. Pass X.filled(value), or X.data to mean it.")
+    if isinstance(X, list | tuple) and np.ndim(X) > 2:
+        X = np.asarray(X)
+    if getattr(X, "ndim", 2) <= 2:
+        X = validate_data(estimator, X, reset=reset, dtype="numeric", ensure_all_finite=False)
+    else:
+        X = check_array(X, dtype="numeric", allow_nd=True, ensure_all_finite=False, estimator=estimator)
+        if reset:
+            validate_data(estimator, X, reset=True, skip_check_array=True)
+    _check_shape(type(estimator).__name__, X.shape)
+    bad = first_nonfinite(X) if finite else None
+    if bad is not None:
+        raise NonFiniteError(bad)
+    return X
+
+
+def _check_shape(name: str, shape: tuple[int, ...]) -> None:
+    if not 2 <= len(shape) <= 4:
+        raise ValueError(
+            f"{name} got an array of shape {shape} and needs (n_images, height, width[, n_channels]) or "
+            f"(n_samples, n_features). One image goes in as X[None]."
+        )
+    if 0 in shape:
+        raise ValueError(f"{name} got an empty array of shape {shape}: 0 sample(s) or 0 feature(s).")
+
+
+def _refuse_one_image(estimator: Any, X: Any) -> None:
+    """Say so, before a picture is taken for rows."""
+    shape = tuple(estimator.image_shape_)
+    if len(shape) > 1 and getattr(X, "shape", None) == shape:
+        raise ValueError(
+            f"X has the shape {shape} of one image, and {type(estimator).__name__} needs a stack of them. One image "
+            "goes in as X[None]."
+        )
+
+
+def _compare_with_fitted(estimator: Any, images: Images) -> None:
+    if images.image_shape == estimator.image_shape_:
+        return
+    name = type(estimator).__name__
+    if len(images.image_shape) == len(estimator.image_shape_) == 1:
+        raise ValueError(
+            f"X has {images.n_pixels} features, but {name} is expecting {estimator.n_features_in_} features as input"
+        )
+    raise ValueError(
+        f"X has images of shape {images.image_shape}, but {name} was fitted on images of shape "
+        f"{tuple(estimator.image_shape_)}. Bring them to that shape first, or fit {name} on images like these."
+    )

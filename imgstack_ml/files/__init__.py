@@ -1,0 +1,1 @@
+"""Safe writing: files that are whole or not there, locks, and tensors."""

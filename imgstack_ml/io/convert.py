@@ -1,0 +1,171 @@
+"""What is done to images that differ, so that they make one stack: mode, dtype and size."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from .formats.base import MAX_PIXELS, mode_of
+
+__all__ = ["Policy"]
+
+_MODES = ("L", "LA", "RGB", "RGBA", "I;16", "I", "F")
+_DTYPES = {"L": "uint8", "LA": "uint8", "RGB": "uint8", "RGBA": "uint8", "I;16": "uint16", "I": "int32", "F": "float32"}
+_CHANNELS: dict[str, tuple[int, ...]] = {"LA": (2,), "RGB": (3,), "RGBA": (4,)}
+_EIGHT_BITS = ("L", "LA", "RGB", "RGBA")
+_FITS = ("resize", "crop", "pad")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Mode, dtype and size that all images of a stack are brought to, in this order.
+
+    Parameters
+    ----------
+    mode : str or None
+        Pillow's name; see `imgstack_ml.open_stack`.
+    dtype : str or None
+    size : (int, int) or None
+        Height and width.
+    fit : {"resize", "crop", "pad"}
+        How an image gets this size.
+    max_pixels : int
+        Most pixels that an image may claim to have.
+    """
+
+    mode: str | None = None
+    dtype: str | None = None
+    size: tuple[int, int] | None = None
+    fit: str = "resize"
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        if self.mode is not None and self.mode not in _MODES:
+            raise ValueError(f"mode={self.mode!r} is not known; it is one of {', '.join(map(repr, _MODES))}")
+        if self.fit not in _FITS:
+            raise ValueError(f"fit={self.fit!r} is not known; it is one of {', '.join(map(repr, _FITS))}")
+        if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
+            raise ValueError(f"shape={self.size!r} is not the height and width of an image; give e.g. shape=(256, 256)")
+        if self.max_pixels < 1:
+            raise ValueError(f"max_pixels={self.max_pixels!r} is not a number of pixels; give a positive int")
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether images stay as they are."""
+        return self.mode is None and self.dtype is None and self.size is None
+
+    def layout(self, shape: tuple[int, ...], dtype: np.dtype) -> tuple[tuple[int, ...], np.dtype]:
+        """Tell shape and dtype of what becomes of an image.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            (height, width) or (height, width, n_channels).
+        dtype : numpy.dtype
+
+        Returns
+        -------
+        shape : tuple of int
+        dtype : numpy.dtype
+
+        Raises
+        ------
+        ValueError
+            It cannot be brought to this mode, dtype or size without losing values.
+        """
+        if self.mode is not None:
+            _check_mode(mode_of(shape, dtype), self.mode)
+            shape, dtype = (*shape[:2], *_CHANNELS.get(self.mode, ())), np.dtype(_DTYPES[self.mode])
+        if self.dtype is not None:
+            _check_dtype(dtype, np.dtype(self.dtype))
+            dtype = np.dtype(self.dtype)
+        if self.size is not None:
+            self._check_size(shape, dtype)
+            shape = (*self.size, *shape[2:])
+        return shape, dtype
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """Bring an image to the mode, dtype and size, after `layout` has said that it can be.
+
+        Parameters
+        ----------
+        image : ndarray of shape (height, width) or (height, width, n_channels)
+
+        Returns
+        -------
+        ndarray
+        """
+        if self.mode is not None:
+            image = _converted(image, self.mode)
+        if self.dtype is not None:
+            with np.errstate(over="raise"):  # float64 beyond the range of float32
+                image = image.astype(self.dtype, copy=False)
+        if self.size is None or image.shape[:2] == self.size:
+            return image
+        return _resized(image, self.size) if self.fit == "resize" else _placed(image, self.size)
+
+    def _check_size(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        assert self.size is not None
+        (height, width), (wanted_height, wanted_width) = shape[:2], self.size
+        said = f"it is of height and width {height, width}, and fit={self.fit!r} to {self.size} needs"
+        if self.fit == "crop" and (height < wanted_height or width < wanted_width):
+            raise ValueError(f"{said} at least that; give a smaller shape, fit='pad' or fit='resize'")
+        if self.fit == "pad" and (height > wanted_height or width > wanted_width):
+            raise ValueError(f"{said} at most that; give a larger shape, fit='crop' or fit='resize'")
+        if self.fit == "resize" and dtype.kind != "f" and not np.can_cast(dtype, np.int32):
+            raise ValueError(f"images of {dtype} are not resized; give dtype='float64' too")
+
+
+def _check_mode(mode: str, wanted: str) -> None:
+    exact = {"I;16": ("I", "F")}.get(mode, ())
+    if mode == wanted or mode in _EIGHT_BITS or wanted in exact:
+        return
+    raise ValueError(
+        f"its pixels are of mode {mode!r}, which mode={wanted!r} cannot hold. Modes of 8 bits a channel become any, "
+        "and 'I;16' becomes 'I' or 'F'; convert other images first, e.g. with skimage.util.img_as_ubyte"
+    )
+
+
+def _check_dtype(dtype: np.dtype, wanted: np.dtype) -> None:
+    if np.can_cast(dtype, wanted) or dtype.kind == wanted.kind == "f":
+        return
+    raise ValueError(
+        f"dtype={wanted.name!r} cannot hold all values of {dtype}. Give dtype='float32' or 'float64', and scale "
+        f"the stack where you need {wanted}: IntensityRescaler(out_range={wanted.name!r}).fit_transform(stack)"
+    )
+
+
+def _converted(image: np.ndarray, mode: str) -> np.ndarray:
+    own = mode_of(image.shape, image.dtype)
+    if own == mode:
+        return image
+    if mode in _EIGHT_BITS:
+        return np.asarray(Image.fromarray(image).convert(mode))
+    grey = image if image.ndim == 2 else np.asarray(Image.fromarray(image).convert("L"))
+    return grey.astype(_DTYPES[mode])
+
+
+def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize channel by channel with Pillow's triangle filter, which averages over what a new pixel covers."""
+    out = np.empty((*size, *image.shape[2:]), image.dtype)
+    # Pillow rounds 8-bit and 32-bit pixels itself, twice; those of 16 bits fit float32, and are rounded once.
+    is_native = image.dtype in (np.uint8, np.int32)
+    for place in np.ndindex(image.shape[2:]):
+        with np.errstate(over="raise"):  # float64 beyond the range of float32
+            channel = np.ascontiguousarray(image[:, :, *place], dtype=None if is_native else np.float32)
+        resized = np.asarray(Image.fromarray(channel).resize(size[::-1], Image.Resampling.BILINEAR))
+        out[:, :, *place] = resized if is_native or image.dtype.kind == "f" else np.rint(resized)
+    return out
+
+
+def _placed(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Crop or pad with zeros around the centre; of an odd difference, the larger half comes last."""
+    out = np.zeros((*size, *image.shape[2:]), image.dtype)
+    source, target = [], []
+    for n_own, n_wanted in zip(image.shape[:2], size, strict=True):
+        cut, gap = max(0, n_own - n_wanted) // 2, max(0, n_wanted - n_own) // 2
+        n = min(n_own, n_wanted)
+        source.append(slice(cut, cut + n))
+        target.append(slice(gap, gap + n))
+    out[tuple(target)] = image[tuple(source)]
+    return out

@@ -1,0 +1,1 @@
+"""What image files hold: one module a format."""

@@ -1,0 +1,180 @@
+"""JPEG and PNG through Pillow: headers without decoding, and pixels as a viewer shows them."""
+
+import io
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO, cast
+
+import numpy as np
+from PIL import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+from ..locations.faults import READ_ERRORS
+from ..locations.open import Bounded
+from .base import Header, Planes, check_size, orient, oriented_shape
+from .tiff_directory import read_first_directory
+
+__all__ = ["Picture"]
+
+# Modes as stored, and what is read of them; a palette's colours depend on its transparency, see `_shown_mode`.
+_SHOWN = {"1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "CMYK": "RGB", "I;16": "I;16"}
+_LAYOUTS: dict[str, tuple[tuple[int, ...], type]] = {
+    "L": ((), np.uint8),
+    "LA": ((2,), np.uint8),
+    "RGB": ((3,), np.uint8),
+    "RGBA": ((4,), np.uint8),
+    "I;16": ((), np.uint16),
+}
+_SMALL_FILE = 2**16  # bytes: as much as a disk reads ahead
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+# Start and step of the columns and rows of Adam7's seven passes.
+_ADAM7 = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2), (0, 1, 1, 2))
+
+
+class _Jpeg(JpegImageFile):
+    """A JPEG whose resolution in EXIF is not looked for: it takes time, and warns of EXIF that is damaged."""
+
+    def _read_dpi_from_exif(self) -> None:
+        pass
+
+
+class Picture:
+    """A JPEG or PNG that is open, with its header checked and its pixels not yet decoded.
+
+    Parameters
+    ----------
+    file : binary file
+        At its beginning.
+    signature : bytes
+        Its first 8 bytes.
+    n_bytes : int
+        Its size.
+    max_pixels : int
+
+    Raises
+    ------
+    ValueError, OSError, SyntaxError
+        It is neither, or of a kind that is not read.
+    """
+
+    def __init__(self, file: BinaryIO, signature: bytes, n_bytes: int, max_pixels: int):
+        self._file = file
+        # A PNG may say of a chunk that it has 4 GB. Of a small file all is read at once: Pillow asks for a few bytes at
+        # a time, and each detour through Python costs a microsecond.
+        small = n_bytes <= _SMALL_FILE
+        self._bounded = bounded = io.BytesIO(file.read(n_bytes)) if small else cast(BinaryIO, Bounded(file, n_bytes))
+        # The plugins are called directly: Image.open would guess the format from all it knows, and would warn of
+        # large images by a limit that is global to the process.
+        if signature.startswith(b"\xff\xd8\xff"):
+            self._picture: JpegImageFile | PngImageFile = _Jpeg(bounded)
+        elif signature == _PNG_SIGNATURE:
+            _check_png(bounded)
+            self._picture = PngImageFile(bounded)
+        else:
+            raise ValueError(f"it is neither JPEG, PNG nor TIFF (it begins with {signature!r})")
+        width, height = self._picture.size
+        check_size(height, width, max_pixels=max_pixels)
+        n_frames = getattr(self._picture, "n_frames", 1)
+        if n_frames > 1:
+            raise ValueError(f"it is an animation of {n_frames} images, and only single ones are read")
+        self._shown = _shown_mode(self._picture)
+        self._orientation = _orientation(self._picture)
+
+    def find(self) -> list[tuple[None, Header]]:
+        """List the images of the file: one."""
+        return [(None, self.header())]
+
+    def header(self, planes: Planes | None = None) -> Header:
+        """Return the header."""
+        (width, height), (channels, dtype) = self._picture.size, _LAYOUTS[self._shown]
+        shape = oriented_shape((height, width, *channels), self._orientation)
+        return Header(shape, np.dtype(dtype), self._picture.format or "", self._picture.mode)
+
+    def decode(self, planes: Planes | None, out: np.ndarray) -> None:
+        """Decode the picture into its place."""
+        if ImageFile.LOAD_TRUNCATED_IMAGES:
+            raise ValueError(
+                "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True, which fills up damaged images with grey pixels; "
+                "set it to False"
+            )
+        picture = self._picture
+        stored = np.asarray(picture)
+        # Pillow leaves rows at zero, without a word, where a PNG's pixel data end early but properly.
+        if isinstance(picture, PngImageFile) and (picture.info.get("interlace") or not stored[-1].any()):
+            _check_png_is_whole(self._bounded)
+        pixels = stored if self._shown == picture.mode else np.asarray(picture.convert(self._shown))
+        out[...] = orient(pixels, self._orientation)
+
+
+def _shown_mode(picture: JpegImageFile | PngImageFile) -> str:
+    if picture.mode == "P":
+        return "RGBA" if "transparency" in picture.info else "RGB"
+    if picture.mode not in _SHOWN:
+        raise ValueError(
+            f"its Pillow mode is {picture.mode!r}, and only P, {', '.join(_SHOWN)} are read. "
+            "Convert it first: PIL.Image.open(path).convert('RGB').save(new_path)"
+        )
+    return _SHOWN[picture.mode]
+
+
+def _orientation(picture: JpegImageFile | PngImageFile) -> int:
+    """Read the EXIF orientation, 1 where there is none; Pillow's own reader would decode a PNG to find it."""
+    exif = picture.info.get("exif")
+    if not exif:
+        return 1
+    try:
+        directory = read_first_directory(io.BytesIO(exif.removeprefix(b"Exif\0\0")), len(exif))
+    except READ_ERRORS:
+        return 1  # damaged remarks about a picture do not spoil it
+    return directory.orientation
+
+
+def _check_png(file: BinaryIO) -> None:
+    """Check what Pillow does not: the depth of colour pixels, and that the file has its end."""
+    depth, color_type = file.read(26)[24:]
+    # Pillow reads such pixels too, and drops the lower 8 bits without a word.
+    if depth == 16 and color_type != 0:
+        raise ValueError(
+            "it has 16 bits a channel in colour or with transparency, of which Pillow reads only 8; "
+            "save it as TIFF, or in grey"
+        )
+    file.seek(-len(_PNG_END), os.SEEK_END)
+    # Other data may follow the end.
+    if file.read() != _PNG_END and not any(kind == b"IEND" and len(file.read(4)) == 4 for kind, _ in _chunks(file)):
+        raise ValueError("the PNG has no end: it was cut")
+    file.seek(0)
+
+
+def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Yield the kind and size of each chunk of a PNG, the file standing at its content."""
+    position = len(_PNG_SIGNATURE)
+    file.seek(position)
+    while len(head := file.read(8)) == 8:
+        n_bytes, kind = struct.unpack(">I4s", head)
+        yield kind, n_bytes
+        position += n_bytes + 12
+        file.seek(position)
+
+
+def _check_png_is_whole(file: BinaryIO) -> None:
+    """Inflate the pixel data of a PNG once more to see whether they make all of its rows."""
+    file.seek(16)
+    width, height, depth, color_type, _, _, interlace = struct.unpack(">IIBBBBB", file.read(13))
+    passes = _ADAM7 if interlace else ((0, 1, 0, 1),)
+    missing = 0
+    for left, across, top, down in passes:
+        columns, rows = len(range(left, width, across)), len(range(top, height, down))
+        # Each row is led by a byte that names its filter.
+        missing += rows * (1 + -(-columns * depth * _PNG_CHANNELS[color_type] // 8)) if columns else 0
+    inflate = zlib.decompressobj()
+    for kind, n_bytes in _chunks(file):
+        if kind == b"IDAT":
+            missing -= len(inflate.decompress(file.read(n_bytes), missing))
+        if missing == 0:
+            return
+    raise ValueError(f"its pixel data end {missing:,} bytes early")

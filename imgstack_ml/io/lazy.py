@@ -1,0 +1,150 @@
+"""The lazy side of reading: many images behind one Dask array, one task a block."""
+
+import functools
+import hashlib
+import math
+import string
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import dask
+import dask.array as da
+import numpy as np
+from dask.base import tokenize
+from dask.blockwise import BlockwiseDepDict, blockwise
+from dask.highlevelgraph import HighLevelGraph
+from dask.system import CPU_COUNT
+
+from ..errors import BadImageError, StoreError
+
+__all__ = ["Reader", "check_block_size", "find_faults", "images_per_block", "lazy_array"]
+
+_BLOCK_BYTES = 64_000_000
+_BLOCKS_PER_THREAD = 8
+# Below this the cost of a task is no longer small beside that of reading its images.
+_MIN_IMAGES = 16
+
+
+class Reader(Protocol):
+    """What reads a block of images: small, picklable, told by keys which images are meant."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of an image."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Their dtype."""
+
+    @property
+    def images_per_chunk(self) -> int:
+        """Number of neighbours that can only be read together."""
+
+    def read(self, keys: Any) -> np.ndarray:
+        """Read the images that `keys` name into one block."""
+
+
+def lazy_array(reader: Reader, keys: Sequence[Any] | np.ndarray, chunks: str | int) -> da.Array:
+    """Make the Dask array whose blocks a reader reads.
+
+    Each task holds the keys of its own images only, so that the graph stays small.
+
+    Parameters
+    ----------
+    reader : object
+        With `shape` and `dtype` of an image, `images_per_chunk`, and ``read(keys)``.
+    keys : sequence
+        One for each image.
+    chunks : "auto" or int
+        Images in a block; see `open_stack`.
+
+    Returns
+    -------
+    dask.array.Array of shape (len(keys), *reader.shape)
+    """
+    return _lazy(reader.read, "images", reader, keys, chunks, reader.shape, reader.dtype)
+
+
+def find_faults(reader: Reader, keys: Sequence[Any] | np.ndarray, chunks: str | int) -> da.Array:
+    """Make the Dask array that reads every image, and keeps none.
+
+    Returns
+    -------
+    dask.array.Array of shape (len(keys),), of objects
+        What is wrong with each image; an empty text where nothing is.
+    """
+    return _lazy(functools.partial(_faults, reader), "faults", reader, keys, chunks, (), np.dtype(object))
+
+
+def _faults(reader: Reader, keys: Any) -> np.ndarray:
+    reasons = np.full(len(keys), "", dtype=object)
+    try:
+        reader.read(keys)
+    except (BadImageError, StoreError):
+        # One by one only where it matters: images of one chunk would be decoded again for each.
+        for i in range(len(keys)):
+            try:
+                reader.read(keys[i : i + 1])
+            except (BadImageError, StoreError) as error:
+                reasons[i] = getattr(error, "reason", str(error))
+    return reasons
+
+
+def _lazy(
+    read: Callable[[Any], np.ndarray],
+    prefix: str,
+    reader: Reader,
+    keys: Sequence[Any] | np.ndarray,
+    chunks: str | int,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+) -> da.Array:
+    size = images_per_block(reader, len(keys)) if chunks == "auto" else int(chunks)
+    groups = [keys[start : start + size] for start in range(0, len(keys), size)] or [keys]
+    name = f"{prefix}-{tokenize(reader, _digest(keys), size)}"
+    axes = string.ascii_letters[: 1 + len(shape)]
+    # What da.from_array does, with names in place of slices: one task a block, which later layers fuse with.
+    layer = blockwise(
+        read,
+        name,
+        axes,
+        BlockwiseDepDict({(i,): group for i, group in enumerate(groups)}),
+        axes[0],
+        numblocks={},
+        new_axes=dict.fromkeys(axes[1:], 1),
+    )
+    sizes = (tuple(map(len, groups)), *((n,) for n in shape))
+    return da.Array(HighLevelGraph.from_collections(name, layer), name, sizes, dtype=dtype)
+
+
+def _digest(keys: Sequence[Any] | np.ndarray) -> str:
+    """Make short of many keys; Dask's own way takes them apart one by one."""
+    content = keys.tobytes() if isinstance(keys, np.ndarray) else repr(keys).encode("utf-8", "surrogateescape")
+    return hashlib.sha256(content).hexdigest()
+
+
+def images_per_block(reader: Reader, n_images: int) -> int:
+    """Choose the size of blocks: see `open_stack`, ``chunks="auto"``.
+
+    Parameters
+    ----------
+    reader : object
+    n_images : int
+
+    Returns
+    -------
+    int
+        A multiple of the reader's `images_per_chunk`.
+    """
+    image_bytes = max(1, math.prod(reader.shape) * reader.dtype.itemsize)
+    n_threads = dask.config.get("num_workers", None) or CPU_COUNT
+    by_threads = max(_MIN_IMAGES, n_images // (_BLOCKS_PER_THREAD * n_threads))
+    size = min(by_threads, max(1, _BLOCK_BYTES // image_bytes))
+    return max(1, size // reader.images_per_chunk) * reader.images_per_chunk
+
+
+def check_block_size(chunks: str | int) -> None:
+    """Refuse what is no number of images in a block."""
+    if chunks == "auto" or (isinstance(chunks, int) and not isinstance(chunks, bool) and chunks > 0):
+        return
+    raise ValueError(f'chunks={chunks!r} is not a number of images in a block; give "auto" or a positive int')

@@ -1,0 +1,1 @@
+"""Where image files are: folders, archives, URLs."""

@@ -1,0 +1,1 @@
+"""Writing images: stacks in one zarr array, and one file an image."""

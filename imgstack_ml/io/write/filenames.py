@@ -1,0 +1,90 @@
+"""Names of files to write, from names of files that were read: never outside their folder, never twice."""
+
+import os
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from ..locations.listing import IMAGE_SUFFIXES, natural_key
+
+__all__ = ["file_names"]
+
+# Separators of paths, archives and systems; what Windows refuses; control characters; bytes that are no UTF-8.
+_UNFIT = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\ud800-\udfff]')
+_SEPARATORS = re.compile(r"[/\\]|::")
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+_MAX_BYTES = 200  # of the 255 that most systems take: the rest is for a number and the suffix
+
+
+def file_names(names: Sequence[str] | None, sources: Sequence[str] | None, n_images: int, suffix: str) -> list[str]:
+    """Name a file for each image.
+
+    Parameters
+    ----------
+    names : sequence of str or None
+        What the user wants: checked, and taken as it is.
+    sources : sequence of str or None
+        Files the images came from; where there are none, images are numbered.
+    n_images : int
+    suffix : str
+        Of the format, with the dot.
+
+    Returns
+    -------
+    list of str
+        Names that differ even where capitals do not count. Those made from sources stand in natural order.
+
+    Raises
+    ------
+    ValueError
+        A name in `names` is no plain name of a file, or is there twice.
+    """
+    if names is not None:
+        return _checked(names, n_images, suffix)
+    digits = len(str(max(0, n_images - 1)))
+    numbers = [f"{i:0{digits}}" for i in range(n_images)]
+    if sources is None:
+        return [number + suffix for number in numbers]
+    plain = [_stem(source) for source in sources]
+    found = [stem + suffix for stem in plain]
+    if len(set(map(_folded, found))) == n_images and found == sorted(found, key=natural_key):
+        return found
+    return [f"{number}_{stem}{suffix}" for number, stem in zip(numbers, plain, strict=True)]
+
+
+def _stem(source: str) -> str:
+    """Make a name without suffix that every system takes."""
+    name = _SEPARATORS.split(source)[-1]
+    stem, suffix = os.path.splitext(name)
+    stem = stem if suffix.lower() in IMAGE_SUFFIXES else name
+    stem = _UNFIT.sub("_", stem).rstrip(". ")
+    stem = stem.encode()[:_MAX_BYTES].decode(errors="ignore")
+    # A dot in front hides a file, a dash makes it an option of commands.
+    return f"_{stem}" if not stem or stem[0] in ".-~ " or _DEVICES.match(stem) else stem
+
+
+def _checked(names: Sequence[str], n_images: int, suffix: str) -> list[str]:
+    if isinstance(names, str) or len(names) != n_images:
+        raise ValueError(f"names has {len(names)} entries and the stack {n_images} images; give one name for each")
+    found = []
+    seen: dict[str, int] = {}
+    for i, name in enumerate(names):
+        if not isinstance(name, str) or not name or name[0] == "." or _UNFIT.search(name):
+            raise ValueError(
+                f"names[{i}]={name!r} cannot name a file in the folder: a str is needed that is not empty, does not "
+                'begin with a dot, and holds no separator or control character and none of < > : " | ? *'
+            )
+        own = os.path.splitext(name)[1]
+        same = own.lower() == suffix or (suffix == ".tif" and own.lower() == ".tiff")
+        found.append(name if same else name + suffix)
+        if len(os.fsencode(found[-1])) > 255:
+            raise ValueError(f"names[{i}]={name!r} is too long for the name of a file")
+        first = seen.setdefault(_folded(found[-1]), i)
+        if first != i:
+            raise ValueError(f"names[{first}] and names[{i}] are both {name!r}, or differ in capitals only")
+    return found
+
+
+def _folded(name: str) -> str:
+    """Make names equal that some file system takes for one: by capitals, or by the spelling of accents."""
+    return unicodedata.normalize("NFC", name).casefold()

@@ -1,0 +1,111 @@
+"""Writing a stack block by block: waves of small graphs in place of one for the whole stack."""
+
+import itertools
+import math
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+from dask.system import CPU_COUNT
+
+from ...base.validation import data_and_files
+from ...passes.progress import ImageBar, client_of, compute_counted
+
+__all__ = ["BLOCK_BYTES", "Region", "as_dask", "regions_of", "run_on_blocks", "run_on_regions"]
+
+Region = tuple[slice, ...]
+
+_BLOCKS_PER_THREAD = 16  # in a wave: threads that wait at its end for the last block idle 3 % of the time
+_MIN_BLOCKS = 64
+BLOCK_BYTES = 64_000_000
+
+
+def as_dask(stack: Any) -> da.Array:
+    """Take the Dask array of what can be written: an ImageStack, a Dask array or an ndarray."""
+    stack, _ = data_and_files(stack)
+    if isinstance(stack, np.ndarray) and stack.ndim:
+        rows = max(1, BLOCK_BYTES // max(1, stack[:1].nbytes))
+        stack = da.from_array(stack, chunks=(rows, *stack.shape[1:]), name=False)
+    if not isinstance(stack, da.Array) or not stack.ndim:
+        raise TypeError(f"stack is a {type(stack).__name__}; an ImageStack, a Dask array or an ndarray is needed")
+    if any(map(math.isnan, stack.shape)):
+        raise ValueError("stack has unknown chunk sizes; call stack.compute_chunk_sizes() first")
+    return stack
+
+
+def regions_of(shape: Sequence[int], sizes: Sequence[int]) -> Iterator[Region]:
+    """Cut `shape` into blocks of `sizes`, row after row; the last ones may be smaller."""
+    axes = [
+        [slice(start, min(start + size, length)) for start in range(0, length, size)]
+        for length, size in zip(shape, sizes, strict=True)
+    ]
+    return itertools.product(*axes)
+
+
+def run_on_blocks(
+    write: Callable[..., Any],
+    data: da.Array,
+    sizes: tuple[int, ...],
+    regions: Iterable[Region],
+    arguments: Callable[[Region], tuple],
+    bar: ImageBar,
+) -> None:
+    """Call ``write(block, *arguments(region))`` for blocks of a lazy stack.
+
+    A block lives until it is written; graphs are made for a wave of blocks at a time, so that neither the
+    memory nor the graph grows with the stack.
+
+    Parameters
+    ----------
+    write : callable
+        Top-level function, or a `functools.partial` of one.
+    data : dask.array.Array
+        Regrouped to the blocks, where its own are others.
+    sizes : tuple of int
+        Shape of a block.
+    regions : iterable of tuple of slice
+        Some of ``regions_of(data.shape, sizes)``, in that order.
+    arguments : callable
+        Makes the further arguments of a block.
+    bar : ImageBar
+        Counts images when the first of the blocks that they are cut into is written.
+    """
+    scheduler = dask.base.get_scheduler(collections=[data])
+    task = dask.delayed(write, pure=False, traverse=False)
+    per_row = math.prod(-(-length // size) for length, size in zip(data.shape[1:], sizes[1:], strict=True))
+    height = max(1, _blocks_per_wave(scheduler) // max(1, per_row)) * sizes[0]
+    for wave, group in itertools.groupby(regions, key=lambda region: region[0].start // height):
+        first = wave * height
+        # Sliced before it is regrouped: else the graph of the regrouping would be that of the whole stack.
+        blocks = data[first : first + height].rechunk(sizes).to_delayed()
+        calls: list[Any] = []
+        images_of: dict[str, int] = {}
+        token = uuid.uuid4().hex
+        for region in group:
+            place = (region[0].start - first, *(part.start for part in region[1:]))
+            block = blocks[tuple(start // size for start, size in zip(place, sizes, strict=True))]
+            # Dask begins with the last name, where all else is equal; files are read best in their own order.
+            name = f"write-{token}-{999_999 - len(calls):06}"
+            calls.append(task(block, *arguments(region), dask_key_name=name))
+            images_of[calls[-1].key] = 0 if any(place[1:]) else region[0].stop - region[0].start
+        compute_counted(calls, images_of, bar, scheduler)
+
+
+def run_on_regions(check: Callable[[Region], bool], data: da.Array, regions: Sequence[Region]) -> list[bool]:
+    """Call ``check(region)`` for blocks that are stored already, on the scheduler of the stack."""
+    scheduler = dask.base.get_scheduler(collections=[data])
+    task = dask.delayed(check, pure=False, traverse=False)
+    size = _blocks_per_wave(scheduler)
+    found: list[bool] = []
+    for i in range(0, len(regions), size):
+        found.extend(dask.compute(*map(task, regions[i : i + size]), scheduler=scheduler))
+    return found
+
+
+def _blocks_per_wave(scheduler: Any) -> int:
+    client = client_of(scheduler)
+    threads = sum(client.nthreads().values()) if client else dask.config.get("num_workers", None) or CPU_COUNT
+    return max(_MIN_BLOCKS, _BLOCKS_PER_THREAD * threads)

@@ -1,0 +1,186 @@
+"""A stack as a folder of image files, one an image."""
+
+import functools
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import dask.array as da
+import numpy as np
+
+from ...base.lazy import whole_images
+from ...base.validation import data_and_files
+from ...errors import StoreError
+from ...files.atomic import atomic_path, lock_output, naming_the_space
+from ...passes.progress import ImageBar
+from ..formats.store import ZarrReader
+from .filenames import file_names
+from .save_stack import refuse_overlap
+from .waves import BLOCK_BYTES, as_dask, regions_of, run_on_blocks
+
+__all__ = ["write_images"]
+
+_SUFFIXES = {"png": ".png", "tiff": ".tif"}
+_TIFF_DTYPES = ("uint8", "uint16", "float32", "float64")
+
+
+def write_images(
+    stack: Any,
+    folder: str | os.PathLike[str],
+    *,
+    format: str = "png",
+    names: Sequence[str] | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> list[str]:
+    """Write each image of a stack into a file of its own.
+
+    Each file appears whole or not at all. What is written when a call fails stays.
+
+    Parameters
+    ----------
+    stack : ImageStack, dask.array.Array or ndarray of shape (n_images, height, width[, n_channels])
+        Pixels are written as they are, never scaled. PNG takes uint8 as grey, RGB or RGBA, and uint16 as grey;
+        TIFF takes uint8, uint16, float32 and float64 as grey, RGB or RGBA.
+    folder : str or PathLike
+        Made where it is missing, in a folder that exists.
+    format : {"png", "tiff"}, default="png"
+        PNG is compressed lightly (level 1 of 9), TIFF is not.
+    names : sequence of str, optional
+        A name for each image, with or without suffix, and without folders. By default those of the images'
+        files: without their folders, what some system does not take in a name replaced by ``_``, and, where two
+        are alike or their natural order is not that of the stack, led by a number. Images of an array are
+        numbered.
+    overwrite : bool, default=False
+        Whether `folder` may hold something already. Files of the same names are then replaced; others stay, and
+        are read by ``open_stack(folder)`` as well.
+    progress : bool, default=False
+        Whether to show a bar of images, with megabytes a second.
+
+    Returns
+    -------
+    list of str
+        ``paths[i]`` is the file of image ``i``. ``open_stack(paths)``, and ``open_stack(folder)`` with default
+        names, gives the same pixels in the same order.
+
+    Raises
+    ------
+    StoreError
+        `folder` holds something and `overwrite` is False, is a file, is, holds or lies in a folder of the input,
+        is being written by another process, or its disk is full.
+    ValueError
+        The format does not take such images, or a name is empty, hidden, twice there, or has a separator.
+    BadImageError
+        An image cannot be read.
+
+    Notes
+    -----
+    Memory: the blocks that the scheduler's threads are working on, of at most 64 MB or one image each.
+
+    Examples
+    --------
+    >>> import numpy as np, os, tempfile
+    >>> from imgstack_ml import write_images
+    >>> paths = write_images(np.zeros((3, 4, 4), np.uint8), os.path.join(tempfile.mkdtemp(), "out"))
+    >>> [os.path.basename(path) for path in paths]
+    ['0.png', '1.png', '2.png']
+    """
+    if format not in _SUFFIXES:
+        raise ValueError(f"format={format!r} is not known; it is one of {', '.join(map(repr, _SUFFIXES))}")
+    data = as_dask(stack)
+    _check_images(data, format)
+    target = os.path.realpath(folder)
+    _, sources = data_and_files(stack)
+    _refuse_input_folders(stack, sources or (), target)
+    paths = [os.path.join(target, name) for name in file_names(names, sources, len(data), _SUFFIXES[format])]
+    _check_folder(target, overwrite)
+    with lock_output(target), naming_the_space(target, int(data.nbytes)):
+        _check_folder(target, overwrite)  # again: another process may just have filled it
+        os.makedirs(target, exist_ok=True)
+        _refuse_links(paths)
+        _write_files(whole_images(data), paths, format, progress)
+    return paths
+
+
+def _check_images(data: da.Array, format: str) -> None:
+    grey = data.ndim == 3
+    if 0 in data.shape[1:] or not (grey or (data.ndim == 4 and data.shape[3] in (3, 4))):
+        hint = "stack.data[..., 0]" if data.ndim == 4 else "stack.reshape(n_images, height, width)"
+        raise ValueError(
+            f"images of shape {data.shape[1:]} are no picture: (height, width) or (height, width, 3 or 4) is needed, "
+            f"e.g. write_images({hint}, …)"
+        )
+    name = data.dtype.name
+    if name not in _TIFF_DTYPES:
+        raise ValueError(
+            f"no format takes {name}; convert first, e.g. write_images(stack.astype('float32'), …, format='tiff')"
+        )
+    if format == "png" and not (name == "uint8" or (name == "uint16" and grey)):
+        kind = name if grey else f"{name} with {data.shape[3]} channels"
+        raise ValueError(f"PNG does not take {kind}; write TIFF: write_images(stack, folder, format='tiff')")
+
+
+def _refuse_input_folders(stack: Any, files: Sequence[str], target: str) -> None:
+    """Refuse a folder in which results would become images to read, or take the place of some."""
+    refuse_overlap(stack, target)
+    # A store keeps the names of files that it does not read: below their folder is no harm, in their place is.
+    reads_store = isinstance(getattr(stack, "reader", None), ZarrReader)
+    for folder in {os.path.dirname(file) for file in files}:
+        source = os.path.realpath(folder)
+        if source == target or (not reads_store and target.startswith(os.path.join(source, ""))):
+            raise StoreError(f"{target!r} is, or lies in, the folder {source!r} of the input; choose another place")
+
+
+def _check_folder(folder: str, overwrite: bool) -> None:
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise StoreError(f"{folder!r} is a file; give the name of a folder to write in")
+    parent = os.path.dirname(folder)
+    if not os.path.isdir(parent):
+        raise StoreError(f"there is no folder {parent!r} to write in; make it first: os.makedirs({parent!r})")
+    if not overwrite and os.path.isdir(folder) and os.listdir(folder):
+        raise StoreError(
+            f"the folder {folder!r} is not empty; name a new one, or pass overwrite=True to replace files of the same "
+            "names in it"
+        )
+
+
+def _refuse_links(paths: list[str]) -> None:
+    """Refuse to write through a link, which may lead out of the folder."""
+    links = list(filter(os.path.islink, paths))
+    if links:
+        raise StoreError(f"{links[0]!r} is a link to {os.path.realpath(links[0])!r}; remove it, or name another folder")
+
+
+def _write_files(data: da.Array, paths: list[str], format: str, progress: bool) -> None:
+    image_bytes = math.prod(data.shape[1:]) * data.dtype.itemsize
+    rows = min(max(1, *data.chunks[0]), max(1, BLOCK_BYTES // image_bytes))
+    sizes = (rows, *data.shape[1:])
+    with ImageBar(image_bytes, total=len(data), desc="write_images", unit=" images", disable=not progress) as bar:
+        run_on_blocks(
+            functools.partial(_write_block, format),
+            data,
+            sizes,
+            regions_of(data.shape, sizes),
+            lambda region: (paths[region[0]],),
+            bar,
+        )
+
+
+def _write_block(format: str, block: np.ndarray, paths: list[str]) -> None:
+    write = {"png": _write_png, "tiff": _write_tiff}[format]
+    for path, image in zip(paths, block, strict=True):
+        with atomic_path(path) as temporary:
+            write(temporary, np.ascontiguousarray(image, image.dtype.newbyteorder("=")))
+
+
+def _write_png(path: str, image: np.ndarray) -> None:
+    from PIL import Image
+
+    Image.fromarray(image).save(path, format="PNG", compress_level=1)
+
+
+def _write_tiff(path: str, image: np.ndarray) -> None:
+    import tifffile
+
+    tifffile.imwrite(path, image, photometric="rgb" if image.ndim == 3 else "minisblack", metadata=None)

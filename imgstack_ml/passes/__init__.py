@@ -1,0 +1,1 @@
+"""Passes: everything that a fit learns by reading a stack of images."""

@@ -1,0 +1,226 @@
+"""Fits that are killed, at random moments, in real processes, and then go on."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+
+import imgstack_ml
+from imgstack_ml.passes import checkpoint as _checkpoint
+from imgstack_ml.passes import runner as _passes
+from tests.lib import fit_stack
+
+SCRIPT = Path(__file__).parents[1] / "lib" / "fit_stack.py"
+SECONDS_A_BLOCK = 0.002
+WAVE = {"randomized": 8, "covariance_eigh": 6, "gram": 3 + 3}  # blocks, at most; of the third, a panel and a wave
+
+
+@pytest.fixture(autouse=True)
+def two_threads(monkeypatch):
+    monkeypatch.setattr(_checkpoint, "_SHARE", float("inf"))
+    monkeypatch.setattr(_passes, "_LONG_WAVE", 1)
+    with dask.config.set(scheduler="threads", num_workers=2):
+        yield
+
+
+def fit(solver, folder, log):
+    """Fit in this process; return what was learned, and the number of blocks read."""
+    log.unlink(missing_ok=True)
+    pca = fit_stack.estimator(solver, folder).fit(fit_stack.stack(solver, log=str(log)))
+    return pca, n_lines(log)
+
+
+def n_lines(log):
+    return log.read_bytes().count(b"\n") if log.exists() else 0
+
+
+def kill_while_fitting(solver, folder, log, rng, n_blocks):
+    """Kill a fitting process a moment after some block; return how many it read, and whether it was still alive."""
+    log.unlink(missing_ok=True)
+    command = [sys.executable, str(SCRIPT), solver, str(folder), str(log), str(SECONDS_A_BLOCK)]
+    last = rng.randint(1, n_blocks)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        while n_lines(log) < last and process.poll() is None:
+            time.sleep(0.0005)
+        time.sleep(rng.uniform(0, 0.02))
+        process.kill()
+        killed = process.wait() < 0
+        assert killed or process.returncode == 0, process.stderr.read()
+    return n_lines(log), killed
+
+
+@pytest.mark.filterwarnings("ignore:After . products")  # tol=0, so that all passes are made
+@pytest.mark.parametrize("n_kills", [2, pytest.param(102, marks=pytest.mark.slow)])
+def test_killed_fits_go_on(tmp_path, n_kills):
+    rng = random.Random(n_kills)
+    log, folder = tmp_path / "log", tmp_path / "out" / "unfinished"
+    folder.parent.mkdir()
+    whole = {solver: fit(solver, None, log) for solver in fit_stack.CASES}
+    killed, survived, redone_blocks = 0, 0, []
+    while killed < n_kills:
+        solver = rng.choice(list(whole))
+        expected, n_blocks = whole[solver]
+        read, kills = 0, 0
+        for _ in range(rng.choice([1, 1, 2])):  # some are killed again on their way
+            more, alive = kill_while_fitting(solver, folder, log, rng, n_blocks - read)
+            kills += alive
+            if not alive:
+                break
+            read += more
+            if read >= n_blocks and not (folder / "fit.json").exists():
+                read = 0  # it had ended, and the process with it: what follows is another fit
+        resumed, more = fit(solver, folder, log)
+        np.testing.assert_allclose(resumed.components_, expected.components_, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(resumed.explained_variance_, expected.explained_variance_, rtol=1e-10)
+        np.testing.assert_allclose(resumed.mean_, expected.mean_, rtol=1e-10)
+        assert (resumed.n_passes_, resumed.n_iter_) == (expected.n_passes_, expected.n_iter_)
+        assert os.listdir(folder.parent) == []
+        redone_blocks.append(read + more - n_blocks)
+        assert 0 <= redone_blocks[-1] <= kills * WAVE[solver]
+        killed += kills
+        survived += bool(np.array_equal(resumed.components_, expected.components_))
+    print(
+        f"\n{killed} kills in {len(redone_blocks)} fits: all went on, {survived} bit-identical, "
+        f"{np.mean(redone_blocks):.1f} blocks read again on average, {max(redone_blocks)} at most"
+    )
+
+
+# The command line
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of 2,000 images that the memory limit below has no room for."""
+    folder = tmp_path_factory.mktemp("photos") / "images"
+    rng = np.random.default_rng(0)
+    images = rng.random((2000, 64, 64), np.float32) * np.linspace(1, 9, 64, dtype=np.float32)
+    imgstack_ml.write_images(images, folder, format="tiff")
+    return folder
+
+
+PROGRAM = """
+import signal, sys, time
+sys.path.append(sys.argv[1])
+from tests.lib import fit_stack
+from imgstack_ml.io import readers as decode
+fit_stack.save_every_wave()
+read_group = decode.read_group
+def slowly(*args):
+    time.sleep(float(sys.argv[2]))
+    return read_group(*args)
+decode.read_group = slowly
+from imgstack_ml.cli import main
+main(sys.argv[3:])
+"""
+
+
+def pca_command(photos, out, *options, seconds_a_group=0.0):
+    program = [sys.executable, "-c", PROGRAM, str(Path(__file__).parents[2]), str(seconds_a_group)]
+    limits = ["--solver", "randomized", "--memory-limit", "62MB", "-k", "4"]
+    return [*program, "pca", str(photos), "-o", str(out), *limits, *options]
+
+
+def stopped(photos, out, how, *options):
+    """Run the command until it has saved something, and stop it."""
+    slowly = pca_command(photos, out, *options, seconds_a_group=0.05)  # else it could end before it is stopped
+    with subprocess.Popen(slowly, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        while not list(Path(out).glob("checkpoint/pass-0001.safetensors")):
+            assert process.poll() is None, process.stderr.read().decode()
+            time.sleep(0.005)
+        process.send_signal(how)
+        out, err = process.communicate(timeout=60)
+    return process.returncode, out.decode(), err.decode()
+
+
+def results(out):
+    record = json.loads((out / "run.json").read_text())
+    with open(out / "scores.csv", newline="") as file:
+        return record["fit"], list(csv.reader(file)), (out / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def whole_run(photos, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "out"
+    subprocess.run(pca_command(photos, out), check=True, capture_output=True)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "word"),
+    [
+        pytest.param(signal.SIGINT, 130, "interrupted", marks=pytest.mark.slow),
+        (signal.SIGTERM, 143, "terminated"),
+        pytest.param(signal.SIGKILL, -9, None, marks=pytest.mark.slow),
+    ],
+)
+def test_a_stopped_command_goes_on(how, code, word, photos, whole_run, tmp_path):
+    out = tmp_path / "out"
+    returned, said, err = stopped(photos, out, how, "--rescale" if how == signal.SIGTERM else "--no-rescale")
+    assert (returned, said) == (code, "")
+    assert "Traceback" not in err
+    if word:
+        assert err.splitlines()[-2:] == [word, "hint: to go on from here: the same command with --resume"]
+    assert not (out / "run.json").exists()
+    options = ["--rescale"] if how == signal.SIGTERM else []
+
+    again = subprocess.run(pca_command(photos, out, *options), capture_output=True, text=True)
+    assert again.returncode == 1
+    assert "A run that did not finish left it: go on with --resume" in again.stderr
+
+    resumed = subprocess.run(pca_command(photos, out, *options, "--resume"), capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "warning" not in resumed.stderr.replace("warning: After", "")
+    assert not (out / "checkpoint").exists()
+    assert not [name for name in os.listdir(out) if name.startswith(".")]
+    if not options:
+        (one, scores, model), (other, expected, same) = results(out), results(whole_run)
+        assert one | {"seconds": 0} == other | {"seconds": 0}
+        assert scores == expected
+        assert model == same
+
+
+@pytest.mark.slow
+def test_a_new_run_forgets_the_unfinished_one(photos, whole_run, tmp_path):
+    out = tmp_path / "out"
+    assert stopped(photos, out, signal.SIGTERM)[0] == 143
+    anew = subprocess.run(pca_command(photos, out, "--overwrite"), capture_output=True, text=True)
+    assert anew.returncode == 0, anew.stderr
+    assert not (out / "checkpoint").exists()
+    assert results(out)[1:] == results(whole_run)[1:]
+
+
+@pytest.mark.slow
+def test_resuming_with_another_option_says_so(photos, tmp_path):
+    out = tmp_path / "out"
+    stopped(photos, out, signal.SIGINT)
+    resumed = subprocess.run([*pca_command(photos, out, "--resume"), "-k", "5"], capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "the fit begins anew: n_components was 4 and is 5" in resumed.stderr
+
+
+def test_results_cut_off_are_made_again(photos, whole_run, tmp_path):
+    """Killed between the fit and run.json, with a file half written."""
+    out = tmp_path / "out"
+    (out / "eigenimages").mkdir(parents=True)
+    (out / "mean.png").write_bytes(b"old")
+    (out / "eigenimages" / "pc_099.png").write_bytes(b"old")
+    (out / ".model-0123456789ab.tmp.safetensors").write_bytes(b"half")
+    resumed = subprocess.run(pca_command(photos, out, "--resume"), capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert {p.name for p in out.rglob("*")} == {p.name for p in whole_run.rglob("*")}
+
+
+def test_a_finished_run_is_not_resumed(photos, whole_run):
+    again = subprocess.run(pca_command(photos, whole_run, "--resume"), capture_output=True, text=True)
+    assert again.returncode == 1
+    assert "--overwrite" in again.stderr
+    assert "did not finish" not in again.stderr

@@ -1,0 +1,180 @@
+"""The command line in a real terminal: bars and their width, Ctrl-C, and silence where nobody watches."""
+
+import contextlib
+import os
+import re
+import select
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import imgstack_ml as im
+from tests.lib.images import random_pixels, write_image
+
+if sys.platform == "win32":
+    pytest.skip("Windows has no pseudo-terminals of this kind", allow_module_level=True)
+
+import fcntl
+import pty
+import struct
+import termios
+
+# A session of its own, with the terminal in charge of it: else Ctrl-C would reach nobody.
+PROGRAM = """
+import fcntl, signal, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a test run in the background was told to ignore
+from imgstack_ml.cli import main
+main(sys.argv[1:], prog_name="imgstack-ml")
+"""
+CTRL_C = b"\x03"
+SIDE = 400
+
+
+class Session:
+    """A command in a terminal of so many columns; `text` is all that it has shown."""
+
+    def __init__(self, *args, columns=100):
+        self._ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
+        environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, *map(str, args)],
+            **dict.fromkeys(("stdin", "stdout", "stderr"), theirs),
+            start_new_session=True,
+            env=environment,
+        )
+        os.close(theirs)
+        self.text = ""
+
+    def wait_for(self, pattern, seconds=120):
+        """Read until `pattern` was shown, or, for None, to the end."""
+        end = time.monotonic() + seconds
+        while pattern is None or not re.search(pattern, self.text):
+            assert time.monotonic() < end, self.text
+            if not select.select([self._ours], [], [], 1)[0]:
+                continue
+            try:
+                data = os.read(self._ours, 65536)
+            except OSError:  # what Linux says at the end
+                data = b""
+            if not data:
+                assert pattern is None, self.text
+                return
+            self.text += data.decode()
+
+    def press(self, key):
+        os.write(self._ours, key)
+
+    def finish(self):
+        """Return the exit code."""
+        self.wait_for(None)
+        return self._process.wait(timeout=60)
+
+    def close(self):
+        """End the program, where a test failed before its end."""
+        os.close(self._ours)
+        self._process.kill()
+        self._process.wait()
+
+    @property
+    def bars(self):
+        """What each bar has drawn, one state after the other."""
+        return [state for line in self.text.split("\n") for state in line.rstrip("\r").split("\r") if "%" in state]
+
+
+@pytest.fixture
+def session():
+    """Begin commands that end with the test."""
+    with contextlib.ExitStack() as opened:
+
+        def begin(*args, **options):
+            begun = Session(*args, **options)
+            opened.callback(begun.close)
+            return begun
+
+        yield begin
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A picture under 2000 names: 320 MB that take seconds to decode, and no disk."""
+    folder = tmp_path_factory.mktemp("many") / "in"
+    picture = write_image(folder / "0.png", random_pixels((SIDE, SIDE)))
+    for i in range(1, 2000):
+        os.link(picture, folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    im.save_model(im.ImagePCA(1).fit(random_pixels((3, SIDE, SIDE))), path)
+    return path
+
+
+def test_bars_tell_pace_and_time_left_in_wide_and_narrow_terminals_and_nothing_elsewhere(
+    session, many, model, tmp_path
+):
+    command = [sys.executable, "-m", "imgstack_ml", "transform", model, many / "1[0-4]?.png", "-o", tmp_path / "s.npy"]
+    unwatched = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    sessions = {
+        columns: session("transform", model, many / "1[0-4]?.png", "-o", tmp_path / f"{columns}.csv", columns=columns)
+        for columns in (100, 40)
+    }
+    for begun in sessions.values():
+        assert begun.finish() == 0
+    wide, narrow = (sessions[columns].bars for columns in (100, 40))
+    assert re.search(r"scores: 100%\|.*\| 50/50 \[\d\d:\d\d<00:00, +[\d.]+ images/s, \d+ MB/s\]", wide[-1])
+    assert re.search(r"^100% 00:00 +[\d.]+ images/s, \d+ MB/s", narrow[-1])
+    for columns, states in ((100, wide), (40, narrow)):
+        assert len(states) >= 2
+        assert max(map(len, states)) < columns  # a full line would push the next one down
+    assert "50 rows in" in sessions[40].text
+    shown, said = unwatched.communicate(timeout=120)
+    assert unwatched.returncode == 0
+    assert [line.split()[0] for line in said.splitlines()] == ["reading", "projecting"]
+    assert "\r" not in shown + said
+    assert len(np.load(tmp_path / "s.npy")) == 50
+
+
+@pytest.mark.parametrize("columns", [100, 40])
+def test_decoding_to_find_damage_has_a_bar(session, many, model, tmp_path, columns):
+    commands = [
+        ("scan", many / "1[0-4]?.png", "--verify"),
+        ("transform", model, many / "1[0-4]?.png", "-o", tmp_path / "s.csv", "--on-error", "skip"),
+    ]
+    done = r"verify: 100%\|.*\| 50/50 \[\d\d:\d\d<00:00, +[\d.]+ images/s, \d+ MB/s\]"
+    for begun in [session(*command, columns=columns) for command in commands]:
+        assert begun.finish() == 0
+        assert re.search(
+            done if columns == 100 else r"(?m)^100% 00:00 +[\d.]+ images/s, \d+ MB/s", "\n".join(begun.bars)
+        )
+        assert max(map(len, begun.bars)) < columns
+    command = [sys.executable, "-m", "imgstack_ml", "scan", many / "1[0-4]?.png", "--verify"]
+    unwatched = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+    assert [line.split()[0] for line in unwatched.stderr.splitlines()] == ["reading", "decoding"]
+
+
+def test_ctrl_c_ends_at_once_and_leaves_nothing_half_written(session, many, model, tmp_path):
+    (tmp_path / "a").mkdir()
+    written = {
+        "fit": ("pca", many, "-o", tmp_path / "fit", "-k", 1, "--solver", "randomized", "--memory-limit", "320MB"),
+        "store": ("reconstruct", model, many, "-o", tmp_path / "a/store.zarr"),
+    }
+    sessions = {name: session(*args) for name, args in written.items()}
+    for begun in sessions.values():
+        begun.wait_for(r" [1-9]\d*/2000 ")
+        begun.press(CTRL_C)
+    for name, begun in sessions.items():
+        assert begun.finish() == 130, name
+        assert re.search(r"\ninterrupted\r\n", begun.text), name  # on a line of its own, after the bar
+        assert "Traceback" not in begun.text
+    assert not os.listdir(tmp_path / "a")
+    left = set(os.listdir(tmp_path)) - {"a"}
+    # What a fit had read is kept where that can be gone on with.
+    assert left == ({"fit"} if "--resume" in sessions["fit"].text else set())
+    assert not left or os.listdir(tmp_path / "fit") == ["checkpoint"]

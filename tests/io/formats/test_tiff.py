@@ -1,0 +1,291 @@
+import itertools
+import json
+import pickle
+
+import dask
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from imgstack_ml import BadImageError, MixedStackError
+from imgstack_ml.io import open_stack
+from tests.lib.images import random_pixels, write_image
+
+
+@pytest.fixture(autouse=True)
+def synchronous():
+    with dask.config.set(scheduler="synchronous", num_workers=2):
+        yield
+
+
+def as_images(pixels, axes):
+    """NumPy's own way: C and S last, all else one axis of images, in the order given."""
+    order = [i for i, axis in enumerate(axes) if axis not in "CSYX"]
+    order += [axes.index("Y"), axes.index("X"), *(axes.index(axis) for axis in "CS" if axis in axes)]
+    n_images = [pixels.shape[i] for i, axis in enumerate(axes) if axis not in "CSYX"]
+    moved = pixels.transpose(order)
+    return moved.reshape(int(np.prod(n_images)), *moved.shape[len(n_images) :])
+
+
+ARRANGEMENTS = [
+    ("TZYX", {"imagej": True}),
+    ("TZCYX", {"imagej": True}),
+    ("TCYX", {"imagej": True}),
+    ("ZYXS", {"imagej": True}),
+    ("TZCYX", {"ome": True}),
+    ("TCZYX", {"ome": True}),
+    ("CTZYX", {"ome": True}),
+    ("ZYXS", {"ome": True}),
+    ("CYX", {"ome": True}),
+    ("TCYX", {}),
+    ("QQYX", {}),
+    ("TYXS", {}),
+    ("ZTCYX", {"truncate": True}),
+    ("IYX", {"metadata": None}),
+]
+SIZES = {"T": 3, "Z": 2, "C": 2, "I": 5, "Q": 3, "S": 3, "Y": 9, "X": 7}
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize(("axes", "options"), ARRANGEMENTS, ids=lambda value: str(value))
+def test_axes_become_images_and_channels(tmp_path, axes, options, dtype):
+    path = tmp_path / ("a.ome.tif" if options.get("ome") else "a.tif")
+    in_colour = options.get("imagej") and "S" in axes  # of 8 bits only, for ImageJ
+    pixels = random_pixels(tuple(SIZES[axis] for axis in axes), "uint8" if in_colour else dtype)
+    options = {"photometric": "rgb" if "S" in axes else "minisblack", **options}
+    if "metadata" not in options and "Q" not in axes:
+        options["metadata"] = {"axes": axes}
+    tifffile.imwrite(path, pixels, **{name: value for name, value in options.items() if name != "ome"})
+    np.testing.assert_array_equal(tifffile.imread(path), pixels)
+    stack = open_stack(path, chunks=2)
+    expected = as_images(pixels, axes)
+    np.testing.assert_array_equal(stack.data.compute(), expected)
+    assert (stack.shape, stack.dtype) == (expected.shape, expected.dtype)
+    if len(stack) > 1:
+        assert stack.files == tuple(f"{path}[{i}]" for i in range(len(stack)))
+    else:
+        assert stack.files == (str(path),)
+    order = np.random.default_rng(0).permutation(len(stack))
+    np.testing.assert_array_equal(stack[order].data.compute(), expected[order])
+
+
+@pytest.mark.parametrize("options", [{}, {"tile": (16, 16)}, {"rowsperstrip": 5}], ids=str)
+@pytest.mark.parametrize("more", [{}, {"compression": "zlib"}, {"byteorder": ">"}, {"bigtiff": True}], ids=str)
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "int32", "float16", "float32", "float64"])
+def test_pages_of_any_layout(tmp_path, options, more, dtype):
+    pixels = random_pixels((4, 35, 33), dtype)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack", **options, **more)
+    data = open_stack(tmp_path / "a.tif").data
+    np.testing.assert_array_equal(data.compute(), pixels)
+    assert data.dtype == pixels.dtype
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"tile": (16, 16)}], ids=str)
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_planar_and_many_samples(tmp_path, options, n):
+    pixels = random_pixels((n, 35, 33), "uint16")
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack", planarconfig="separate", **options)
+    np.testing.assert_array_equal(open_stack(tmp_path / "a.tif").data.compute()[0], np.moveaxis(pixels, 0, -1))
+    tifffile.imwrite(tmp_path / "b.tif", pixels.T, photometric="minisblack", planarconfig="contig", **options)
+    np.testing.assert_array_equal(open_stack(tmp_path / "b.tif").data.compute()[0], pixels.T)
+
+
+def test_folder_of_stacks_is_one(tmp_path):
+    pixels = random_pixels((7, 9, 6))
+    for i, part in enumerate(np.split(pixels, [3, 4])):
+        tifffile.imwrite(tmp_path / f"part{i}.tif", part, photometric="minisblack")
+    stack = open_stack(tmp_path, chunks=4)
+    np.testing.assert_array_equal(stack.data.compute(), pixels)
+    assert stack.files[2:4] == (f"{tmp_path}/part0.tif[2]", f"{tmp_path}/part1.tif")
+    np.testing.assert_array_equal(stack[[6, 0, 3]].data.compute(), pixels[[6, 0, 3]])
+
+
+def test_pages_of_other_programs(tmp_path):
+    pixels = random_pixels((5, 9, 6))
+    first, *others = map(Image.fromarray, pixels)
+    first.save(tmp_path / "pillow.tif", save_all=True, append_images=others)
+    np.testing.assert_array_equal(open_stack(tmp_path / "pillow.tif").data.compute(), pixels)
+
+
+def test_smaller_copies_are_left_out(tmp_path):
+    pixels = random_pixels((2, 32, 32))
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        for page in pixels:
+            tiff.write(page, photometric="minisblack", metadata=None)
+            tiff.write(page[::2, ::2], photometric="minisblack", subfiletype=1, metadata=None)
+    np.testing.assert_array_equal(open_stack(tmp_path / "a.tif").data.compute(), pixels)
+    with tifffile.TiffWriter(tmp_path / "b.tif") as tiff:  # a pyramid in sub-directories
+        tiff.write(pixels[0], photometric="minisblack", subifds=1)
+        tiff.write(pixels[0, ::2, ::2], photometric="minisblack", subfiletype=1)
+    np.testing.assert_array_equal(open_stack(tmp_path / "b.tif").data.compute(), pixels[:1])
+
+
+def test_imagej_above_4_gb_is_one_page_and_the_rest(tmp_path):
+    pixels = random_pixels((6, 9, 7), "uint16")
+    description = "ImageJ=1.11a\nimages=6\nchannels=2\nframes=3\nhyperstack=true\n"
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, pixels[0].astype(">u2"), byteorder=">", description=description, metadata=None)
+    with tifffile.TiffFile(path) as tiff:
+        start = tiff.pages.first.dataoffsets[0]
+    content = path.read_bytes()[:start] + pixels.astype(">u2").tobytes()
+    path.write_bytes(content)
+    expected = pixels.reshape(3, 2, 9, 7).transpose(0, 2, 3, 1)
+    np.testing.assert_array_equal(open_stack(path).data.compute(), expected)
+    path.write_bytes(content[:-1])
+    with pytest.raises(BadImageError, match=r"its pixels end at byte .* it was cut"):
+        open_stack(path)
+
+
+def test_several_ome_images_follow_each_other(tmp_path):
+    pixels = random_pixels((2, 3, 9, 7))
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as tiff:
+        for position in pixels:
+            tiff.write(position, photometric="minisblack", metadata={"axes": "TYX"})
+    np.testing.assert_array_equal(open_stack(tmp_path / "a.ome.tif").data.compute(), pixels.reshape(6, 9, 7))
+
+
+def test_axes_that_stand_in_front_of_the_shape(tmp_path):
+    """As tifffile wrote its description before 2026."""
+    pixels = random_pixels((3, 2, 9, 7))
+    description = json.dumps({"axes": "TCYX", "shape": pixels.shape})
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        for plane in pixels.reshape(-1, 9, 7):
+            tiff.write(plane, photometric="minisblack", description=description, metadata=None)
+            description = None
+    np.testing.assert_array_equal(open_stack(tmp_path / "a.tif").data.compute(), np.moveaxis(pixels, 1, -1))
+
+
+def test_channels_of_both_kinds_are_refused(tmp_path):
+    pixels = random_pixels((2, 2, 9, 7, 3))
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", metadata={"axes": "TCYXS"})
+    with pytest.raises(BadImageError, match="2 channels in pages of 3 samples each, and it is not clear"):
+        open_stack(tmp_path / "a.tif")
+
+
+def test_pages_that_differ_are_counted(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        for width in (6, 6, 7):
+            tiff.write(random_pixels((5, width)), photometric="minisblack", metadata=None)
+    with pytest.raises(
+        MixedStackError, match=r"(?s)2 of shape \(5, 6\).*a.tif\[0\]'.*1 of shape .*a.tif\[2\]'.*shape="
+    ):
+        open_stack(tmp_path / "a.tif")
+    assert open_stack(tmp_path / "a.tif", shape=(5, 6), fit="crop").data.compute().shape == (3, 5, 6)
+
+
+def test_directories_in_a_circle_are_named(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, random_pixels((2, 5, 6)), photometric="minisblack", metadata=None)
+    with tifffile.TiffFile(path) as tiff:
+        first, second = tiff.pages[0].offset, tiff.pages[1].offset
+    content = bytearray(path.read_bytes())
+    n_tags = int.from_bytes(content[second : second + 2], "little")
+    link = second + 2 + 12 * n_tags
+    content[link : link + 4] = first.to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(BadImageError, match="lead in a circle"):
+        open_stack(path)
+
+
+def test_part_of_an_ome_set_is_refused(tmp_path):
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, random_pixels((2, 9, 7)), photometric="minisblack", metadata={"axes": "TYX"})
+    with tifffile.TiffFile(path) as tiff:
+        text = tiff.ome_metadata
+    first, second = text.split("<TiffData", 1)[0], "</Pixels>" + text.split("</Pixels>", 1)[1]
+    links = "".join(
+        f'<TiffData IFD="0" FirstT="{t}" PlaneCount="1"><UUID FileName="{name}.ome.tif">urn:uuid:{t}</UUID></TiffData>'
+        for t, name in enumerate("ab")
+    )
+    tifffile.imwrite(
+        path, random_pixels((9, 7)), photometric="minisblack", description=first + links + second, metadata=None
+    )
+    with pytest.raises(BadImageError, match="one of several files of an OME-TIFF"):
+        open_stack(path)
+
+
+def test_keys_go_straight_to_their_pages(tmp_path, monkeypatch):
+    """A block of two pages near the end of a hundred reads two directories."""
+    from imgstack_ml.io.formats import tiff as pages
+    from imgstack_ml.io.formats import tiff_directory as tiff
+
+    tifffile.imwrite(tmp_path / "a.tif", random_pixels((100, 8, 6)), photometric="minisblack", metadata=None)
+    stack = open_stack(tmp_path / "a.tif")
+    read = []
+    monkeypatch.setattr(
+        pages, "read_directory", lambda *arguments: read.append(arguments[2]) or tiff.read_directory(*arguments)
+    )
+    stack[[98, 95]].data.compute()
+    assert len(read) == 2
+
+
+def test_keys_are_smaller_than_names(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", random_pixels((500, 4, 4)), photometric="minisblack")
+    stack = open_stack(tmp_path / "a.tif", chunks=100)
+    assert len(pickle.dumps(stack.reader)) < 1000
+    tasks = dict(dask.optimize(stack.data)[0].__dask_graph__())
+    assert len(tasks) == 5
+    assert max(len(pickle.dumps(task)) for task in tasks.values()) < 1000 + len(pickle.dumps(stack.files[:100]))
+
+
+def test_tile_bombs_and_totals_are_refused(tmp_path):
+    path = write_image(tmp_path / "a.tif", random_pixels((16, 16)), tile=(16, 16))
+    with pytest.raises(BadImageError, match=r"claims 16 × 16 pixels; at most 100 .*max_pixels="):
+        open_stack(path, max_pixels=100)
+    pixels = random_pixels((8, 10, 10))
+    tifffile.imwrite(tmp_path / "c.tif", pixels, photometric="minisblack", metadata={"axes": "CYX"})
+    assert open_stack(tmp_path / "c.tif", max_pixels=200).shape == (1, 10, 10, 8)
+    with pytest.raises(BadImageError, match="10 × 10 pixels of 8 channels; at most 199"):
+        open_stack(tmp_path / "c.tif", max_pixels=199)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_orientation_of_pages(tmp_path, orientation, channels):
+    pixels = random_pixels((2, 5, 8, *channels))
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        pixels,
+        photometric="rgb" if channels else "minisblack",
+        extratags=[(274, 3, 1, orientation, False)],
+    )
+    turned = [upright(page, orientation) for page in pixels]
+    np.testing.assert_array_equal(open_stack(tmp_path / "a.tif").data.compute(), turned)
+
+
+def upright(pixels, orientation):
+    """Pillow's own way."""
+    methods = [None, *(Image.Transpose(i) for i in (0, 3, 1, 5, 4, 6, 2))]
+    method = methods[orientation - 1]
+    picture = Image.fromarray(pixels)
+    return np.asarray(picture if method is None else picture.transpose(method))
+
+
+def test_damaged_directories_raise_nothing_else(tmp_path):
+    pixels = random_pixels((3, 12, 10), "uint16")
+    for number, options in enumerate([{}, {"compression": "zlib"}, {"imagej": True}, {"metadata": None}]):
+        path = tmp_path / f"{number}.tif"
+        tifffile.imwrite(path, pixels, photometric="minisblack", **options)
+        whole = path.read_bytes()
+        rng = np.random.default_rng(number)
+        for _ in range(200):
+            content = bytearray(whole)
+            for position in rng.integers(0, len(content), 4):
+                content[position] = rng.integers(256)
+            path.write_bytes(content)
+            try:
+                images = open_stack(path).data.compute()
+            except (BadImageError, MixedStackError):
+                continue
+            assert images.ndim >= 3
+
+
+def test_many_pages_are_the_same_by_any_selection(tmp_path):
+    pixels = random_pixels((60, 6, 5))
+    tifffile.imwrite(tmp_path / "a.tif", pixels[:40], photometric="minisblack", compression="zlib", tile=(16, 16))
+    tifffile.imwrite(tmp_path / "b.tif", pixels[40:], photometric="minisblack")
+    for chunks, scheduler in itertools.product([1, 7, 60], ["synchronous", "threads"]):
+        stack = open_stack(tmp_path, chunks=chunks)
+        order = np.random.default_rng(chunks).permutation(60)
+        np.testing.assert_array_equal(stack[order].data.compute(scheduler=scheduler), pixels[order])

@@ -1,0 +1,303 @@
+"""Folders of image files, written from stacks."""
+
+import os
+import subprocess
+import sys
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from imgstack_ml import open_stack, save_stack, write_images
+from imgstack_ml.errors import BadImageError, StoreError
+from imgstack_ml.io.locations.listing import natural_key
+from imgstack_ml.io.write.filenames import file_names
+from tests.lib.faults import every_fault
+from tests.lib.images import random_pixels, write_folder, write_image
+
+
+def base_names(paths):
+    return [os.path.basename(path) for path in paths]
+
+
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
+@pytest.mark.parametrize("chunks", [(12, -1, -1), (5, 3, 4), (1, -1, -1)])
+@pytest.mark.parametrize(
+    ("format", "dtype", "channels"),
+    [
+        ("png", "uint8", ()),
+        ("png", "uint8", (3,)),
+        ("png", "uint8", (4,)),
+        ("png", "uint16", ()),
+        ("png", ">u2", ()),
+        *(
+            ("tiff", dtype, channels)
+            for dtype in ("uint8", "uint16", "float32", ">f8")
+            for channels in ((), (3,), (4,))
+        ),
+    ],
+)
+def test_round_trip(tmp_path, format, dtype, channels, chunks, scheduler):
+    pixels = random_pixels((12, 7, 5, *channels), np.dtype(dtype).name).astype(dtype)
+    stack = da.from_array(pixels, chunks=(*chunks, *(-1 for _ in channels)))
+    with dask.config.set(scheduler=scheduler):
+        paths = write_images(stack, tmp_path / "out", format=format)
+        for source in (tmp_path / "out", paths):
+            found = open_stack(source)
+            assert list(found.files) == paths
+            assert found.dtype == pixels.dtype.newbyteorder("=")
+            np.testing.assert_array_equal(found.data.compute(), pixels)
+    read = tifffile.imread if format == "tiff" else lambda path: np.asarray(Image.open(path))
+    for path, image in zip(paths, pixels, strict=True):
+        np.testing.assert_array_equal(read(path), image)
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_processes_of_a_cluster(tmp_path):
+    from distributed import Client, LocalCluster
+
+    pixels = random_pixels((9, 8, 6))
+    cluster = LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0")
+    with cluster, Client(cluster):
+        paths = write_images(da.from_array(pixels, chunks=(2, -1, -1)), tmp_path / "out")
+        np.testing.assert_array_equal(open_stack(paths).data.compute(), pixels)
+
+
+def test_images_are_read_once_and_counted(tmp_path, capsys):
+    pixels = write_folder(tmp_path / "in", 12)
+    write_images(open_stack(tmp_path / "in", chunks=4), tmp_path / "out", progress=True)
+    np.testing.assert_array_equal(open_stack(tmp_path / "out").data.compute(), pixels)
+    bar = capsys.readouterr().err
+    assert "write_images: 100%" in bar
+    assert "12/12" in bar
+
+
+# --- names ------------------------------------------------------------------------------------------------------
+
+
+def test_names_are_those_of_the_files(tmp_path):
+    write_folder(tmp_path / "in", 12)
+    paths = write_images(open_stack(tmp_path / "in"), tmp_path / "out", format="tiff")
+    assert base_names(paths) == [f"img{i}.tif" for i in range(12)]
+
+
+@pytest.mark.parametrize("key", [[5, 0, 3], [1, 1], slice(None, None, -1)])
+def test_another_order_is_numbered(tmp_path, key):
+    pixels = write_folder(tmp_path / "in", 12)
+    stack = open_stack(tmp_path / "in")[key]
+    paths = write_images(stack, tmp_path / "out")
+    assert base_names(paths)[0].endswith(f"0_{os.path.basename(stack.files[0])}")
+    np.testing.assert_array_equal(open_stack(tmp_path / "out").data.compute(), pixels[key])
+
+
+def test_names_alike_in_two_folders_are_numbered(tmp_path):
+    for i in range(4):
+        write_image(tmp_path / "in" / f"class{i % 2}" / f"{i // 2}.png", random_pixels((4, 4), seed=i))
+    stack = open_stack(tmp_path / "in", recursive=True)
+    paths = write_images(stack, tmp_path / "out")
+    assert base_names(paths) == ["0_0.png", "1_1.png", "2_0.png", "3_1.png"]
+    np.testing.assert_array_equal(open_stack(tmp_path / "out").data.compute(), stack.data.compute())
+
+
+def test_images_of_an_array_and_of_its_store_are_numbered(tmp_path):
+    pixels = random_pixels((11, 4, 4))
+    assert base_names(write_images(pixels, tmp_path / "a"))[9:] == ["09.png", "10.png"]
+    stored = open_stack(save_stack(pixels, tmp_path / "x.zarr"))
+    paths = write_images(stored, tmp_path / "b")
+    assert base_names(paths)[10] == "x.zarr[10].png"
+    np.testing.assert_array_equal(open_stack(tmp_path / "b").data.compute(), pixels)
+
+
+NASTY = [
+    "../../etc/passwd.png",
+    "/abs/.hidden.png",
+    "a\nb.png",
+    "-rf.png",
+    'q"<img onerror=1>|?*.png',
+    os.fsdecode(b"\xff\xfe.png"),
+    "..",
+    "con.png",
+    "n" * 300,
+    "像" * 100,
+    "archive.zip::sub/1.png",
+    "C:\\x\\y.png",
+    "",
+]
+
+
+def assert_safe(names, folder="/out"):
+    for name in names:
+        assert os.path.dirname(os.path.normpath(os.path.join(folder, name))) == folder
+        assert name[0] not in ".-"
+        assert len(name.encode()) <= 255  # and is UTF-8
+        assert not set(name) & set('\0\n/\\:*?"<>|')
+    assert len({name.casefold() for name in names}) == len(names)
+    assert names == sorted(names, key=natural_key)
+
+
+def test_no_name_leaves_the_folder():
+    assert_safe(file_names(None, NASTY, len(NASTY), ".png"))
+    for name in NASTY:
+        assert_safe(file_names(None, [name], 1, ".tif"))
+        assert_safe(file_names(None, [name, name], 2, ".tif"))
+
+
+@given(st.lists(st.text(max_size=300), max_size=12))
+def test_any_names_are_safe_unique_and_in_order(sources):
+    assert_safe(file_names(None, sources, len(sources), ".png"))
+
+
+def test_names_given(tmp_path):
+    pixels = random_pixels((3, 4, 4))
+    paths = write_images(pixels, tmp_path / "out", names=["b", "a.png", "c.tif"])
+    assert base_names(paths) == ["b.png", "a.png", "c.tif.png"]
+    np.testing.assert_array_equal(open_stack(paths).data.compute(), pixels)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a", "b"], "2 entries and the stack 3 images"),
+        ("abc", "give one name for each"),
+        (["a", "../b", "c"], r"names\[1\]='\.\./b' cannot name a file"),
+        (["a", "b\\c", "c"], "cannot name a file"),
+        (["a", "b\0", "c"], "cannot name a file"),
+        (["a", "", "c"], "cannot name a file"),
+        (["a", ".b", "c"], "cannot name a file"),
+        (["a", None, "c"], "cannot name a file"),
+        (["a", "b", "A.png"], r"names\[0\] and names\[2\] are both"),
+        (["a", "b", "n" * 252], "too long"),
+    ],
+)
+def test_names_refused(tmp_path, names, message):
+    with pytest.raises(ValueError, match=message):
+        write_images(random_pixels((3, 4, 4)), tmp_path / "out", names=names)
+    assert os.listdir(tmp_path) == []
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stack", "format", "message"),
+    [
+        (np.zeros((2, 4, 4), "f4"), "png", r"PNG does not take float32; write TIFF: .*format='tiff'"),
+        (np.zeros((2, 4, 4, 3), "u2"), "png", "PNG does not take uint16 with 3 channels; write TIFF"),
+        (np.zeros((2, 4, 4), "i8"), "tiff", r"no format takes int64; .*astype\('float32'\)"),
+        (np.zeros((2, 4, 4), bool), "png", "no format takes bool"),
+        (np.zeros((2, 4), "u1"), "png", r"images of shape \(4,\) are no picture"),
+        (np.zeros((2, 4, 4, 1), "u1"), "png", r"stack\.data\[\.\.\., 0\]"),
+        (np.zeros((2, 0, 4), "u1"), "png", "no picture"),
+        (np.zeros((2, 4, 4), "u1"), "jpeg", "format='jpeg' is not known"),
+    ],
+)
+def test_images_that_no_format_takes(tmp_path, stack, format, message):
+    with pytest.raises(ValueError, match=message):
+        write_images(stack, tmp_path / "out", format=format)
+    assert os.listdir(tmp_path) == []
+
+
+def test_overwrite_rules(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    write_images(np.zeros((2, 4, 4), "u1"), out)
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(StoreError, match=r"out' is not empty; .*overwrite=True"):
+        write_images(np.ones((2, 4, 4), "u1"), out)
+    assert not open_stack(out).data.compute().any()
+    write_images(np.ones((2, 4, 4), "u1"), out, overwrite=True)
+    assert open_stack(out).data.compute().all()
+    assert (out / "notes.txt").read_text() == "mine"
+    with pytest.raises(StoreError, match=r"is a file; give the name of a folder"):
+        write_images(np.ones((2, 4, 4), "u1"), out / "notes.txt", overwrite=True)
+    with pytest.raises(StoreError, match=r"no folder .*missing.*os\.makedirs"):
+        write_images(np.ones((2, 4, 4), "u1"), tmp_path / "missing" / "out")
+
+
+def test_links_lead_nowhere(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "precious.png").write_text("mine")
+    (tmp_path / "out" / "0.png").symlink_to(tmp_path / "precious.png")
+    with pytest.raises(StoreError, match=r"0\.png' is a link to '.*precious\.png'"):
+        write_images(np.ones((1, 4, 4), "u1"), tmp_path / "out", overwrite=True)
+    assert (tmp_path / "precious.png").read_text() == "mine"
+
+
+def test_folders_of_the_input_are_refused(tmp_path):
+    write_folder(tmp_path / "in", 3)
+    stack = open_stack(tmp_path / "in")
+    before = {path: path.read_bytes() for path in (tmp_path / "in").iterdir()}
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    stored = open_stack(save_stack(stack, tmp_path / "x.zarr"))
+    for source, folder in [
+        (stack, "in"),
+        (stack, "in/sub"),
+        (stack, "link"),
+        (stack, "."),
+        (stored, "in"),
+        (stored, "x.zarr"),
+        (stored, "x.zarr/images"),
+    ]:
+        with pytest.raises(StoreError, match="choose another place"):
+            write_images(source, tmp_path / folder, overwrite=True)
+    assert {path: path.read_bytes() for path in (tmp_path / "in").iterdir()} == before
+
+
+# --- faults -----------------------------------------------------------------------------------------------------
+
+
+def test_bad_image_is_named_and_no_file_is_half_written(tmp_path):
+    pixels = write_folder(tmp_path / "in", 8)
+    stack = open_stack(tmp_path / "in", chunks=2)
+    with open(stack.files[4], "r+b") as file:
+        file.truncate(60)
+    with dask.config.set(scheduler="synchronous"), pytest.raises(BadImageError, match=r"img4\.png"):
+        write_images(stack, tmp_path / "out")  # by threads, others than the first might be written
+    written = sorted((tmp_path / "out").iterdir())
+    assert [path.name for path in written] == [f"img{i}.png" for i in range(4)]
+    for path in written:
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), pixels[int(path.stem[3:])])
+
+
+def test_every_fault_leaves_whole_files(tmp_path, monkeypatch):
+    old, new = np.ones((3, 6, 5), "u1"), random_pixels((3, 6, 5))
+    out = tmp_path / "out"
+    write_images(old, out)
+    n_faults = 0
+    for _ in every_fault(monkeypatch, tmp_path, lambda: write_images(new, out, overwrite=True)):
+        n_faults += 1
+        found = open_stack(out).data.compute()
+        assert all((a == b).all() or (a == c).all() for a, b, c in zip(found, old, new, strict=True))
+        assert sorted(os.listdir(out)) == ["0.png", "1.png", "2.png"]
+        write_images(old, out, overwrite=True)
+    assert n_faults >= 12
+    np.testing.assert_array_equal(open_stack(out).data.compute(), new)
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_second_run_is_refused(tmp_path):
+    code = """
+import sys
+import dask.array as da, numpy as np
+from imgstack_ml import write_images
+
+def make(block_id):
+    print("writing", flush=True)
+    sys.stdin.read()
+    return np.ones((2, 4, 4), "u1")
+
+write_images(da.map_blocks(make, chunks=((2,), (4,), (4,)), dtype="u1", meta=np.empty((0, 0, 0), "u1")), sys.argv[1])
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "out")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "writing\n"
+        with pytest.raises(StoreError, match=rf"is being written by process {process.pid} on"):
+            write_images(np.zeros((2, 4, 4), "u1"), tmp_path / "out")
+        process.stdin.close()
+        assert process.wait() == 0
+    assert open_stack(tmp_path / "out").data.compute().all()
