@@ -54,8 +54,16 @@ def working_dtype(dtype: np.dtype) -> np.dtype:
 class FileStack:
     """Base of `ImageStack`, by which rooms below `io` know one: lazy images, and the file of each."""
 
-    data: da.Array
     files: Sequence[str]
+
+    @property
+    def data(self) -> da.Array:
+        """The pixels, lazy."""
+        raise NotImplementedError
+
+    def __getitem__(self, key: Any) -> Any:
+        """Select images."""
+        raise NotImplementedError
 
 
 #: What estimators take as a stack of images, or as rows: an ImageStack, a Dask array, a zarr array, anything that
