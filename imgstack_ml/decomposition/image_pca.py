@@ -3,47 +3,40 @@
 from __future__ import annotations
 
 import os
-import warnings
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
-from numbers import Integral, Real
 from typing import Any
 
 import dask.array as da
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from .. import __version__
-from ..base.lazy import map_images, source_of
+from ..base.lazy import map_images
 from ..base.transformer import for_table
-from ..base.validation import Images, check_images, data_and_files, rows_are_views
+from ..base.validation import Images, StackLike, check_images, data_and_files
+from ..base.warn import warn
 from ..errors import RankWarning
-from ..linalg.incremental import Summary, merge_summaries
 from ..linalg.signs import component_signs
 from ..passes.blas import one_blas_thread
-from ..passes.checkpoint import Checkpoint, open_checkpoint
-from ..passes.memory import Allowance, allowance, format_bytes, within_plan
-from ..passes.runner import PassRunner, batch_rows
-from .factors import Factors, Wanted
-from .plan import Plan, check_n_components, plan_fit
-from .problem import Problem
-from .projection import log_likelihood, project, reconstruct
+from ..passes.memory import Allowance, allowance, within_plan
+from ..passes.runner import PassRunner
+from .checks import check_n_components, check_parameters, fit_size, uncentred
+from .likelihood import LikelihoodMixin
+from .partial_fit import components_of_batches, learn_batch, summary_of_model
+from .plan import Plan, plan_fit
+from .projection import project, reconstruct
+from .request import Factors, FitRequest
+from .resume import fit_checkpoint, resumed
+from .sizes import FitSize
 from .solvers import SOLVERS
-from .streaming import factors_of_summary, first_look
 
 __all__ = ["ImagePCA"]
 
 _CENTRED = "a StackCenterer was fitted on these images, which took a read; ImagePCA centres without one: leave it out"
-_ENDLESS = 10**9  # images that partial_fit expects
-_READ_BYTES = 2**28  # of its batches and their summaries in flight
-_DECIDING = ("n_components", "svd_solver", "n_oversamples", "tol", "max_passes", "memory_limit")  # what a fit finds
-_COVARIANCE_VALUES = 10_000  # get_covariance makes a square of this many values a side, at most (800 MB)
 
 
-class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Principal component analysis of a stack of images that need not fit in memory.
 
     Takes whole stacks or flattened rows, NumPy or lazy Dask, and centres by itself without an extra read.
@@ -189,7 +182,7 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         self.progress = progress
         self.checkpoint = checkpoint
 
-    def fit(self, X: Any, y: Any = None) -> ImagePCA:
+    def fit(self, X: StackLike, y: Any = None) -> ImagePCA:
         """Find the principal components of a stack.
 
         Parameters
@@ -221,7 +214,7 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         self._fit(X)
         return self
 
-    def partial_fit(self, X: Any, y: Any = None) -> ImagePCA:
+    def partial_fit(self, X: StackLike, y: Any = None) -> ImagePCA:
         """Add images to what was learned so far, for data that arrives in batches; each is read once.
 
         Keeps a mergeable summary of all images, as the first read of the randomized solver does, with more
@@ -243,24 +236,17 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         ValueError
             If there are more components than values in an image.
         """
-        first = not hasattr(self, "components_")
-        images = check_images(self, X, reset=first)
-        source, shift = _uncentred(images)
-        problem = replace(self._problem(source, self._components_of_batches(images, first)), n=_ENDLESS)
-        sizes = problem.sizes()
-        runner = PassRunner(source, read_bytes=max(_READ_BYTES, 4 * sizes.summary_bytes), progress=self.progress)
-        with one_blas_thread():
-            summary, _ = first_look(runner, problem, sizes, draws=0)
-            summary = summary._replace(mean=summary.mean - shift)
-            if not first:
-                summary = merge_summaries(self._summary_so_far(), summary, size=sizes.summary)
-            problem = replace(problem, n=summary.n)
-            factors = factors_of_summary(summary, problem, self._wanted())
+        fitted = self.n_components_ if hasattr(self, "components_") else None
+        images = check_images(self, X, reset=fitted is None)
+        params = self.get_params(deep=False)
+        params["n_components"] = components_of_batches(params, images, fitted)
+        so_far = None if fitted is None else getattr(self, "_summary", None) or summary_of_model(self)
+        factors, size, summary = learn_batch(images, params, self._request(), so_far, self.progress)
         self.svd_solver_, self.n_passes_, self._summary = "randomized", 1.0, summary
-        self._store(factors, problem)
+        self._store(factors, size)
         return self
 
-    def fit_transform(self, X: Any, y: Any = None) -> np.ndarray | da.Array:
+    def fit_transform(self, X: StackLike, y: Any = None) -> np.ndarray | da.Array:
         """Fit, and return the scores of the images; no further read where the solver has them.
 
         Parameters
@@ -282,7 +268,7 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             return for_table(self, da.from_array(scores, chunks=(images.data.chunks[0], -1)))
         return scores
 
-    def transform(self, X: Any) -> np.ndarray | da.Array:
+    def transform(self, X: StackLike) -> np.ndarray | da.Array:
         """Project images on the components.
 
         Parameters
@@ -297,7 +283,7 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         """
         return for_table(self, self._project(check_images(self, X, reset=False)))
 
-    def inverse_transform(self, X: Any) -> np.ndarray | da.Array:
+    def inverse_transform(self, X: np.ndarray | da.Array) -> np.ndarray | da.Array:
         """Images from scores: the reconstruction from n_components_ components.
 
         Parameters
@@ -330,88 +316,7 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             scale=self._score_scale(),
         )
 
-    def score_samples(self, X: Any) -> np.ndarray | da.Array:
-        """Log-likelihood of each image under the probabilistic PCA model.
-
-        Parameters
-        ----------
-        X : ImageStack, dask array or array-like of shape (n_images, height, width[, n_channels])
-            Images of the shape fitted.
-
-        Returns
-        -------
-        log_likelihood : ndarray or dask array of shape (n_images,), float64
-
-        Raises
-        ------
-        ValueError
-            If no variance is left to stand for noise, so that the model has no density.
-
-        References
-        ----------
-        Tipping & Bishop (1999), "Mixtures of probabilistic principal component analyzers", eq. 5; evaluated in the
-        basis of the components, without a matrix of pixels x pixels.
-        """
-        images = check_images(self, X, reset=False)
-        k, p, noise = self.n_components_, self.n_features_in_, self.noise_variance_
-        if (noise == 0 and k < p) or self.explained_variance_[-1] <= 0:
-            raise ValueError(
-                "The components explain all the variance, so that the model has no noise and no likelihood. "
-                f"Fit fewer components, e.g. ImagePCA({max(1, k // 2)})."
-            )
-        noise = noise or 1.0  # all of k == p directions are components: no residual to weigh
-        log_det = np.log(self.explained_variance_).sum() + (p - k) * np.log(noise)
-        return map_images(
-            partial(log_likelihood, noise, p * np.log(2 * np.pi) + log_det),
-            images.data,
-            image_shape=(),
-            dtype=np.dtype(np.float64),
-            axes=self.components_,
-            mean=self.mean_,
-            variance=self.explained_variance_,
-        )
-
-    def score(self, X: Any, y: Any = None) -> float:
-        """Mean log-likelihood of the images; reads a lazy stack once.
-
-        Parameters
-        ----------
-        X : ImageStack, dask array or array-like of shape (n_images, height, width[, n_channels])
-            Images of the shape fitted.
-        y : ignored
-
-        Returns
-        -------
-        log_likelihood : float
-        """
-        return float(np.mean(np.asarray(self.score_samples(X))))
-
-    def get_covariance(self) -> np.ndarray:
-        """Covariance of the values of an image under the model: components and equal noise in all directions.
-
-        Returns
-        -------
-        covariance : ndarray of shape (n_features_in_, n_features_in_), float64
-
-        Raises
-        ------
-        ValueError
-            If an image has more than 10,000 values: the square of them would not fit in memory.
-        """
-        check_is_fitted(self)
-        p = self.n_features_in_
-        if p > _COVARIANCE_VALUES:
-            raise ValueError(
-                f"The covariance of {p} values is a matrix of {p} x {p}, {8 * p * p / 2**30:.3g} GiB; get_covariance "
-                f"makes up to {_COVARIANCE_VALUES} x {_COVARIANCE_VALUES}. Use components_, explained_variance_ and "
-                "noise_variance_, which hold the same."
-            )
-        axes = self.components_.astype(np.float64)
-        covariance = (axes.T * np.maximum(self.explained_variance_ - self.noise_variance_, 0)) @ axes
-        covariance.flat[:: p + 1] += self.noise_variance_
-        return covariance
-
-    def plan(self, X: Any) -> Plan:
+    def plan(self, X: StackLike) -> Plan:
         """Say what `fit` would do, without reading a pixel.
 
         Parameters
@@ -429,8 +334,8 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         MemoryLimitError
             As `fit` would.
         """
-        source, shift = _uncentred(check_images(clone(self), X, reset=True))
-        plan = self._plan(source)[0]
+        source, shift = uncentred(check_images(clone(self), X, reset=True))
+        plan = self._plan(source, allowance(self.memory_limit))
         return replace(plan, notes=(_CENTRED,)) if np.any(shift) else plan
 
     @property
@@ -453,121 +358,49 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         tags.input_tags.three_d_array = True
         return tags
 
-    def _fit(self, X: Any) -> tuple[Images, np.ndarray | None]:
+    def _fit(self, X: StackLike) -> tuple[Images, np.ndarray | None]:
+        """Validate, plan, solve, store; return the images, and their scores where the solver has them."""
         images = check_images(self, X, reset=True)
-        source, shift = _uncentred(images)
-        self._check_parameters()
-        wanted, allowed = self._wanted(), allowance(self.memory_limit)
-        plan, problem = self._plan(source, allowed)
-        # Passes run in as many threads as there are cores. What lies between them gains little from BLAS threads of
-        # its own, and loses all when others use the machine: eigh of 844 x 844 takes 0.09 s with one thread, and with
-        # two 0.1 s on an idle machine and 2 s on a busy one.
-        with one_blas_thread(), self._open_checkpoint(source, allowed, wanted) as checkpoint:
-            if checkpoint is not None:
-                plan, wanted = self._as_begun(checkpoint, source, plan, wanted)
-            need = plan.chosen
-            runner = PassRunner(source, read_bytes=need.reading_bytes, progress=self.progress, checkpoint=checkpoint)
-            with within_plan(need.peak_bytes):
-                factors = SOLVERS[plan.solver](runner, need, problem, wanted)
-        self.svd_solver_ = plan.solver
-        self.n_passes_ = runner.n_passes
-        self.__dict__.pop("_summary", None)
-        return images, self._store(factors._replace(mean=factors.mean - shift), problem)
+        source, shift = uncentred(images)
+        allowed = allowance(self.memory_limit)
+        plan = self._plan(source, allowed)
+        factors = self._solve(source, plan, allowed)
+        self.__dict__.pop("_summary", None)  # of partial_fit
+        scores = self._store(factors._replace(mean=factors.mean - shift), fit_size(source, self.get_params(deep=False)))
+        return images, scores
 
-    def _open_checkpoint(
-        self, images: Images, allowed: Allowance, wanted: Wanted
-    ) -> AbstractContextManager[Checkpoint | None]:
-        """Open the checkpoint, where one is asked for and the images are not in memory."""
-        if self.checkpoint is None or not isinstance(images.data, da.Array):
-            return nullcontext()
-        fit = {name: repr(getattr(self, name)) for name in _DECIDING}
-        fit["random_state"] = repr(self.random_state) if isinstance(self.random_state, Integral) else "no int"
-        fit["the name of the images, which follows from files, sizes, times of change and blocks,"] = images.data.name
-        fit["the version of imgstack_ml"] = __version__
-        return open_checkpoint(self.checkpoint, fit, {**allowed._asdict(), "seed": wanted.seed})
-
-    def _as_begun(self, checkpoint: Checkpoint, images: Images, plan: Plan, wanted: Wanted) -> tuple[Plan, Wanted]:
-        """Plan with the memory and the seed that a fit which is resumed began with."""
-        begun = checkpoint.begun
-        before = self._plan(images, Allowance(begun["limit"], begun["keep"]))[0]
-        if before.peak_bytes > plan.memory_limit:
-            checkpoint.discard(
-                f"it takes {format_bytes(before.peak_bytes)} of memory, and {format_bytes(plan.memory_limit)} are left"
-            )
-            return plan, wanted
-        if before.solver == "tsqr" and not before.chosen.keeps_images:
-            warnings.warn(
-                "svd_solver='tsqr' runs in one piece, and nothing can be saved of it: checkpoint is not used.",
-                UserWarning,
-                stacklevel=4,
-            )
-        return before, wanted._replace(seed=begun["seed"])
-
-    def _plan(self, images: Images, allowed: Allowance | None = None) -> tuple[Plan, Problem]:
+    def _plan(self, images: Images, allowed: Allowance) -> Plan:
+        """Choose a solver from metadata alone."""
         n, p = len(images.data), images.n_pixels
         if n < 2:
             raise ValueError(f"ImagePCA needs at least 2 images to see any variance, and got n_samples={n}.")
+        params = self.get_params(deep=False)
         check_n_components(self.n_components, n, p)
-        self._check_parameters()
-        problem = self._problem(images, self.n_components)
-        return plan_fit(problem, self.svd_solver, allowed or allowance(self.memory_limit)), problem
+        check_parameters(params)
+        return plan_fit(fit_size(images, params), self.svd_solver, allowed)
 
-    def _check_parameters(self) -> None:
-        if self.svd_solver not in ("auto", *SOLVERS):
-            raise ValueError(f"svd_solver={self.svd_solver!r} must be one of {('auto', *SOLVERS)}.")
-        for name, least in (("n_oversamples", 0), ("max_passes", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name}={value!r} must be an int of at least {least}.")
-        if self.checkpoint is not None and not isinstance(self.checkpoint, str | os.PathLike):
-            raise ValueError(f"checkpoint={self.checkpoint!r} must be None or a folder, e.g. checkpoint='unfinished'.")
-        if not isinstance(self.tol, Real) or not self.tol >= 0:
-            raise ValueError(f"tol={self.tol!r} must be a number of at least 0, e.g. tol=1e-4.")
+    def _solve(self, images: Images, plan: Plan, allowed: Allowance) -> Factors:
+        """Run the solver of the plan, or of the plan that a fit in the checkpoint began with."""
+        params, request = self.get_params(deep=False), self._request()
+        size = fit_size(images, params)
+        # Passes run in as many threads as there are cores. The work between them gains little from BLAS threads of its
+        # own, and loses a lot when others use the machine: eigh of 844 x 844 takes 0.09 s with one thread, and with
+        # two 0.1 s on an idle machine and 2 s on a busy one.
+        with one_blas_thread(), fit_checkpoint(params, images, allowed, request) as checkpoint:
+            plan, request = resumed(checkpoint, partial(self._plan, images), plan, request)
+            cost = plan.chosen
+            runner = PassRunner(images, read_bytes=cost.reading_bytes, progress=self.progress, checkpoint=checkpoint)
+            with within_plan(cost.peak_bytes):
+                factors = SOLVERS[plan.solver](runner, cost, size, request)
+        self.svd_solver_, self.n_passes_ = plan.solver, runner.n_passes
+        return factors
 
-    def _problem(self, images: Images, n_components: Any) -> Problem:
-        n = len(images.data)
-        if isinstance(images.data, da.Array):
-            block = max(images.data.chunks[0])
-        else:
-            block = None if rows_are_views(images.data) else min(n, batch_rows(images))
-        return Problem.of(
-            (n, images.n_pixels),
-            images.data.dtype,
-            n_components,
-            block,
-            n_oversamples=self.n_oversamples,
-            max_passes=self.max_passes,
-        )
+    def _request(self) -> FitRequest:
+        return FitRequest.of(self.n_components, self.tol, self.max_passes, self.random_state)
 
-    def _wanted(self) -> Wanted:
-        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        return Wanted(self.n_components, float(self.tol), int(self.max_passes), int(seed))
-
-    def _components_of_batches(self, images: Images, first: bool) -> int | float:
-        """Return the number of components that partial_fit looks for, or their share of the variance."""
-        self._check_parameters()
-        p = images.n_pixels
-        check_n_components(self.n_components, _ENDLESS, p)
-        if self.n_components is None:
-            return min(len(images.data), p) if first else self.n_components_
-        return self.n_components
-
-    def _summary_so_far(self) -> Summary:
-        """Summarise what was learned: as partial_fit keeps it, or by the components after fit or load_model."""
-        kept = getattr(self, "_summary", None)
-        if kept is not None:
-            return kept
-        degrees = max(self.n_samples_ - 1, 1)
-        ratio = self.explained_variance_ratio_[0]
-        total = degrees * self.explained_variance_[0] / ratio if ratio > 0 else 0.0
-        rows = self.components_ * self.singular_values_[:, None].astype(self.components_.dtype)
-        nothing = np.empty((0, rows.shape[1]), rows.dtype)
-        rest = np.zeros(rows.shape[1])
-        return Summary(self.n_samples_, self.mean_, rest, total, rows, np.inf, nothing, np.empty(0))
-
-    def _store(self, factors: Factors, problem: Problem) -> np.ndarray | None:
+    def _store(self, factors: Factors, size: FitSize) -> np.ndarray | None:
         """Set the fitted attributes, settle the signs, and return the scores where the solver had them."""
-        n, k = problem.n, len(factors.singular_values)
+        n, k = size.n, len(factors.singular_values)
         signs = component_signs(factors.components)
         self.components_ = np.multiply(factors.components, signs[:, None], out=factors.components)
         self.mean_ = factors.mean
@@ -580,16 +413,15 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         self.explained_variance_ = factors.singular_values**2 / degrees
         total = factors.total / degrees
         self.explained_variance_ratio_ = self.explained_variance_ / (total if total > 0 else 1.0)
-        left = min(n, problem.p) - k
+        left = min(n, size.p) - k
         rest = total - float(self.explained_variance_.sum())
-        rounding = max(n, problem.p) * np.finfo(np.float64).eps * total
+        rounding = max(n, size.p) * np.finfo(np.float64).eps * total
         self.noise_variance_ = rest / left if left > 0 and rest > rounding else 0.0
         if factors.rank < min(k, n - 1):
-            warnings.warn(
+            warn(
                 f"The {n} images have {factors.rank} independent direction(s) about their mean, and {k} components "
                 f"were asked for: the last {k - factors.rank} have variance 0 and arbitrary directions.",
                 RankWarning,
-                stacklevel=4,
             )
         return None if factors.scores is None else factors.scores * signs
 
@@ -611,14 +443,3 @@ class ImagePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             mean=self.mean_,
             scale=self._score_scale(),
         )
-
-
-def _uncentred(images: Images) -> tuple[Images, np.ndarray | float]:
-    """Images as they were before a constant image was subtracted, and that image: their components are the same.
-
-    A centred stack takes four times the memory of the 8-bit images that it was made from.
-    """
-    if not isinstance(images.data, da.Array):
-        return images, 0.0
-    source = source_of(images.data)
-    return Images(source.data, images.files), source.shift

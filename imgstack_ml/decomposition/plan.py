@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil, isqrt
-from numbers import Integral, Real
-from typing import Any
 
 import dask
 from dask.system import CPU_COUNT
 
 from ..errors import MemoryLimitError
 from ..passes.memory import Allowance, format_bytes
-from .problem import Problem, Requirement
-from .streaming_plan import require_randomized
+from .sizes import FitSize, SolverCost
+from .streaming_plan import randomized_cost
 
-__all__ = ["Plan", "check_n_components", "plan_fit", "tall_height"]
+__all__ = ["Plan", "plan_fit", "tall_height"]
 
 _READ_RATE = 2e8  # bytes of decoded images a second: nominal, to rank the solvers, and so that a choice repeats
 _THREADS = 4  # at least, for buffers: small machines then plan alike
@@ -28,19 +26,19 @@ class Plan:
 
     Attributes
     ----------
-    chosen : Requirement
+    chosen : SolverCost
         Solver, passes, multiply-adds, peak bytes.
     memory_limit : int
         Bytes that the fit may hold.
-    considered : tuple of Requirement
+    considered : tuple of SolverCost
         All solvers, the chosen one included, in order of nominal time.
     notes : tuple of str
         What else costs reads.
     """
 
-    chosen: Requirement
+    chosen: SolverCost
     memory_limit: int
-    considered: tuple[Requirement, ...]
+    considered: tuple[SolverCost, ...]
     notes: tuple[str, ...] = ()
 
     @property
@@ -68,15 +66,15 @@ class Plan:
         lines.append(f"  {'':2}{'solver':<17}{'passes':>7}{'multiply-adds':>15}{'peak memory':>14}")
         for r in self.considered:
             mark = "->" if r is self.chosen else ("  " if r.peak_bytes <= self.memory_limit else " x")
-            size = format_bytes(r.peak_bytes)
-            lines.append(f"  {mark}{r.solver:<17}{r.n_passes:>7.3g}{r.multiply_adds:>15.2g}{size:>14}")
+            memory = format_bytes(r.peak_bytes)
+            lines.append(f"  {mark}{r.solver:<17}{r.n_passes:>7.3g}{r.multiply_adds:>15.2g}{memory:>14}")
         if any(r.peak_bytes > self.memory_limit for r in self.considered):
             lines.append("   x: does not fit the memory limit")
         lines += [f"   {note}" for note in self.notes]
         return "\n".join(lines)
 
 
-def plan_fit(problem: Problem, svd_solver: str, allowed: Allowance) -> Plan:
+def plan_fit(size: FitSize, svd_solver: str, allowed: Allowance) -> Plan:
     """Choose a solver by nominal time among those that fit.
 
     Depends on metadata and limit only, but for the buffers of threads beyond four.
@@ -87,16 +85,16 @@ def plan_fit(problem: Problem, svd_solver: str, allowed: Allowance) -> Plan:
         If the solver asked for, or every solver, needs more than the limit.
     """
     threads = max(_THREADS, dask.config.get("num_workers", None) or CPU_COUNT)
-    requirements = (requirement(problem, allowed, threads) for requirement in _REQUIREMENTS.values())
-    considered = tuple(sorted(requirements, key=lambda r: _time(r, problem)))
+    costs = (cost_of(size, allowed, threads) for cost_of in _COSTS.values())
+    considered = tuple(sorted(costs, key=lambda r: _time(r, size)))
     candidates = [r for r in considered if svd_solver in ("auto", r.solver)]
     fitting = [r for r in candidates if r.peak_bytes <= allowed.limit]
     if not fitting:
-        raise MemoryLimitError(_too_large(problem, candidates, allowed))
-    return Plan(_preferred(fitting, problem), allowed.limit, considered)
+        raise MemoryLimitError(_too_large(size, candidates, allowed))
+    return Plan(_preferred(fitting, size), allowed.limit, considered)
 
 
-def _preferred(fitting: list[Requirement], problem: Problem) -> Requirement:
+def _preferred(fitting: list[SolverCost], size: FitSize) -> SolverCost:
     """Return the fastest, or an exact solver that is nearly as fast.
 
     A share of the variance takes nobody knows how many components: an exact solver that reads once is preferred.
@@ -105,79 +103,77 @@ def _preferred(fitting: list[Requirement], problem: Problem) -> Requirement:
     if fastest.solver != "randomized":
         return fastest
     for other in others:
-        near = _time(other, problem) <= _PREFER_EXACT * _time(fastest, problem)
-        if near or ((problem.share or problem.k >= min(problem.n, problem.p)) and other.n_passes == 1):
+        near = _time(other, size) <= _PREFER_EXACT * _time(fastest, size)
+        if near or ((size.share or size.k >= min(size.n, size.p)) and other.n_passes == 1):
             return other
     return fastest
 
 
-def _time(r: Requirement, problem: Problem) -> float:
-    return r.n_passes * problem.raw_bytes / _READ_RATE + r.seconds
+def _time(r: SolverCost, size: FitSize) -> float:
+    return r.n_passes * size.raw_bytes / _READ_RATE + r.seconds
 
 
-def _too_large(problem: Problem, candidates: list[Requirement], allowed: Allowance) -> str:
+def _too_large(size: FitSize, candidates: list[SolverCost], allowed: Allowance) -> str:
     least = min(candidates, key=lambda r: r.peak_bytes)
     limit = ceil(least.peak_bytes / 1e6)
     return (
-        f"{problem.n} images of {problem.p} values with {problem.k} components need at least "
+        f"{size.n} images of {size.p} values with {size.k} components need at least "
         f"{format_bytes(least.peak_bytes)} (svd_solver={least.solver!r}), and the memory limit is "
         f"{format_bytes(allowed.limit)}. Nothing was read. Set ImagePCA(memory_limit='{limit}MB', "
         f"svd_solver={least.solver!r}), ask for fewer components, or make the images smaller."
     )
 
 
-def _gram(problem: Problem, allowed: Allowance, threads: int) -> Requirement:
-    n, p, k = problem.n, problem.p, problem.k
+def _gram(size: FitSize, allowed: Allowance, threads: int) -> SolverCost:
+    n, p, k = size.n, size.p, size.k
     # Sums, one product and its merge for each thread, and what LAPACK's eigh takes beside the matrix.
     square = 8 * n * n
-    fixed = problem.result_bytes + threads * (2 * square + problem.tile_bytes) + 3 * square
-    whole = fixed + (0 if problem.in_memory else problem.raw_bytes)
+    fixed = size.result_bytes + threads * (2 * square + size.tile_bytes) + 3 * square
+    whole = fixed + (0 if size.in_memory else size.raw_bytes)
     multiply_adds = n * n * p / 2 + k * n * p + 4 * n**3
-    room = allowed.room_to_keep(require_randomized(problem, allowed, threads).peak_bytes)
-    if problem.in_memory or whole <= room:
-        return Requirement("gram", 1, multiply_adds, whole, True, n, problem.raw_bytes, 2 * n * p)
+    room = allowed.room_to_keep(randomized_cost(size, allowed, threads).peak_bytes)
+    if size.in_memory or whole <= room:
+        return SolverCost("gram", 1, multiply_adds, whole, True, n, size.raw_bytes, 2 * n * p)
     # Strips and sums of the results leave the tasks as partial results; a panel of raw images stays.
-    block_bytes = problem.block * problem.image_bytes
-    fixed = problem.result_bytes * 2 + 6 * square + threads * 2 * problem.tile_bytes
-    reading = problem.reading_bytes(allowed, fixed + block_bytes, threads)
+    block_bytes = size.block * size.image_bytes
+    fixed = size.result_bytes * 2 + 6 * square + threads * 2 * size.tile_bytes
+    reading = size.reading_bytes(allowed, fixed + block_bytes, threads)
     room = min(allowed.limit, max(allowed.keep, fixed + 3 * reading)) - fixed - reading
-    panel = min(n, max(1, room // block_bytes) * problem.block)
+    panel = min(n, max(1, room // block_bytes) * size.block)
     panels = ceil(n / panel)
     passes = panels - panel * panels * (panels - 1) / (2 * n) + 1
-    peak = fixed + reading + panel * problem.image_bytes
-    return Requirement("gram", passes, 1.5 * multiply_adds, peak, False, panel, reading, 2 * passes * n * p)
+    peak = fixed + reading + panel * size.image_bytes
+    return SolverCost("gram", passes, 1.5 * multiply_adds, peak, False, panel, reading, 2 * passes * n * p)
 
 
-def _covariance(problem: Problem, allowed: Allowance, threads: int) -> Requirement:
-    n, p = problem.n, problem.p
+def _covariance(size: FitSize, allowed: Allowance, threads: int) -> SolverCost:
+    n, p = size.n, size.p
     square = 8 * p * p
-    fixed = problem.result_bytes + threads * (3 * square + 2 * problem.tile_bytes) + 3 * square
-    whole = fixed + (0 if problem.in_memory else problem.raw_bytes)
-    keeps = problem.in_memory or whole <= allowed.keep
-    reading = problem.raw_bytes if keeps else problem.reading_bytes(allowed, fixed, threads, 3 * square)
+    fixed = size.result_bytes + threads * (3 * square + 2 * size.tile_bytes) + 3 * square
+    whole = fixed + (0 if size.in_memory else size.raw_bytes)
+    keeps = size.in_memory or whole <= allowed.keep
+    reading = size.raw_bytes if keeps else size.reading_bytes(allowed, fixed, threads, 3 * square)
     peak = whole if keeps else fixed + reading
-    return Requirement("covariance_eigh", 1, n * p * p / 2 + 4 * p**3, peak, keeps, 0, reading, 2 * n * p)
+    return SolverCost("covariance_eigh", 1, n * p * p / 2 + 4 * p**3, peak, keeps, 0, reading, 2 * n * p)
 
 
-def _tsqr(problem: Problem, allowed: Allowance, threads: int) -> Requirement:
-    n, p, k = problem.n, problem.p, problem.k
+def _tsqr(size: FitSize, allowed: Allowance, threads: int) -> SolverCost:
+    n, p, k = size.n, size.p, size.k
     short, tall = sorted((n, p))
     # A tall block of float64, its Q and LAPACK's copy on each thread; and the stacked triangular factors.
     height = tall_height(short, tall)
     factors = threads * 3 * 8 * height * short + 2 * 8 * short * short * ceil(tall / height)
-    fixed = problem.result_bytes + factors + 4 * 8 * short * short
+    fixed = size.result_bytes + factors + 4 * 8 * short * short
     if n <= p:  # components are made in float64 and rounded at the end
-        fixed += (16 - problem.dtype.itemsize) * k * p
-    keeps = problem.in_memory or n <= p or fixed + problem.raw_bytes <= allowed.keep
+        fixed += (16 - size.dtype.itemsize) * k * p
+    keeps = size.in_memory or n <= p or fixed + size.raw_bytes <= allowed.keep
     reading = (
-        problem.raw_bytes
-        if keeps
-        else max(problem.reading_bytes(allowed, fixed, threads), 2 * height * problem.image_bytes)
+        size.raw_bytes if keeps else max(size.reading_bytes(allowed, fixed, threads), 2 * height * size.image_bytes)
     )
-    peak = fixed + (0 if problem.in_memory else reading)
+    peak = fixed + (0 if size.in_memory else reading)
     # Householder QR with its Q, in float64 at half speed, and the SVD of R.
     multiply_adds = 2 * (2 * tall * short**2 + 10 * short**3) + k * n * p
-    return Requirement("tsqr", 1, multiply_adds, peak, keeps, n if keeps else 0, reading, 2 * n * p)
+    return SolverCost("tsqr", 1, multiply_adds, peak, keeps, n if keeps else 0, reading, 2 * n * p)
 
 
 def tall_height(short: int, tall: int) -> int:
@@ -185,22 +181,4 @@ def tall_height(short: int, tall: int) -> int:
     return min(tall, max(2 * short, isqrt(short * tall)))
 
 
-_REQUIREMENTS = {"gram": _gram, "covariance_eigh": _covariance, "tsqr": _tsqr, "randomized": require_randomized}
-
-
-def check_n_components(n_components: Any, n: int, p: int) -> None:
-    """Refuse what cannot be a number of components, or a share of the variance, of (n, p) data."""
-    if n_components is None:
-        return
-    most = min(n, p)
-    if isinstance(n_components, Integral) and not isinstance(n_components, bool):
-        if not 1 <= int(n_components) <= most:
-            raise ValueError(
-                f"n_components={n_components} must be between 1 and min(n_samples, n_features)={most} "
-                f"for {n} images of {p} values."
-            )
-    elif not (isinstance(n_components, Real) and 0 < float(n_components) < 1):
-        raise ValueError(
-            f"n_components={n_components!r} must be None, an int from 1 to {most}, or a share of the variance "
-            f"between 0 and 1, e.g. ImagePCA(0.95)."
-        )
+_COSTS = {"gram": _gram, "covariance_eigh": _covariance, "tsqr": _tsqr, "randomized": randomized_cost}

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..passes.runner import PassRunner
-from .exact import solve_covariance, solve_gram, solve_tsqr
-from .factors import Factors, Wanted
-from .problem import Problem, Requirement
+from .exact import solve_covariance, solve_gram
+from .request import Factors, FitRequest
+from .sizes import FitSize, SolverCost
 from .streaming import solve_randomized
+from .tsqr import solve_tsqr
 
 __all__ = ["SOLVERS"]
 
-SOLVERS: dict[str, Callable[[PassRunner, Requirement, Problem, Wanted], Factors]] = {
+SOLVERS: dict[str, Callable[[PassRunner, SolverCost, FitSize, FitRequest], Factors]] = {
     "gram": solve_gram,
     "covariance_eigh": solve_covariance,
     "tsqr": solve_tsqr,

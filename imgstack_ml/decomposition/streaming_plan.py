@@ -9,56 +9,56 @@ import numpy as np
 
 from ..linalg.tiles import tile_width
 from ..passes.memory import Allowance
-from .problem import Problem, Requirement, Sizes
+from .sizes import FitSize, RowCounts, SolverCost
 
-__all__ = ["StreamingMemory", "require_randomized", "require_streaming"]
+__all__ = ["StreamingMemory", "randomized_cost", "streaming_cost"]
 
 _GROUP = 128  # images, at least, that a summary begins with
 _NOMINAL_READS = 3  # of the randomized solver, which stops when its certificate allows
 _KEPT_BLOCKS = 6  # stored by an iteration on images in memory, before it starts again from the best of them
 
 
-def require_randomized(problem: Problem, allowed: Allowance, threads: int) -> Requirement:
+def randomized_cost(size: FitSize, allowed: Allowance, threads: int) -> SolverCost:
     """Tell what the randomized solver takes, with the images kept if they may be."""
-    if problem.in_memory:
-        return require_streaming(problem, allowed.limit, threads, kept=True)
-    again = require_streaming(problem, allowed.limit, threads, kept=False)
+    if size.in_memory:
+        return streaming_cost(size, allowed.limit, threads, kept=True)
+    again = streaming_cost(size, allowed.limit, threads, kept=False)
     room = allowed.room_to_keep(again.peak_bytes)
-    kept = require_streaming(problem, room - problem.raw_bytes, threads, kept=True)
+    kept = streaming_cost(size, room - size.raw_bytes, threads, kept=True)
     return kept if kept.peak_bytes <= room else again
 
 
-def require_streaming(problem: Problem, limit: int, threads: int, kept: bool) -> Requirement:
+def streaming_cost(size: FitSize, limit: int, threads: int, kept: bool) -> SolverCost:
     """Take the most and largest batches in flight, then the most rows, that fit beside raw images if these are kept."""
-    n, p, sizes = problem.n, problem.p, problem.sizes(kept)
-    blocks = _KEPT_BLOCKS if kept else problem.max_passes  # the last one for products
-    full = min(blocks * sizes.block, min(n - 1, p) + sizes.block)
-    if problem.share and kept:
-        full = min(n - 1, p) + sizes.block  # as many as it takes
-    lowest = min(4 * sizes.block, full)
-    rooms = (*range(full, lowest, -sizes.block), lowest)
-    block = problem.block * problem.image_bytes
-    large = max(block, min(sizes.batch_bytes, problem.raw_bytes))
+    n, p, counts = size.n, size.p, size.row_counts(kept)
+    blocks = _KEPT_BLOCKS if kept else size.max_passes  # the last one for products
+    full = min(blocks * counts.block, min(n - 1, p) + counts.block)
+    if size.share and kept:
+        full = min(n - 1, p) + counts.block  # as many as it takes
+    lowest = min(4 * counts.block, full)
+    rooms = (*range(full, lowest, -counts.block), lowest)
+    block = size.block * size.image_bytes
+    large = max(block, min(counts.batch_bytes, size.raw_bytes))
     waves = [(max(6, threads), large), (6, large)]  # enough of them for every thread
     waves += [(4, large), (3, large), (2, large), (2, large // 2), (2, large // 4), (2, block)]
     options = (
-        StreamingMemory(problem, sizes, wave, max(block, batch), room, threads, kept)
+        StreamingMemory(size, counts, wave, max(block, batch), room, threads, kept)
         for wave, batch in waves
         for room in rooms
     )
-    least = StreamingMemory(problem, sizes, 2, block, lowest, threads, kept)
+    least = StreamingMemory(size, counts, 2, block, lowest, threads, kept)
     memory = next((option for option in options if option.peak_bytes <= limit), least)
-    peak = memory.peak_bytes + (problem.raw_bytes if kept and not problem.in_memory else 0)
-    reads = 1 if kept else min(_NOMINAL_READS, problem.max_passes)
+    peak = memory.peak_bytes + (size.raw_bytes if kept and not size.in_memory else 0)
+    reads = 1 if kept else min(_NOMINAL_READS, size.max_passes)
     later = _NOMINAL_READS - 1 if kept else reads - 1
     # Inner products of batches, rows from them, merging; blocks, and the care of the basis.
-    images = memory.batch / problem.image_bytes
-    merging = (sizes.summary + min(images, sizes.summary)) ** 2 / images
-    first = 1.5 * sizes.summary + sizes.summary + sizes.draws + merging
-    multiply_adds = n * p * (first + 2 * sizes.block * later) + later * 20 * sizes.block**2 * p
+    images = memory.batch / size.image_bytes
+    merging = (counts.summary + min(images, counts.summary)) ** 2 / images
+    first = 1.5 * counts.summary + counts.summary + counts.draws + merging
+    multiply_adds = n * p * (first + 2 * counts.block * later) + later * 20 * counts.block**2 * p
     cast = n * p * (2 + 2 * later)
-    return Requirement(
-        "randomized", reads, multiply_adds, peak, kept, 0, memory.reading_bytes, cast, memory.room, sizes
+    return SolverCost(
+        "randomized", reads, multiply_adds, peak, kept, 0, memory.reading_bytes, cast, memory.room, counts
     )
 
 
@@ -69,8 +69,8 @@ class StreamingMemory(NamedTuple):
     not counted.
     """
 
-    problem: Problem
-    sizes: Sizes
+    size: FitSize
+    counts: RowCounts
     wave: int
     batch: int
     room: int
@@ -81,16 +81,16 @@ class StreamingMemory(NamedTuple):
     def peak_bytes(self) -> int:
         """Of the largest phase; and float64 images: mean, shift, drift, and what they are made from."""
         phases = self._summing, self._beginning, self._multiplying, self._finishing, self._single_look
-        return max(phases) + 40 * self.problem.p
+        return max(phases) + 40 * self.size.p
 
     @property
     def reading_bytes(self) -> int:
         """Raw images and summaries in flight."""
-        return self.wave * (self.batch + self.sizes.summary_bytes)
+        return self.wave * (self.batch + self.counts.summary_bytes)
 
     def _tasks(self, partial_bytes: int) -> int:
         """Batches in flight at once whose results take so much each."""
-        if self.problem.raw_bytes <= self.batch:
+        if self.size.raw_bytes <= self.batch:
             return 1
         return 2 if self.wave == 2 else self.reading_bytes // (self.batch + partial_bytes)
 
@@ -100,31 +100,31 @@ class StreamingMemory(NamedTuple):
 
     @property
     def _summing(self) -> int:
-        problem, sizes = self.problem, self.sizes
-        tasks = self._tasks(sizes.summary_bytes)
+        size, counts = self.size, self.counts
+        tasks = self._tasks(counts.summary_bytes)
         running, merging = min(self.threads, tasks), self._merging(tasks)
-        images = min(problem.n, ceil(self.batch / problem.image_bytes))
-        group = max(_GROUP, 3 * sizes.summary)
+        images = min(size.n, ceil(self.batch / size.image_bytes))
+        group = max(_GROUP, 3 * counts.summary)
         if images > group:  # a task merges summaries of its own
             merging = max(merging, 2 * running + 1)
-        if not problem.integers and sizes.dtype == np.float32:  # room for summaries of squares beyond float32
+        if not size.integers and counts.dtype == np.float32:  # room for summaries of squares beyond float32
             merging += 2
-        height = max(min(images, group), 2 * sizes.summary + 1)
+        height = max(min(images, group), 2 * counts.summary + 1)
         raw = 0 if self.kept else tasks * self.batch
         factoring = 2 * self._tile(height) + 6 * 8 * height**2  # a matrix of inner products, and eigh of it
-        return raw + (tasks + merging) * sizes.summary_bytes + running * (factoring + 28 * problem.p)
+        return raw + (tasks + merging) * counts.summary_bytes + running * (factoring + 28 * size.p)
 
     @property
     def _beginning(self) -> int:
         """The summary is there still, and the first block beside the basis."""
-        sizes, p = self.sizes, self.problem.p
-        return sizes.summary_bytes + 2 * sizes.block * p * sizes.dtype.itemsize + self._basis
+        counts, p = self.counts, self.size.p
+        return counts.summary_bytes + 2 * counts.block * p * counts.dtype.itemsize + self._basis
 
     @property
     def _multiplying(self) -> int:
-        n, sizes = self.problem.n, self.sizes
-        products = sizes.block * self.problem.p * self.problem.dtype.itemsize
-        scores = 8 * n * sizes.block
+        n, counts = self.size.n, self.counts
+        products = counts.block * self.size.p * self.size.dtype.itemsize
+        scores = 8 * n * counts.block
         if self.kept:
             return self._basis + (self.threads + 3) * scores
         tasks = self._tasks(products)
@@ -135,20 +135,20 @@ class StreamingMemory(NamedTuple):
     @property
     def _finishing(self) -> int:
         """Components and their completion; scores, padded and signed."""
-        k = min(self.problem.k, self.room)
-        return self._basis + 2 * k * self.problem.p * self.problem.dtype.itemsize + 3 * 8 * self.problem.n * k
+        k = min(self.size.k, self.room)
+        return self._basis + 2 * k * self.size.p * self.size.dtype.itemsize + 3 * 8 * self.size.n * k
 
     @property
     def _single_look(self) -> int:
         """Components from the summary alone."""
-        return self.sizes.summary_bytes + 3 * self.problem.k * self.problem.p * self.sizes.dtype.itemsize
+        return self.counts.summary_bytes + 3 * self.size.k * self.size.p * self.counts.dtype.itemsize
 
     @property
     def _basis(self) -> int:
         """Rows, scores on them, ten matrices of their inner products, and tiles to care for them."""
-        rows = self.room * self.problem.p * self.problem.dtype.itemsize
-        return rows + 8 * self.problem.n * self.room + 10 * 8 * self.room**2 + self.threads * 3 * self._tile(self.room)
+        rows = self.room * self.size.p * self.size.dtype.itemsize
+        return rows + 8 * self.size.n * self.room + 10 * 8 * self.room**2 + self.threads * 3 * self._tile(self.room)
 
     def _tile(self, rows: int) -> int:
         """Bytes of a tile of float64."""
-        return 8 * rows * min(self.problem.p, tile_width(rows, np.dtype(np.float64)))
+        return 8 * rows * min(self.size.p, tile_width(rows, np.dtype(np.float64)))

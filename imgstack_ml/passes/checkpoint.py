@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from ..base.warn import warn
 from ..errors import StoreError
 from ..files.atomic import atomic_path, lock_output
 from ..files.tensors import save_tensors
@@ -90,7 +90,7 @@ class Checkpoint:
     def discard(self, reason: str) -> None:
         """Warn, and take nothing from what is there; it is replaced when there is something to save."""
         self._is_ours, self.begun = False, self._own
-        _warn(f"The checkpoint {self.folder!r} is not used, and the fit begins anew: {reason}.")
+        warn(f"The checkpoint {self.folder!r} is not used, and the fit begins anew: {reason}.")
 
     def _resume(self) -> bool:
         """Tell whether the files are of this fit, and take over what it began with."""
@@ -122,7 +122,7 @@ class Checkpoint:
         except FileNotFoundError:
             return _NOTHING
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-            _warn(f"{path!r} is damaged, and pass {number} is done again ({error})")
+            warn(f"{path!r} is damaged, and pass {number} is done again ({error})")
             return _NOTHING
         self._next = max(self._next, saved.following)
         return saved
@@ -161,7 +161,7 @@ class Checkpoint:
     def _warn_once(self, n_bytes: int, error: Exception) -> None:
         if not self._fails:
             self._fails = True
-            _warn(
+            warn(
                 f"The checkpoint {self.folder!r} could not be written, which takes {n_bytes:,} bytes ({error}). The "
                 "fit goes on, and tries again later; what was saved before stays. Make room there."
             )
@@ -288,10 +288,6 @@ def _changes(was: dict[str, str], now: dict[str, str]) -> list[str]:
         for name in sorted({*was, *now})
         if was.get(name) != now.get(name)
     ]
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, UserWarning, stacklevel=2)
 
 
 def _digest(given: Any) -> str:

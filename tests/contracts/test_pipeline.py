@@ -16,9 +16,9 @@ from sklearn.pipeline import make_pipeline
 
 from imgstack_ml import ImageFlattener, ImagePCA, IntensityRescaler, StackCenterer, open_stack
 from imgstack_ml.base.validation import Images
-from imgstack_ml.decomposition.factors import Wanted
 from imgstack_ml.decomposition.plan import plan_fit
-from imgstack_ml.decomposition.problem import Problem
+from imgstack_ml.decomposition.request import FitRequest
+from imgstack_ml.decomposition.sizes import FitSize
 from imgstack_ml.decomposition.solvers import SOLVERS
 from imgstack_ml.errors import NonFiniteError
 from imgstack_ml.passes.memory import Allowance
@@ -194,10 +194,10 @@ def test_a_pipeline_on_a_cluster(client):
 def test_panels_on_a_cluster(client):
     X = photographs(40, (9, 8))
     stack = lazy(X, 5, 9, 8)
-    problem = Problem.of((40, 72), X.dtype, 4, 5)
+    problem = FitSize.of((40, 72), X.dtype, 4, 5)
     need = plan_fit(problem, "gram", Allowance(2**40, 2**40)).chosen._replace(keeps_images=False, panel=15)
     runner = PassRunner(Images(stack, None), read_bytes=2**14)
-    found = SOLVERS["gram"](runner, need, problem, Wanted(4))
+    found = SOLVERS["gram"](runner, need, problem, FitRequest(4))
     assert_allclose(found.singular_values**2, reference(X).singular_values[:4] ** 2, rtol=1e-5)
     assert runner.n_passes == 3 - 15 * 3 * 2 / 80 + 1
 

@@ -15,11 +15,11 @@ from numpy.testing import assert_allclose
 
 from imgstack_ml import ImagePCA, MemoryLimitError, RankWarning
 from imgstack_ml.base.validation import Images
-from imgstack_ml.decomposition.factors import Wanted
 from imgstack_ml.decomposition.plan import plan_fit
-from imgstack_ml.decomposition.problem import Problem
+from imgstack_ml.decomposition.request import FitRequest
+from imgstack_ml.decomposition.sizes import FitSize
 from imgstack_ml.decomposition.solvers import SOLVERS
-from imgstack_ml.decomposition.streaming_plan import require_streaming
+from imgstack_ml.decomposition.streaming_plan import streaming_cost
 from imgstack_ml.passes.memory import Allowance
 from imgstack_ml.passes.runner import PassRunner
 from tests.lib.stacks import assert_fitted, counted, photographs, reference, stack_of_spectrum, tolerance
@@ -31,11 +31,11 @@ def unkept(solver, X, k, chunks, panel=0):
     """Run a solver as for a stack that does not fit; "gram" on panels of `panel` images."""
     source = counted(X, chunks)
     images = Images(source.data, None)
-    problem = Problem.of((len(X), images.n_pixels), X.dtype, k, max(source.data.chunks[0]))
+    problem = FitSize.of((len(X), images.n_pixels), X.dtype, k, max(source.data.chunks[0]))
     roomy = plan_fit(problem, solver, Allowance(2**40, 2**40)).chosen
     need = roomy._replace(keeps_images=False, panel=panel, reading_bytes=2**16)
     runner = PassRunner(images, read_bytes=need.reading_bytes)
-    return SOLVERS[solver](runner, need, problem, Wanted(k)), runner, source
+    return SOLVERS[solver](runner, need, problem, FitRequest(k)), runner, source
 
 
 def by_panels(X, panel, chunks, k):
@@ -327,7 +327,7 @@ def problems(draw):
     wanted = draw(st.just(k) | st.just(None) | st.floats(0.01, 0.99))
     passes, extra = draw(st.integers(1, 10)), draw(st.integers(0, 50))
     block = draw(st.none() | st.integers(1, n))
-    return Problem.of((n, p), dtype, wanted, block, max_passes=passes, n_oversamples=extra)
+    return FitSize.of((n, p), dtype, wanted, block, max_passes=passes, n_oversamples=extra)
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -360,8 +360,8 @@ def test_more_memory_never_means_more_reads(problem, solver, log_limit):
 
 
 def test_streams_of_small_blocks_take_batches_as_large_as_there_is_room_for():
-    problem = Problem.of((500, 2048**2), np.dtype("uint16"), 10, 4, max_passes=1)
-    plans = {size: require_streaming(problem, size * 2**30, 2, kept=False) for size in (6, 7, 10, 40)}
+    problem = FitSize.of((500, 2048**2), np.dtype("uint16"), 10, 4, max_passes=1)
+    plans = {size: streaming_cost(problem, size * 2**30, 2, kept=False) for size in (6, 7, 10, 40)}
     assert all(plan.peak_bytes <= size * 2**30 for size, plan in plans.items())
     costs = [plan.multiply_adds / plans[40].multiply_adds for plan in plans.values()]
     assert costs == sorted(costs, reverse=True)

@@ -14,10 +14,10 @@ from sklearn.pipeline import make_pipeline
 
 from imgstack_ml import ImageFlattener, ImagePCA, IntensityRescaler, StackCenterer, load_model, save_model
 from imgstack_ml.base.validation import Images
-from imgstack_ml.decomposition.factors import Wanted
-from imgstack_ml.decomposition.problem import Problem
+from imgstack_ml.decomposition.request import FitRequest
+from imgstack_ml.decomposition.sizes import FitSize
 from imgstack_ml.decomposition.solvers import SOLVERS
-from imgstack_ml.decomposition.streaming_plan import require_streaming
+from imgstack_ml.decomposition.streaming_plan import streaming_cost
 from imgstack_ml.passes.runner import PassRunner
 from tests.lib.stacks import counted, photographs, reference, stack_of_spectrum
 
@@ -28,10 +28,10 @@ def streamed(X, k=K, *, chunks=64, tol=1e-4, max_passes=6, seed=0):
     """Factors of a stack that is read again for every product, as one that does not fit is; and its source."""
     source = counted(X, chunks)
     images = Images(source.data, None)
-    problem = Problem.of((len(X), images.n_pixels), X.dtype, k, max(source.data.chunks[0]), max_passes=max_passes)
-    need = require_streaming(problem, 2**40, 4, kept=False)
+    problem = FitSize.of((len(X), images.n_pixels), X.dtype, k, max(source.data.chunks[0]), max_passes=max_passes)
+    need = streaming_cost(problem, 2**40, 4, kept=False)
     runner = PassRunner(images, read_bytes=need.reading_bytes)
-    factors = SOLVERS["randomized"](runner, need, problem, Wanted(k, tol, max_passes, seed))
+    factors = SOLVERS["randomized"](runner, need, problem, FitRequest(k, tol, max_passes, seed))
     assert runner.n_passes == source.n_reads <= max_passes
     return factors, source
 

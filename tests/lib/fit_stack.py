@@ -11,8 +11,8 @@ import dask.array as da
 import numpy as np
 
 from imgstack_ml import ImagePCA
+from imgstack_ml.passes import batches as _batches
 from imgstack_ml.passes import checkpoint as _checkpoint
-from imgstack_ml.passes import runner as _passes
 
 sys.path.append(str(Path(__file__).parents[2]))  # for `tests`, where this runs as a script
 
@@ -37,7 +37,7 @@ CASES = {
 
 def save_every_wave():
     """Save whatever that costs, and make waves as short as they can be."""
-    _checkpoint._SHARE, _passes._LONG_WAVE = float("inf"), 1
+    _checkpoint._SHARE, _batches._LONG_WAVE = float("inf"), 1
 
 
 def pixels(case, number):

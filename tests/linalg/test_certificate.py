@@ -16,10 +16,10 @@ from sklearn.exceptions import ConvergenceWarning
 from imgstack_ml.base.validation import Images
 from imgstack_ml.datasets import make_cells
 from imgstack_ml.decomposition import streaming
-from imgstack_ml.decomposition.factors import Wanted
-from imgstack_ml.decomposition.problem import Problem
+from imgstack_ml.decomposition.request import FitRequest
+from imgstack_ml.decomposition.sizes import FitSize
 from imgstack_ml.decomposition.solvers import SOLVERS
-from imgstack_ml.decomposition.streaming_plan import require_streaming
+from imgstack_ml.decomposition.streaming_plan import streaming_cost
 from imgstack_ml.errors import ImagesChangedError
 from imgstack_ml.passes.runner import PassRunner
 from tests.lib.stacks import counted, reference, stack_of_spectrum
@@ -31,14 +31,14 @@ def streamed(X, k, *, chunks=64, tol=1e-4, max_passes=6, seed=0, limit=ROOMY, si
     """Factors of a stack that is read again for every product."""
     lazy = counted(X, chunks).data
     images = Images(lazy, None)
-    problem = Problem.of((len(lazy), images.n_pixels), lazy.dtype, k, max(lazy.chunks[0]), max_passes=max_passes)
-    need = require_streaming(problem, limit, 2, kept=False)
+    problem = FitSize.of((len(lazy), images.n_pixels), lazy.dtype, k, max(lazy.chunks[0]), max_passes=max_passes)
+    need = streaming_cost(problem, limit, 2, kept=False)
     runner = PassRunner(images, read_bytes=need.reading_bytes)
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore", ConvergenceWarning)
         if single:  # products in float32, as large stacks have them
             patch.setattr(streaming, "FEW_PRODUCTS", 0)
-        return SOLVERS["randomized"](runner, need, problem, Wanted(k, tol, max_passes, seed))
+        return SOLVERS["randomized"](runner, need, problem, FitRequest(k, tol, max_passes, seed))
 
 
 # stacks of all kinds

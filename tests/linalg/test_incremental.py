@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from imgstack_ml.base.validation import Images
-from imgstack_ml.decomposition.streaming import Centre, KrylovBasis
+from imgstack_ml.decomposition.krylov_basis import Centre, KrylovBasis
 from imgstack_ml.linalg import krylov
 from imgstack_ml.linalg.incremental import merge_summaries, summarise
 from imgstack_ml.linalg.incremental import test_rows as omega

@@ -121,7 +121,7 @@ def test_a_fit_goes_on_where_it_stopped(solver, part, whole, folder, monkeypatch
     waves = []
     run_wave = _passes.PassRunner._run_wave
     monkeypatch.setattr(
-        _passes.PassRunner, "_run_wave", lambda self, *args: waves.append(args[2]) or run_wave(self, *args)
+        _passes.PassRunner, "_run_wave", lambda self, *args: waves.append(args[3]) or run_wave(self, *args)
     )
     before = stop(solver, folder, max(2, int(part * n_blocks)))
     again = Reads()

@@ -36,7 +36,7 @@ def stack():
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch):
     """Let a block be a batch, as blocks of 32 MB are."""
-    monkeypatch.setattr("imgstack_ml.passes.runner.BATCH_BYTES", 4 * 64 * 64)
+    monkeypatch.setattr("imgstack_ml.passes.batches.BATCH_BYTES", 4 * 64 * 64)
 
 
 def kept(client):

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_info
 
 from imgstack_ml.base.validation import Images
 from imgstack_ml.errors import NonFiniteError
-from imgstack_ml.passes import runner as _passes
+from imgstack_ml.passes import batches
 from imgstack_ml.passes.blas import one_blas_thread
 from imgstack_ml.passes.runner import PassRunner
 
@@ -120,7 +120,7 @@ def test_a_wave_holds_no_more_than_it_may(monkeypatch, read_bytes, threads):
 
     Beside them there is a result of each merge that runs, and the one so far.
     """
-    monkeypatch.setattr(_passes, "BATCH_BYTES", 200)
+    monkeypatch.setattr(batches, "BATCH_BYTES", 200)
     alive, most, lock = [0], [0], threading.Lock()
 
     class Tracked(np.ndarray):
@@ -150,11 +150,11 @@ def test_a_wave_holds_no_more_than_it_may(monkeypatch, read_bytes, threads):
 
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
 def test_results_do_not_depend_on_the_length_of_waves(monkeypatch, scheduler):
-    monkeypatch.setattr(_passes, "BATCH_BYTES", 1)
+    monkeypatch.setattr(batches, "BATCH_BYTES", 1)
     stack = da.from_array(STACK, chunks=(1, 6, 5))
     shapes = []
     for length in (1, 2, 16):
-        monkeypatch.setattr(_passes, "_LONG_WAVE", length)
+        monkeypatch.setattr(batches, "_LONG_WAVE", length)
         with dask.config.set(scheduler=scheduler, num_workers=2):
             runner = PassRunner(Images(stack, None), read_bytes=150)  # five batches a group
             shapes.append(runner.run(lambda blocks, start: start, lambda a, b: (a, b)))
@@ -225,7 +225,7 @@ def test_the_old_number_comes_back_after_an_error_and_after_overlap():
 
 
 def test_steps_of_a_tree_merge_are_joined_in_order(monkeypatch):
-    monkeypatch.setattr(_passes, "BATCH_BYTES", 1)
+    monkeypatch.setattr(batches, "BATCH_BYTES", 1)
     stack = da.from_array(STACK, chunks=(1, 6, 5))
     seen = PassRunner(Images(stack, None), read_bytes=300).run(span, joined)
     assert [start for start, _, _ in seen] == list(range(23))

@@ -11,10 +11,10 @@ import numpy as np
 
 from ..base.validation import working_dtype
 from ..linalg.tiles import TILE_BYTES
+from ..passes.batches import BATCH_BYTES
 from ..passes.memory import Allowance
-from ..passes.runner import BATCH_BYTES
 
-__all__ = ["FEW_PRODUCTS", "Problem", "Requirement", "Sizes"]
+__all__ = ["FEW_PRODUCTS", "FitSize", "RowCounts", "SolverCost"]
 
 # A nominal rate of a laptop. It only ranks the solvers, and is fixed so that a choice repeats everywhere.
 _MULTIPLY_RATE = 5e10  # float32 multiply-adds a second; float64 runs at half
@@ -26,7 +26,7 @@ FEW_PRODUCTS = 2e9  # fewer multiply-adds than this are made in float64 at once
 _GUESS = 32  # components that a share of the variance is first thought to take
 
 
-class Sizes(NamedTuple):
+class RowCounts(NamedTuple):
     """Rows that the randomized solver works with.
 
     Attributes
@@ -57,7 +57,7 @@ class Sizes(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Problem:
+class FitSize:
     """What the cost of a fit depends on.
 
     Attributes
@@ -97,7 +97,7 @@ class Problem:
     @classmethod
     def of(
         cls, shape: tuple[int, int], dtype: np.dtype, n_components: object, block: int | None, **randomized: int
-    ) -> Problem:
+    ) -> FitSize:
         """Describe a fit to (n, p) values of `dtype`, in blocks of up to `block` images, or in memory if None."""
         n, p = shape
         number = isinstance(n_components, Integral)
@@ -115,7 +115,7 @@ class Problem:
             **randomized,
         )
 
-    def sizes(self, kept: bool = False) -> Sizes:
+    def row_counts(self, kept: bool = False) -> RowCounts:
         """Rows that the randomized solver works with, with images kept in memory or read again and again."""
         k = min(self.k, _GUESS) if self.share else self.k
         most, draws = min(self.n - 1, self.p), 8
@@ -126,7 +126,7 @@ class Problem:
         dtype = np.dtype(np.float64) if self.n * self.p * summary < FEW_PRODUCTS else self.dtype
         summary_bytes = (summary + draws) * self.p * dtype.itemsize + 16 * self.p
         batch_bytes = max(_BATCH_BYTES, 3 * summary * self.image_bytes)
-        return Sizes(k, summary, draws, block, dtype, summary_bytes, batch_bytes)
+        return RowCounts(k, summary, draws, block, dtype, summary_bytes, batch_bytes)
 
     @property
     def raw_bytes(self) -> int:
@@ -160,7 +160,7 @@ class Problem:
         return 2 * self.k * self.p * self.dtype.itemsize + 24 * self.p
 
 
-class Requirement(NamedTuple):
+class SolverCost(NamedTuple):
     """What one solver takes.
 
     Attributes
@@ -184,7 +184,7 @@ class Requirement(NamedTuple):
         How many times a value is brought into a tile.
     room : int
         Rows of the size of an image that the randomized solver may hold.
-    sizes : Sizes, optional
+    counts : RowCounts, optional
         Of its blocks.
     """
 
@@ -197,7 +197,7 @@ class Requirement(NamedTuple):
     reading_bytes: int
     values_cast: float
     room: int = 0
-    sizes: Sizes | None = None
+    counts: RowCounts | None = None
 
     @property
     def seconds(self) -> float:

@@ -1,19 +1,20 @@
-"""What a solver is asked for, and what it gives."""
+"""What a solver is asked for, and what it returns."""
 
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.utils import check_random_state
 
 from .certificate import Certificate
 
-__all__ = ["Factors", "Wanted", "count"]
+__all__ = ["Factors", "FitRequest", "component_count"]
 
 
-class Wanted(NamedTuple):
-    """What a solver is asked for; the exact ones heed the first only.
+class FitRequest(NamedTuple):
+    """What a solver is asked for. The exact solvers use `n_components` only.
 
     Attributes
     ----------
@@ -31,6 +32,12 @@ class Wanted(NamedTuple):
     tol: float = 1e-4
     max_passes: int = 6
     seed: int = 0
+
+    @classmethod
+    def of(cls, n_components: Any, tol: float, max_passes: int, random_state: Any) -> FitRequest:
+        """Make a request from parameters of `ImagePCA`; draws a seed."""
+        seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
+        return cls(n_components, float(tol), int(max_passes), int(seed))
 
     @property
     def share(self) -> float | None:
@@ -71,9 +78,9 @@ class Factors(NamedTuple):
     certificate: Certificate | None = None
 
 
-def count(values: np.ndarray, total: float, most: int, wanted: Wanted) -> int:
+def component_count(values: np.ndarray, total: float, most: int, request: FitRequest) -> int:
     """Return the number of components: as asked, or as many as explain more than a share of the variance."""
-    if wanted.share is None:
+    if request.share is None:
         return most
     explained = np.cumsum(values) / (total or 1.0)
-    return min(most, int(np.searchsorted(explained, wanted.share, side="right")) + 1)
+    return min(most, int(np.searchsorted(explained, request.share, side="right")) + 1)

@@ -1,0 +1,92 @@
+"""Checks of the parameters of `ImagePCA`, and the record of what its fit is about."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any
+
+import dask.array as da
+
+from ..base.lazy import source_of
+from ..base.validation import Images, rows_are_views
+from ..passes.batches import batch_rows
+from .sizes import FitSize
+
+__all__ = ["SOLVER_NAMES", "check_n_components", "check_parameters", "fit_size", "uncentred"]
+
+SOLVER_NAMES = ("auto", "gram", "covariance_eigh", "tsqr", "randomized")
+
+
+def check_parameters(params: Mapping[str, Any]) -> None:
+    """Refuse parameters of `ImagePCA` that are wrong for any images.
+
+    Raises
+    ------
+    ValueError
+        Naming the parameter, its value and what is needed.
+    """
+    if params["svd_solver"] not in SOLVER_NAMES:
+        raise ValueError(f"svd_solver={params['svd_solver']!r} must be one of {SOLVER_NAMES}.")
+    for name, least in (("n_oversamples", 0), ("max_passes", 1)):
+        value: Any = params[name]
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name}={value!r} must be an int of at least {least}.")
+    folder = params["checkpoint"]
+    if folder is not None and not isinstance(folder, str | os.PathLike):
+        raise ValueError(f"checkpoint={folder!r} must be None or a folder, e.g. checkpoint='unfinished'.")
+    if not isinstance(params["tol"], Real) or not float(params["tol"]) >= 0:
+        raise ValueError(f"tol={params['tol']!r} must be a number of at least 0, e.g. tol=1e-4.")
+
+
+def check_n_components(n_components: Any, n: int, p: int) -> None:
+    """Refuse what is no number of components of (n, p) data, and no share of their variance.
+
+    Raises
+    ------
+    ValueError
+        Naming the numbers that are possible.
+    """
+    if n_components is None:
+        return
+    most = min(n, p)
+    if isinstance(n_components, Integral) and not isinstance(n_components, bool):
+        if not 1 <= int(n_components) <= most:
+            raise ValueError(
+                f"n_components={n_components} must be between 1 and min(n_samples, n_features)={most} "
+                f"for {n} images of {p} values."
+            )
+    elif not (isinstance(n_components, Real) and 0 < float(n_components) < 1):
+        raise ValueError(
+            f"n_components={n_components!r} must be None, an int from 1 to {most}, or a share of the variance "
+            f"between 0 and 1, e.g. ImagePCA(0.95)."
+        )
+
+
+def fit_size(images: Images, params: Mapping[str, Any]) -> FitSize:
+    """Describe the size of a fit to `images` with these parameters."""
+    n = len(images.data)
+    if isinstance(images.data, da.Array):
+        block = max(images.data.chunks[0])
+    else:
+        block = None if rows_are_views(images.data) else min(n, batch_rows(images))
+    return FitSize.of(
+        (n, images.n_pixels),
+        images.data.dtype,
+        params["n_components"],
+        block,
+        n_oversamples=params["n_oversamples"],
+        max_passes=params["max_passes"],
+    )
+
+
+def uncentred(images: Images) -> tuple[Images, Any]:
+    """Return lazy images as they were before a constant image was subtracted, and that image, or 0.
+
+    The components of both are the same, and a centred stack takes four times the memory of its 8-bit source.
+    """
+    if not isinstance(images.data, da.Array):
+        return images, 0.0
+    source = source_of(images.data)
+    return Images(source.data, images.files), source.shift

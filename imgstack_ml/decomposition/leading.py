@@ -1,0 +1,56 @@
+"""From leading singular pairs to the factors of a fit: what the exact solvers share."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from ..linalg.gram import completed_rows, orthonormalise_rows
+from ..linalg.krylov import gather
+from ..passes.runner import PassRunner, no_result
+from .request import Factors
+
+__all__ = ["Leading", "completed_factors", "components_of_kept"]
+
+
+class Leading(NamedTuple):
+    """Leading singular pairs of the centred stack, as far as they stand above rounding.
+
+    Attributes
+    ----------
+    singular : ndarray of shape (rank,), float64
+        Singular values above 0, descending.
+    vectors : ndarray of shape (n, rank) or (p, rank), float64
+        Singular vectors on the side of the images or of the pixels, in columns.
+    total : float
+        Sum of squares of the centred stack.
+    k : int
+        Number of components wanted.
+    """
+
+    singular: np.ndarray
+    vectors: np.ndarray
+    total: float
+    k: int
+
+
+def components_of_kept(runner: PassRunner, weights: np.ndarray, mean: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Components (k, p) of images in memory: their centred sums, weighted by the columns of `weights` (n, k)."""
+    components = np.zeros((weights.shape[1], runner.n_pixels), dtype)
+    shift = mean.astype(dtype).astype(np.float64)  # what the tiles will subtract
+    step = partial(gather, scores=weights, shift=shift, dtype=dtype, out=components)
+    runner.run_pixels(step, no_result)
+    orthonormalise_rows(components)
+    return components
+
+
+def completed_factors(mean: np.ndarray, components: np.ndarray, leading: Leading, scores: np.ndarray | None) -> Factors:
+    """Fill up to the number of components wanted with orthonormal directions of variance 0."""
+    rank = len(leading.singular)
+    missing = leading.k - rank
+    if scores is not None:
+        scores = np.pad(scores, ((0, 0), (0, missing)))
+    components = completed_rows(components, leading.k)
+    return Factors(mean, components, np.pad(leading.singular, (0, missing)), leading.total, rank, scores)

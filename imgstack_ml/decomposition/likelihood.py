@@ -1,0 +1,130 @@
+"""The probabilistic model of a fitted PCA: likelihoods and the covariance.
+
+Tipping & Bishop (1999), "Mixtures of probabilistic principal component analyzers": the variances along the components,
+and equal noise in all other directions.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from ..base.lazy import map_images
+from ..base.validation import StackLike, check_images
+from ..linalg.tiles import n_rows, row_groups, tiles
+
+__all__ = ["LikelihoodMixin"]
+
+_COVARIANCE_VALUES = 10_000  # get_covariance makes a square of this many values a side, at most (800 MB)
+
+
+class LikelihoodMixin:
+    """Methods of `ImagePCA` that rest on its probabilistic model."""
+
+    components_: np.ndarray
+    mean_: np.ndarray
+    explained_variance_: np.ndarray
+    noise_variance_: float
+    n_components_: int
+    n_features_in_: int
+
+    def score_samples(self, X: StackLike) -> np.ndarray | da.Array:
+        """Log-likelihood of each image under the probabilistic PCA model.
+
+        Parameters
+        ----------
+        X : ImageStack, dask array or array-like of shape (n_images, height, width[, n_channels])
+            Images of the shape fitted.
+
+        Returns
+        -------
+        log_likelihood : ndarray or dask array of shape (n_images,), float64
+
+        Raises
+        ------
+        ValueError
+            If no variance is left to stand for noise, so that the model has no density.
+
+        References
+        ----------
+        Tipping & Bishop (1999), "Mixtures of probabilistic principal component analyzers", eq. 5; evaluated in the
+        basis of the components, without a matrix of pixels x pixels.
+        """
+        images = check_images(self, X, reset=False)
+        k, p, noise = self.n_components_, self.n_features_in_, self.noise_variance_
+        if (noise == 0 and k < p) or self.explained_variance_[-1] <= 0:
+            raise ValueError(
+                "The components explain all the variance, so that the model has no noise and no likelihood. "
+                f"Fit fewer components, e.g. ImagePCA({max(1, k // 2)})."
+            )
+        noise = noise or 1.0  # all of k == p directions are components: no residual to weigh
+        log_det = np.log(self.explained_variance_).sum() + (p - k) * np.log(noise)
+        return map_images(
+            partial(log_likelihood, noise, p * np.log(2 * np.pi) + log_det),
+            images.data,
+            image_shape=(),
+            dtype=np.dtype(np.float64),
+            axes=self.components_,
+            mean=self.mean_,
+            variance=self.explained_variance_,
+        )
+
+    def score(self, X: StackLike, y: Any = None) -> float:
+        """Mean log-likelihood of the images; reads a lazy stack once.
+
+        Parameters
+        ----------
+        X : ImageStack, dask array or array-like of shape (n_images, height, width[, n_channels])
+            Images of the shape fitted.
+        y : ignored
+
+        Returns
+        -------
+        log_likelihood : float
+        """
+        return float(np.mean(np.asarray(self.score_samples(X))))
+
+    def get_covariance(self) -> np.ndarray:
+        """Covariance of the values of an image under the model: components and equal noise in all directions.
+
+        Returns
+        -------
+        covariance : ndarray of shape (n_features_in_, n_features_in_), float64
+
+        Raises
+        ------
+        ValueError
+            If an image has more than 10,000 values: the square of them would not fit in memory.
+        """
+        check_is_fitted(self)
+        p = self.n_features_in_
+        if p > _COVARIANCE_VALUES:
+            raise ValueError(
+                f"The covariance of {p} values is a matrix of {p} x {p}, {8 * p * p / 2**30:.3g} GiB; get_covariance "
+                f"makes up to {_COVARIANCE_VALUES} x {_COVARIANCE_VALUES}. Use components_, explained_variance_ and "
+                "noise_variance_, which hold the same."
+            )
+        axes = self.components_.astype(np.float64)
+        covariance: np.ndarray = (axes.T * np.maximum(self.explained_variance_ - self.noise_variance_, 0)) @ axes
+        covariance.flat[:: p + 1] += self.noise_variance_
+        return covariance
+
+
+def log_likelihood(
+    noise: float, constant: float, block: np.ndarray, axes: np.ndarray, mean: np.ndarray, variance: np.ndarray
+) -> np.ndarray:
+    """Log-likelihood (b,) of a block of images: Tipping & Bishop (1999), eq. 5, in the basis of the components."""
+    scores = np.zeros((len(block), len(axes)))
+    squares = np.zeros(len(block))
+    for row, pieces in row_groups([block]):
+        rows = slice(row, row + n_rows(pieces))
+        for a, b, tile in tiles(pieces, mean, np.dtype(np.float64)):
+            scores[rows] += tile @ axes[:, a:b].T
+            squares[rows] += np.einsum("ij,ij->i", tile, tile)
+    inside = scores**2
+    residual = np.maximum(squares - inside.sum(axis=1), 0)
+    return -0.5 * (constant + (inside / variance).sum(axis=1) + residual / noise)

@@ -1,0 +1,93 @@
+"""`ImagePCA.partial_fit`: a summary of all images so far, to which each call adds those of a batch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..base.validation import Images
+from ..linalg.incremental import Summary, merge_summaries
+from ..passes.blas import one_blas_thread
+from ..passes.runner import PassRunner
+from .checks import check_n_components, check_parameters, fit_size, uncentred
+from .request import Factors, FitRequest
+from .sizes import FitSize
+from .streaming import factors_of_summary, first_look
+
+__all__ = ["learn_batch", "summary_of_model"]
+
+_EXPECTED_IMAGES = 10**9  # sizes are chosen for a long stack: the number of images to come is unknown
+_READ_BYTES = 2**28  # raw images and summaries in flight
+
+
+def learn_batch(
+    images: Images, params: dict[str, Any], request: FitRequest, so_far: Summary | None, progress: bool
+) -> tuple[Factors, FitSize, Summary]:
+    """Summarise a batch of images in one read, and merge it with the summary so far.
+
+    Parameters
+    ----------
+    images : Images
+    params : dict
+        Parameters of the `ImagePCA`, with the number of components that are to be found.
+    request : FitRequest
+    so_far : Summary or None
+        Of the images before.
+    progress : bool
+        Show a bar.
+
+    Returns
+    -------
+    factors : Factors
+        Of all images so far.
+    size : FitSize
+    summary : Summary
+    """
+    source, shift = uncentred(images)
+    size = replace(fit_size(source, params), n=_EXPECTED_IMAGES)
+    counts = size.row_counts()
+    runner = PassRunner(source, read_bytes=max(_READ_BYTES, 4 * counts.summary_bytes), progress=progress)
+    with one_blas_thread():
+        summary, _ = first_look(runner, size, counts, draws=0)
+        summary = summary._replace(mean=summary.mean - shift)
+        if so_far is not None:
+            summary = merge_summaries(so_far, summary, size=counts.summary)
+        size = replace(size, n=summary.n)
+        return factors_of_summary(summary, size, request), size, summary
+
+
+def components_of_batches(params: dict[str, Any], images: Images, fitted: int | None) -> int | float:
+    """Return the number of components that partial_fit looks for, or their share of the variance.
+
+    Parameters
+    ----------
+    params : dict
+        Parameters of the `ImagePCA`.
+    images : Images
+    fitted : int or None
+        Components found in the batches before.
+
+    Raises
+    ------
+    ValueError
+        For parameters that are wrong, and more components than values in an image.
+    """
+    check_parameters(params)
+    check_n_components(params["n_components"], _EXPECTED_IMAGES, images.n_pixels)
+    if params["n_components"] is None:
+        return min(len(images.data), images.n_pixels) if fitted is None else fitted
+    n_components: int | float = params["n_components"]
+    return n_components
+
+
+def summary_of_model(model: Any) -> Summary:
+    """Summarise the images of a fitted `ImagePCA` by its components alone, after fit or load_model."""
+    degrees = max(model.n_samples_ - 1, 1)
+    ratio = model.explained_variance_ratio_[0]
+    total = degrees * model.explained_variance_[0] / ratio if ratio > 0 else 0.0
+    rows = model.components_ * model.singular_values_[:, None].astype(model.components_.dtype)
+    no_draws = np.empty((0, rows.shape[1]), rows.dtype)
+    drift = np.zeros(rows.shape[1])
+    return Summary(model.n_samples_, model.mean_, drift, total, rows, np.inf, no_draws, np.empty(0))

@@ -1,0 +1,110 @@
+"""The exact solver ``"tsqr"``: tall-skinny QR with `dask.array.linalg.tsqr`, and the tall arrays that it factors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+
+from ..linalg.gram import first_image
+from ..linalg.moments import moments
+from ..linalg.tsqr import centred_columns, rows_after_ones, svd_of_r
+from ..passes.batches import Batch
+from ..passes.graphs import checked_step
+from ..passes.runner import PassRunner
+from .leading import Leading, completed_factors, components_of_kept
+from .plan import tall_height
+from .request import Factors, FitRequest, component_count
+from .sizes import FitSize, SolverCost
+
+__all__ = ["solve_tsqr"]
+
+
+def solve_tsqr(runner: PassRunner, cost: SolverCost, size: FitSize, request: FitRequest) -> Factors:
+    """Singular values and vectors of the triangular factor, in float64: keeps the digits of small singular values.
+
+    Only the triangular factor R is computed; the long orthogonal one never exists. Components follow from the
+    images and R's singular vectors, orthonormalised once more (indirect TSQR with one refinement: Constantine &
+    Gleich 2011; Benson, Gleich & Demmel 2013).
+    """
+    if cost.keeps_images:
+        runner.keep()
+    if size.n > size.p:
+        return _tsqr_of_images(runner, size, request)
+    return _tsqr_of_pixels(runner, size, request)
+
+
+def _tsqr_of_images(runner: PassRunner, size: FitSize, request: FitRequest) -> Factors:
+    """More images than pixels: R of the rows [1, image], whose column of ones takes the mean away."""
+    rows, shift, images_of = _rows_of_images(runner, tall_height(size.p, size.n))
+    _, R = da.linalg.tsqr(rows)
+    R, shift = runner.compute(R, shift, images_of=images_of, label="triangular factor")
+    leading = _leading_of_r(R[1:, 1:], size, request)
+    components = np.ascontiguousarray(leading.vectors.T, dtype=size.dtype)
+    return completed_factors(shift + R[0, 1:] / R[0, 0], components, leading, None)
+
+
+def _tsqr_of_pixels(runner: PassRunner, size: FitSize, request: FitRequest) -> Factors:
+    """No more images than pixels: R of rows of pixels, centred; the images are in memory."""
+    assert runner.blocks is not None
+    _, R = da.linalg.tsqr(_rows_of_pixels(runner, tall_height(size.n, size.p)))
+    (R,) = runner.compute(R, images_of={}, label="triangular factor")
+    leading = _leading_of_r(R, size, request)
+    mean = moments(runner.blocks).mean
+    weights = leading.vectors / leading.singular
+    components = components_of_kept(runner, weights, mean, np.dtype(np.float64))
+    scores = leading.vectors * leading.singular
+    return completed_factors(mean, components.astype(size.dtype, copy=False), leading, scores)
+
+
+def _rows_of_images(runner: PassRunner, height: int) -> tuple[da.Array, Any, dict[Any, int]]:
+    """Rows [1, image - first image] of all images, as a lazy array.
+
+    Parameters
+    ----------
+    runner : PassRunner
+    height : int
+        Rows up to which consecutive blocks are joined.
+
+    Returns
+    -------
+    rows : dask array of shape (n, 1 + p), float64
+    shift : Delayed
+        The first image (p,), float64.
+    images_of : dict
+        From the key of a task to the images that it handles.
+    """
+    layout = runner.layout
+    everything = Batch(0, layout.n_blocks)
+    sources = runner.sources(everything)
+    shift = dask.delayed(first_image, pure=False)(sources[:1])
+    task = dask.delayed(checked_step, pure=False)
+    parts, images_of = [], {}
+    for batch in layout.batches(everything, height * layout.image_bytes):
+        part = task(rows_after_ones, sources[batch.first : batch.stop], layout.starts[batch.first], [shift])
+        images_of[part.key] = layout.n_images(batch)
+        parts.append(da.from_delayed(part, shape=(images_of[part.key], 1 + runner.n_pixels), dtype=np.float64))
+    return da.concatenate(parts), shift, images_of
+
+
+def _rows_of_pixels(runner: PassRunner, height: int) -> da.Array:
+    """Pixels of all images in memory, centred, as the rows of a lazy array (p, n), float64."""
+    task = dask.delayed(centred_columns, pure=False, traverse=False)
+    blocks = dask.delayed(runner.blocks, pure=False, traverse=False)
+    parts = []
+    for lo in range(0, runner.n_pixels, height):
+        hi = min(lo + height, runner.n_pixels)
+        parts.append(da.from_delayed(task(blocks, lo, hi), shape=(hi - lo, runner.n_images), dtype=np.float64))
+    return da.concatenate(parts)
+
+
+def _leading_of_r(R: np.ndarray, size: FitSize, request: FitRequest) -> Leading:
+    """Singular pairs of a triangular factor, as far as they stand above rounding."""
+    s, Vt = svd_of_r(R)
+    total = float(s @ s)
+    k = component_count(s**2, total, size.k, request)
+    floor = max(size.n, size.p) * np.finfo(np.float64).eps * s[0]  # as numpy.linalg.matrix_rank
+    rank = np.count_nonzero(s[: min(k, size.n - 1)] > floor)
+    return Leading(s[:rank], Vt[:rank].T, total, k)

@@ -1,0 +1,154 @@
+"""Planning of a pass: which blocks one task takes, and which tasks stand in one graph. Pure functions of sizes.
+
+Consecutive blocks make a *batch*, which one task reads. Consecutive batches make a *group*: as many as fit the memory
+for reading at once. Consecutive groups make a *wave*, which is one Dask graph.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import ceil
+from typing import NamedTuple
+
+from ..base.validation import Images
+from ..errors import MemoryLimitError
+from .memory import Allowance, format_bytes
+
+__all__ = ["BATCH_BYTES", "READ_BYTES", "Batch", "Group", "Layout", "batch_rows", "plan_groups", "read_bytes_within"]
+
+BATCH_BYTES = 2**25  # raw images handed to one task; larger batches pass 2 threads no faster
+READ_BYTES = 2**28  # of raw images and partial results in flight, unless a plan says otherwise
+_WORK_BYTES = 2**23  # a step on one thread: tiles of float values, and temporary arrays of NumPy
+_LONG_WAVE = 16  # groups in a wave. At the end of each wave threads wait for the last of them.
+
+
+class Batch(NamedTuple):
+    """Blocks from `first` up to `stop`, which is one past the last."""
+
+    first: int
+    stop: int
+
+
+Group = list[Batch]
+
+
+class Layout(NamedTuple):
+    """Blocks of a stack.
+
+    Attributes
+    ----------
+    starts : list of int
+        Position of the first image of each block, and the number of images.
+    image_bytes : int
+        Bytes of a raw image.
+    """
+
+    starts: list[int]
+    image_bytes: int
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks."""
+        return len(self.starts) - 1
+
+    @property
+    def largest(self) -> int:
+        """Images in the largest block."""
+        return max(stop - start for start, stop in pairwise(self.starts))
+
+    def n_images(self, *batches: Batch) -> int:
+        """Count the images of some batches."""
+        return sum(self.starts[batch.stop] - self.starts[batch.first] for batch in batches)
+
+    def n_bytes(self, batch: Batch) -> int:
+        """Bytes of the raw images of a batch."""
+        return self.image_bytes * self.n_images(batch)
+
+    def batches(self, span: Batch, n_bytes: int) -> list[Batch]:
+        """Join consecutive blocks of `span` up to `n_bytes`; a larger block is a batch of its own."""
+        batches = [Batch(span.first, span.first + 1)]
+        for block in range(span.first + 1, span.stop):
+            longer = Batch(batches[-1].first, block + 1)
+            if self.n_bytes(longer) <= n_bytes:
+                batches[-1] = longer
+            else:
+                batches.append(Batch(block, block + 1))
+        return batches
+
+
+class Groups(NamedTuple):
+    """Batches of a pass, and how many of them may be in flight together in one process."""
+
+    groups: list[Group]
+    together: int
+
+    def per_wave(self, n_processes: int, n_threads: int) -> int:
+        """Count the groups of a wave, for processes of `n_threads` threads each.
+
+        Threads take batches in order, and each holds one at a time together with the results that wait for a
+        neighbour. With at least two batches a thread in a group, a wave of many groups therefore holds no more than one
+        group does, and threads seldom wait for its end. With fewer, a process gets one group at a time.
+        """
+        return n_processes * (_LONG_WAVE if self.together >= 2 * n_threads else 1)
+
+
+def plan_groups(layout: Layout, span: Batch, read_bytes: int, partial_bytes: int = 0, batch_bytes: int = 0) -> Groups:
+    """Group the blocks of `span` into batches, and the batches into groups.
+
+    Parameters
+    ----------
+    layout : Layout
+    span : Batch
+        Blocks to be read.
+    read_bytes : int
+        Raw images and partial results that may be alive at once.
+    partial_bytes : int
+        Bytes of a partial result.
+    batch_bytes : int
+        Raw images that make a partial result worth merging, as far as `read_bytes` allows.
+    """
+    aim = max(1, min(max(BATCH_BYTES, batch_bytes), read_bytes // 2 - partial_bytes))
+    batches = layout.batches(span, aim)
+    widest = max(map(layout.n_bytes, batches)) + partial_bytes
+    if batch_bytes:  # no more results than planned, even if blocks make the batches smaller
+        widest = max(widest, aim + partial_bytes)
+    together = max(1, read_bytes // widest)
+    return Groups([batches[i : i + together] for i in range(0, len(batches), together)], together)
+
+
+def batch_rows(images: Images) -> int:
+    """Images in a batch of a NumPy stack."""
+    return max(1, BATCH_BYTES // (images.data.dtype.itemsize * images.n_pixels))
+
+
+def read_bytes_within(allowed: Allowance, layout: Layout, partial_bytes: int, n_threads: int, *, reads: bool) -> int:
+    """Bytes of raw images and results in flight, so that a pass stays within a memory limit.
+
+    Parameters
+    ----------
+    allowed : Allowance
+    layout : Layout
+    partial_bytes : int
+        Bytes of a partial result.
+    n_threads : int
+        Each works with temporary arrays and a partial result of its own.
+    reads : bool
+        Whether blocks are read, or in memory already.
+
+    Raises
+    ------
+    MemoryLimitError
+        If one block does not fit.
+    """
+    working = n_threads * (_WORK_BYTES + partial_bytes) + partial_bytes
+    rows = layout.largest
+    block = rows * layout.image_bytes if reads else 0
+    least = working + block + partial_bytes
+    if least > allowed.limit:
+        smaller = f"Open the stack in smaller blocks, e.g. open_stack(..., chunks={ceil(rows / 2)}), or give"
+        raise MemoryLimitError(
+            f"A pass over blocks of {rows} images needs at least {format_bytes(least)}, and the memory limit is "
+            f"{format_bytes(allowed.limit)}. Nothing was read. {smaller if block and rows > 1 else 'Give'} "
+            f"fit_together([...], X, memory_limit='{ceil(least / 1e6)}MB')."
+        )
+    return min(READ_BYTES, allowed.limit - working)

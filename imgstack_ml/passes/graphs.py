@@ -1,0 +1,109 @@
+"""Dask graphs of a pass: tasks that read blocks, the step on each batch, and the merging of results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import Any, TypeVar
+
+import dask
+import dask.array as da
+import numpy as np
+from dask.delayed import Delayed
+from dask.highlevelgraph import HighLevelGraph
+
+from ..base.validation import first_nonfinite
+from ..errors import NonFiniteError
+from .batches import Group, Layout
+from .blas import one_blas_thread
+
+__all__ = ["blocks_as_tasks", "checked_step", "wave_graph", "without_empty_blocks"]
+
+Partial = TypeVar("Partial")
+
+
+def wave_graph(
+    step: Callable[..., Any],
+    merge: Callable[[Any, Any], Any],
+    groups: Sequence[Group],
+    sources: Sequence[Any],
+    layout: Layout,
+    shared: tuple[Any, ...],
+    total: Any,
+) -> tuple[Delayed, dict[Any, int]]:
+    """Make the graph of some groups of batches, and count the images of each task.
+
+    Batches of a group are merged in a tree, groups one after the other. So the result does not depend on how
+    many groups are in a wave.
+
+    Parameters
+    ----------
+    step, merge : callable
+        See `PassRunner.run`.
+    groups : sequence of Group
+    sources : sequence
+        Blocks of the groups, as arrays or tasks.
+    layout : Layout
+    shared : tuple
+        Further arguments of the step.
+    total : object, or None
+        Result of the groups before, to be merged with these.
+
+    Returns
+    -------
+    result : Delayed
+    images_of : dict
+        From the key of a task to the images that it handles.
+    """
+    first = groups[0][0].first
+    task, join = dask.delayed(checked_step, pure=False), dask.delayed(merge, pure=False)
+    results = [] if total is None else [dask.delayed(total, pure=False, traverse=False)]
+    images_of: dict[Any, int] = {}
+    for group in groups:
+        level = []
+        for batch in group:
+            blocks = sources[batch.first - first : batch.stop - first]
+            level.append(task(step, blocks, layout.starts[batch.first], shared))
+            images_of[level[-1].key] = layout.n_images(batch)
+        while len(level) > 1:
+            pairs = [join(*level[i : i + 2]) for i in range(0, len(level) - 1, 2)]
+            level = pairs + level[2 * len(pairs) :]
+        results += level
+    return reduce(join, results), images_of
+
+
+def checked_step(step: Callable[..., Partial], blocks: list[np.ndarray], start: int, shared: Sequence[Any]) -> Partial:
+    """Call ``step(blocks, start, *shared)`` with one thread of BLAS, after a look for NaN and infinity.
+
+    Raises
+    ------
+    NonFiniteError
+        With the position of the image in the stack.
+    """
+    position = start
+    for block in blocks:
+        bad = first_nonfinite(block)
+        if bad is not None:
+            raise NonFiniteError(position + bad)
+        position += len(block)
+    with one_blas_thread():
+        return step(blocks, start, *shared)
+
+
+def blocks_as_tasks(data: da.Array, first: int, stop: int) -> list[Delayed]:
+    """Give the row blocks `first` to `stop` of an array as tasks.
+
+    ``data.blocks[first:stop].to_delayed()`` gives the same, with one more task a block on a cluster.
+    """
+    rest = (0,) * (data.ndim - 1)
+    keys = [(data.name, i, *rest) for i in range(first, stop)]
+    graph = data.__dask_optimize__(data.__dask_graph__(), keys)
+    layer = f"delayed-{data.name}"
+    graph = HighLevelGraph.from_collections(layer, graph, dependencies=())
+    return [Delayed(key, graph, layer=layer) for key in keys]
+
+
+def without_empty_blocks(data: da.Array) -> da.Array:
+    """Join blocks of no image with their neighbours."""
+    sizes = data.chunks[0]
+    return data if all(sizes) else data.rechunk({0: tuple(size for size in sizes if size)})
