@@ -1,4 +1,4 @@
-"""What a streaming fit knows about its own error."""
+"""The certificate of a streaming fit: how accurate its result is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Certificate"]
 
 @dataclass(frozen=True, eq=False)
 class Certificate:
-    """How good components from few reads are: what is exact, what is estimated, and what is certain.
+    """Accuracy of components from few reads: exact, estimated and rigorous figures. Fitted by `ImagePCA`.
 
     With C the centred stack's scatter matrix over (n_images - 1), lambda_j its true eigenvalues, theta_j the
     ``explained_variance_`` found and T the total variance, all in squared intensity units:
@@ -19,13 +19,13 @@ class Certificate:
     Attributes
     ----------
     captured_variance : float
-        Sum of the variances along the components, sum_j theta_j. Exact but for rounding where `is_exact`; after a
-        single read a lower bound.
+        Sum of the variances along the components, sum_j theta_j. Exact up to rounding if `is_exact`; a lower bound
+        after a single read.
     total_variance : float
-        T, the trace of C; exact but for rounding.
+        T, the trace of C; exact up to rounding.
     estimated_deficit : float or None
-        Estimate, and no bound, of what the best k components would capture beyond `captured_variance`. None after a
-        single read, which has no second look.
+        Estimate of the variance that the best k components would capture beyond `captured_variance`. It is not a bound.
+        None after a single read.
     deficit_bounds : (float, float)
         Rigorous lower and upper bounds of the same.
     explained_variance_bounds : ndarray of shape (2, n_components)
@@ -33,7 +33,7 @@ class Certificate:
     estimated_errors : ndarray of shape (n_components,), or None
         Estimated relative errors of `explained_variance_`.
     residual_norms : ndarray of shape (n_components,), or None
-        ||C v_j - theta_j v_j||: some eigenvalue, not necessarily the j-th, is as near to theta_j as this.
+        ||C v_j - theta_j v_j||: some eigenvalue, not necessarily the j-th, is within this distance of theta_j.
     is_exact : bool
         Whether `captured_variance` was measured on all images with the final components: True after two reads.
     converged : bool
@@ -41,9 +41,9 @@ class Certificate:
 
     Notes
     -----
-    W is the basis of all blocks read with, Theta its Ritz values, R the residuals of its Ritz vectors. Rounding is
-    allowed for by 64 eps lambda_1 in every rigorous bound; that of residuals, and rows of them too small for a basis of
-    the dtype that it is stored in, by their squares over theta_j.
+    W is the basis of all blocks, Theta its Ritz values, R the residuals of its Ritz vectors. Every rigorous bound is
+    widened by 64 eps lambda_1 for rounding. Bounds that use residuals are widened by the squared rounding of residuals
+    over theta_j, and by that of rows that were too small to be stored.
 
     Lower bounds: theta_j <= nystrom_j <= lambda_j, where nystrom_j are the eigenvalues of the Nystrom approximation
     C W (W'CW)^-1 W'C, that is of Theta + Theta^-1/2 R'R Theta^-1/2 (Tropp & Webber 2023, "Randomized algorithms for
@@ -73,7 +73,7 @@ class Certificate:
     def __post_init__(self) -> None:
         for name in ("explained_variance_bounds", "estimated_errors", "residual_norms"):
             value = getattr(self, name)
-            if value is not None:  # a list, where it was stored as one
+            if value is not None:  # a saved model gives a list
                 object.__setattr__(self, name, np.asarray(value, dtype=np.float64))
 
     def __repr__(self) -> str:
@@ -92,5 +92,5 @@ class Certificate:
 
     @property
     def largest_error(self) -> float:
-        """Largest of `estimated_errors`; infinite where there is no estimate."""
+        """Largest of `estimated_errors`; infinite if there is no estimate."""
         return float("inf") if self.estimated_errors is None else float(np.max(self.estimated_errors, initial=0.0))

@@ -20,20 +20,20 @@ __all__ = ["solve_covariance", "solve_gram"]
 
 logger = logging.getLogger("imgstack_ml")
 
-# Rounding moves eigenvalues by up to 0.6 eps of the largest: measured where few pixels hold all the variance, so that
-# errors do not even out. An eigenvalue is used while that is within these shares of it, for images that are worked on
-# in float32 and in float64.
+# Rounding moves an eigenvalue by up to 0.6 eps of the largest one. This was measured on images whose variance lies in
+# few pixels, where errors do not average out. An eigenvalue is accepted if that error is within these shares of it, for
+# results in float32 and in float64.
 _ROUNDING = 0.8
 _DIGITS = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-10}
-_FEW_PRODUCTS = 2e9  # fewer than this are made in float64 at once
-# Eigenvalues accepted at a stage that takes known eigenvectors out: their square roots are within this of the largest,
-# so that what errors of the eigenvectors leave behind is below 1e-12 of the largest singular value of all.
+_FEW_PRODUCTS = 2e9  # up to this many multiply-adds, float64 is used from the start
+# A stage of the refinement accepts singular values down to this share of its largest. Then the error that inexact
+# eigenvectors leave in the images stays below 1e-12 of the largest singular value of all.
 _STAGE = 2e-3
-_NOTHING = 1e-12
+_SMALLEST = 1e-12  # share of the largest singular value below which refinement stops
 
 
 def solve_gram(runner: PassRunner, cost: SolverCost, size: FitSize, request: FitRequest) -> Factors:
-    """Eigenvectors of the inner products of images: one read if they are kept, else panels and one more."""
+    """Eigenvectors of the inner products of images. One read if images are kept, else by panels and one read more."""
     if cost.keeps_images:
         runner.keep()
         leading, found = _eigenpairs(partial(_gram_of_kept, runner), size, request, refine=True)
@@ -48,7 +48,7 @@ def solve_gram(runner: PassRunner, cost: SolverCost, size: FitSize, request: Fit
 
 
 def solve_covariance(runner: PassRunner, cost: SolverCost, size: FitSize, request: FitRequest) -> Factors:
-    """Eigenvectors of the covariance of pixels, for small images: one read, and one more for each refinement."""
+    """Eigenvectors of the covariance of pixels, for small images. One read, and one more for each refinement."""
     if cost.keeps_images:
         runner.keep()
     leading, found = _eigenpairs(partial(_scatter_of_pixels, runner, size), size, request, refine=True)
@@ -57,7 +57,16 @@ def solve_covariance(runner: PassRunner, cost: SolverCost, size: FitSize, reques
 
 
 class _Products(NamedTuple):
-    """Centred inner products of images or of pixels; the mean, at least roughly; squares centring took out late."""
+    """Inner products of the centred images, or of their pixels.
+
+    Attributes
+    ----------
+    matrix : ndarray of shape (n, n) or (p, p), float64
+    mean : ndarray of shape (p,), float64
+        Mean image, or the shift that was subtracted instead of it before the products.
+    offset : float
+        Sum of squares that centring the matrix took out after the products. Its rounding stays in the matrix.
+    """
 
     matrix: np.ndarray
     mean: np.ndarray
@@ -65,7 +74,7 @@ class _Products(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """Orthonormal eigenvectors, in columns, that are known well; and the mean."""
+    """Eigenvectors that are accurate already, orthonormal and in columns; and the mean image (p,)."""
 
     vectors: np.ndarray
     mean: np.ndarray
@@ -74,11 +83,12 @@ class _Known(NamedTuple):
 def _eigenpairs(
     products: Callable[..., _Products], size: FitSize, request: FitRequest, refine: bool
 ) -> tuple[Leading, _Products]:
-    """Singular values and eigenvectors by ``products(dtype, known)``, in as much precision as they need.
+    """Singular values and eigenvectors of ``products(dtype, known)``, in as much precision as they need.
 
-    Eigenvalues are squares of singular values, so that small ones drown in the rounding of large ones. Where the
-    k-th one may have, the products are made again in float64, and then, if `refine`, with the eigenvectors that
-    are well known taken out of the images, until the next singular value is below 1e-12 of the first.
+    Eigenvalues are squares of singular values: small ones are lost in the rounding of large ones. If that can have
+    happened to the k-th one, the products are computed again in float64. If that is not enough and `refine` is True,
+    the accurate eigenvectors are taken out of the images, and the products computed again, in stages, until the next
+    singular value is below 1e-12 of the first.
     """
     for dtype in _precisions(size, request):
         found = products(dtype, None)
@@ -98,7 +108,7 @@ def _eigenpairs(
         raise ValueError("The squares of the intensities are beyond float64. Scale the images down, e.g. X / X.max().")
     if refine:
         values, vectors = _refined(products, values, vectors, found.mean)
-    else:  # what is left above the rounding of a float64 eigenvalue solver
+    else:  # keep the eigenvalues above the rounding of a float64 eigenvalue solver
         rank = np.count_nonzero(values > size.n * np.finfo(np.float64).eps * largest)
         values, vectors = values[:rank], vectors[:, :rank]
     return Leading(np.sqrt(values), vectors, total, k), found
@@ -107,12 +117,12 @@ def _eigenpairs(
 def _refined(
     products: Callable[..., _Products], values: np.ndarray, vectors: np.ndarray, mean: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenpairs in stages, each with the well-known eigenvectors of the ones before taken out of the images."""
+    """Eigenpairs in stages. Each stage takes the accurate eigenvectors of the stages before out of the images."""
     n_wanted, largest = len(values), values[0]
     known = np.empty((len(vectors), 0))
     accepted: list[float] = []
-    while values[0] > _NOTHING**2 * largest:
-        keep = values >= max(_STAGE**2 * values[0], _NOTHING**2 * largest)
+    while values[0] > _SMALLEST**2 * largest:
+        keep = values >= max(_STAGE**2 * values[0], _SMALLEST**2 * largest)
         fresh = vectors[:, keep] - known @ (known.T @ vectors[:, keep])
         known = np.hstack([known, np.linalg.qr(fresh)[0]])
         accepted.extend(values[keep])
@@ -125,21 +135,21 @@ def _refined(
 
 
 def _precisions(size: FitSize, request: FitRequest) -> list[np.dtype]:
-    """Working precisions to try in turn; all components need the small ones, which float32 products lose."""
+    """Precisions to try in turn. All components include small ones, which are lost in float32: float64 at once."""
     double = np.dtype(np.float64)
     few = size.n * size.p * min(size.n, size.p) < _FEW_PRODUCTS
     return [double] if few or size.dtype == double or request.n_components is None else [size.dtype, double]
 
 
 def _least(dtype: np.dtype, size: FitSize) -> float:
-    """Eigenvalue below which squares fall out of the range of float32."""
+    """Eigenvalue below which squares underflow in float32."""
     return 0.0 if dtype == np.float64 else size.n * size.p * float(np.finfo(dtype).tiny)
 
 
 def _gram_of_kept(runner: PassRunner, dtype: np.dtype, known: _Known | None) -> _Products:
     step = partial(lin.centred_gram, dtype=dtype, known=None if known is None else known.vectors)
     gram, mean = runner.run_pixels(step, lin.merge_gram)
-    return _Products(lin.double_centred(gram), np.concatenate(mean))  # takes out what rounded means left
+    return _Products(lin.double_centred(gram), np.concatenate(mean))  # corrects for the rounding of the means
 
 
 def _scatter_of_pixels(runner: PassRunner, size: FitSize, dtype: np.dtype, known: _Known | None) -> _Products:
@@ -155,7 +165,7 @@ def _scatter(dtype: np.dtype, blocks: list[np.ndarray], start: int, *known: np.n
 
 
 def _gram_by_panels(runner: PassRunner, cost: SolverCost, dtype: np.dtype, known: None) -> _Products:
-    """Hold a panel of raw images, stream the ones after it, move on to the next panel."""
+    """Hold a panel of raw images, read all images after it, continue with the next panel."""
     gram = np.empty((runner.n_images, runner.n_images))
     shift: np.ndarray | None = None
     for first, stop in _panels(runner.layout.starts, cost.panel):
@@ -172,7 +182,10 @@ def _gram_by_panels(runner: PassRunner, cost: SolverCost, dtype: np.dtype, known
 def _strips(
     runner: PassRunner, first: int, stop: int, shift: np.ndarray | None, dtype: np.dtype
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Inner products of the images of a panel with each other and all after them, less a shift: the first panel's."""
+    """Inner products of the images of a panel with each other and with all later ones, after subtracting a shift.
+
+    The shift is that of the first panel; it is returned with the strips of the matrix.
+    """
     panel = runner.fetch((first, stop), label="panel into memory")
     shift = _shift(panel, dtype) if shift is None else shift
     own = partial(lin.shifted_gram, shift=shift, dtype=dtype)
@@ -185,16 +198,17 @@ def _strips(
 
 
 def _shift(blocks: list[np.ndarray], dtype: np.dtype) -> np.ndarray:
-    """Mean of some images, rounded so that `dtype` holds it, and integers less it, exactly.
+    """Mean of some images, rounded so that images minus the shift are exact in `dtype` if they are integers.
 
-    The nearer to the mean of all, the less there is to take out late: a single noisy image is too far.
+    The closer it is to the mean of all images, the less centring has to take out after the products. A single noisy
+    image would be too far away.
     """
     mean = moments(blocks).mean
     return np.rint(mean) if blocks[0].dtype.kind in "biu" else mean.astype(dtype).astype(np.float64)
 
 
 def _panels(starts: list[int], n_images: int) -> list[tuple[int, int]]:
-    """Consecutive blocks in groups of at most `n_images`, one block at the least."""
+    """Group consecutive blocks, at most `n_images` in a group, but at least one block."""
     panels, first = [], 0
     for stop in range(1, len(starts)):
         if stop == len(starts) - 1 or starts[stop + 1] - starts[first] > n_images:
@@ -206,7 +220,7 @@ def _panels(starts: list[int], n_images: int) -> list[tuple[int, int]]:
 def _components_by_reading(
     runner: PassRunner, weights: np.ndarray, shift: np.ndarray, dtype: np.dtype, n_bytes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean image, and components as above, in one more read."""
+    """Mean image (p,), and components (k, p) as `components_of_kept` returns them, in one more read."""
     shift = shift.astype(dtype).astype(np.float64)
     components, total = runner.run(
         partial(lin.weighted_sums, dtype=dtype),

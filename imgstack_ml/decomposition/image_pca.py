@@ -33,13 +33,13 @@ from .solvers import SOLVERS
 
 __all__ = ["ImagePCA"]
 
-_CENTRED = "a StackCenterer was fitted on these images, which took a read; ImagePCA centres without one: leave it out"
+_CENTRED = "the StackCenterer before ImagePCA took a read; ImagePCA centres without one, so leave it out"
 
 
 class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Principal component analysis of a stack of images that need not fit in memory.
 
-    Takes whole stacks or flattened rows, NumPy or lazy Dask, and centres by itself without an extra read.
+    Takes stacks or flattened rows, as NumPy or lazy Dask arrays. Centring is part of the fit and costs no extra read.
 
     Parameters
     ----------
@@ -47,43 +47,44 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         Number of components; or the share of the variance to explain, between 0 and 1; or None for
         min(n_images, n_values).
     svd_solver : {"auto", "gram", "covariance_eigh", "tsqr", "randomized"}, default="auto"
-        ``"gram"``: inner products of images; for up to a few thousand images of any size. One read if the raw
-        images fit `memory_limit`, else about half as many reads as panels that fit, and one more.
-        ``"covariance_eigh"``: inner products of pixels; for images of up to a few thousand values. One read, more
-        if small singular values need more precision and the raw images do not fit.
-        ``"tsqr"``: tall-skinny QR (`dask.array.linalg.tsqr`) in float64, for small singular values: down
+        ``"gram"``: exact, by inner products of images; for up to a few thousand images of any size. One read if the raw
+        images fit `memory_limit`. Otherwise the images are divided into panels that fit, and the number of reads is
+        about half the number of panels, plus one.
+        ``"covariance_eigh"``: exact, by inner products of pixels; for images of up to a few thousand values. One read;
+        more if small singular values need more precision and the raw images do not fit.
+        ``"tsqr"``: exact, by tall-skinny QR (`dask.array.linalg.tsqr`) in float64; for small singular values, down
         to max(n_images, n_values) * 2e-16 of the largest. One read; if images have more values than there are
         images, they must fit `memory_limit`.
-        ``"randomized"``: the streaming solver, for any number of images of any size: a summary in the first read,
-        then a block Krylov iteration, one read a step, until `certificate_` says that the result is within `tol`;
-        two or three reads as a rule, one if the raw images fit `memory_limit`.
-        ``"auto"``: an exact one of the first three while it fits and takes at most 1.3 times as long as the
-        randomized one, by the nominal costs that `plan` shows; else ``"randomized"``.
+        ``"randomized"``: the streaming solver, for any number of images of any size. It makes a summary in the first
+        read, then a step of a block Krylov iteration in each further read, until `certificate_` says that the
+        result is within `tol`. Usually two or three reads; one if the raw images fit `memory_limit`.
+        ``"auto"``: one of the exact solvers, if it fits and takes at most 1.3 times as long as the streaming solver by
+        the nominal costs that `plan` shows; else ``"randomized"``.
     whiten : bool, default=False
         Scale scores to unit variance.
     n_oversamples : int, default=10
-        Directions beyond n_components that the randomized solver works with, at least: more of them make it
-        converge in fewer reads. The exact solvers ignore it, as they do the next two.
+        Smallest number of directions beyond n_components that the randomized solver works with. With more of them it
+        converges in fewer reads. Exact solvers ignore `n_oversamples`, `tol` and `max_passes`.
     tol : float, default=1e-4
-        The randomized solver stops when the largest estimated relative error of an explained variance is within
-        this, and so is the variance missed, as a share of what is left over.
+        The randomized solver stops when two estimates are within `tol`: the largest relative error of an explained
+        variance, and the variance missed as a share of the variance that is left over.
     max_passes : int, default=6
-        Reads of the stack that the randomized solver may make, the first one and those for scores included. With 1,
-        for data that can be seen once, variances are lower bounds, and scores cost another read when they are
-        computed. Images that are kept in memory are read once whatever this says.
+        Most reads of the stack by the randomized solver. With 1, for data that can be read only once, variances are
+        lower bounds, and scores need another read when they are computed. Images that are kept in memory are read once
+        in any case.
     memory_limit : "auto", int or str, default="auto"
-        Bytes, or a string such as ``"1GB"``, that a fit may hold per process above what the process held before,
-        results included. ``"auto"``: what the solver needs, and raw images kept for later passes while the sum is
-        up to 512 MiB, or takes no more than reading again would; never more than half of the memory available.
+        Peak memory of a fit in each process, above what the process held before, results included: bytes, or a string
+        such as ``"1GB"``. ``"auto"``: as much as the solver needs, at most half of the memory available. Raw images are
+        kept for later passes if the sum is up to 512 MiB, or not larger than it would be without them.
     random_state : int, RandomState instance or None, default=None
-        Seed of the random sums of images that the randomized solver adds to its first basis, so that no direction
-        is missed for good. It changes converged results within `tol` only; an int makes them repeat.
+        Seed of the random sums of images that the randomized solver adds to its first basis, so that it misses no
+        direction. Converged results depend on it within `tol` only. With an int, results repeat.
     progress : bool, default=False
         Show a bar for each pass, on stderr.
     checkpoint : str, PathLike or None, default=None
-        A folder, made for this alone, in which `fit` saves what its reads of a lazy stack have found so far: the same
-        fit, begun again after it failed or was killed, goes on from there and gives the same result, bit for bit if it
-        runs in as many threads. Removed when the fit is done. See the notes.
+        A folder of its own, in which `fit` saves the results of its reads of a lazy stack. If the fit fails or is
+        killed, the same call resumes from there and gives the same result, to the last bit if it runs in as many
+        threads. The folder is removed when the fit is done. See the notes.
 
     Attributes
     ----------
@@ -99,11 +100,11 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
     explained_variance_ : ndarray of shape (n_components_,), float64
         Variance along each axis (ddof=1).
     explained_variance_ratio_ : ndarray of shape (n_components_,), float64
-        Its share of the total variance, which is exact; 0 for a constant stack.
+        Share of the total variance, which is exact; 0 for a constant stack.
     singular_values_ : ndarray of shape (n_components_,), float64
         Singular values of the centred stack.
     noise_variance_ : float
-        Mean of the variances left out, as in Tipping & Bishop (1999).
+        Mean of the variances along all other directions, as in Tipping & Bishop (1999).
     n_components_ : int
         Number of components.
     n_samples_ : int
@@ -119,11 +120,11 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
     n_passes_ : float
         Reads of the whole stack in fit; 1.5 means that images were decoded 1.5 times on average.
     n_iter_ : int
-        Products of the covariance with a block that the randomized solver formed, by a read or from images kept in
-        memory; 0 for the exact solvers and after a single read.
+        Iterations of the randomized solver: products of the covariance with a block. 0 for the exact solvers and after
+        a single read.
     certificate_ : Certificate or None
-        What the randomized solver knows about its error: exact captured variance, estimated deficit, rigorous
-        bounds. None for the exact solvers.
+        Accuracy of the randomized solver's result: exact captured variance, estimated deficit, rigorous bounds. None
+        for the exact solvers.
 
     See Also
     --------
@@ -132,18 +133,18 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
     Notes
     -----
     8- and 16-bit integers and float32 are multiplied in float32 and summed in float64; float64 stays float64.
-    ``"gram"`` and ``"covariance_eigh"`` square singular values. Where the smallest one asked for could drown in the
-    rounding of the largest, they work again in float64, and then on what the components known so far leave of the
-    images, down to 1e-12 of the largest (sqrt(n_images * 2e-16) if the Gram solver cannot keep the images). What is
-    below is reported as variance 0, never as noise.
+    ``"gram"`` and ``"covariance_eigh"`` square singular values. If the smallest one asked for could be lost in the
+    rounding of the largest, they compute again in float64, and then with the components known so far taken out of the
+    images, down to 1e-12 of the largest (sqrt(n_images * 2e-16) if the Gram solver cannot keep the images). Smaller
+    ones are reported as variance 0, never as noise.
 
-    A checkpoint is written after a wave of up to 16 groups of batches, a few GB of images where memory is plenty, when
-    that takes no more than 2 % of the time since the last one; what came after it is read again. It is for one fit at
-    a time: of the same parameters, images (files, their sizes and times of change; else Dask's name of the array) and
-    version of this package. Of another
-    one nothing is used, and a warning says what has changed. The number of images read that `n_passes_` gives includes
-    those read before. Where the disk is full, a warning says how many bytes were needed, and the fit goes on. Nothing
-    is saved of images that are kept in memory, which take a single read, nor by ``"tsqr"``, which runs in one piece.
+    A checkpoint is written after a wave of up to 16 groups of batches (a few GB of images if there is enough memory),
+    if writing takes no more than 2 % of the time since the last one. Images read after the last checkpoint are read
+    again. A checkpoint belongs to one fit: the same parameters, the same version of this package, and the same images
+    (files, their sizes and times of change; for other arrays Dask's name). If one of these has changed, nothing is
+    used, and a warning says what has changed. `n_passes_` includes the reads before the interruption. If the disk is
+    full, a warning says how many bytes are needed, and the fit continues. Nothing is saved of images that are kept in
+    memory, since one read is enough for them, nor by ``"tsqr"``, which runs in one piece.
 
     Examples
     --------
@@ -207,19 +208,19 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         Warns
         -----
         RankWarning
-            If the images have fewer independent directions than components; the rest have variance 0.
+            If the images have fewer independent directions than components. The other components have variance 0.
         ConvergenceWarning
-            If `max_passes` reads leave an estimated error above `tol`, or a share of the variance not reached.
+            If the estimated error is above `tol` after `max_passes` reads, or the share of the variance is not reached.
         """
         self._fit(X)
         return self
 
     def partial_fit(self, X: StackLike, y: Any = None) -> ImagePCA:
-        """Add images to what was learned so far, for data that arrives in batches; each is read once.
+        """Learn from a batch of images, for data that arrives in batches; each image is read once.
 
-        Keeps a mergeable summary of all images, as the first read of the randomized solver does, with more
-        directions than components. Variances are lower bounds; `certificate_` says how far off they can be. After
-        `fit`, or on a loaded model, it goes on from the components alone.
+        Keeps a summary of all images so far, as the first read of the randomized solver does, with more directions than
+        components. Variances are lower bounds; `certificate_` says how far off they can be. After `fit`, or on a loaded
+        model, only the components are known of the images before.
 
         Parameters
         ----------
@@ -247,7 +248,7 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         return self
 
     def fit_transform(self, X: StackLike, y: Any = None) -> np.ndarray | da.Array:
-        """Fit, and return the scores of the images; no further read where the solver has them.
+        """Fit, and return the scores of the images; without another read if the solver has the scores.
 
         Parameters
         ----------
@@ -317,7 +318,7 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         )
 
     def plan(self, X: StackLike) -> Plan:
-        """Say what `fit` would do, without reading a pixel.
+        """Plan the fit without reading a pixel.
 
         Parameters
         ----------
@@ -327,7 +328,7 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         Returns
         -------
         plan : Plan
-            Solver, reads, multiply-adds and peak bytes, and the alternatives; its repr is a table.
+            Solver, reads, multiply-adds and peak memory, also of the other solvers; its repr is a table.
 
         Raises
         ------
@@ -399,7 +400,7 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         return FitRequest.of(self.n_components, self.tol, self.max_passes, self.random_state)
 
     def _store(self, factors: Factors, size: FitSize) -> np.ndarray | None:
-        """Set the fitted attributes, settle the signs, and return the scores where the solver had them."""
+        """Set the fitted attributes with settled signs, and return the scores if the solver has them."""
         n, k = size.n, len(factors.singular_values)
         signs = component_signs(factors.components)
         self.components_ = np.multiply(factors.components, signs[:, None], out=factors.components)
@@ -426,11 +427,11 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         return None if factors.scores is None else factors.scores * signs
 
     def _score_scale(self) -> np.ndarray:
-        """Return what scores are divided by: ones, or standard deviations when whitening."""
+        """Return the divisor of scores: 1, or the standard deviation along each axis if `whiten`."""
         if not self.whiten:
             return np.ones(self.n_components_)
         scale = np.sqrt(self.explained_variance_)
-        scale[scale == 0] = 1  # scores along a direction of variance 0 are rounding, and stay so
+        scale[scale == 0] = 1  # scores along a direction of variance 0 are rounding, and stay small
         return scale
 
     def _project(self, images: Images) -> np.ndarray | da.Array:

@@ -1,4 +1,8 @@
-"""The basis of the streaming solver: a growing block Krylov space, and projections of the images on it."""
+"""The basis of the streaming solver: a growing block Krylov space, and the projections of the images on it.
+
+C is the scatter matrix of the centred images, W the basis in rows. Musco & Musco 2015 (block Krylov); Yu et al. 2017
+and Bjarkason 2019 (one read for both products).
+"""
 
 from __future__ import annotations
 
@@ -16,11 +20,20 @@ from ..passes.runner import PassRunner, no_result
 
 __all__ = ["Centre", "KrylovBasis"]
 
-_CHANGED = 1e-2  # relative disagreement of two reads, far beyond what rounding makes
+_CHANGED = 1e-2  # two reads that differ by this share, far more than by rounding, saw different images
 
 
 class Centre(NamedTuple):
-    """A shift (p,) that leaves integers exact, the rest of the mean (p,), and the dtype of products; float64 both."""
+    """The mean image in two parts, for products in `dtype`.
+
+    Attributes
+    ----------
+    shift : ndarray of shape (p,), float64
+        Rounded, so that integers minus the shift are exact in `dtype`.
+    drift : ndarray of shape (p,), float64
+        Mean minus shift.
+    dtype : dtype
+    """
 
     shift: np.ndarray
     drift: np.ndarray
@@ -28,27 +41,27 @@ class Centre(NamedTuple):
 
     @classmethod
     def of(cls, mean: np.ndarray, integers: bool, dtype: np.dtype) -> Centre:
-        """Split a mean."""
+        """Split a mean image (p,)."""
         shift = np.rint(mean) if integers else mean.astype(dtype).astype(np.float64)
         return cls(shift, mean - shift, dtype)
 
 
 class KrylovBasis:
-    """A growing orthonormal basis W of images, the centred stack's projections on it, and their inner products.
+    """A growing orthonormal basis W, projections of the centred images on it, and the inner products W C W'.
 
     Parameters
     ----------
     runner : PassRunner
         Reads the stack, or has it in memory.
     rows : ndarray of shape (m, p)
-        Span the first block, strongest first.
+        Rows that span the first block, strongest first.
     scale : ndarray of shape (m,)
-        RowCounts below which rows are rounding, over 30 eps.
+        Norms with which rows were computed. A row shorter than 30 eps times that is rounding.
     room : int
-        Rows that may be stored: a basis of three blocks, at least, and the products of one.
+        Rows that may be stored: at least three blocks of the basis, and the products of one.
     centre : Centre
     batch_bytes : int
-        Of raw images that make a product worth its merging.
+        Bytes of raw images that make a partial result worth merging.
 
     Attributes
     ----------
@@ -57,9 +70,9 @@ class KrylovBasis:
     n_products : int
         Blocks multiplied so far.
     block : int
-        Rows that the first block was made of.
+        Rows given for the first block.
     dropped : float
-        A bound of C within what restarts took out of the basis.
+        Bound of C on the directions that restarts took out of the basis.
     """
 
     def __init__(
@@ -72,22 +85,23 @@ class KrylovBasis:
         self._rows[: len(rows)] = rows
         self.size = self._last = self.n_products = 0
         self.block, self.dropped = len(rows), 0.0
-        self._inner = np.empty((0, 0))  # of the basis: W W'
-        self._products = np.empty((0, 0))  # of its image: W C W'
-        self._forgotten = np.empty((0, 0))  # of what C W has outside of W and of the last products
-        self._scores = np.empty((runner.n_images, len(self._rows)), centre.dtype, order="F")  # a column a row
+        self._inner = np.empty((0, 0))  # W W'
+        self._products = np.empty((0, 0))  # W C W'
+        # Inner products of the parts of C W that are neither in W nor in the last products.
+        self._forgotten = np.empty((0, 0))
+        self._scores = np.empty((runner.n_images, len(self._rows)), centre.dtype, order="F")
         inner = self._sweep(len(rows))
         self._append(len(rows), inner, self._independent(inner, scale))
 
     def multiply(self) -> None:
-        """Project the images on the last block and form what C makes of it: one read, if they are not kept."""
+        """Multiply C by the last block: one read, or none if the images are in memory."""
         size, last = self.size, self._last
         Y = self._read()
         self.n_products += 1
         self._scores[:, size - last : size] = Y
         products = np.empty((size, size))
         products[: size - last, : size - last] = self._products
-        for a in range(0, size, last):  # in strips: no float64 copy of all scores
+        for a in range(0, size, last):  # in strips, to avoid a float64 copy of all scores
             b = min(a + last, size)
             products[a:b, size - last :] = self._scores[:, a:b].T.astype(np.float64) @ Y
         products[size - last :] = products[:, size - last :].T
@@ -103,22 +117,22 @@ class KrylovBasis:
 
     @property
     def eps(self) -> float:
-        """Rounding of a product."""
+        """Rounding of the products."""
         return float(np.finfo(self._centre.dtype).eps)
 
     @property
     def stored_eps(self) -> float:
-        """Rounding of the rows."""
+        """Rounding of the stored rows."""
         return float(np.finfo(self._rows.dtype).eps)
 
     @property
     def restart_error(self) -> float:
-        """Relative error of Ritz values after a restart: its vectors are rounded, and their products are not."""
+        """Relative error of Ritz values after a restart: it rounds the vectors, but not their products."""
         return 8 * self.stored_eps if self.dropped else 0.0
 
     @property
     def noise(self) -> float:
-        """Ritz value up to which there is nothing but rounding."""
+        """Ritz value below which there is only rounding."""
         return max(len(self._scores) * float(np.finfo(np.float64).eps), (8 * self.eps) ** 2) * float(self.values[0])
 
     @property
@@ -127,17 +141,17 @@ class KrylovBasis:
         return self._ritz.values
 
     def image_norms(self, k: int) -> np.ndarray:
-        """Norms (k,) of what images of the leading Ritz vectors are summed up from, for its rounding."""
+        """Norms (k,) of C times the leading Ritz vectors, within the basis: their rounding is relative to these."""
         squares = np.einsum("ij,ij->j", self._products, self._products)
         return np.sqrt(squares @ self._ritz.coefficients[:, :k] ** 2)
 
     def forgotten_norms(self, k: int) -> np.ndarray:
-        """Norms (k,) of what residuals of the leading Ritz vectors had in rows that did not come into the basis."""
+        """Norms (k,) of the parts of residuals that were dropped as the basis grew, for the leading Ritz vectors."""
         coefficients = self._ritz.coefficients[:, :k]
         return np.sqrt(np.maximum(np.einsum("ij,ij->j", coefficients, self._forgotten @ coefficients), 0))
 
     def residuals(self) -> Residuals:
-        """Ritz values, and what C makes of Ritz vectors outside of the basis."""
+        """Residuals of the Ritz vectors: the parts of C times them outside of the basis."""
         last = self._last
         return Residuals(self.values, self._ritz.coefficients[-last:], self._left[-last:])
 
@@ -153,7 +167,7 @@ class KrylovBasis:
         return out
 
     def grow(self) -> bool:
-        """Take what the last products have outside of the basis as its next block; False where there is nothing."""
+        """Append the parts of the last products outside of the basis as its next block; False if there are none."""
         last, turn = self._last, self._independent(self._left, self._norms)
         if not len(turn):
             return False
@@ -166,14 +180,17 @@ class KrylovBasis:
         return True
 
     def _independent(self, inner: np.ndarray, scale: np.ndarray) -> np.ndarray:
-        """Weights of the rows after the basis that make its next block, which has no more rows than are dimensions."""
+        """Weights of the rows after the basis that make its next block, limited to the dimensions that are left."""
         return krylov.independent(inner[self.size :], scale, self.stored_eps)[: self._most - self.size]
 
     def _append(self, n_new: int, inner: np.ndarray, turn: np.ndarray) -> None:
-        """Orthonormalise the rows after the basis, whose inner products with it and each other are `inner`."""
+        """Orthonormalise the rows after the basis and append them.
+
+        `inner` are their inner products with the basis and with each other, `turn` the weights that make the block.
+        """
         n = len(turn)
         inner = self._sweep(n_new, inner[: self.size].T, turn)
-        # Once is not enough: what rounding leaves of the old rows goes in a second round.
+        # Twice is needed: rounding leaves parts of the old rows after the first time.
         factor = scipy.linalg.cholesky(inner[self.size :], lower=True)
         turn = scipy.linalg.solve_triangular(factor, np.eye(n), lower=True)
         inner = self._sweep(n, inner[: self.size].T, turn)
@@ -186,7 +203,7 @@ class KrylovBasis:
         self._inner, self.size, self._last = whole, size, n
 
     def _restart(self, keep: int) -> None:
-        """Shrink the basis to its leading Ritz vectors; their residuals stay in the span of the next block."""
+        """Shrink the basis to its `keep` leading Ritz vectors. Their residuals lie in the next block, which stays."""
         coefficients, last = self._ritz.coefficients[:, :keep], self._last
         keep = coefficients.shape[1]
         self.dropped += float(self.values[keep]) if keep < self.size else 0.0
@@ -196,7 +213,7 @@ class KrylovBasis:
         self._combine(weights, self._rows)
         self._left = np.vstack([coefficients.T @ self._left[: self.size], self._left[self.size :]])
         turn = coefficients.astype(self._scores.dtype)
-        for a in range(0, len(self._scores), TERMS):  # in strips: no copy of all scores
+        for a in range(0, len(self._scores), TERMS):  # in strips, to avoid a copy of all scores
             strip = self._scores[a : a + TERMS]
             strip[:, :keep] = strip[:, : len(turn)] @ turn
         self._forgotten = coefficients.T @ self._forgotten @ coefficients
@@ -204,7 +221,7 @@ class KrylovBasis:
         self.size = keep
 
     def _read(self) -> np.ndarray:
-        """Projections (n, last); the products with them go after the basis."""
+        """Project the images on the last block, (n, last); write C times the block into the rows after the basis."""
         runner, (shift, drift, dtype) = self._runner, self._centre
         V = self._rows[self.size - self._last : self.size]
         target = self._rows[self.size : self.size + self._last]
@@ -224,7 +241,7 @@ class KrylovBasis:
             Y = runner.run_pixels(partial(krylov.project, V=V, shift=shift, dtype=dtype), np.add) - along
             target[:] = 0
             runner.run_pixels(partial(krylov.gather, scores=Y, shift=shift, dtype=dtype, out=target), no_result)
-        self._sums = Y.sum(axis=0)  # 0 but for rounding; what is left stands in the products too
+        self._sums = Y.sum(axis=0)  # 0 except for rounding, which the products contain as well
         Y -= self._sums / len(Y)
         return Y
 

@@ -1,4 +1,4 @@
-"""Choosing a solver: what each one would read, multiply and hold, worked out from metadata alone."""
+"""Planning a fit: reads, multiply-adds and peak memory of each solver, from metadata alone, and the choice of one."""
 
 from __future__ import annotations
 
@@ -15,25 +15,36 @@ from .streaming_plan import randomized_cost
 
 __all__ = ["Plan", "plan_fit", "tall_height"]
 
-_READ_RATE = 2e8  # bytes of decoded images a second: nominal, to rank the solvers, and so that a choice repeats
-_THREADS = 4  # at least, for buffers: small machines then plan alike
-_PREFER_EXACT = 1.3  # "auto" takes an exact solver while it takes no more than this times as long
+_READ_RATE = 2e8  # bytes of decoded images a second. A constant, so that every machine makes the same choice.
+_THREADS = 4  # buffers are planned for at least this many threads, so that small machines make the same plan
+_PREFER_EXACT = 1.3  # "auto" chooses an exact solver if it takes at most this many times as long
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a fit will do, worked out without reading a pixel.
+    """What a fit will do, computed from metadata without reading a pixel. Made by `ImagePCA.plan`.
+
+    Its repr is a table of all solvers, which marks the chosen one, and those that do not fit the memory limit.
 
     Attributes
     ----------
     chosen : SolverCost
-        Solver, passes, multiply-adds, peak bytes.
+        Name, reads, multiply-adds and peak memory of the solver that will be used.
     memory_limit : int
         Bytes that the fit may hold.
     considered : tuple of SolverCost
-        All solvers, the chosen one included, in order of nominal time.
+        The same of all solvers, fastest first by nominal time.
     notes : tuple of str
-        What else costs reads.
+        Hints, such as a step before that costs a read.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> from imgstack_ml import ImagePCA
+    >>> stack = da.zeros((200, 64, 64), dtype="uint8", chunks=(50, 64, 64))
+    >>> plan = ImagePCA(n_components=10).plan(stack)
+    >>> plan.solver, plan.n_passes
+    ('gram', 1)
     """
 
     chosen: SolverCost
@@ -58,7 +69,7 @@ class Plan:
 
     @property
     def peak_bytes(self) -> int:
-        """Largest sum of bytes alive at once in the process, above what it held before."""
+        """Peak memory in bytes, above what the process held before the fit."""
         return self.chosen.peak_bytes
 
     def __repr__(self) -> str:
@@ -75,9 +86,9 @@ class Plan:
 
 
 def plan_fit(size: FitSize, svd_solver: str, allowed: Allowance) -> Plan:
-    """Choose a solver by nominal time among those that fit.
+    """Choose the fastest solver, by nominal time, of those that fit the memory.
 
-    Depends on metadata and limit only, but for the buffers of threads beyond four.
+    The choice depends on metadata and limit only, except that more than four threads need more buffers.
 
     Raises
     ------
@@ -95,9 +106,10 @@ def plan_fit(size: FitSize, svd_solver: str, allowed: Allowance) -> Plan:
 
 
 def _preferred(fitting: list[SolverCost], size: FitSize) -> SolverCost:
-    """Return the fastest, or an exact solver that is nearly as fast.
+    """Return the fastest solver, or an exact one that is nearly as fast.
 
-    A share of the variance takes nobody knows how many components: an exact solver that reads once is preferred.
+    If a share of the variance, or all components, are asked for, an exact solver that reads once is preferred: how many
+    iterations the streaming solver would need is unknown.
     """
     fastest, *others = fitting
     if fastest.solver != "randomized":
@@ -126,7 +138,7 @@ def _too_large(size: FitSize, candidates: list[SolverCost], allowed: Allowance) 
 
 def _gram(size: FitSize, allowed: Allowance, threads: int) -> SolverCost:
     n, p, k = size.n, size.p, size.k
-    # Sums, one product and its merge for each thread, and what LAPACK's eigh takes beside the matrix.
+    # The sum, one product and its merge for each thread, and the workspace of LAPACK's eigh.
     square = 8 * n * n
     fixed = size.result_bytes + threads * (2 * square + size.tile_bytes) + 3 * square
     whole = fixed + (0 if size.in_memory else size.raw_bytes)
@@ -134,7 +146,7 @@ def _gram(size: FitSize, allowed: Allowance, threads: int) -> SolverCost:
     room = allowed.room_to_keep(randomized_cost(size, allowed, threads).peak_bytes)
     if size.in_memory or whole <= room:
         return SolverCost("gram", 1, multiply_adds, whole, True, n, size.raw_bytes, 2 * n * p)
-    # Strips and sums of the results leave the tasks as partial results; a panel of raw images stays.
+    # Strips of the matrix are partial results of tasks. A panel of raw images stays in memory.
     block_bytes = size.block * size.image_bytes
     fixed = size.result_bytes * 2 + 6 * square + threads * 2 * size.tile_bytes
     reading = size.reading_bytes(allowed, fixed + block_bytes, threads)
@@ -160,11 +172,11 @@ def _covariance(size: FitSize, allowed: Allowance, threads: int) -> SolverCost:
 def _tsqr(size: FitSize, allowed: Allowance, threads: int) -> SolverCost:
     n, p, k = size.n, size.p, size.k
     short, tall = sorted((n, p))
-    # A tall block of float64, its Q and LAPACK's copy on each thread; and the stacked triangular factors.
+    # On each thread a tall block of float64, its Q and LAPACK's copy; and the stack of triangular factors.
     height = tall_height(short, tall)
     factors = threads * 3 * 8 * height * short + 2 * 8 * short * short * ceil(tall / height)
     fixed = size.result_bytes + factors + 4 * 8 * short * short
-    if n <= p:  # components are made in float64 and rounded at the end
+    if n <= p:  # components are computed in float64 and rounded at the end
         fixed += (16 - size.dtype.itemsize) * k * p
     keeps = size.in_memory or n <= p or fixed + size.raw_bytes <= allowed.keep
     reading = (
@@ -177,7 +189,7 @@ def _tsqr(size: FitSize, allowed: Allowance, threads: int) -> SolverCost:
 
 
 def tall_height(short: int, tall: int) -> int:
-    """Rows of a tall block: blocks and the stack of their factors are then of one size."""
+    """Rows of a tall block, chosen so that a block is as large as the stack of all triangular factors."""
     return min(tall, max(2 * short, isqrt(short * tall)))
 
 

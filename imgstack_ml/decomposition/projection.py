@@ -11,7 +11,7 @@ __all__ = ["project", "reconstruct"]
 
 
 def project(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Scores (b, k) of a block of images (b, *image_shape), shifted tile by tile; sums between tiles in float64."""
+    """Scores (b, k) of a block of images (b, *image_shape). Tiles are centred one by one and summed in float64."""
     dtype = working_dtype(block.dtype)
     scores = np.zeros((len(block), len(axes)))
     shift = mean.astype(dtype).astype(np.float64)
@@ -19,7 +19,7 @@ def project(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.nda
         part = scores[row : row + n_rows(pieces)]
         for a, b, tile in tiles(pieces, shift, dtype):
             part += tile @ axes[:, a:b].T
-    scores -= axes @ (mean - shift)  # what rounding the mean to float32 left over
+    scores -= axes @ (mean - shift)  # the part of the mean that rounding to float32 dropped
     return (scores / scale).astype(axes.dtype)
 
 

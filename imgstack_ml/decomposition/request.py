@@ -19,13 +19,13 @@ class FitRequest(NamedTuple):
     Attributes
     ----------
     n_components : int, float or None
-        Components, or the share of the variance that they explain, or all.
+        Number of components, or the share of the variance that they explain, or None for all.
     tol : float
         Largest estimated relative error of an explained variance, and of the variance missed.
     max_passes : int
         Reads of the stack.
     seed : int
-        Of random test rows.
+        Seed of the random sums of images.
     """
 
     n_components: int | float | None
@@ -53,19 +53,19 @@ class Factors(NamedTuple):
     ----------
     mean : ndarray of shape (p,), float64
     components : ndarray of shape (k, p), float32 or float64
-        Orthonormal rows, signs not yet settled.
+        Orthonormal rows; their signs are arbitrary.
     singular_values : ndarray of shape (k,), float64
         Descending; exactly 0 beyond the numerical rank.
     total : float
         Sum of squares of the centred stack.
     rank : int
-        Numerical rank, as far as it was determined: at least `k` where all singular values are real.
+        Numerical rank, or `k` if it is at least that.
     scores : ndarray of shape (n, k), or None
-        Projections of the images, where they cost no read.
+        Projections of the images, if the solver has them without another read.
     n_iter : int
-        Products with the covariance that were formed, or 0 for a direct solver.
+        Products of the covariance with a block; 0 for an exact solver.
     certificate : Certificate, or None
-        How good approximate factors are; exact ones need none.
+        Error bounds and estimates of approximate factors; None for exact ones.
     """
 
     mean: np.ndarray
@@ -79,7 +79,7 @@ class Factors(NamedTuple):
 
 
 def component_count(values: np.ndarray, total: float, most: int, request: FitRequest) -> int:
-    """Return the number of components: as asked, or as many as explain more than a share of the variance."""
+    """Return the number of components: `most`, or as many as explain more than the share of the variance asked for."""
     if request.share is None:
         return most
     explained = np.cumsum(values) / (total or 1.0)

@@ -1,4 +1,4 @@
-"""What a fit is about, and what a solver takes for it: the vocabulary of plans."""
+"""Records of a plan: the size of a fit, and what a solver costs for it."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from ..passes.memory import Allowance
 
 __all__ = ["FEW_PRODUCTS", "FitSize", "RowCounts", "SolverCost"]
 
-# A nominal rate of a laptop. It only ranks the solvers, and is fixed so that a choice repeats everywhere.
+# Rates of a typical laptop. They only rank the solvers, and are constants so that every machine makes the same choice.
 _MULTIPLY_RATE = 5e10  # float32 multiply-adds a second; float64 runs at half
-_WALK = 25  # multiply-adds that take as long as casting a value to float in a tile
-_BATCH_BYTES = 9 * 2**23  # of raw images in one task of the randomized solver, worth the merging of its result
+_CAST = 25  # multiply-adds that take as long as casting one value to float
+_BATCH_BYTES = 9 * 2**23  # raw images in one task of the randomized solver; less would not be worth a merge
 _READ_BYTES = 2**27  # raw images and partial results in flight while a pass runs
 _LARGE_SUMMARY = 4096  # images up to which summaries are large
-FEW_PRODUCTS = 2e9  # fewer multiply-adds than this are made in float64 at once
-_GUESS = 32  # components that a share of the variance is first thought to take
+FEW_PRODUCTS = 2e9  # up to this many multiply-adds, float64 is used from the start
+_GUESS = 32  # components that are planned for a share of the variance, before the data tell their number
 
 
 class RowCounts(NamedTuple):
-    """Rows that the randomized solver works with.
+    """Numbers of rows, each of the size of an image, that the randomized solver works with.
 
     Attributes
     ----------
     k : int
         Components, as far as known beforehand.
     summary : int
-        Kept of the first read: many more than `k`, since they cost one read only and decide how soon it is good.
+        Rows kept of the first read. Many more than `k`: they cost products in one read only, and save later reads.
     draws : int
-        Random sums of images, for directions that stay below every cut of the summary.
+        Random sums of images. They contain directions that every cut of the summary would drop.
     block : int
-        Multiplied in each later read: a multiple of 16, which matrix products like.
+        Rows multiplied in each later read. A multiple of 16, for fast matrix products.
     dtype : dtype
-        Of the first products.
+        Precision of the first products.
     summary_bytes : int
-        Of a summary.
+        Bytes of a summary.
     batch_bytes : int
-        Of raw images that are worth a result as large as these, and its merging.
+        Bytes of raw images in a batch, so that merging its summary is worth the time.
     """
 
     k: int
@@ -58,18 +58,18 @@ class RowCounts(NamedTuple):
 
 @dataclass(frozen=True)
 class FitSize:
-    """What the cost of a fit depends on.
+    """Sizes of a fit, from which its costs follow.
 
     Attributes
     ----------
     n, p : int
         Images, and values in an image.
     k : int
-        Components, at most; min(n, p) for a fraction, of which only the data know what it takes.
+        Components, at most; min(n, p) for a share of the variance, since only the data tell their number.
     itemsize : int
         Bytes of a raw value.
     dtype : dtype
-        Of the arithmetic.
+        Precision of the arithmetic.
     block : int
         Images in the largest block.
     in_memory : bool
@@ -116,11 +116,11 @@ class FitSize:
         )
 
     def row_counts(self, kept: bool = False) -> RowCounts:
-        """Rows that the randomized solver works with, with images kept in memory or read again and again."""
+        """Numbers of rows of the randomized solver, for images kept in memory or read in each iteration."""
         k = min(self.k, _GUESS) if self.share else self.k
         most, draws = min(self.n - 1, self.p), 8
         block = min(16 * ceil((k + self.n_oversamples + draws) / 16), most + draws)
-        # A large summary saves a read, and costs as much as one on long stacks, where most of it is merging.
+        # A large summary saves a read. On long stacks its merging would cost as much as that read.
         large = self.n <= _LARGE_SUMMARY and not kept
         summary = min(2 * (k + self.n_oversamples) + 32 if large else k + self.n_oversamples, most)
         dtype = np.dtype(np.float64) if self.n * self.p * summary < FEW_PRODUCTS else self.dtype
@@ -134,10 +134,10 @@ class FitSize:
         return self.n * self.p * self.itemsize
 
     def reading_bytes(self, allowed: Allowance, rest: int, threads: int, partial_bytes: int = 0) -> int:
-        """Bytes of raw images in flight while a pass runs, with the results of as much as `partial_bytes` they give.
+        """Bytes of raw images and of their results, `partial_bytes` each, in flight while a pass runs.
 
-        Two blocks at least, else what fits beside `rest`: a batch for each thread, but no more than a quarter of that
-        room, which leaves the most for panels.
+        At least two blocks. Otherwise a batch for each thread, as far as that takes no more than a quarter of the
+        memory beside `rest`: the other three quarters are for panels.
         """
         block = self.block * self.image_bytes
         blocks = min(2, ceil(self.n / self.block)) * block
@@ -156,36 +156,36 @@ class FitSize:
 
     @property
     def result_bytes(self) -> int:
-        """Bytes of components, of the copy they are made from, and of three float64 mean images."""
+        """Bytes of the components, of one copy of them, and of three mean images in float64."""
         return 2 * self.k * self.p * self.dtype.itemsize + 24 * self.p
 
 
 class SolverCost(NamedTuple):
-    """What one solver takes.
+    """What one solver costs.
 
     Attributes
     ----------
     solver : str
-        Its name.
+        Name of the solver.
     n_passes : float
-        Reads of the stack; more where small singular values turn out to need more precision, and the images were not
+        Reads of the stack. A fit reads once more if small singular values need more precision and the images were not
         kept.
     multiply_adds : float
-        Of matrix products and factorisations.
+        Multiply-adds of matrix products and factorisations.
     peak_bytes : int
-        Largest sum of what is alive at once, results included.
+        Peak memory: the largest sum of arrays alive at once, results included.
     keeps_images : bool
         Whether raw images stay in memory between passes.
     panel : int
-        Images held at a time: all `n` where they are kept, 0 where a solver holds none.
+        Images held at a time: all `n` if they are kept, 0 if the solver holds none.
     reading_bytes : int
-        Share of the peak for raw images and partial results in flight.
+        Part of the peak for raw images and partial results in flight.
     values_cast : float
-        How many times a value is brought into a tile.
+        Number of values that are cast to float, repeats included.
     room : int
         Rows of the size of an image that the randomized solver may hold.
     counts : RowCounts, optional
-        Of its blocks.
+        Rows of the randomized solver.
     """
 
     solver: str
@@ -201,5 +201,5 @@ class SolverCost(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """Nominal time without reading, at a laptop's rates; for ranking."""
-        return (self.multiply_adds + _WALK * self.values_cast) / _MULTIPLY_RATE
+        """Nominal seconds without reading, for ranking the solvers."""
+        return (self.multiply_adds + _CAST * self.values_cast) / _MULTIPLY_RATE

@@ -1,4 +1,4 @@
-"""The streaming solver: a summary in the first read, then one block of a Krylov basis a read, until it is good."""
+"""The streaming solver: a summary in the first read, then a block of a Krylov basis a read, until it has converged."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = ["factors_of_summary", "first_look", "solve_randomized"]
 
 logger = logging.getLogger("imgstack_ml")
 
-_ITERATIONS = 30  # products with images in memory, which cost no read
-_PAD = 64  # times eps times the largest eigenvalue: what rounding can move a bound by
+_ITERATIONS = 30  # at most, for images in memory, which cost no read
+_PAD = 64  # rounding can move a bound by this many times eps times the largest eigenvalue
 
 
 def solve_randomized(runner: PassRunner, cost: SolverCost, size: FitSize, request: FitRequest) -> Factors:
-    """Summary, then Krylov blocks until the estimated errors are within `tol`, or the reads are used up."""
+    """Summarise in one read, then multiply Krylov blocks until estimated errors are within `tol` or reads run out."""
     if cost.keeps_images:
         runner.keep()
     counts = cost.counts or size.row_counts()
@@ -38,7 +38,7 @@ def solve_randomized(runner: PassRunner, cost: SolverCost, size: FitSize, reques
         return factors_of_summary(summary, size, request)
     basis = _begin(runner, cost.room, size, counts, summary, dtype)
     seen = Figures.of(summary)
-    del summary  # its rows take as much as blocks of the basis
+    del summary  # frees its rows before the basis grows
     for left in reversed(range(products)):
         basis.multiply()
         verdict = _judge(basis, seen, size, request)
@@ -49,7 +49,7 @@ def solve_randomized(runner: PassRunner, cost: SolverCost, size: FitSize, reques
 
 
 class Figures(NamedTuple):
-    """What later reads need of a `Summary` beside its rows; `n_draws` counts its random sums."""
+    """Parts of a `Summary` that later reads need, without its rows; `n_draws` counts its random sums."""
 
     mean: np.ndarray
     total: float
@@ -60,7 +60,7 @@ class Figures(NamedTuple):
 
     @classmethod
     def of(cls, summary: Summary) -> Figures:
-        """Take them from a summary."""
+        """Take the figures of a summary."""
         s = summary.singular_values
         return cls(summary.mean, summary.total, s, summary.lost, summary.eps, len(summary.draws))
 
@@ -68,7 +68,14 @@ class Figures(NamedTuple):
 def first_look(
     runner: PassRunner, size: FitSize, counts: RowCounts, seed: int = 0, draws: int | None = None
 ) -> tuple[Summary, np.dtype]:
-    """Read once, a second time in float64 where squares leave the range of float32; and the dtype of products."""
+    """Summarise the images in one read; in a second one in float64, if squares overflow or underflow in float32.
+
+    Returns
+    -------
+    summary : Summary
+    dtype : dtype
+        Precision for later products.
+    """
     n_rows = counts.summary
     few = runner.n_images * size.p * n_rows < FEW_PRODUCTS
     single = size.dtype == np.float32 and not few
@@ -93,7 +100,7 @@ def first_look(
 def _begin(
     runner: PassRunner, room: int, size: FitSize, counts: RowCounts, summary: Summary, dtype: np.dtype
 ) -> KrylovBasis:
-    """Leading rows of the summary and its random sums span the first block."""
+    """Start a basis whose first block is spanned by leading rows of the summary and its random sums."""
     s = summary.singular_values
     leading = min(counts.block - len(summary.draws), len(s))
     rows = np.vstack([summary.rows[:leading], summary.draws]).astype(size.dtype, copy=False)
@@ -101,13 +108,27 @@ def _begin(
     scale[:leading] = s[0]
     k = min(counts.k, len(s))
     if s[k - 1] < 10 * np.sqrt(np.finfo(np.float32).eps) * s[0]:
-        dtype = np.dtype(np.float64)  # squares of small singular values drown in what float32 rounds of the first
+        dtype = np.dtype(np.float64)  # in float32, squares of small singular values are lost in the rounding
     centre = Centre.of(summary.mean, size.integers, dtype)
     return KrylovBasis(runner, rows, scale, room, centre, counts.batch_bytes)
 
 
 class Verdict(NamedTuple):
-    """How many components; Nystrom eigenvalues; estimated errors and their sum at the least; whether that will do."""
+    """State of convergence after a product.
+
+    Attributes
+    ----------
+    k : int
+        Number of components.
+    nystrom : ndarray of shape (m,)
+        Nystrom approximations of the eigenvalues.
+    errors : ndarray of shape (k,)
+        Estimated errors of the leading Ritz values.
+    deficit : float
+        Estimated variance missed: at least the sum of the errors.
+    good : bool
+        Whether the fit has converged.
+    """
 
     k: int
     nystrom: np.ndarray
@@ -117,22 +138,22 @@ class Verdict(NamedTuple):
 
 
 def _judge(basis: KrylovBasis, summary: Figures, size: FitSize, request: FitRequest) -> Verdict:
-    """Stop when no explained variance is off by more than `tol`, by estimate, and neither is what was missed."""
+    """Judge convergence, which means estimated errors of the variances, and of the variance left over, within `tol`."""
     residuals, theta, total = basis.residuals(), basis.values, summary.total
     k = component_count(theta, total, min(size.k, len(theta)), request)
-    # Denominators are no smaller than what rounding makes of the total, and numerators are nothing below rounding.
-    least, nothing = _PAD * summary.eps * total, _PAD * float(np.finfo(np.float64).eps) * float(theta[0])
+    # Rounding alone makes denominators this large, and numerators.
+    least, rounding = _PAD * summary.eps * total, _PAD * float(np.finfo(np.float64).eps) * float(theta[0])
     nystrom = nystrom_values(residuals, basis.noise, total)
     errors = estimated_errors(theta, nystrom, k, basis.block)
     deficit = max(2 * float((nystrom[:k] - theta[:k]).sum()), float(errors.sum()))
-    near = errors <= request.tol * theta[:k] + nothing
-    missed_little = deficit <= request.tol * max(total - theta[:k].sum(), least) + k * nothing
+    near = errors <= request.tol * theta[:k] + rounding
+    missed_little = deficit <= request.tol * max(total - theta[:k].sum(), least) + k * rounding
     reached = request.share is None or theta[:k].sum() > request.share * total
     return Verdict(k, nystrom, errors, deficit, bool(reached and near.all() and missed_little))
 
 
 def _finish(basis: KrylovBasis, summary: Figures, verdict: Verdict, size: FitSize, request: FitRequest) -> Factors:
-    """Leading Ritz vectors with their scores, and the certificate."""
+    """Return leading Ritz vectors with their scores, and the certificate; warn if the fit has not converged."""
     theta, k, total = basis.values, verdict.k, summary.total
     rank = int(np.count_nonzero(theta[:k] > basis.noise))
     components = basis.vectors(rank)
@@ -150,23 +171,23 @@ def _certify(
     basis: KrylovBasis, summary: Figures, verdict: Verdict, rank: int, asked: int, size: FitSize
 ) -> Certificate:
     theta, k, s = basis.values, verdict.k, summary.singular_values
-    outside = s[basis.block - summary.n_draws :]  # rows of the summary that the first block left out
+    outside = s[basis.block - summary.n_draws :]  # rows of the summary that are not in the first block
     lost = summary.lost + (float(outside[0]) ** 2 if len(outside) else 0.0) + basis.dropped
     residuals = basis.residuals()
-    # Variances are those of the last products; upper bounds rest on the total and the cuts of the summary as well.
+    # Lower bounds come from the last products. Upper bounds also use the total and the cuts of the summary.
     pad, pad_above = _PAD * basis.eps * theta[0], _PAD * max(basis.eps, summary.eps) * theta[0]
     pads = pad + basis.restart_error * theta[:k]
-    # Residuals are stored in the dtype of the basis, and small ones were dropped: that enters their squares.
+    # Residuals are rounded to the dtype of the basis, and small ones dropped: their squares are off by as much.
     rounded, forgotten = basis.stored_eps * basis.image_norms(k), basis.forgotten_norms(k)
     squares = 2 * residuals.norms[:k] * rounded + (8 * rounded) ** 2 + (2 * forgotten) ** 2
     stored = squares / np.maximum(theta[:k], basis.noise)
     captured = float(theta[:rank].sum())
     upper = upper_bounds(residuals, verdict.nystrom, k, summary.total, lost)
     upper = np.minimum(upper + pads + stored, _from_summary(summary, k)) + pad_above
-    upper = np.append(upper, np.full(asked - k, upper[-1]))  # no eigenvalue is above the one before
+    upper = np.append(upper, np.full(asked - k, upper[-1]))  # eigenvalues descend
     lower = np.zeros(asked)
     lower[:k] = np.maximum(theta[:k] - pads, 0)
-    # What is below the noise counts as missed; the total is summed up with a rounding of its own.
+    # Components below the noise count as missed. The total has rounding errors of its own.
     most = min(float(upper.sum() - lower[:rank].sum()), summary.total * (1 + _PAD * summary.eps) - captured + pad_above)
     least = max(float((verdict.nystrom[:k] - theta[:k] - pads - stored).sum()), 0.0)
     errors = np.zeros(asked)
@@ -197,9 +218,9 @@ def _warn(certificate: Certificate, verdict: Verdict, request: FitRequest, reach
         return
     if request.share is not None and reached <= request.share:
         warn(
-            f"n_components={request.share:g}: {verdict.k} components, as many as max_passes={request.max_passes} reads "
-            f"and the memory allow, explain {reached:.4g} of the variance. Set n_components to a number to accept "
-            "that, or raise max_passes or memory_limit.",
+            f"n_components={request.share:g}: {verdict.k} components explain {reached:.4g} of the variance, and "
+            f"max_passes={request.max_passes} and the memory allow no more components. Raise max_passes or "
+            "memory_limit, or set n_components to a number.",
             ConvergenceWarning,
         )
         return
@@ -213,7 +234,7 @@ def _warn(certificate: Certificate, verdict: Verdict, request: FitRequest, reach
 
 
 def factors_of_summary(summary: Summary, size: FitSize, request: FitRequest) -> Factors:
-    """Components from a single look: variances are lower bounds, scores cost a read."""
+    """Components from a single read: variances are lower bounds, and scores need another read."""
     s, total = summary.singular_values, summary.total
     k = component_count(s**2, total, min(size.k, max(1, len(s))), request)
     asked = k if request.share is not None else size.k

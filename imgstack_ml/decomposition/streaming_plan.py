@@ -1,4 +1,4 @@
-"""Memory of the streaming solver, planned phase by phase, and what else it takes."""
+"""Cost of the streaming solver: peak memory, phase by phase, reads and multiply-adds."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .sizes import FitSize, RowCounts, SolverCost
 
 __all__ = ["StreamingMemory", "randomized_cost", "streaming_cost"]
 
-_GROUP = 128  # images, at least, that a summary begins with
-_NOMINAL_READS = 3  # of the randomized solver, which stops when its certificate allows
-_KEPT_BLOCKS = 6  # stored by an iteration on images in memory, before it starts again from the best of them
+_GROUP = 128  # images of a first summary, at least
+_NOMINAL_READS = 3  # assumed reads; the solver stops when its certificate allows
+_KEPT_BLOCKS = 6  # blocks of the basis for images in memory, before it restarts with the best vectors
 
 
 def randomized_cost(size: FitSize, allowed: Allowance, threads: int) -> SolverCost:
-    """Tell what the randomized solver takes, with the images kept if they may be."""
+    """Cost of the randomized solver, with the images kept in memory if the limit allows that."""
     if size.in_memory:
         return streaming_cost(size, allowed.limit, threads, kept=True)
     again = streaming_cost(size, allowed.limit, threads, kept=False)
@@ -29,17 +29,21 @@ def randomized_cost(size: FitSize, allowed: Allowance, threads: int) -> SolverCo
 
 
 def streaming_cost(size: FitSize, limit: int, threads: int, kept: bool) -> SolverCost:
-    """Take the most and largest batches in flight, then the most rows, that fit beside raw images if these are kept."""
+    """Cost with images kept or read in each iteration.
+
+    Chooses the most and largest batches in flight that fit the limit, then the largest basis. Raw images that are
+    kept come on top of `limit`.
+    """
     n, p, counts = size.n, size.p, size.row_counts(kept)
-    blocks = _KEPT_BLOCKS if kept else size.max_passes  # the last one for products
+    blocks = _KEPT_BLOCKS if kept else size.max_passes  # the last one holds products
     full = min(blocks * counts.block, min(n - 1, p) + counts.block)
     if size.share and kept:
-        full = min(n - 1, p) + counts.block  # as many as it takes
+        full = min(n - 1, p) + counts.block  # the number of components is unknown
     lowest = min(4 * counts.block, full)
     rooms = (*range(full, lowest, -counts.block), lowest)
     block = size.block * size.image_bytes
     large = max(block, min(counts.batch_bytes, size.raw_bytes))
-    waves = [(max(6, threads), large), (6, large)]  # enough of them for every thread
+    waves = [(max(6, threads), large), (6, large)]  # enough batches for every thread
     waves += [(4, large), (3, large), (2, large), (2, large // 2), (2, large // 4), (2, block)]
     options = (
         StreamingMemory(size, counts, wave, max(block, batch), room, threads, kept)
@@ -51,7 +55,7 @@ def streaming_cost(size: FitSize, limit: int, threads: int, kept: bool) -> Solve
     peak = memory.peak_bytes + (size.raw_bytes if kept and not size.in_memory else 0)
     reads = 1 if kept else min(_NOMINAL_READS, size.max_passes)
     later = _NOMINAL_READS - 1 if kept else reads - 1
-    # Inner products of batches, rows from them, merging; blocks, and the care of the basis.
+    # First read: inner products, rows and merging. Later reads: blocks, and orthonormalising the basis.
     images = memory.batch / size.image_bytes
     merging = (counts.summary + min(images, counts.summary)) ** 2 / images
     first = 1.5 * counts.summary + counts.summary + counts.draws + merging
@@ -63,10 +67,21 @@ def streaming_cost(size: FitSize, limit: int, threads: int, kept: bool) -> Solve
 
 
 class StreamingMemory(NamedTuple):
-    """Bytes alive in the randomized solver, phase by phase, with `wave` batches in flight and a basis of `room` rows.
+    """Memory of the randomized solver, phase by phase, without images that are kept.
 
-    A batch is `batch` bytes of raw images: large ones are worth the merging of their results. Images that are kept are
-    not counted.
+    Attributes
+    ----------
+    size : FitSize
+    counts : RowCounts
+    wave : int
+        Batches in flight.
+    batch : int
+        Bytes of raw images in a batch.
+    room : int
+        Rows of the basis.
+    threads : int
+    kept : bool
+        Whether images stay in memory.
     """
 
     size: FitSize
@@ -79,23 +94,23 @@ class StreamingMemory(NamedTuple):
 
     @property
     def peak_bytes(self) -> int:
-        """Of the largest phase; and float64 images: mean, shift, drift, and what they are made from."""
+        """Peak memory: the largest phase, and five float64 images (mean, shift, drift, and temporary ones)."""
         phases = self._summing, self._beginning, self._multiplying, self._finishing, self._single_look
         return max(phases) + 40 * self.size.p
 
     @property
     def reading_bytes(self) -> int:
-        """Raw images and summaries in flight."""
+        """Bytes of raw images and summaries in flight."""
         return self.wave * (self.batch + self.counts.summary_bytes)
 
     def _tasks(self, partial_bytes: int) -> int:
-        """Batches in flight at once whose results take so much each."""
+        """Batches in flight at once, if each result takes `partial_bytes`."""
         if self.size.raw_bytes <= self.batch:
             return 1
         return 2 if self.wave == 2 else self.reading_bytes // (self.batch + partial_bytes)
 
     def _merging(self, tasks: int) -> int:
-        """Results of merges beside those of the tasks, the one so far included."""
+        """Results of merges, besides those of the tasks; includes the merged result so far."""
         return 0 if tasks == 1 else min(self.threads, (tasks + 1) // 2) + 1
 
     @property
@@ -105,18 +120,18 @@ class StreamingMemory(NamedTuple):
         running, merging = min(self.threads, tasks), self._merging(tasks)
         images = min(size.n, ceil(self.batch / size.image_bytes))
         group = max(_GROUP, 3 * counts.summary)
-        if images > group:  # a task merges summaries of its own
+        if images > group:  # a task makes several summaries and merges them
             merging = max(merging, 2 * running + 1)
-        if not size.integers and counts.dtype == np.float32:  # room for summaries of squares beyond float32
+        if not size.integers and counts.dtype == np.float32:  # a second read in float64, if squares overflow
             merging += 2
         height = max(min(images, group), 2 * counts.summary + 1)
         raw = 0 if self.kept else tasks * self.batch
-        factoring = 2 * self._tile(height) + 6 * 8 * height**2  # a matrix of inner products, and eigh of it
+        factoring = 2 * self._tile(height) + 6 * 8 * height**2  # inner products, and their eigh
         return raw + (tasks + merging) * counts.summary_bytes + running * (factoring + 28 * size.p)
 
     @property
     def _beginning(self) -> int:
-        """The summary is there still, and the first block beside the basis."""
+        """The summary, the first block and the basis are alive together."""
         counts, p = self.counts, self.size.p
         return counts.summary_bytes + 2 * counts.block * p * counts.dtype.itemsize + self._basis
 
@@ -134,7 +149,7 @@ class StreamingMemory(NamedTuple):
 
     @property
     def _finishing(self) -> int:
-        """Components and their completion; scores, padded and signed."""
+        """Components and a copy of them; scores, padded, and with signs."""
         k = min(self.size.k, self.room)
         return self._basis + 2 * k * self.size.p * self.size.dtype.itemsize + 3 * 8 * self.size.n * k
 
@@ -145,7 +160,7 @@ class StreamingMemory(NamedTuple):
 
     @property
     def _basis(self) -> int:
-        """Rows, scores on them, ten matrices of their inner products, and tiles to care for them."""
+        """The rows, the scores, ten matrices of inner products, and tiles for orthonormalising."""
         rows = self.room * self.size.p * self.size.dtype.itemsize
         return rows + 8 * self.size.n * self.room + 10 * 8 * self.room**2 + self.threads * 3 * self._tile(self.room)
 

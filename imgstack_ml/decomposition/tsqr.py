@@ -12,8 +12,8 @@ from ..linalg.gram import first_image
 from ..linalg.moments import moments
 from ..linalg.tsqr import centred_columns, rows_after_ones, svd_of_r
 from ..passes.batches import Batch
-from ..passes.graphs import checked_step
 from ..passes.runner import PassRunner
+from ..passes.steps import checked_step
 from .leading import Leading, completed_factors, components_of_kept
 from .plan import tall_height
 from .request import Factors, FitRequest, component_count

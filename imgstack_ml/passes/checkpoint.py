@@ -1,8 +1,8 @@
-"""What passes have found so far, on disk: a fit that was killed goes on from there.
+"""Checkpoints: results of passes on disk, so that a fit that was killed can be resumed.
 
-One file a pass holds the merged result of its first groups of batches, all of them in the end. It is written whole or
-not at all, and told by a digest of what the pass was given: what a resumed fit takes from it is, bit for bit, what
-it would compute.
+Each pass has one file. It holds the merged result of the groups of batches done so far, and a digest of the arguments
+of the pass. A file is written whole or not at all. A resumed fit uses a result only if the digest is the same, so
+that its own result is the same to the last bit.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ __all__ = ["Checkpoint", "PassRecord", "holds_checkpoint", "open_checkpoint", "r
 
 logger = logging.getLogger("imgstack_ml")
 
-_SHARE = 0.02  # of the time of a fit that saving may take; what the disk does afterwards takes as much again
-_WRITE_RATE = 2e8  # bytes a second, until one was measured
-_ALWAYS = 4e6  # bytes that take as long as what a save takes however little it holds
+_SHARE = 0.02  # share of the time of a fit that saving may take; the disk takes as much again afterwards
+_WRITE_RATE = 2e8  # bytes a second, until a rate was measured
+_OVERHEAD_BYTES = 4e6  # a save of no bytes takes as long as writing this many
 _RECORDS = {cls.__name__: cls for cls in (Image, Scatter, Summary)}
 _HEADER = "imgstack_ml"
 _FIT = "fit.json"
@@ -43,7 +43,19 @@ _OWN = re.compile(r"fit\.json|pass-\d{4}\.safetensors|\.(fit|pass-\d{4})-[0-9a-f
 
 
 class Saved(NamedTuple):
-    """What is there of a pass: groups of batches done, images they read, the next pass's number, the result so far."""
+    """What is saved of a pass.
+
+    Attributes
+    ----------
+    n_done : int
+        Groups of batches that are done.
+    n_images : int
+        Images that they read.
+    following : int
+        Number of the pass that comes next.
+    value : object
+        Merged result of the groups.
+    """
 
     n_done: int
     n_images: int
@@ -51,25 +63,25 @@ class Saved(NamedTuple):
     value: Any
 
 
-_NOTHING = Saved(0, 0, 0, None)
+_NOTHING_SAVED = Saved(0, 0, 0, None)
 
 
 class Checkpoint:
-    """A folder with the results of the passes of one fit, in the order in which the fit makes them.
+    """A folder with the results of the passes of one fit, numbered in the order of the passes.
 
     Parameters
     ----------
     folder : str
-        There already, and locked.
+        An existing folder, locked by the caller.
     fit : dict of str to str
-        What the results depend on, by the name that a user knows it by.
+        What the results depend on: values by names for the user. A resumed fit must have the same.
     begun : dict of str to int
-        What the fit chose when it began: a resumed one has to go the same way.
+        What the fit chose at its start, such as a memory limit. A resumed fit takes over the values of the first one.
 
     Attributes
     ----------
     begun : dict
-        That of the fit that is resumed, if one is.
+        Values of the fit that is resumed, or those given.
     """
 
     def __init__(self, folder: str, fit: dict[str, str], begun: dict[str, int]):
@@ -82,18 +94,18 @@ class Checkpoint:
         self._is_ours = self._resume()
 
     def begin_pass(self, *given: Any) -> PassRecord:
-        """Give the record of the next pass, `given` being what its result depends on beside the images."""
+        """Return the record of the next pass, whose result depends on the images and on the arguments `given`."""
         record = PassRecord(self, self._next, _digest(given))
         self._next += 1
         return record
 
     def discard(self, reason: str) -> None:
-        """Warn, and take nothing from what is there; it is replaced when there is something to save."""
+        """Warn that the saved results are not used. The next save replaces them."""
         self._is_ours, self.begun = False, self._own
-        warn(f"The checkpoint {self.folder!r} is not used, and the fit begins anew: {reason}.")
+        warn(f"The checkpoint {self.folder!r} is not used, and the fit starts again: {reason}.")
 
     def _resume(self) -> bool:
-        """Tell whether the files are of this fit, and take over what it began with."""
+        """Return whether the files are of this fit; if so, take over the values that it began with."""
         try:
             there = json.loads(Path(self.folder, _FIT).read_text(encoding="utf-8"))
             changes = _changes(there["fit"], self._fit)
@@ -110,30 +122,30 @@ class Checkpoint:
 
     def _load(self, number: int, digest: str) -> Saved:
         if not self._is_ours:
-            return _NOTHING
+            return _NOTHING_SAVED
         path = self._path(number)
         try:
             with safe_open(path, framework="np") as file:
                 header = json.loads(file.metadata()[_HEADER])
-                if header["digest"] != digest:  # by another number of threads, or another NumPy: no bit is the same
-                    return _NOTHING
+                if header["digest"] != digest:  # e.g. another number of threads: last bits would differ
+                    return _NOTHING_SAVED
                 value = _joined(header["value"], file.get_tensor)
                 saved = Saved(header["n_done"], header["n_images"], header["following"], value)
         except FileNotFoundError:
-            return _NOTHING
+            return _NOTHING_SAVED
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-            warn(f"{path!r} is damaged, and pass {number} is done again ({error})")
-            return _NOTHING
+            warn(f"{path!r} is damaged; pass {number} is run again ({error})")
+            return _NOTHING_SAVED
         self._next = max(self._next, saved.following)
         return saved
 
     def _save(self, number: int, digest: str, saved: Saved, inner: range) -> bool:
-        """Save what a pass has found, if that is worth its time; a failure costs the checkpoint, not the fit."""
+        """Save the result of a pass so far, if the last save is long enough ago. If writing fails, warn and go on."""
         arrays: dict[str, np.ndarray] = {}
         value = _split(saved.value, arrays)
         n_bytes = sum(array.nbytes for array in arrays.values())
         now = perf_counter()
-        if now - self._saved_at < (n_bytes + _ALWAYS) / self._rate / _SHARE:
+        if now - self._saved_at < (n_bytes + _OVERHEAD_BYTES) / self._rate / _SHARE:
             return False
         header = {"digest": digest, **saved._asdict(), "value": value}
         try:
@@ -143,14 +155,14 @@ class Checkpoint:
             return False
         finally:
             self._saved_at = perf_counter()
-            self._rate = (n_bytes + _ALWAYS) / max(self._saved_at - now, 1e-3)
+            self._rate = (n_bytes + _OVERHEAD_BYTES) / max(self._saved_at - now, 1e-3)
         logger.info("saved %d bytes of pass %d in %.3f s", n_bytes, number, self._saved_at - now)
         for part in inner:
             Path(self._path(part)).unlink(missing_ok=True)
         return True
 
     def _write(self, number: int, arrays: dict[str, np.ndarray], header: str) -> None:
-        if not self._is_ours:  # what another fit left goes when there is something to put in its place
+        if not self._is_ours:  # files of another fit are removed only now, when there is something to replace them
             _remove_files(self.folder)
             with atomic_path(os.path.join(self.folder, _FIT)) as temporary:
                 text = json.dumps({"fit": self._fit, "begun": self.begun}, indent=2)
@@ -162,8 +174,8 @@ class Checkpoint:
         if not self._fails:
             self._fails = True
             warn(
-                f"The checkpoint {self.folder!r} could not be written, which takes {n_bytes:,} bytes ({error}). The "
-                "fit goes on, and tries again later; what was saved before stays. Make room there."
+                f"The checkpoint {self.folder!r} could not be written: it needs {n_bytes:,} bytes ({error}). The fit "
+                "continues and tries again later. Results saved before are kept. Free some space on that disk."
             )
 
     def _path(self, number: int) -> str:
@@ -171,15 +183,15 @@ class Checkpoint:
 
 
 class PassRecord:
-    """What is saved of one pass, or of a piece of work that holds others.
+    """The saved result of one pass, or of a piece of work that runs several passes.
 
     Parameters
     ----------
     checkpoint : Checkpoint
     number : int
-        Of the pass in the fit.
+        Number of the pass in the fit.
     digest : str
-        Of what its result depends on.
+        Digest of the arguments on which its result depends.
     """
 
     def __init__(self, checkpoint: Checkpoint, number: int, digest: str):
@@ -188,13 +200,13 @@ class PassRecord:
         self._digest = digest
 
     def load(self) -> Saved:
-        """Return what is there; passes that the work would have held are skipped."""
+        """Return what is saved. If it is the result of several passes, the numbers of these are skipped."""
         return self._checkpoint._load(self._number, self._digest)
 
     def save(self, n_done: int, n_images: int, value: Any) -> bool:
         """Save the result of the first groups of batches, if the last save was long enough ago.
 
-        Passes that were begun since this one are parts of it, and their records go.
+        Passes that began after this one are parts of it. Their files are removed: this result replaces them.
         """
         following = self._checkpoint._next
         inner = range(self._number + 1, following)
@@ -203,19 +215,19 @@ class PassRecord:
 
 @contextmanager
 def open_checkpoint(path: str | os.PathLike[str], fit: dict[str, str], begun: dict[str, int]) -> Iterator[Checkpoint]:
-    """Give a checkpoint, whose files go when the block ends without an error, and stay where it fails.
+    """Open a checkpoint. Its files are removed when the block ends, and kept if it ends with an error.
 
     Parameters
     ----------
     path : str or PathLike
-        A folder of its own, which is made where it is missing.
+        Folder for nothing else. It is made if it is missing.
     fit, begun : dict
         See `Checkpoint`.
 
     Raises
     ------
     StoreError
-        `path` is a file, holds something else, or another process uses it; its parent folder is missing.
+        `path` is a file, holds other files, or is used by another process; or its parent folder is missing.
     """
     with _locked(os.path.abspath(path)) as folder:
         yield Checkpoint(folder, fit, begun)
@@ -223,12 +235,12 @@ def open_checkpoint(path: str | os.PathLike[str], fit: dict[str, str], begun: di
 
 
 def holds_checkpoint(path: str | os.PathLike[str]) -> bool:
-    """Tell whether `path` is a folder in which a fit left something to go on from."""
+    """Return whether `path` is a folder with a checkpoint from which a fit can be resumed."""
     return os.path.exists(os.path.join(path, _FIT))
 
 
 def remove_checkpoint(path: str | os.PathLike[str]) -> None:
-    """Remove a checkpoint, where there is one and no process uses it.
+    """Remove a checkpoint, if there is one and no process uses it.
 
     Parameters
     ----------
@@ -246,12 +258,12 @@ def remove_checkpoint(path: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def _locked(folder: str) -> Iterator[str]:
-    """Hold the lock of a folder; it goes when it is left empty."""
+    """Hold the lock of a folder. The folder is removed at the end if it is empty."""
     _make_folder(folder)
     try:
         with lock_output(os.path.join(folder, "fit")):
             for name in os.listdir(folder):
-                # A process was killed while it wrote this; the lock is the one that is held.
+                # Left by a process that was killed while writing. The lock file is the one held here.
                 if name.startswith(".") and not name.endswith(".lock"):
                     os.remove(os.path.join(folder, name))
             yield folder
@@ -261,7 +273,7 @@ def _locked(folder: str) -> Iterator[str]:
 
 
 def _remove_files(folder: str) -> None:
-    """Remove what a fit saved; the description first, without which the rest is nothing."""
+    """Remove the files of a fit. The description goes first: without it, the other files are not used."""
     for name in [_FIT, *(name for name in os.listdir(folder) if name.startswith("pass-"))]:
         Path(folder, name).unlink(missing_ok=True)
 
@@ -282,7 +294,7 @@ def _make_folder(folder: str) -> None:
 
 
 def _changes(was: dict[str, str], now: dict[str, str]) -> list[str]:
-    """Name what is no longer as it was."""
+    """Name the entries that differ."""
     return [
         f"{name} was {was.get(name)} and is {now.get(name)}"
         for name in sorted({*was, *now})
@@ -291,7 +303,7 @@ def _changes(was: dict[str, str], now: dict[str, str]) -> list[str]:
 
 
 def _digest(given: Any) -> str:
-    """Tell apart what passes were given; lists in it are raw images, which the fit is told by already."""
+    """Digest of arguments. Lists are raw images and left out: the description of the fit tells stacks apart."""
     state = hashlib.blake2b(digest_size=16)
     for item in given:
         if isinstance(item, np.ndarray):
@@ -303,7 +315,7 @@ def _digest(given: Any) -> str:
 
 
 def _split(value: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """Write a result in JSON's terms; its arrays go to `arrays`."""
+    """Turn a result into JSON values. Its arrays are put into `arrays`."""
     if isinstance(value, np.ndarray):
         name = str(len(arrays))
         arrays[name] = value
@@ -318,7 +330,7 @@ def _split(value: Any, arrays: dict[str, np.ndarray]) -> Any:
 
 
 def _joined(value: Any, read: Any) -> Any:
-    """Make what `_split` wrote."""
+    """Inverse of `_split`."""
     if not isinstance(value, dict):
         return value
     ((kind, content),) = value.items()

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import Any, TypeVar
+from typing import Any
 
 import dask
 import dask.array as da
-import numpy as np
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 
-from ..base.validation import first_nonfinite
-from ..errors import NonFiniteError
 from .batches import Group, Layout
-from .blas import one_blas_thread
+from .steps import checked_step
 
-__all__ = ["blocks_as_tasks", "checked_step", "wave_graph", "without_empty_blocks"]
-
-Partial = TypeVar("Partial")
+__all__ = ["blocks_as_tasks", "wave_graph", "without_empty_blocks"]
 
 
 def wave_graph(
@@ -70,24 +65,6 @@ def wave_graph(
             level = pairs + level[2 * len(pairs) :]
         results += level
     return reduce(join, results), images_of
-
-
-def checked_step(step: Callable[..., Partial], blocks: list[np.ndarray], start: int, shared: Sequence[Any]) -> Partial:
-    """Call ``step(blocks, start, *shared)`` with one thread of BLAS, after a look for NaN and infinity.
-
-    Raises
-    ------
-    NonFiniteError
-        With the position of the image in the stack.
-    """
-    position = start
-    for block in blocks:
-        bad = first_nonfinite(block)
-        if bad is not None:
-            raise NonFiniteError(position + bad)
-        position += len(block)
-    with one_blas_thread():
-        return step(blocks, start, *shared)
 
 
 def blocks_as_tasks(data: da.Array, first: int, stop: int) -> list[Delayed]:

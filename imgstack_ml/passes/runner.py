@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial, reduce
+from functools import reduce
 from itertools import accumulate, pairwise
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import dask
 import dask.array as da
@@ -28,19 +28,11 @@ from .executors import Executor, executor_for, local_scheduler, n_local_threads
 from .graphs import blocks_as_tasks, wave_graph, without_empty_blocks
 from .memory import return_freed_memory, reuse_freed_memory
 from .progress import ImageBar
+from .steps import Pass, combined, concatenated, no_result, raw_blocks
 
 __all__ = ["Pass", "PassRunner", "no_result"]
 
 Partial = TypeVar("Partial")
-
-
-class Pass(NamedTuple):
-    """What one pass learns: see `PassRunner.run`."""
-
-    step: Callable[..., Any]
-    merge: Callable[[Any, Any], Any]
-    partial_bytes: int = 0
-    label: str = "features"
 
 
 class PassRunner:
@@ -167,17 +159,11 @@ class PassRunner:
         MemoryLimitError
             If that takes more than `memory_limit`; nothing was read then.
         """
-        partial_bytes = sum(one.partial_bytes for one in passes)
-        allowed = self.executor.allowance(memory_limit)
-        self._read_bytes = read_bytes_within(
-            allowed, self.layout, partial_bytes, n_local_threads(), reads=self._lazy is not None
-        )
-        return self.run(
-            partial(_steps, [one.step for one in passes]),
-            partial(_merges, [one.merge for one in passes]),
-            partial_bytes=partial_bytes,
-            label=", ".join(dict.fromkeys(one.label for one in passes)),
-        )
+        one = combined(passes)
+        allowed, reads = self.executor.allowance(memory_limit), self._lazy is not None
+        self._read_bytes = read_bytes_within(allowed, self.layout, one.partial_bytes, n_local_threads(), reads=reads)
+        found: list[Any] = self.run(one.step, one.merge, partial_bytes=one.partial_bytes, label=one.label)
+        return found
 
     def once(self, compute: Callable[[], Partial], label: str) -> Partial:
         """Return the result of `compute`, which runs passes of its own, or the one that an earlier process saved."""
@@ -194,7 +180,7 @@ class PassRunner:
 
     def fetch(self, span: tuple[int, int] | None = None, label: str = "read") -> list[np.ndarray]:
         """Read the blocks of `span` into memory, raw."""
-        return self.run(_raw, _concatenated, span=span, label=label, save=False)
+        return self.run(raw_blocks, concatenated, span=span, label=label, save=False)
 
     def keep(self) -> None:
         """Read the whole stack into memory, raw; later passes read nothing."""
@@ -330,29 +316,3 @@ class PassRunner:
 def _unoptimized(collection: Any) -> Any:
     """Take the graph as it is: an optimized one loses the keys by which a bar counts."""
     return collection.to_delayed(optimize_graph=False).item() if isinstance(collection, da.Array) else collection
-
-
-def no_result(a: None, b: None) -> None:
-    """Merge of steps that write in place and return nothing."""
-
-
-def _steps(steps: list[Callable[..., Any]], blocks: list[np.ndarray], start: int) -> list[Any]:
-    return [step(blocks, start) for step in steps]
-
-
-def _merges(merges: list[Callable[[Any, Any], Any]], earlier: list[Any], later: list[Any]) -> list[Any]:
-    return [merge(a, b) for merge, a, b in zip(merges, earlier, later, strict=True)]
-
-
-def _raw(blocks: list[np.ndarray], start: int) -> list[np.ndarray]:
-    return [_owned(block) for block in blocks]
-
-
-def _owned(block: np.ndarray) -> np.ndarray:
-    """Copy a block that is a view of something larger, which would stay in memory with it, or not in C order."""
-    larger = isinstance(block.base, np.ndarray) and block.base.nbytes > block.nbytes
-    return block.copy() if larger or not block.flags.c_contiguous else block
-
-
-def _concatenated(earlier: list[np.ndarray], later: list[np.ndarray]) -> list[np.ndarray]:
-    return earlier + later

@@ -204,7 +204,7 @@ def test_resuming_with_another_option_says_so(photos, tmp_path):
     stopped(photos, out, signal.SIGINT)
     resumed = subprocess.run([*pca_command(photos, out, "--resume"), "-k", "5"], capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr
-    assert "the fit begins anew: n_components was 4 and is 5" in resumed.stderr
+    assert "the fit starts again: n_components was 4 and is 5" in resumed.stderr
 
 
 def test_results_cut_off_are_made_again(photos, whole_run, tmp_path):

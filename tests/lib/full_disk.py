@@ -139,7 +139,7 @@ def check_checkpoints(folder):
             assert record.save(1, 1, -values)
             checkpoint._rate = float("inf")
             fill(folder, leave=point * FILE_BYTES // N_POINTS)
-            with pytest.warns(UserWarning, match=r"could not be written, which takes 1,000,000 bytes .*No space left"):
+            with pytest.warns(UserWarning, match=r"could not be written: it needs 1,000,000 bytes .*No space left"):
                 assert not record.save(2, 2, values)
             raise ZeroDivisionError
         remove_ballast(folder)
