@@ -1,5 +1,6 @@
 from .decomposition import Certificate as Certificate
 from .decomposition import ImagePCA as ImagePCA
+from .decomposition import Plan as Plan
 from .errors import BadImageError as BadImageError
 from .errors import ClusterLostError as ClusterLostError
 from .errors import ImageError as ImageError

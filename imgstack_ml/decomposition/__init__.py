@@ -2,5 +2,6 @@
 
 from .certificate import Certificate
 from .image_pca import ImagePCA
+from .plan import Plan
 
-__all__ = ["Certificate", "ImagePCA"]
+__all__ = ["Certificate", "ImagePCA", "Plan"]
