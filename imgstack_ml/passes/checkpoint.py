@@ -23,7 +23,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ..errors import StoreError
-from ..files.atomic import atomic_path, lock_output
+from ..files.atomic import atomic_path
+from ..files.locks import lock_output
 from ..files.tensors import save_tensors
 from ..linalg.gram import Scatter
 from ..linalg.incremental import Summary
