@@ -27,8 +27,9 @@ from ..base.validation import Images, first_nonfinite, rows_are_views
 from ..errors import MemoryLimitError, NonFiniteError
 from .blas import one_blas_thread
 from .checkpoint import Checkpoint, PassRecord
+from .cluster import client_of
 from .memory import allowance, format_bytes, return_freed_memory, reuse_freed_memory
-from .progress import ImageBar, client_of, compute_counted
+from .progress import ImageBar, compute_with_bar
 
 __all__ = ["Pass", "PassRunner", "batch_rows", "nothing"]
 
@@ -310,7 +311,7 @@ class PassRunner:
             one.to_delayed(optimize_graph=False).item() if isinstance(one, da.Array) else one for one in collections
         ]
         with self._bar(label, self.n_images) as bar:
-            return compute_counted(values, self._images_of_part, bar, self._scheduler)
+            return compute_with_bar(values, self._images_of_part, bar, self._scheduler)
 
     @property
     def _reads(self) -> bool:
@@ -450,7 +451,7 @@ class PassRunner:
                 level = pairs + level[2 * len(pairs) :]
             results += level
         with one_blas_thread():
-            (result,) = compute_counted([reduce(join, results)], images_of, bar, self._scheduler)
+            (result,) = compute_with_bar([reduce(join, results)], images_of, bar, self._scheduler)
         return result if total is None else merge(total, result)
 
     def _sources(self, first: int, stop: int) -> list:
