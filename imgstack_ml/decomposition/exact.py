@@ -11,7 +11,7 @@ import dask.array as da
 import numpy as np
 
 from ..linalg import gram as lin
-from ..linalg.krylov import gather
+from ..linalg.krylov import add_products
 from ..linalg.moments import moments
 from ..linalg.tsqr import centred_columns, rows_after_ones, svd_of_r
 from ..passes.runner import PassRunner, nothing
@@ -233,7 +233,7 @@ def _components_of_kept(runner: PassRunner, weights: np.ndarray, mean: np.ndarra
     """Components from eigenvectors (n, k), whose entries weigh the images; these are in memory."""
     components = np.zeros((weights.shape[1], runner.n_pixels), dtype)
     shift = mean.astype(dtype).astype(np.float64)  # what the tiles will subtract
-    step = partial(gather, scores=weights, shift=shift, dtype=dtype, out=components)
+    step = partial(add_products, scores=weights, shift=shift, dtype=dtype, out=components)
     runner.run_pixels(step, nothing)
     lin.orthonormalise_rows(components)
     return components
