@@ -33,7 +33,8 @@ __all__ = [
 
 def first_image(blocks: Sequence[np.ndarray]) -> np.ndarray:
     """First image as a row (p,), float64. It serves as a shift; float32 holds it exactly for 8 and 16 bits."""
-    return blocks[0][0].ravel().astype(np.float64)
+    image: np.ndarray = blocks[0][0]
+    return image.ravel().astype(np.float64)
 
 
 # Here and below, squares may overflow float32. The solver finds the infinity, and repeats the work in float64.
@@ -88,7 +89,8 @@ def shifted_gram(blocks: Sequence[np.ndarray], lo: int, hi: int, shift: np.ndarr
 
 def merge_products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Join two results of `shifted_gram` from two ranges of pixels."""
-    return a + b
+    gram: np.ndarray = a + b
+    return gram
 
 
 @np.errstate(over="ignore", invalid="ignore")

@@ -61,7 +61,8 @@ class Summary(NamedTuple):
     @property
     def singular_values(self) -> np.ndarray:
         """Norms of the rows (r,), float64: lower bounds of the singular values of A."""
-        return np.sqrt(np.einsum("ij,ij->i", self.rows, self.rows, dtype=np.float64))
+        norms: np.ndarray = np.sqrt(np.einsum("ij,ij->i", self.rows, self.rows, dtype=np.float64))
+        return norms
 
 
 def summarise(blocks: Sequence[np.ndarray], start: int, size: int, n_draws: int, seed: int, dtype: np.dtype) -> Summary:

@@ -24,7 +24,7 @@ _SHORT = "{percentage:.0f}% {remaining} {rate_noinv_fmt}{postfix} {desc}"  # a t
 _BLOCKS_PER_THREAD = 16  # computed at a time: few enough to bound memory, enough to keep all threads busy
 
 
-class ImageBar(tqdm):
+class ImageBar(tqdm):  # type: ignore[misc]  # tqdm has no types
     """A progress bar that counts images, and shows images and megabytes a second and the time left.
 
     Parameters
@@ -146,7 +146,7 @@ class _BarCallback(Callback):
     """Moves a bar whenever a task of a local scheduler has finished."""
 
     def __init__(self, images_of: Mapping[Any, int], bar: ImageBar):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # `untyped_calls_exclude` does not know `super`
         self._images_of = images_of
         self._bar = bar
 

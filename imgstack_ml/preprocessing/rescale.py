@@ -133,7 +133,7 @@ class IntensityRescaler(PassLearner, StackTransformer):
         fit_together([self], X)
         return self
 
-    def _look(self, images: Images) -> Pass | None:
+    def _needed_pass(self, images: Images) -> Pass | None:
         _check_ranges(self.in_range, self.out_range, self.percentiles)
         _check_stack(images, self.channel_axis)
         if not is_word(self.in_range, "stack"):
