@@ -54,15 +54,15 @@ def own_pass(store: Path, vectors: np.ndarray, shift: np.ndarray) -> None:
 
     from imgstack_ml import ImagePCA
     from imgstack_ml.base.validation import Images
-    from imgstack_ml.linalg.krylov import merge_images, stream
+    from imgstack_ml.linalg.krylov import both_products, merge_both_products
     from imgstack_ml.passes.runner import PassRunner
 
     stack = da.from_zarr(store)
     need = ImagePCA(K, svd_solver="randomized").plan(stack).chosen
     runner = PassRunner(Images(stack, None), read_bytes=need.reading_bytes)
     runner.run(
-        partial(stream, dtype=np.dtype(np.float32)),
-        merge_images,
+        partial(both_products, dtype=np.dtype(np.float32)),
+        merge_both_products,
         shared=(vectors, shift.astype(np.float64), np.zeros(len(vectors))),
         partial_bytes=vectors.nbytes,
         batch_bytes=need.sizes.batch_bytes,

@@ -1,8 +1,9 @@
-"""Exceptions and warnings of the package."""
+"""Exceptions and warnings of the package. Each says when it is raised and what to do."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 __all__ = [
     "BadImageError",
@@ -18,13 +19,19 @@ __all__ = [
     "StoreError",
 ]
 
+# Errors are sent between processes on a cluster. Python recreates an error from `args` alone, which is the message.
+# The classes that take other arguments say how they are recreated, in `__reduce__`.
+
 
 class ImgstackError(Exception):
-    """Base class of the errors that this package raises about its own matters."""
+    """Base class of the errors that this package defines. Catch it to catch them all."""
 
 
 class BadImageError(ImgstackError, OSError):
-    """A file that should hold an image cannot be read as one.
+    """A file cannot be read as an image.
+
+    Raised when a file is opened or an image is computed. Repair or remove the file, or leave it out:
+    ``open_stack(..., on_error="skip")``.
 
     Parameters
     ----------
@@ -39,50 +46,60 @@ class BadImageError(ImgstackError, OSError):
         self.path = path
         self.reason = reason
 
-    def __reduce__(self):  # an error crosses process borders on a cluster
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path, self.reason)
 
 
 class ClusterLostError(ImgstackError, RuntimeError):
-    """All workers of a cluster were lost, and no new one came.
+    """A Dask cluster lost all its workers during a computation, and no new one came for half a minute.
+
+    Start workers and call again. A fit with ``ImagePCA(checkpoint="folder")`` resumes where it was.
 
     Parameters
     ----------
     address : str
-        Of the scheduler.
+        Address of the scheduler.
     """
 
     def __init__(self, address: str):
         super().__init__(
-            f"the cluster at {address} has lost all its workers, and the work cannot go on. Start workers, and call "
-            "again; with ImagePCA(checkpoint='folder') a fit goes on where it was."
+            f"the cluster at {address} has lost all its workers, and the work cannot go on. Start workers and call "
+            "again; with ImagePCA(checkpoint='folder'), a fit resumes where it was."
         )
         self.address = address
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.address,)
 
 
 class MixedStackError(ImgstackError, ValueError):
-    """The images of a source differ in shape or dtype, so that they are not one stack."""
+    """The images of a source have different shapes or dtypes, so that they are not one stack.
+
+    Raised when a stack is opened. The message names images of each kind, and how to select or convert them.
+    """
 
 
 class MemoryLimitError(ImgstackError, ValueError):
-    """What was asked for cannot be done within the memory limit; raised before a pixel is read."""
+    """A fit or transform needs more memory than `memory_limit` allows.
+
+    Raised before any pixel is read. The message says how many bytes are needed, and what would need fewer.
+    """
 
 
 class ImageError(ImgstackError):
-    """Something about one image of a stack.
+    """Base class of the errors that are about one image of a stack.
 
     Parameters
     ----------
     index : int
         Position of the image in the stack.
     file : str, optional
-        Its file, where known.
+        File of the image, if it is known.
+    message : str
+        Follows the position and the file in the text.
     """
 
-    _more: tuple = ()  # further arguments of a subclass
+    _more: tuple[Any, ...] = ()  # further arguments that a subclass takes after `file`
 
     def __init__(self, index: int, file: str | None = None, message: str = ""):
         super().__init__(f"image {index}" + (f" ({file!r})" if file else "") + message)
@@ -90,47 +107,56 @@ class ImageError(ImgstackError):
         self.file = file
 
     def at(self, start: int, files: Sequence[str] | None) -> ImageError:
-        """Return the same error in a stack, where `index` counted from its image `start`, and `files` begin there."""
+        """Return the same error for the whole stack, if `index` is a position in a block of it.
+
+        Parameters
+        ----------
+        start : int
+            Position of the block's first image in the stack.
+        files : sequence of str, optional
+            Files of the images of the block.
+        """
         file = self.file if files is None else str(files[self.index])
         return type(self)(start + self.index, file, *self._more)
 
-    def __reduce__(self):  # an error crosses process borders on a cluster
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.index, self.file, *self._more)
 
 
 class NonFiniteError(ImageError, ValueError):
-    """An image holds NaN or infinite pixels.
+    """An image has NaN or infinite pixels.
+
+    Raised when the image is read. Repair it, or leave it out as the message shows.
 
     Parameters
     ----------
     index : int
         Position of the image in the stack.
     file : str, optional
-        Its file, where known.
+        File of the image, if it is known.
     """
 
     def __init__(self, index: int, file: str | None = None):
-        message = (
-            f" contains NaN or infinity. Mend or leave it out, e.g. keep = np.arange(len(X)) != {index}; X = X[keep]"
-        )
-        super().__init__(index, file, message)
+        advice = f"Repair it or leave it out, e.g. keep = np.arange(len(X)) != {index}; X = X[keep]"
+        super().__init__(index, file, f" contains NaN or infinity. {advice}")
 
 
 class ImageFunctionError(ImageError, RuntimeError):
-    """A function given to `ImageMap` raised, or made something unlike what it made of the other images.
+    """A function given to `ImageMap` raised an error, or returned another shape or dtype than for other images.
 
-    What the function raised is the ``__cause__``, as far as it did not cross process borders.
+    ``__cause__`` is the error that the function raised, unless that happened in another process. Correct the function;
+    try it on the image that the message names.
 
     Parameters
     ----------
     index : int
-        Position of the image in the stack; of the first one where the function got several.
+        Position of the image in the stack; of the first one if the function got several images at once.
     file : str, optional
-        Its file, where known.
+        File of the image, if it is known.
     reason : str
         What went wrong.
     n_images : int
-        Images that the function got at once.
+        Number of images that the function got at once.
     """
 
     def __init__(self, index: int, file: str | None, reason: str, n_images: int = 1):
@@ -142,22 +168,31 @@ class ImageFunctionError(ImageError, RuntimeError):
 
 
 class ImagesChangedError(ImgstackError, RuntimeError):
-    """The pixels of a stack were not the same in two reads of one fit."""
+    """A fit read the images several times, and the pixels were not the same each time.
+
+    Store the stack once and fit the stored one, as the message shows.
+    """
 
     def __init__(self) -> None:
         super().__init__(
             "The images changed between two reads: the files were written to during the fit, or a task of the stack "
-            "gives something else each time. Store it once and fit that: "
+            "returns different pixels each time. Store the stack once and fit the stored one: "
             "save_stack(stack, 'stack.zarr'), then open_stack('stack.zarr')."
         )
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), ()
 
 
 class StoreError(ImgstackError, OSError):
-    """A stored stack or model is missing, incomplete, damaged, or would be overwritten."""
+    """A stored stack, model or other output is missing, incomplete or damaged, or cannot be written.
+
+    The message says which of these, and what to do.
+    """
 
 
 class RankWarning(UserWarning):
-    """The data have fewer independent directions than the components asked for."""
+    """The images have fewer independent directions than `n_components`.
+
+    The remaining components are arbitrary orthonormal ones of variance 0. Choose fewer components to avoid the warning.
+    """

@@ -106,7 +106,7 @@ def join_rows(parts: Sequence[np.ndarray | da.Array]) -> np.ndarray | da.Array:
     rows = next(part.chunks[0] for part in parts if isinstance(part, da.Array))
     lazy = [da.asarray(part, chunks=(rows, -1)).rechunk({0: rows, 1: -1}) for part in parts]
     dtype = np.result_type(*(part.dtype for part in lazy))
-    return da.blockwise(
+    joined: da.Array = da.blockwise(
         _join_blocks,
         (0, 1),
         *(item for part in lazy for item in (part, (0, 1))),
@@ -116,6 +116,7 @@ def join_rows(parts: Sequence[np.ndarray | da.Array]) -> np.ndarray | da.Array:
         dtype=dtype,
         meta=np.empty((0, 0), dtype),
     )
+    return joined
 
 
 def _join_blocks(*blocks: np.ndarray) -> np.ndarray:
@@ -146,7 +147,7 @@ def _map_lazily(
     token = dask.base.tokenize(func, data.name, image_shape, dtype, arrays)
     # All pixel axes of the input go by the first one of the output. They have one block each, so that any index will
     # do; but indices that the output lacks would make a reduction of it, which Dask does not fuse with its source.
-    return da.blockwise(
+    mapped: da.Array = da.blockwise(
         partial(_on_block, func),
         range(1 + len(image_shape)),
         data,
@@ -161,6 +162,7 @@ def _map_lazily(
         align_arrays=False,
         **{key: dask.delayed(array, pure=True) for key, array in arrays.items()},
     )
+    return mapped
 
 
 def _on_block(
@@ -177,4 +179,5 @@ def _unnested(block: Any) -> np.ndarray:
     """Take a block out of the lists in which Dask puts it where all its pixel axes go; Dask's way out would copy it."""
     while isinstance(block, list):
         (block,) = block
-    return block
+    array: np.ndarray = block
+    return array

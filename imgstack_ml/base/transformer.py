@@ -16,7 +16,7 @@ from .validation import data_and_files, is_lazy
 __all__ = ["ImageTransformer", "StackTransformer", "for_table"]
 
 
-class ImageTransformer(TransformerMixin, BaseEstimator):
+class ImageTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Base of the transformers of images.
 
     ``set_output`` holds for 2-D results. Stacks pass it untouched, so that ``Pipeline.set_output(transform="pandas")``
@@ -32,7 +32,7 @@ class ImageTransformer(TransformerMixin, BaseEstimator):
         """Tell whether `transform` of `X` gives what is no table."""
         return False
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags
@@ -42,13 +42,13 @@ class ImageTransformer(TransformerMixin, BaseEstimator):
 ImageTransformer.fit_transform = TransformerMixin.fit_transform.__wrapped__
 
 
-class StackTransformer(OneToOneFeatureMixin, ImageTransformer):
+class StackTransformer(OneToOneFeatureMixin, ImageTransformer):  # type: ignore[misc]  # scikit-learn has no types
     """Base of the transformers that give a value for every pixel; lazy rows pass ``set_output``, too."""
 
     def _gives_stack(self, X: Any) -> bool:
         return is_lazy(X) or (isinstance(data_and_files(X)[0], np.ndarray) and X.ndim > 2)
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
@@ -61,7 +61,7 @@ def for_table(estimator: Any, rows: np.ndarray | da.Array) -> np.ndarray | da.Ar
     return rows if container == "default" or not isinstance(rows, da.Array) else rows.compute()
 
 
-def _stacks_pass(wrapped: Callable) -> Callable:
+def _stacks_pass(wrapped: Callable[..., Any]) -> Callable[..., Any]:
     """Call the method as it was before scikit-learn wrapped it wherever its result is a stack."""
     plain = wrapped.__wrapped__  # type: ignore[attr-defined]
 

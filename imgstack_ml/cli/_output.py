@@ -13,7 +13,8 @@ from typing import Any
 import click
 
 from ..errors import StoreError
-from ..files.atomic import atomic_path, lock_output
+from ..files.atomic import atomic_path
+from ..files.locks import lock_output
 
 __all__ = ["OutputFolder", "make_folder", "refuse_existing", "refuse_inside"]
 

@@ -113,7 +113,7 @@ class KrylovBasis:
         if inside > _CHANGED * (products.diagonal().max() + np.finfo(float).tiny):
             raise ImagesChangedError
         self._products = products
-        self._ritz = krylov.ritz(self._inner, products)
+        self._ritz = krylov.ritz_pairs(self._inner, products)
 
     @property
     def eps(self) -> float:
@@ -181,7 +181,7 @@ class KrylovBasis:
 
     def _independent(self, inner: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """Weights of the rows after the basis that make its next block, limited to the dimensions that are left."""
-        return krylov.independent(inner[self.size :], scale, self.stored_eps)[: self._most - self.size]
+        return krylov.orthonormalising_weights(inner[self.size :], scale, self.stored_eps)[: self._most - self.size]
 
     def _append(self, n_new: int, inner: np.ndarray, turn: np.ndarray) -> None:
         """Orthonormalise the rows after the basis and append them.
@@ -228,8 +228,8 @@ class KrylovBasis:
         along = np.einsum("ij,j->i", V, drift)
         if runner.blocks is None:
             image = runner.run(
-                partial(krylov.stream, dtype=dtype),
-                krylov.merge_images,
+                partial(krylov.both_products, dtype=dtype),
+                krylov.merge_both_products,
                 shared=(V, shift, along),
                 partial_bytes=V.nbytes,
                 batch_bytes=self._batch_bytes,
@@ -240,7 +240,7 @@ class KrylovBasis:
         else:
             Y = runner.run_pixels(partial(krylov.project, V=V, shift=shift, dtype=dtype), np.add) - along
             target[:] = 0
-            runner.run_pixels(partial(krylov.gather, scores=Y, shift=shift, dtype=dtype, out=target), no_result)
+            runner.run_pixels(partial(krylov.add_products, scores=Y, shift=shift, dtype=dtype, out=target), no_result)
         self._sums = Y.sum(axis=0)  # 0 except for rounding, which the products contain as well
         Y -= self._sums / len(Y)
         return Y
@@ -248,7 +248,7 @@ class KrylovBasis:
     def _sweep(self, n_new: int, along: Any = None, turn: Any = None, offset: Any = None) -> np.ndarray:
         along = np.zeros((n_new, self.size)) if along is None else along
         step = partial(
-            krylov.sweep,
+            krylov.orthogonalise_rows,
             n_old=self.size,
             n_new=n_new,
             along=along,
@@ -259,5 +259,5 @@ class KrylovBasis:
         return self._runner.run_pixels(step, np.add, [self._rows])
 
     def _combine(self, weights: np.ndarray, out: np.ndarray) -> None:
-        step = partial(krylov.combine, weights=weights, dtype=self._centre.dtype, out=out)
+        step = partial(krylov.combine_rows, weights=weights, dtype=self._centre.dtype, out=out)
         self._runner.run_pixels(step, no_result, [self._rows])

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..linalg.gram import completed_rows, orthonormalise_rows
-from ..linalg.krylov import gather
+from ..linalg.krylov import add_products
 from ..passes.runner import PassRunner, no_result
 from .request import Factors
 
@@ -40,7 +40,7 @@ def components_of_kept(runner: PassRunner, weights: np.ndarray, mean: np.ndarray
     """Components (k, p) of images in memory: their centred sums, weighted by the columns of `weights` (n, k)."""
     components = np.zeros((weights.shape[1], runner.n_pixels), dtype)
     shift = mean.astype(dtype).astype(np.float64)  # what the tiles will subtract
-    step = partial(gather, scores=weights, shift=shift, dtype=dtype, out=components)
+    step = partial(add_products, scores=weights, shift=shift, dtype=dtype, out=components)
     runner.run_pixels(step, no_result)
     orthonormalise_rows(components)
     return components

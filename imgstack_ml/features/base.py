@@ -25,7 +25,8 @@ _PIECE_BYTES = 2**18  # of images at a time, so that their float64 temporaries s
 class FeatureTransformer(PassLearner, ImageTransformer):
     """Base of the transformers that give a row of features for every image.
 
-    A subclass says what it does in `_kernel` and `_names`; in `_look` and `_learn`, what it checks and learns before.
+    A subclass says what it does in `_kernel` and `_names`; what it checks and learns before, in `_needed_pass` and
+    `_learn`.
     """
 
     def fit(self, X: Any, y: Any = None) -> Any:
@@ -96,7 +97,7 @@ class FeatureTransformer(PassLearner, ImageTransformer):
         _check_feature_names_in(self, input_features, generate_names=False)
         return np.array(self._names(), dtype=object)
 
-    def _look(self, images: Images) -> Pass | None:
+    def _needed_pass(self, images: Images) -> Pass | None:
         return None
 
     def _learn(self, found: Any, images: Images) -> None:

@@ -71,7 +71,7 @@ class ImageHistogram(FeatureTransformer):
         self.range = range
         self.density = density
 
-    def _look(self, images: Images) -> Pass | None:
+    def _needed_pass(self, images: Images) -> Pass | None:
         if not isinstance(self.bins, Integral) or isinstance(self.bins, bool) or self.bins < 1:
             raise ValueError(f"bins={self.bins!r} must be an int of at least 1, e.g. bins=32")
         check_range(self.range)

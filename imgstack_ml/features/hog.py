@@ -77,7 +77,7 @@ class HOGFeatures(FeatureTransformer):
         self.block_norm = block_norm
         self.transform_sqrt = transform_sqrt
 
-    def _look(self, images: Images) -> Pass | None:
+    def _needed_pass(self, images: Images) -> Pass | None:
         if min(self._n_blocks(images.image_shape)) < 1:
             height, width = _size(images.image_shape)
             raise ValueError(

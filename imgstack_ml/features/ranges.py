@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..linalg.extremes import range_step, wider
+from ..linalg.extremes import merge_ranges, range_step
 from ..passes.runner import Pass
 
 __all__ = ["check_range", "pass_for_range", "range_of"]
@@ -29,7 +29,7 @@ def check_range(value: Any) -> None:
 def pass_for_range(value: Any) -> Pass | None:
     """Return the pass that the range needs: none unless it is that of the stack."""
     return (
-        Pass(partial(range_step, n_channels=1), wider, label="range")
+        Pass(partial(range_step, n_channels=1), merge_ranges, label="range")
         if isinstance(value, str) and value == "stack"
         else None
     )

@@ -67,7 +67,7 @@ class ChannelStatistics(FeatureTransformer):
         self.statistics = statistics
         self.percentiles = percentiles
 
-    def _look(self, images: Images) -> Pass | None:
+    def _needed_pass(self, images: Images) -> Pass | None:
         _check(self.statistics, self.percentiles)
         return None
 

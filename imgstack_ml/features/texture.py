@@ -112,7 +112,7 @@ class TextureFeatures(FeatureTransformer):
         self.levels = levels
         self.range = range
 
-    def _look(self, images: Images) -> Pass | None:
+    def _needed_pass(self, images: Images) -> Pass | None:
         _check_words("descriptors", self.descriptors, _DESCRIPTORS)
         _check_words("properties", self.properties, _PROPERTIES)
         if self.method not in _PATTERNS:

@@ -1,7 +1,8 @@
-"""Named arrays as a safetensors file, written one after the other as they lie in memory.
+"""Named arrays written to safetensors files without copies of them, and read as views of the file.
 
-safetensors' own writer copies all arrays first, and writes under a name of its own that stays where the process is
-killed. The format is eight bytes, a JSON header, and the arrays; the library reads them.
+safetensors' own writer copies all arrays first, and a killed process leaves its temporary file behind. The format is
+simple: eight bytes with the length of the header, a JSON header, then the arrays one after the other. Files are
+checked by the safetensors library before `map_tensors` reads them.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from ..errors import StoreError
-from .atomic import atomic_path, naming_the_space
+from .atomic import atomic_path
+from .space import explain_full_disk
 
 __all__ = ["map_tensors", "save_tensors"]
 
-# Names of the format, by kind and bytes of an item.
+# Names that the format gives to dtypes, by NumPy's letter for the kind and the bytes of an item.
 _DTYPES = {"b1": "BOOL"} | {
     f"{kind}{size}": f"{letter}{8 * size}"
     for kind, letter, sizes in (("i", "I", (1, 2, 4, 8)), ("u", "U", (1, 2, 4, 8)), ("f", "F", (2, 4, 8)))
@@ -34,31 +36,31 @@ def save_tensors(
     *,
     overwrite: bool = True,
 ) -> None:
-    """Write a file that safetensors reads; it appears complete or not at all.
+    """Write arrays to a file that safetensors reads. It appears whole or not at all.
 
     Parameters
     ----------
     path : str or PathLike
         The file.
     arrays : mapping of str to ndarray
-        Booleans, integers and floats of up to 64 bits, in any layout and byte order.
+        Booleans, integers and floats of up to 64 bits, in any memory layout and byte order.
     metadata : dict of str to str
-        Goes to the header.
+        Text that is stored in the header.
     overwrite : bool, default=True
         Whether an existing file may be replaced.
 
     Raises
     ------
     StoreError
-        The file exists and `overwrite` is False, or it cannot be written: where the disk is full, the bytes that it
-        takes are named.
+        The file exists and `overwrite` is False, or it cannot be written. If the disk is full, the message says how
+        many bytes the file needs.
     """
-    # Wider items first, so that each array begins at a multiple of its item; names make the order the same each time.
+    # Wide items first, so that each array begins at a multiple of its item size. Names settle the order of the others.
     ordered = sorted(arrays.items(), key=lambda entry: (-entry[1].itemsize, entry[0]))
     header = _header(ordered, metadata)
     name, n_bytes = os.fspath(path), len(header) + sum(array.nbytes for array in arrays.values())
     try:
-        with naming_the_space(name, n_bytes), atomic_path(path, overwrite=overwrite) as temporary:
+        with explain_full_disk(name, n_bytes), atomic_path(path, overwrite=overwrite) as temporary:
             _write(temporary, header, (array for _, array in ordered))
     except StoreError:
         raise
@@ -67,17 +69,17 @@ def save_tensors(
 
 
 def map_tensors(path: str) -> dict[str, np.ndarray]:
-    """Give the arrays of a file as read-only views of it, which are read where they are used.
+    """Arrays of a file as read-only views of it. The system reads them from the disk when they are used.
 
     Parameters
     ----------
     path : str
-        A file that safetensors has opened, and so found to be whole: nothing is checked here.
+        A file that the safetensors library has opened without an error. This function checks nothing.
 
     Returns
     -------
     arrays : dict of str to ndarray
-        Those of the dtypes that `save_tensors` writes.
+        The arrays of those dtypes that `save_tensors` can write.
     """
     content = np.memmap(path, np.uint8, mode="r").view(np.ndarray)
     first = 8 + int.from_bytes(content[:8].tobytes(), "little")
@@ -92,7 +94,7 @@ def map_tensors(path: str) -> dict[str, np.ndarray]:
 
 
 def _header(ordered: Iterable[tuple[str, np.ndarray]], metadata: dict[str, str]) -> bytes:
-    """Describe arrays that follow each other in this order; its own length comes first."""
+    """Length and text of the header for arrays that are stored in this order."""
     entries: dict[str, object] = {"__metadata__": metadata}
     end = 0
     for name, array in ordered:
@@ -105,6 +107,7 @@ def _header(ordered: Iterable[tuple[str, np.ndarray]], metadata: dict[str, str])
 
 
 def _write(path: str, header: bytes, arrays: Iterable[np.ndarray]) -> None:
+    """Write the header and the arrays, each in little-endian byte order and C layout."""
     with open(path, "wb") as file:
         file.write(header)
         for array in arrays:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..passes.runner import PassRunner
-from ..preprocessing.intensity import as_rows, extremes_of
+from ..preprocessing.intensity import extremes_of, joined_channels
 from ._steps import check_stack
 
 __all__ = [
@@ -126,7 +126,7 @@ def in_order(earlier: list[Any], later: list[Any]) -> list[Any]:
 
 
 def _statistics_of_tile(images: np.ndarray, n_channels: int) -> ImageStatistics:
-    rows = as_rows(images)
+    rows = joined_channels(images)
     minima, maxima = extremes_of(rows, n_channels)
     sums, counts = _cells(rows, n_channels)
     n_pixels = counts.sum()

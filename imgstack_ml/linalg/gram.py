@@ -1,4 +1,4 @@
-"""Inner products of images (Gram) and of pixels (covariance), and what follows from their eigenvectors."""
+"""Inner products of images (Gram matrix) and of pixels (scatter matrix), their eigenvectors, and orthonormal rows."""
 
 from __future__ import annotations
 
@@ -32,23 +32,26 @@ __all__ = [
 
 
 def first_image(blocks: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the first image as float64 (n_pixels,): a shift that float32 holds exactly for 8 and 16 bits."""
-    return blocks[0][0].ravel().astype(np.float64)
+    """First image as a row (p,), float64. It serves as a shift; float32 holds it exactly for 8 and 16 bits."""
+    image: np.ndarray = blocks[0][0]
+    return image.ravel().astype(np.float64)
 
 
-@np.errstate(over="ignore", invalid="ignore")  # squares that float32 cannot hold: the solver sees them and goes on
+# Here and below, squares may overflow float32. The solver finds the infinity, and repeats the work in float64.
+@np.errstate(over="ignore", invalid="ignore")
 def centred_gram(
     blocks: Sequence[np.ndarray], lo: int, hi: int, dtype: np.dtype, known: np.ndarray | None = None
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Gram matrix of the centred images over the pixels `lo` to `hi`, and their mean.
+    """Gram matrix AA' of the centred images, over the pixels `lo` to `hi`, and the mean of the images.
 
-    All images are at hand, so each tile is centred before its product: centring a float32 Gram matrix afterwards
-    loses digits on drifting data. Products in `dtype`, sums between tiles in float64.
+    `blocks` hold all images, so that each tile is centred before its product. To centre a Gram matrix in float32
+    afterwards would lose digits if the images drift.
 
     Parameters
     ----------
     known : ndarray of shape (n, r), optional
-        Orthonormal eigenvectors to take out of the images first, so that what is left keeps its own digits.
+        Orthonormal eigenvectors E of AA'. A becomes A - EE'A first, so that small eigenvalues do not drown in the
+        rounding of the large ones.
 
     Returns
     -------
@@ -64,20 +67,20 @@ def centred_gram(
         tile -= offset.astype(dtype)
         if known is not None:
             tile -= known @ (known.T @ tile)
-        gram += np.matmul(tile, tile.T, out=product)  # same operand twice: NumPy takes BLAS syrk, half the work
+        gram += np.matmul(tile, tile.T, out=product)  # NumPy sees the same operand twice: BLAS syrk, half the work
     return gram, [mean]
 
 
 def merge_gram(
     a: tuple[np.ndarray, list[np.ndarray]], b: tuple[np.ndarray, list[np.ndarray]]
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Join `centred_gram` of two neighbouring ranges of pixels."""
+    """Join two results of `centred_gram` from neighbouring ranges of pixels."""
     return a[0] + b[0], a[1] + b[1]
 
 
 @np.errstate(over="ignore", invalid="ignore")
 def shifted_gram(blocks: Sequence[np.ndarray], lo: int, hi: int, shift: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Inner products (n, n) of images less `shift`, over the pixels `lo` to `hi`; not centred."""
+    """Inner products (n, n), float64, of the rows of X - shift, over the pixels `lo` to `hi`."""
     gram = np.zeros((n_rows(blocks),) * 2)
     for _, _, tile in tiles(blocks, shift, dtype, lo, hi):
         gram += tile @ tile.T
@@ -85,15 +88,26 @@ def shifted_gram(blocks: Sequence[np.ndarray], lo: int, hi: int, shift: np.ndarr
 
 
 def merge_products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Join `shifted_gram` of two ranges of pixels."""
-    return a + b
+    """Join two results of `shifted_gram` from two ranges of pixels."""
+    gram: np.ndarray = a + b
+    return gram
 
 
 @np.errstate(over="ignore", invalid="ignore")
 def cross_gram(
     blocks: Sequence[np.ndarray], start: int, panel: Sequence[np.ndarray], shift: np.ndarray, dtype: np.dtype
 ) -> list[np.ndarray]:
-    """Inner products of every image of `panel` with every image of `blocks`, all less `shift`: one (m, b) strip."""
+    """Inner products of each image of `panel` with each image of `blocks`, all less `shift`.
+
+    Parameters
+    ----------
+    panel : sequence of ndarray (b_i, *image_shape)
+        Raw blocks that stay in memory during a pass.
+
+    Returns
+    -------
+    strips : list of one ndarray (n_panel, n_blocks), float64
+    """
     strip = np.zeros((n_rows(panel), n_rows(blocks)))
     width = tile_width(sum(strip.shape), dtype)
     walks = (tiles(some, shift, dtype, width=width) for some in (panel, blocks))
@@ -103,13 +117,13 @@ def cross_gram(
 
 
 def merge_strips(a: list[np.ndarray], b: list[np.ndarray]) -> list[np.ndarray]:
-    """Collect strips in the order of the images."""
+    """Join two results of `cross_gram`: strips in the order of the images."""
     return a + b
 
 
 @np.errstate(invalid="ignore")
 def double_centred(gram: np.ndarray) -> np.ndarray:
-    """Centre the Gram matrix of shifted images: H G H, H = I - 11'/n."""
+    """Gram matrix of the centred images from that of shifted images, in place: HGH with H = I - 11'/n."""
     row = gram.mean(axis=0)
     gram -= row
     gram -= row[:, None]
@@ -118,7 +132,7 @@ def double_centred(gram: np.ndarray) -> np.ndarray:
 
 
 class Scatter(NamedTuple):
-    """Count, mean (p,), and centred scatter matrix (p, p) of some images; float64."""
+    """Number of images, mean (p,), and scatter matrix A'A (p, p) about that mean. Arrays are float64."""
 
     n: int
     mean: np.ndarray
@@ -133,15 +147,15 @@ def scatter(
     known: np.ndarray | None = None,
     centre: np.ndarray | None = None,
 ) -> Scatter:
-    """Scatter matrix of some images about their own mean; products in `dtype`, the rest in float64.
+    """Scatter matrix A'A of some images about their own mean.
 
     Parameters
     ----------
     known : ndarray of shape (r, p), optional
-        Orthonormal components to take out of images less `centre` first, so that what is left keeps its own
-        digits. The mean that is returned is then that of what is left.
+        Orthonormal components W. Each row x becomes x - xW'W first, so that small eigenvalues do not drown in the
+        rounding of the large ones. The mean and the matrix that are returned are those of these rows.
     centre : ndarray of shape (p,), optional
-        Goes with `known`.
+        Needed with `known`: subtracted from every image before that.
     """
     mean = moments(blocks).mean
     shift = (mean if centre is None else centre).astype(dtype).astype(np.float64)
@@ -158,7 +172,7 @@ def scatter(
 
 
 def merge_scatter(a: Scatter, b: Scatter) -> Scatter:
-    """Join the scatter of two sets of images (Chan, Golub & LeVeque 1983, the matrix form of eq. 2.1)."""
+    """Join the scatter matrices of two sets of images (Chan, Golub & LeVeque 1983, matrix form of eq. 2.1)."""
     n = a.n + b.n
     step = b.mean - a.mean
     matrix = a.matrix + b.matrix
@@ -169,12 +183,12 @@ def merge_scatter(a: Scatter, b: Scatter) -> Scatter:
 def weighted_sums(
     blocks: Sequence[np.ndarray], start: int, weights: np.ndarray, shift: np.ndarray, dtype: np.dtype
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted sums of images, and their plain sum, all less `shift`.
+    """Weighted sums and the plain sum of the rows of X - shift.
 
     Parameters
     ----------
-    weights : ndarray of shape (k, n_images)
-        One column an image of the whole stack; `start` says where these blocks begin.
+    weights : ndarray of shape (k, n)
+        One column for each image of the whole stack. The column of the first image in `blocks` is `start`.
 
     Returns
     -------
@@ -192,12 +206,12 @@ def weighted_sums(
 
 
 def merge_sums(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Join `weighted_sums` of two sets of images over the same pixels."""
+    """Join two results of `weighted_sums` from two sets of images."""
     return a[0] + b[0], a[1] + b[1]
 
 
 def eigh_descending(matrix: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the `k` largest eigenvalues, clipped at 0, and eigenvectors in columns; destroys the matrix."""
+    """Largest eigenvalues (k,), clipped at 0, and their eigenvectors (n, k) in columns. The matrix is overwritten."""
     n = len(matrix)
     some = None if k == n else (n - k, n - 1)
     values, vectors = scipy.linalg.eigh(matrix, overwrite_a=True, check_finite=False, subset_by_index=some)
@@ -205,7 +219,10 @@ def eigh_descending(matrix: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def orthonormalise_rows(rows: np.ndarray) -> None:
-    """Make nearly orthonormal rows (k, p) orthonormal, in place, earlier rows first (Cholesky QR in float64)."""
+    """Make nearly orthonormal rows (k, p) orthonormal, in place, by Cholesky QR in float64.
+
+    A row changes only by multiples of the rows before it, and in its length.
+    """
     if not len(rows):
         return
     width = tile_width(len(rows), np.dtype(np.float64))
@@ -220,7 +237,7 @@ def orthonormalise_rows(rows: np.ndarray) -> None:
 
 
 def completed_rows(rows: np.ndarray, k: int) -> np.ndarray:
-    """Append orthonormal rows until there are `k`; the same ones every time."""
+    """Orthonormal rows (k, p): those given, then random ones orthogonal to them, the same in every call."""
     missing, p = k - len(rows), rows.shape[1]
     if missing <= 0:
         return rows
@@ -228,14 +245,14 @@ def completed_rows(rows: np.ndarray, k: int) -> np.ndarray:
     complete[: len(rows)] = rows
     fresh = complete[len(rows) :]
     np.random.default_rng(0).standard_normal(out=fresh, dtype=rows.dtype)
-    for _ in range(2):  # once is not enough: what rounding leaves of the old directions goes in a second round
+    for _ in range(2):  # the second round removes what rounding in the first has left of the given rows
         _project_out(fresh, rows)
         orthonormalise_rows(fresh)
     return complete
 
 
 def _project_out(fresh: np.ndarray, rows: np.ndarray) -> None:
-    """Take what lies along orthonormal `rows` out of `fresh`, in place, a tile at a time in float64."""
+    """Subtract from `fresh` its projection on orthonormal `rows`, in place, tile by tile in float64."""
     width = tile_width(len(fresh) + len(rows), np.dtype(np.float64))
     spans = [slice(a, a + width) for a in range(0, rows.shape[1], width)]
     along = sum((fresh[:, s] @ rows[:, s].T.astype(np.float64) for s in spans), np.zeros((len(fresh), len(rows))))

@@ -1,7 +1,7 @@
-"""A mergeable summary of images seen once: leading singular triplets about the mean, and what was cut off.
+"""Summaries of images that were read once: leading singular values and vectors, with a bound of what is missing.
 
-The sequential Karhunen-Loeve transform with mean update (Ross et al. 2008, "Incremental learning for robust visual
-tracking", sec. 2.1), oversampled, and arranged so that two summaries merge as a summary and an image do.
+This is the sequential Karhunen-Loeve transform with mean update (Ross et al. 2008, "Incremental learning for robust
+visual tracking", sec. 2.1), with more singular vectors than components wanted. Here, any two summaries can be merged.
 """
 
 from __future__ import annotations
@@ -15,31 +15,33 @@ import numpy as np
 from .gram import first_image
 from .tiles import column_means, n_rows, row_groups, tile_width, tiles
 
-__all__ = ["Summary", "merge_summaries", "summarise", "test_rows"]
+__all__ = ["Summary", "merge_summaries", "random_weights", "summarise"]
 
-_GROUP = 128  # images whose inner products are formed at once
-_DRAWS = 1024  # test rows come in blocks of this many images, each with a generator of its own
+_GROUP = 128  # images, or three times as many as singular vectors, whose inner products are formed at a time
+_DRAWS = 1024  # images that share a generator of random weights
 
 
 class Summary(NamedTuple):
-    """What one look at some images leaves.
+    """What is kept of some images.
 
     Attributes
     ----------
     n : int
-        Images seen.
+        Number of images.
     mean, rest : ndarray of shape (p,), float64
-        Their mean, and what it is beyond that: far from zero, float64 has too few digits for steps between means.
+        The mean is the sum of both, `rest` being the rounding error of `mean`. Merging needs the difference of two
+        means, which may be far from zero and close to each other.
     total : float
-        Sum of squares of the centred images A.
-    rows : ndarray of shape (l, p) or fewer rows
-        B, the leading singular values of A times the right singular vectors: nearly orthogonal, descending.
+        T, the sum of squares of the centred images A.
+    rows : ndarray of shape (r, p)
+        B: the leading right singular vectors of A, each times its singular value, descending.
     lost : float
-        A bound: ``B'B <= A'A <= B'B + lost * I``, up to rounding.
+        A bound of what B lacks: ``B'B <= A'A <= B'B + lost * I`` up to rounding.
     draws : ndarray of shape (q, p)
-        Random sums of the centred images, ``Omega A``: they hold a share of every direction, those below all cuts too.
+        Random sums ``Omega A`` of the centred images. Every direction contributes to them, even one that B lacks
+        because it was cut off in each group of images.
     weights : ndarray of shape (q,), float64
-        Row sums of Omega, which a change of the mean needs.
+        Sums of the rows of Omega. When the mean changes, `draws` change by multiples of them.
     """
 
     n: int
@@ -53,39 +55,40 @@ class Summary(NamedTuple):
 
     @property
     def eps(self) -> float:
-        """Rounding of the products that this was made with."""
+        """Relative rounding error of the products from which the summary was made."""
         return float(np.finfo(self.rows.dtype).eps)
 
     @property
     def singular_values(self) -> np.ndarray:
-        """Norms of the rows, float64: lower bounds of the singular values of A."""
-        return np.sqrt(np.einsum("ij,ij->i", self.rows, self.rows, dtype=np.float64))
+        """Norms of the rows (r,), float64: lower bounds of the singular values of A."""
+        norms: np.ndarray = np.sqrt(np.einsum("ij,ij->i", self.rows, self.rows, dtype=np.float64))
+        return norms
 
 
 def summarise(blocks: Sequence[np.ndarray], start: int, size: int, n_draws: int, seed: int, dtype: np.dtype) -> Summary:
-    """Summarise consecutive images, of which the first is number `start` of the stack.
+    """Summary of consecutive images.
 
     Parameters
     ----------
     size : int
-        Singular triplets to keep, at most.
+        Singular vectors to keep, at most.
     n_draws : int
         Random sums to keep.
     seed : int
-        Of the random sums; image i has the same coefficients in every chunking.
-    dtype : dtype
-        Of the products: float32 or float64; sums between tiles are float64.
+        Seed of their weights. They depend on the position of an image in the stack, not on the blocks.
     """
     groups = row_groups(blocks, max(_GROUP, 3 * size))
-    some = (
-        _summarise(pieces, test_rows(seed, n_draws, start + row, n_rows(pieces)), size, dtype) for row, pieces in groups
+    summaries = (
+        _summarise(pieces, random_weights(seed, n_draws, start + row, n_rows(pieces)), size, dtype)
+        for row, pieces in groups
     )
-    return reduce(partial(merge_summaries, size=size), some)
+    return reduce(partial(merge_summaries, size=size), summaries)
 
 
-@np.errstate(over="ignore", invalid="ignore")  # squares that float32 cannot hold: the solver sees them and goes on
+# Here and below, squares may overflow float32. The solver finds an infinite total, and repeats the work in float64.
+@np.errstate(over="ignore", invalid="ignore")
 def _summarise(blocks: Sequence[np.ndarray], omega: np.ndarray, size: int, dtype: np.dtype) -> Summary:
-    """Inner products of the centred images, their eigenvectors, and the rows that follow; each tile is made twice."""
+    """Summary of a few hundred images by the eigenvectors of their Gram matrix. Images are cast to `dtype` twice."""
     n, shift = n_rows(blocks), first_image(blocks)
     rest, gram, total = np.empty(shift.size), np.zeros((n, n)), 0.0
     product = np.empty((n, n), dtype)
@@ -93,7 +96,7 @@ def _summarise(blocks: Sequence[np.ndarray], omega: np.ndarray, size: int, dtype
         offset = rest[a:b] = column_means(tile)
         tile -= offset.astype(dtype)
         gram += np.matmul(tile, tile.T, out=product)
-        total += sum_of_squares(tile)  # more exact than the trace of the products
+        total += sum_of_squares(tile)  # more exact than the trace of the Gram matrix
     mean, rest = _split_sum(shift, rest)
     vectors, lost = _leading(gram, size)
     weights = np.vstack([vectors.T, omega]).astype(dtype)
@@ -108,7 +111,8 @@ def _summarise(blocks: Sequence[np.ndarray], omega: np.ndarray, size: int, dtype
 def merge_summaries(a: Summary, b: Summary, size: int) -> Summary:
     """Join the summaries of two sets of images.
 
-    The two factors and the step between the means, times sqrt(n_a n_b / n), stand in for the images.
+    Rows of both, and the difference of the means times sqrt(n_a n_b / n), have the scatter matrix of all images. Their
+    leading singular vectors are those of the result.
     """
     n = a.n + b.n
     step = (b.mean - a.mean) + (b.rest - a.rest)
@@ -126,7 +130,7 @@ def merge_summaries(a: Summary, b: Summary, size: int) -> Summary:
     rows = np.empty((len(weights), step.size), dtype)
     for lo, hi, tile in _stacked(parts):
         np.matmul(weights, tile, out=rows[:, lo:hi])
-    # Sums about the old means become sums about the new one.
+    # Random sums of images less their old means become those of images less the new mean.
     turn = (a.weights * (b.n / n) - b.weights * (a.n / n)).astype(dtype)
     draws = a.draws + b.draws
     for i, factor in enumerate(turn):
@@ -135,36 +139,39 @@ def merge_summaries(a: Summary, b: Summary, size: int) -> Summary:
 
 
 def sum_of_squares(tile: np.ndarray) -> float:
-    """Sum of squares of a tile: dot products of its rows by BLAS, in many short running sums; the rest in float64."""
+    """Sum of squares of a tile: of each row in its dtype, by BLAS, and of all rows in float64."""
     return float(np.vecdot(tile, tile).sum(dtype=np.float64))
 
 
-def test_rows(seed: int, n_rows: int, start: int, n_images: int) -> np.ndarray:
-    """Columns `start` to `start + n_images` of a standard normal matrix of `n_rows` rows, float64."""
+def random_weights(seed: int, n_draws: int, start: int, n_images: int) -> np.ndarray:
+    """Draw standard normal weights (n_draws, n_images), float64, for the images from `start` on.
+
+    The weights of an image depend on `seed` and its position alone.
+    """
     first, last = start // _DRAWS, (start + n_images - 1) // _DRAWS
-    columns = [np.random.default_rng((seed, i)).standard_normal((_DRAWS, n_rows)) for i in range(first, last + 1)]
+    columns = [np.random.default_rng((seed, i)).standard_normal((_DRAWS, n_draws)) for i in range(first, last + 1)]
     begin = start - first * _DRAWS
     return np.concatenate(columns)[begin : begin + n_images].T
 
 
 def _split_sum(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sum of two arrays as it is rounded, and what rounding took from it (Knuth's TwoSum)."""
+    """Add two arrays. Return the rounded sum and its rounding error (Knuth's TwoSum)."""
     total = a + b
     part = total - a
     return total, (a - (total - part)) + (b - part)
 
 
 def _leading(gram: np.ndarray, size: int) -> tuple[np.ndarray, float]:
-    """Leading eigenvectors in columns, and the first eigenvalue that is cut off; destroys the matrix."""
-    if not np.isfinite(gram).all():  # LAPACK would not return; the total, not finite either, says that all is void
+    """Leading eigenvectors (n, size) in columns, and the largest of the other eigenvalues, or 0."""
+    if not np.isfinite(gram).all():  # LAPACK could hang. The total is not finite either, and the solver starts again
         gram = np.eye(len(gram))
-    values, vectors = np.linalg.eigh(gram)  # unlike SciPy's, it lets other threads run
+    values, vectors = np.linalg.eigh(gram)  # releases the GIL, unlike SciPy's
     values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
     return vectors[:, :size], float(values[size]) if len(values) > size else 0.0
 
 
 def _stacked(parts: Sequence[np.ndarray]) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Yield ``(a, b, tile)``: a range of columns of matrices put on top of each other, in one reused buffer."""
+    """Yield ``(a, b, tile)``: columns a to b of matrices stacked on top of each other, in one reused buffer."""
     height, p = sum(len(part) for part in parts), parts[0].shape[1]
     width = min(p, tile_width(height, parts[0].dtype))
     buffer = np.empty((height, width), np.result_type(*parts))

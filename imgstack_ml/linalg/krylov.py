@@ -1,8 +1,8 @@
-"""One read of a stack turned into both products with a basis, and the care of that basis.
+"""Block Lanczos: products of images with a basis, and upkeep of the basis.
 
-C = A'A, A the centred images. A basis W (rows) grows by blocks: the next block is what C times the last one has
-outside of W (block Lanczos with full orthogonalisation: Golub & Underwood 1977), so that only the last block has
-a residual and no history of C W is needed.
+A basis W of rows grows by blocks V. The next block spans the part of VC outside of W, V being the last block (block
+Lanczos with full orthogonalisation: Golub & Underwood 1977). Then the products of all earlier blocks with C lie in the
+span of W, so that they need not be stored.
 """
 
 from __future__ import annotations
@@ -18,67 +18,65 @@ from .tiles import TERMS, n_rows, row_groups, tile_width, tiles
 __all__ = [
     "Image",
     "Ritz",
-    "combine",
-    "gather",
-    "independent",
-    "merge_images",
+    "add_products",
+    "both_products",
+    "combine_rows",
+    "merge_both_products",
+    "orthogonalise_rows",
+    "orthonormalising_weights",
     "project",
-    "ritz",
-    "stream",
-    "sweep",
+    "ritz_pairs",
 ]
 
-_GROUP = 512  # images walked through together: their tiles stay in cache
+_GROUP = 512  # images in a tile: few enough to stay in the cache between both products
 
 
 class Image(NamedTuple):
-    """What a block V (m, p) becomes in one read.
+    """Products of the images with a block V (m, p): its image under C = A'A, in the sense of linear algebra.
 
     Attributes
     ----------
     scores : list of ndarray (b_i, m)
-        Y = A V', in the order of the images.
+        Y = AV', in the order of the images.
     products : ndarray of shape (m, p)
-        Y'(X - shift); the mean is in it still.
+        Y'(X - shift). It is VC once Y'1 (mean - shift)' is subtracted.
     """
 
     scores: list[np.ndarray]
     products: np.ndarray
 
 
-def stream(
+def both_products(
     blocks: Sequence[np.ndarray], start: int, V: np.ndarray, shift: np.ndarray, along: np.ndarray, dtype: np.dtype
 ) -> Image:
-    """Both products of some images with a block V, from one decode.
+    """Scores Y = AV' of some images and the products Y'(X - shift), so that images are read once for both.
 
     Parameters
     ----------
     V : ndarray of shape (m, p)
     shift : ndarray of shape (p,), float64
-        Near the mean, and such that `dtype` holds it and shifted integers exactly.
+        Near the mean.
     along : ndarray of shape (m,), float64
-        V times what the mean has beyond the shift.
-    dtype : dtype
-        Of the products.
+        V (mean - shift), which centres the scores.
     """
     products = np.zeros(V.shape, V.dtype)
     scores = []
     for _, pieces in row_groups(blocks, _GROUP):
         Y = project(pieces, 0, shift.size, V, shift, dtype) - along
         scores.append(Y.astype(dtype))
-        gather(pieces, 0, shift.size, Y, shift, dtype, products)
+        add_products(pieces, 0, shift.size, Y, shift, dtype, products)
     return Image(scores, products)
 
 
-def merge_images(a: Image, b: Image) -> Image:
-    """Join `stream` of two sets of images."""
+def merge_both_products(a: Image, b: Image) -> Image:
+    """Join two results of `both_products`."""
     return Image(a.scores + b.scores, a.products + b.products)
 
 
 def project(
     blocks: Sequence[np.ndarray], lo: int, hi: int, V: np.ndarray, shift: np.ndarray, dtype: np.dtype
 ) -> np.ndarray:
-    """(X - shift) V' (n, m) over the pixels `lo` to `hi`; products in `dtype`, sums between tiles in float64."""
+    """(X - shift) V' (n, m), float64, over the pixels `lo` to `hi`."""
     scores = np.zeros((n_rows(blocks), len(V)))
     for row, pieces in row_groups(blocks, _GROUP):
         part = scores[row : row + n_rows(pieces)]
@@ -87,7 +85,7 @@ def project(
     return scores
 
 
-def gather(
+def add_products(
     blocks: Sequence[np.ndarray],
     lo: int,
     hi: int,
@@ -96,7 +94,7 @@ def gather(
     dtype: np.dtype,
     out: np.ndarray,
 ) -> None:
-    """Add Y'(X - shift) to the columns `lo` to `hi` of `out` (m, p)."""
+    """Add Y'(X - shift) to the columns `lo` to `hi` of `out` (m, p), Y (n, m) being the scores."""
     weights = np.ascontiguousarray(scores.T, dtype=dtype)
     for row, pieces in row_groups(blocks, _GROUP):
         part = weights[:, row : row + n_rows(pieces)]
@@ -104,7 +102,7 @@ def gather(
             out[:, a:b] += part @ tile
 
 
-def sweep(
+def orthogonalise_rows(
     buffers: Sequence[np.ndarray],
     lo: int,
     hi: int,
@@ -116,22 +114,23 @@ def sweep(
     offset: tuple[np.ndarray, np.ndarray] | None = None,
     dtype: np.dtype,
 ) -> np.ndarray:
-    """Orthogonalise new rows of a basis against the old ones, in place, over the pixels `lo` to `hi`.
+    """Replace new rows F of a basis by ``turn (F - along W)``, in place, over the pixels `lo` to `hi`.
 
     Parameters
     ----------
     buffers : [ndarray]
-        One array: `n_old` rows W, then `n_new` rows F, then room.
+        One array (..., p): `n_old` rows W, then `n_new` rows F, then rows that are not used.
     along : ndarray of shape (n_new, n_old)
-        F becomes ``turn (F - along W)``, which may have fewer rows.
+        Multiples of the old rows to subtract. If W is orthonormal, FW' makes the new rows orthogonal to it.
     turn : ndarray of shape (n, n_new), optional
-    offset : (ndarray (n_new,), ndarray (p,)), optional
-        A product of rank one to take out of F first.
+        Combines the new rows, e.g. into orthonormal ones; n may be less than `n_new`. Identity by default.
+    offset : (u, v), ndarrays of shape (n_new,) and (p,), optional
+        uv' is subtracted from F first.
 
     Returns
     -------
     inner : ndarray of shape (n_old + n, n), float64
-        Inner products of all rows with the new ones as they are now.
+        Inner products of all rows with the new ones, as they are stored now.
     """
     (basis,) = buffers
     n = n_new if turn is None else len(turn)
@@ -152,15 +151,18 @@ def sweep(
         tile = tile[: n_old + n]
         stored = basis[n_old : n_old + n, a:b]
         stored[:] = tile[n_old:]
-        tile[n_old:] = stored  # inner products of what was stored, not of what it was rounded from
+        tile[n_old:] = stored  # as rounded in storage: `inner` must be that of the stored rows
         inner += tile @ tile[n_old:].T
     return inner
 
 
-def combine(
+def combine_rows(
     buffers: Sequence[np.ndarray], lo: int, hi: int, weights: np.ndarray, dtype: np.dtype, out: np.ndarray
 ) -> None:
-    """Weighted sums of the first rows of a buffer, over the pixels `lo` to `hi`; `out` may be the buffer itself."""
+    """Write weights (m, r) times the first r rows of a buffer to the first m rows of `out`, for pixels `lo` to `hi`.
+
+    `out` may be the buffer itself.
+    """
     (basis,) = buffers
     weights = weights.astype(dtype)
     width = tile_width(weights.shape[1], dtype)
@@ -170,28 +172,42 @@ def combine(
 
 
 class Ritz(NamedTuple):
-    """Eigenvalues of C within the span of a basis, descending, and coefficients of their vectors in columns."""
+    """Approximate eigenvalues of C from a basis W, (r,) descending, and coefficients (r, r) of their vectors.
+
+    The j-th Ritz vector is column j of the coefficients, transposed, times W.
+    """
 
     values: np.ndarray
     coefficients: np.ndarray
 
 
-def ritz(inner: np.ndarray, products: np.ndarray) -> Ritz:
-    """Ritz pairs from the inner products W W' (r, r) of a basis and those W C W' of its image.
+def ritz_pairs(inner: np.ndarray, products: np.ndarray) -> Ritz:
+    """Solve WCW' x = value WW' x, from `inner` = WW' (r, r) and `products` = WCW' (r, r).
 
-    The basis need not be orthonormal to more digits than it is stored with.
+    WW' corrects for a basis that is stored in float32, and therefore not orthonormal to more than seven digits.
     """
     values, vectors = scipy.linalg.eigh(products, inner, check_finite=False)
     return Ritz(np.maximum(values[::-1], 0), vectors[:, ::-1])
 
 
-def independent(inner: np.ndarray, scale: np.ndarray, eps: float) -> np.ndarray:
-    """Matrix (n, m) that turns rows of inner products `inner` (m, m) into orthonormal ones: Cholesky with pivots.
+def orthonormalising_weights(inner: np.ndarray, scale: np.ndarray, eps: float) -> np.ndarray:
+    """Weights (m', m) that turn m rows into m' <= m orthonormal ones: Cholesky factorisation with pivots.
 
-    Rows are rounding, and go, where less than 30 `eps` of their `scale` (m,) is outside of the span of the others, and
-    so does what lies in that span but for 1e-10 of its square. Near-orthogonal rows keep their directions and order.
+    A row is dropped as rounding if less than 30 `eps` times its `scale` lies outside the span of the other rows. It is
+    dropped as dependent if the square of that part is less than 1e-10 of its own square. Rows that are nearly
+    orthogonal keep their directions and their order.
+
+    Parameters
+    ----------
+    inner : ndarray of shape (m, m)
+        Inner products of the rows.
+    scale : ndarray of shape (m,)
+        Size of the numbers that each row was computed from.
+    eps : float
+        That of the dtype in which the rows were computed.
     """
-    inner = (inner + inner.T) / 2  # sums of float32 are not symmetric to the last digit, and pivots mix both halves
+    # Float32 sums are symmetric but for rounding. Pivoting mixes both halves, so they must be equal.
+    inner = (inner + inner.T) / 2
     norms, least = np.sqrt(np.maximum(np.diag(inner), 0)), 30 * eps * scale
     use = np.flatnonzero(norms > least)
     turn = np.zeros((len(use), len(inner)))
@@ -200,7 +216,7 @@ def independent(inner: np.ndarray, scale: np.ndarray, eps: float) -> np.ndarray:
     unit = inner[np.ix_(use, use)] / np.multiply.outer(norms[use], norms[use])
     factor, pivots, rank, _ = scipy.linalg.lapack.dpstrf(unit, tol=1e-10, lower=1)
     order = pivots[:rank] - 1
-    # However large a row is, what it has beside the earlier ones can be its rounding.
+    # A row that is large itself can still be rounding outside the span of the rows before it.
     order = order[np.diag(factor)[:rank] * norms[use[order]] > least[use[order]]]
     factor, rank = scipy.linalg.cholesky(unit[np.ix_(order, order)], lower=True), len(order)
     inverse = scipy.linalg.solve_triangular(factor, np.eye(rank), lower=True)

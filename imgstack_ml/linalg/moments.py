@@ -1,4 +1,4 @@
-"""Mergeable sum of squares and mean."""
+"""Means and sums of squared deviations that merge."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Moments", "merge_moments", "moments"]
 
 
 class Moments(NamedTuple):
-    """Count, mean (n_pixels,), and sum of squared deviations from it (n_pixels,), or None; all float64."""
+    """Number of images, mean (p,), and sums of squared deviations from the mean (p,) or None. Arrays are float64."""
 
     n: int
     mean: np.ndarray
@@ -22,12 +22,12 @@ class Moments(NamedTuple):
 
 
 def moments(blocks: Sequence[np.ndarray], with_squares: bool = False) -> Moments:
-    """Moments of some blocks of images."""
+    """Moments of all images in some blocks, with sums of squares if asked for."""
     return reduce(merge_moments, (_moments(pieces, with_squares) for _, pieces in row_groups(blocks)))
 
 
 def _moments(blocks: Sequence[np.ndarray], with_squares: bool) -> Moments:
-    """Moments, each value shifted by the first image's before anything is summed."""
+    """Moments of a few thousand images. The first image is subtracted before summing, so that sums stay small."""
     shift = blocks[0][0].ravel().astype(np.float64)
     if not with_squares and all(block.dtype.kind in "biu" and block.itemsize <= 2 for block in blocks):
         return Moments(n_rows(blocks), shift + _mean_offset(blocks, shift), None)
@@ -43,7 +43,7 @@ def _moments(blocks: Sequence[np.ndarray], with_squares: bool) -> Moments:
 
 
 def _mean_offset(blocks: Sequence[np.ndarray], shift: np.ndarray) -> np.ndarray:
-    """Mean of images of up to 16 bits, less `shift`: exact sums in float32, at several times the pace of float64."""
+    """Mean less `shift`, (p,), of integers of up to 16 bits. Float32 sums are exact here and faster than float64."""
     offset = np.empty(shift.size)
     for a, b, tile in tiles(blocks, shift, np.dtype(np.float32)):
         offset[a:b] = column_means(tile)

@@ -1,4 +1,4 @@
-"""One sign for each component, from the components alone."""
+"""Signs of components, which the decomposition itself leaves open."""
 
 from __future__ import annotations
 
@@ -10,9 +10,18 @@ _TIE = 1e-4  # entries this close to the largest count as equal, so that roundin
 
 
 def component_signs(components: np.ndarray) -> np.ndarray:
-    """Signs (k,) of +-1 that make each row's entry of largest magnitude positive, the first one of near ties.
+    """Signs that make the entry of largest magnitude positive in each component.
 
-    scikit-learn's PCA makes the same choice (``svd_flip(u_based_decision=False)``) but for near ties.
+    If several entries are as large but for 1e-4 of it, the first of them is made positive. Apart from that,
+    scikit-learn's PCA chooses the same signs (``svd_flip(u_based_decision=False)``).
+
+    Parameters
+    ----------
+    components : ndarray of shape (k, p)
+
+    Returns
+    -------
+    signs : ndarray of shape (k,), 1 or -1 in the dtype of the components
     """
     signs = np.ones(len(components), components.dtype)
     for j, row in enumerate(components):

@@ -1,6 +1,6 @@
-"""Walk blocks of images in tiles of pixels: cast and shift a tile at a time through one reused buffer.
+"""Walk through blocks of images in tiles: a range of pixels of all images, cast and shifted in one reused buffer.
 
-Casting whole blocks to float would touch four times their memory, which costs more than the arithmetic.
+Casting whole blocks of uint8 to float32 would write four times their memory, which takes longer than the arithmetic.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import numpy as np
 
 __all__ = ["column_means", "flat_rows", "n_rows", "row_groups", "row_tiles", "tile_width", "tiles"]
 
-TILE_BYTES = 2**22  # of float values in one tile: stays in cache, and GEMM runs at full speed
-TERMS = 2048  # products summed in working precision before float64 takes over: more of them cost float32 digits
+TILE_BYTES = 2**22  # of float values in one tile: small enough for the cache, large enough for BLAS at full speed
+TERMS = 2048  # products added up in float32 before float64 takes over; more of them would cost digits
 
 
 def n_rows(blocks: Sequence[np.ndarray]) -> int:
-    """Images in `blocks`."""
+    """Count the images in `blocks`."""
     return sum(len(block) for block in blocks)
 
 
 def flat_rows(blocks: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Blocks as matrices (b_i, n_pixels), one row an image."""
+    """Blocks as matrices (b_i, p), one row for each image."""
     return [block.reshape(len(block), -1) for block in blocks]
 
 
@@ -33,24 +33,24 @@ def tiles(
     hi: int | None = None,
     width: int | None = None,
 ) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Yield ``(a, b, tile)`` with tile = (images - shift)[:, a:b], for a to b from `lo` to `hi`.
+    """Yield ``(a, b, tile)`` with tile = (X - shift)[:, a:b], for consecutive ranges a to b from `lo` to `hi`.
 
     Parameters
     ----------
     blocks : sequence of ndarray (b_i, *image_shape)
-        Consecutive raw blocks; their rows are stacked.
-    shift : ndarray of shape (n_pixels,)
-        A value a pixel that `dtype` holds exactly, so that shifted integers stay exact.
+        Consecutive raw blocks, whose images are the rows of X.
+    shift : ndarray of shape (p,)
+        Values that `dtype` holds exactly, so that differences of integers have no rounding error.
     dtype : dtype
-        float32 or float64.
+        Of the tile: float32 or float64.
     lo, hi : int
-        Range of pixels.
+        Range of pixels; all pixels by default.
     width : int, optional
-        Pixels in a tile; by default as many as make it `TILE_BYTES`.
+        Pixels in a tile; by default as many as fit into `TILE_BYTES`.
 
     Notes
     -----
-    The tile is a view of one buffer: it is overwritten in the next round, and the caller may write into it.
+    All tiles share one buffer. The caller may write into a tile; the next one overwrites it.
     """
     flat = flat_rows(blocks)
     rows, hi = n_rows(flat), shift.size if hi is None else hi
@@ -64,12 +64,12 @@ def tiles(
 
 
 def tile_width(rows: int, dtype: np.dtype) -> int:
-    """Pixels in a tile of `rows` images."""
+    """Count the pixels in a tile of `rows` images: from 64 to `TERMS`, and else as `TILE_BYTES` allows."""
     return min(TERMS, max(64, TILE_BYTES // (np.dtype(dtype).itemsize * rows)))
 
 
 def row_groups(blocks: Sequence[np.ndarray], size: int = 2 * TERMS) -> Iterator[tuple[int, list[np.ndarray]]]:
-    """Yield ``(start, pieces)``: at most `size` images at a time, so that many small images need no wide tile."""
+    """Yield ``(start, pieces)`` of at most `size` consecutive images. It bounds the tiles of many small images."""
     start = row = 0
     pieces: list[np.ndarray] = []
     for block in blocks:
@@ -85,7 +85,10 @@ def row_groups(blocks: Sequence[np.ndarray], size: int = 2 * TERMS) -> Iterator[
 
 
 def row_tiles(blocks: Sequence[np.ndarray], shift: np.ndarray, dtype: np.dtype) -> Iterator[np.ndarray]:
-    """Yield (images - shift) a few hundred images at a time, all pixels of them; for images of few pixels."""
+    """Yield rows of X - shift with all their pixels: 512 to 2048 images of a block at a time, for images of few pixels.
+
+    All tiles share one buffer, as those of `tiles` do.
+    """
     height = min(TERMS, max(512, TILE_BYTES // (np.dtype(dtype).itemsize * shift.size)))
     buffer = np.empty((min(height, max(len(block) for block in blocks)), shift.size), dtype)
     c = shift.astype(dtype)
@@ -97,7 +100,11 @@ def row_tiles(blocks: Sequence[np.ndarray], shift: np.ndarray, dtype: np.dtype) 
 
 
 def column_means(tile: np.ndarray) -> np.ndarray:
-    """Means of the columns, float64; sums of up to 256 values run in the dtype of the tile, exactly for 16 bits."""
+    """Means of the columns, float64.
+
+    Sums of up to 256 values are made in the dtype of the tile. Float32 holds integers up to 2^24 exactly, and 256
+    differences of 16-bit integers add up to no more.
+    """
     sums = np.zeros(tile.shape[1])
     ones = np.ones(256, tile.dtype)
     for i in range(0, len(tile), 256):
@@ -107,12 +114,13 @@ def column_means(tile: np.ndarray) -> np.ndarray:
 
 
 def _shift_into(out: np.ndarray, parts: Sequence[np.ndarray], shift: np.ndarray) -> None:
+    """Write the rows of all parts, less `shift`, into `out`."""
     row = 0
     for part in parts:
         target = out[row : row + len(part)]
         if part.dtype == out.dtype:
             np.subtract(part, shift, out=target)
-        else:  # in two steps, of which NumPy vectorises each: faster than a subtraction that casts on the way
+        else:  # first cast, then subtract: NumPy vectorises each, but not a subtraction that casts
             target[...] = part
             target -= shift
         row += len(part)

@@ -1,4 +1,4 @@
-"""What goes into a tall-skinny QR and comes out of its triangular factor."""
+"""Input of a tall-skinny QR factorisation, and the singular values and vectors of its triangular factor R."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ __all__ = ["centred_columns", "rows_after_ones", "svd_of_r"]
 
 
 def rows_after_ones(blocks: Sequence[np.ndarray], start: int, shift: np.ndarray) -> np.ndarray:
-    """Rows [1, image - shift] (b, 1 + n_pixels), float64.
+    """Rows [1, image - shift], (b, 1 + p), float64: a column of ones before the shifted images.
 
-    In the R of all such rows the first row and column belong to the ones; what remains is the R of the centred
-    images: elimination of the column of ones subtracts the mean, as Gram-Schmidt would.
+    Factorising them centres the images without a separate read for the mean. The first row and column of R belong to
+    the ones. The rest of R is the R of the centred images: making the other columns orthogonal to the ones subtracts
+    the mean.
     """
     rows = np.ones((n_rows(blocks), 1 + shift.size))
     row = 0
@@ -27,13 +28,13 @@ def rows_after_ones(blocks: Sequence[np.ndarray], start: int, shift: np.ndarray)
 
 
 def centred_columns(blocks: Sequence[np.ndarray], lo: int, hi: int) -> np.ndarray:
-    """Pixels `lo` to `hi` of all images, centred, as rows (hi - lo, n_images), float64."""
+    """Columns `lo` to `hi` of the centred images A as rows, (hi - lo, n), float64. `blocks` hold all images."""
     ((_, _, tile),) = tiles(blocks, first_image(blocks), np.dtype(np.float64), lo, hi, width=hi - lo)
     tile -= tile.mean(axis=0)
     return tile.T
 
 
 def svd_of_r(R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Singular values, descending, and right singular vectors in rows, of a triangular factor."""
+    """Singular values (r,), descending, and right singular vectors (r, r) in rows, of a triangular factor (r, r)."""
     _, s, Vt = np.linalg.svd(R, full_matrices=False)
     return s, Vt

@@ -1,10 +1,11 @@
-"""One thread of BLAS for each task, while tasks run in threads of their own."""
+"""BLAS on one thread for each task, because tasks already run on all threads."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
@@ -13,56 +14,60 @@ from .memory import reuse_freed_memory
 __all__ = ["one_blas_thread"]
 
 
-class _BlasKeeper(threading.Thread):
-    """Holds the process-wide BLAS limit. Setting and restoring it from one thread is what threadpoolctl heeds."""
+class _BlasLimit(threading.Thread):
+    """A thread that sets the BLAS limit of the process and restores it. threadpoolctl needs one thread for both."""
 
     lock = threading.Lock()
-    current: _BlasKeeper
+    current: _BlasLimit
     users = 0
 
     def __init__(self) -> None:
         super().__init__(name="imgstack_ml-blas-limit", daemon=True)
-        self._set = threading.Event()
-        self._over = threading.Event()
+        self._is_set = threading.Event()
+        self._may_end = threading.Event()
         self._libraries = ThreadpoolController().select(user_api="blas")
 
-    def limit(self) -> AbstractContextManager:
-        """Hold the libraries to one thread each."""
-        return self._libraries.limit(limits=1)
+    def limit(self) -> AbstractContextManager[Any]:
+        """Limit each BLAS library to one thread, for the process or for the calling thread as the library does it."""
+        limited: AbstractContextManager[Any] = self._libraries.limit(limits=1)
+        return limited
 
     def run(self) -> None:
         with self.limit():
-            self._set.set()
-            self._over.wait()
+            self._is_set.set()
+            self._may_end.wait()
 
     def begin(self) -> None:
-        reuse_freed_memory()  # before this thread, too, would have a heap of its own
+        """Start the thread and wait until it has set the limit."""
+        reuse_freed_memory()  # before a thread starts, or glibc would give it a heap of its own
         self.start()
-        self._set.wait()
+        self._is_set.wait()
 
     def end(self) -> None:
-        self._over.set()
+        """Wait until the thread has restored the old limit."""
+        self._may_end.set()
         self.join()
 
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Hold BLAS to one thread while any task is within; the first one in sets the limit, the last one out restores.
+    """Limit BLAS to one thread while the block runs, in any number of tasks at once.
 
-    The limits of most BLAS libraries belong to the process: set by concurrent tasks on their own, one can stay for
-    good. Those of OpenBLAS on OpenMP belong to a thread, hence the second limit, which changes nothing elsewhere.
+    The limit of most BLAS libraries belongs to the process. If each task set and restored it, a task that ends after
+    another could restore the limit of the other for good. So the first task sets it, and the last one restores it.
+    The limit of OpenBLAS with OpenMP belongs to a thread, so each task sets it for its own thread too.
     """
-    with _BlasKeeper.lock:
-        if _BlasKeeper.users == 0:
-            _BlasKeeper.current = _BlasKeeper()
-            _BlasKeeper.current.begin()
-        _BlasKeeper.users += 1
-        keeper = _BlasKeeper.current
+    with _BlasLimit.lock:
+        if _BlasLimit.users == 0:
+            _BlasLimit.current = _BlasLimit()
+            _BlasLimit.current.begin()
+        _BlasLimit.users += 1
+        current = _BlasLimit.current
     try:
-        with keeper.limit():
+        with current.limit():
             yield
     finally:
-        with _BlasKeeper.lock:
-            _BlasKeeper.users -= 1
-            if _BlasKeeper.users == 0:
-                keeper.end()
+        with _BlasLimit.lock:
+            _BlasLimit.users -= 1
+            if _BlasLimit.users == 0:
+                current.end()

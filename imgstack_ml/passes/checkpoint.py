@@ -23,7 +23,8 @@ from safetensors import SafetensorError, safe_open
 
 from ..base.warn import warn
 from ..errors import StoreError
-from ..files.atomic import atomic_path, lock_output
+from ..files.atomic import atomic_path
+from ..files.locks import lock_output
 from ..files.tensors import save_tensors
 from ..linalg.gram import Scatter
 from ..linalg.incremental import Summary

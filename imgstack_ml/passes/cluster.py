@@ -1,4 +1,7 @@
-"""Waiting for a cluster, which does not say when it has lost all its workers: its tasks wait for new ones, for ever."""
+"""Waiting for results of a Dask cluster, with an error if the cluster loses all its workers.
+
+Dask itself waits for new workers without end, and tells nobody.
+"""
 
 from __future__ import annotations
 
@@ -11,44 +14,60 @@ from dask.core import flatten
 
 from ..errors import ClusterLostError
 
-__all__ = ["gather_watched", "get_watched"]
+__all__ = ["client_of", "gather_unless_lost", "get_unless_lost"]
 
-_LOOK = 0.5  # seconds between two looks at the cluster
-_PATIENCE = 30.0  # seconds without a worker: one that its nanny starts again is back by then
+_POLL_SECONDS = 0.5
+_PATIENCE = 30.0  # seconds without a worker; a worker that its nanny starts again is back by then
 
 
-def get_watched(client: Any, dsk: Any, keys: Any, **options: Any) -> Any:
-    """Do what a distributed client's `get` does, and raise where every worker is lost.
+def client_of(scheduler: Any) -> Any:
+    """Return the distributed client that a scheduler function belongs to, or None."""
+    owner = getattr(scheduler, "__self__", None)
+    return owner if hasattr(owner, "scatter") else None
 
-    A cluster that has no worker to begin with may be about to start some, and is waited for.
+
+def get_unless_lost(client: Any, dsk: Any, keys: Any, **options: Any) -> Any:
+    """Compute keys of a graph as ``client.get`` does, but raise if all workers are lost.
+
+    A cluster that has no worker at the beginning is waited for: it may be about to start some.
 
     Raises
     ------
     ClusterLostError
-        There were workers, and for half a minute there was none.
+        There were workers, and then there was none for half a minute.
     """
     from distributed.worker import thread_state
 
-    if getattr(thread_state, "key", None):  # within a task, whose thread the client lends to others meanwhile
+    if getattr(thread_state, "key", None):  # called within a task: client.get frees the task's thread while it waits
         return client.get(dsk, keys, **options)
     packed = client.get(dsk, keys, sync=False, **options)
-    return gather_watched(client, list(flatten([packed])), packed)
+    return gather_unless_lost(client, list(flatten([packed])), packed)
 
 
-def gather_watched(client: Any, futures: list[Any], packed: Any, look: Callable[[], None] = lambda: None) -> Any:
-    """Wait for futures and return the values of what they are packed in, calling `look` twice a second meanwhile.
+def gather_unless_lost(client: Any, futures: list[Any], packed: Any, on_poll: Callable[[], None] = lambda: None) -> Any:
+    """Wait for futures and return the values of `packed`, or raise if all workers are lost.
 
-    The futures are let go of: nothing waits on the cluster for Python to collect them.
+    The futures are released at the end, so that the cluster frees the results at once.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    futures : list of Future
+        All futures in `packed`.
+    packed : Future, or lists of futures
+        The values are returned in the same lists.
+    on_poll : callable
+        Called twice a second while the cluster works, and once at the end.
 
     Raises
     ------
     ClusterLostError
-        See `get_watched`.
+        There were workers, and then there was none for half a minute.
     """
     try:
-        _wait(client, futures, look)
+        _wait(client, futures, on_poll)
         return client.gather(packed)
-    except CancelledError as error:  # what the client had sent to the workers is lost with them
+    except CancelledError as error:  # data that the client had sent to the workers is lost with them
         if client.status == "running" and not _has_workers(client):
             raise ClusterLostError(client.scheduler.address) from error
         raise
@@ -57,22 +76,21 @@ def gather_watched(client: Any, futures: list[Any], packed: Any, look: Callable[
             future.release()
 
 
-def _wait(client: Any, futures: list[Any], look: Callable[[], None]) -> None:
-    """Wait until all are done, or one has failed."""
+def _wait(client: Any, futures: list[Any], on_poll: Callable[[], None]) -> None:
+    """Wait until all futures are done or one has failed."""
     from distributed import wait
 
-    seen, last = _has_workers(client), monotonic()
+    had_workers, last_seen = _has_workers(client), monotonic()
     while not any(future.status == "error" for future in futures):
         try:
-            wait(futures, timeout=_LOOK)
-            look()
+            wait(futures, timeout=_POLL_SECONDS)
+            on_poll()
             return
         except TimeoutError:
-            look()
-            there = _has_workers(client)
-            seen = seen or there
-            last = monotonic() if there else last
-        if seen and monotonic() - last > _PATIENCE:
+            on_poll()
+            if _has_workers(client):
+                had_workers, last_seen = True, monotonic()
+        if had_workers and monotonic() - last_seen > _PATIENCE:
             client.cancel(futures)
             raise ClusterLostError(client.scheduler.address)
 

@@ -14,7 +14,8 @@ from dask.delayed import Delayed
 from dask.system import CPU_COUNT
 
 from .memory import Allowance, allowance
-from .progress import ImageBar, client_of, compute_counted
+from .cluster import client_of
+from .progress import ImageBar, compute_with_bar
 
 __all__ = ["Executor", "executor_for", "local_scheduler", "n_local_threads"]
 
@@ -71,7 +72,7 @@ class LocalExecutor:
 
     def compute(self, values: Sequence[Delayed], images_of: Mapping[Any, int], bar: ImageBar) -> tuple[Any, ...]:
         """Compute in threads."""
-        return compute_counted(values, images_of, bar, self.scheduler)
+        return compute_with_bar(values, images_of, bar, self.scheduler)
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class ClusterExecutor:
 
     def compute(self, values: Sequence[Delayed], images_of: Mapping[Any, int], bar: ImageBar) -> tuple[Any, ...]:
         """Compute on the workers; an error is raised if all of them are lost."""
-        return compute_counted(values, images_of, bar, self.scheduler)
+        return compute_with_bar(values, images_of, bar, self.scheduler)
 
 
 def executor_for(lazy: da.Array | None) -> Executor:

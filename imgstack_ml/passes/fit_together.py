@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ..base.validation import Images, check_images
@@ -12,17 +12,17 @@ __all__ = ["PassLearner", "fit_together", "reads_of"]
 
 
 class PassLearner:
-    """Mixin of the estimators that learn by one pass, or by none: what they look for, and what they make of it."""
+    """Mixin of the estimators whose fit is one pass over the images, or needs no pass."""
 
     n_passes_: float
-    transform: Callable
+    transform: Callable[..., Any]
 
-    def _look(self, images: Images) -> Pass | None:
-        """Check the parameters against the images, unread, and return the pass that is needed."""
+    def _needed_pass(self, images: Images) -> Pass | None:
+        """Check the parameters against the images, without reading them, and return the pass that `fit` needs."""
         raise NotImplementedError
 
     def _learn(self, found: Any, images: Images) -> None:
-        """Set the fitted attributes from the result of that pass, None where there was none."""
+        """Set the fitted attributes from `found`, the result of that pass, or None if no pass was needed."""
         raise NotImplementedError
 
 
@@ -34,41 +34,42 @@ def fit_together(
     progress: bool = False,
     memory_limit: str | int | float = "auto",
 ) -> float:
-    """Fit several estimators on one stack, reading it as few times as can be.
+    """Fit several estimators on one stack, reading it as few times as possible.
 
-    `StackCenterer`, `IntensityRescaler` and the features learn in one pass, which all of them share. Others, such
-    as `ImagePCA` and Pipelines, are then fitted one after another and read for themselves.
+    `StackCenterer`, `IntensityRescaler` and the features share one pass over the images. Other estimators, such as
+    `ImagePCA` and Pipelines, are fitted after that, one by one, and read the images themselves.
 
     Parameters
     ----------
     estimators : iterable of estimators
-        Fitted in place, each as its own ``fit(X, y)`` would.
+        Each is fitted in place, with the same result as ``fit(X, y)``.
     X : ImageStack, dask array or array-like, (n_images, height, width[, n_channels]) or (n_samples, n_features)
         The images.
     y : array-like of shape (n_images,), optional
-        Passed on to the estimators that read for themselves.
+        Passed to the estimators that read the images themselves.
     progress : bool, default=False
-        Show a bar for the read that is shared, which tells what is learned, on stderr. Estimators that read for
+        Show a progress bar of the shared pass on stderr, with what it is for. Estimators that read the images
         themselves have a parameter of their own.
     memory_limit : str or int, default="auto"
-        Bytes, or a string such as ``"1GB"``, that the read which is shared may hold above what the process held before,
-        on a cluster each worker; 256 MiB of images at the most, beside what they are summed up in. ``"auto"`` is half
-        of the memory available, and no limit on a cluster. Estimators that read for themselves have one of their own.
+        Memory that the shared pass may take beyond what the process held before, on a cluster each worker: bytes, or a
+        string such as ``"1GB"``. At most 256 MiB of images are in memory at a time, and the results besides.
+        ``"auto"`` is half of the available memory, and no limit on a cluster. Estimators that read the images
+        themselves have a parameter of their own.
 
     Returns
     -------
     n_passes : float
-        Reads of a lazy stack in all, as far as the estimators count theirs in ``n_passes_``. That of an estimator that
-        shared the pass is 1.
+        How many times the whole stack was read. The shared pass counts once here, and as 1 in the ``n_passes_`` of
+        each estimator that shared it. An estimator without ``n_passes_`` counts as 0.
 
     Raises
     ------
     NonFiniteError
-        Naming the image (and file) with a NaN or infinite pixel.
+        An image has a NaN or infinite pixel. The message names the image, and its file if it is known.
     MemoryLimitError
-        If a block of images does not fit `memory_limit`. Nothing was read then.
+        One block of images needs more than `memory_limit`. It is raised before anything is read.
     ValueError
-        For parameters that an estimator refuses; before anything is read where it learns by the shared pass.
+        An estimator refuses its parameters. For estimators that share the pass, it is raised before anything is read.
 
     Examples
     --------
@@ -92,22 +93,23 @@ def fit_together(
 
 
 def reads_of(estimator: Any) -> float:
-    """Sum up the reads of the stack that the fit of an estimator, or of the steps of a Pipeline, counted."""
+    """Sum of ``n_passes_`` of an estimator, or of the steps of a Pipeline. A missing one counts as 0."""
     steps = [step for _, step in getattr(estimator, "steps", [(None, estimator)])]
     return sum(getattr(step, "n_passes_", 0.0) for step in steps)
 
 
 def _learn_in_one_pass(learners: list[PassLearner], X: Any, progress: bool, memory_limit: str | int | float) -> float:
+    """Fit estimators that need one pass at most, all of them by the same pass, and count it."""
     checked = [check_images(learner, X, reset=True) for learner in learners]
-    passes = [learner._look(images) for learner, images in zip(learners, checked, strict=True)]
-    wanted = [one for one in passes if one is not None]
+    passes = [learner._needed_pass(images) for learner, images in zip(learners, checked, strict=True)]
+    needed = [one for one in passes if one is not None]
     n_passes = 0.0
-    found = iter(())
-    if wanted:
+    results: Iterator[Any] = iter(())
+    if needed:
         runner = PassRunner(checked[0], progress=progress)
-        found = iter(runner.run_together(wanted, memory_limit))
+        results = iter(runner.run_together(needed, memory_limit))
         n_passes = runner.n_passes
     for learner, images, one in zip(learners, checked, passes, strict=True):
-        learner._learn(None if one is None else next(found), images)
+        learner._learn(None if one is None else next(results), images)
         learner.n_passes_ = 0.0 if one is None else n_passes
     return n_passes

@@ -1,8 +1,9 @@
-"""One bar of images for whatever reads or writes them, moved as tasks end."""
+"""Progress in images: the bar, and computing that moves a bar whenever a task has finished."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -14,24 +15,24 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.system import CPU_COUNT
 from tqdm.auto import tqdm  # a widget in notebooks that can show one, text elsewhere
 
-from .cluster import gather_watched, get_watched
+from .cluster import client_of, gather_unless_lost, get_unless_lost
 
-__all__ = ["ImageBar", "client_of", "compute_counted", "iterate_rows"]
+__all__ = ["ImageBar", "compute_with_bar", "iterate_rows"]
 
-_NARROW = 80  # columns below which there is no room for the bar itself beside its numbers
-_BLOCKS_PER_THREAD = 16  # computed at once: memory is bounded, and threads seldom idle
-_SHORT = "{percentage:.0f}% {remaining} {rate_noinv_fmt}{postfix} {desc}"  # what is cut off last comes first
+_NARROW = 80  # columns; in fewer, there is no room for the bar itself beside its numbers
+_SHORT = "{percentage:.0f}% {remaining} {rate_noinv_fmt}{postfix} {desc}"  # a terminal cuts off the end
+_BLOCKS_PER_THREAD = 16  # computed at a time: few enough to bound memory, enough to keep all threads busy
 
 
-class ImageBar(tqdm):
-    """A bar of images that shows images and megabytes a second, and the time left.
+class ImageBar(tqdm):  # type: ignore[misc]  # tqdm has no types
+    """A progress bar that counts images, and shows images and megabytes a second and the time left.
 
     Parameters
     ----------
     image_bytes : int
-        Bytes of an image in memory.
+        Bytes of one image in memory.
     **kwargs
-        For tqdm, such as ``total`` (images), ``desc`` (what for) and ``disable``.
+        Arguments of tqdm, such as ``total`` (images), ``desc`` (purpose) and ``disable``.
     """
 
     def __init__(self, image_bytes: int, **kwargs: Any):
@@ -40,14 +41,14 @@ class ImageBar(tqdm):
 
     @property
     def format_dict(self) -> dict[str, Any]:
-        """What tqdm draws; in a narrow terminal the numbers alone, which never wrap."""
-        found = super().format_dict
-        if isinstance(found["ncols"], int) and found["ncols"] < _NARROW:
-            found["bar_format"] = _SHORT
-        return found
+        """Settings that tqdm draws by. A narrow terminal gets the numbers without the bar, which would wrap."""
+        settings: dict[str, Any] = super().format_dict
+        if isinstance(settings["ncols"], int) and settings["ncols"] < _NARROW:
+            settings["bar_format"] = _SHORT
+        return settings
 
     def advance(self, n_images: int) -> None:
-        """Count images; does nothing when the bar is disabled."""
+        """Move the bar by some images. A disabled bar does nothing."""
         if n_images and not self.disable:
             seconds = max(1e-9, self._time() - self.start_t)
             done = self.n + n_images - self.initial
@@ -55,59 +56,52 @@ class ImageBar(tqdm):
             self.update(n_images)
 
 
-def client_of(scheduler: Any) -> Any:
-    """Return the distributed client that a scheduler function belongs to, or None."""
-    owner = getattr(scheduler, "__self__", None)
-    return owner if hasattr(owner, "scatter") else None
-
-
-def compute_counted(values: Sequence[Delayed], images_of: Mapping[Any, int], bar: ImageBar, scheduler: Any) -> tuple:
-    """Compute delayed values while a bar counts images.
+def compute_with_bar(
+    values: Sequence[Delayed], images_of: Mapping[Any, int], bar: ImageBar, scheduler: Any
+) -> tuple[Any, ...]:
+    """Compute delayed values on threads or a cluster, and move a bar whenever a task has finished.
 
     Parameters
     ----------
     values : sequence of Delayed
     images_of : mapping
-        From the key of a task to the images that are done when it is.
+        For the key of a task, by how many images the task moves the bar. Tasks without a key here do not move it.
     bar : ImageBar
-        Moved task by task.
     scheduler : callable
         As `dask.base.get_scheduler` returns it.
 
     Raises
     ------
     ClusterLostError
-        A cluster lost all its workers.
+        The cluster lost all its workers.
     """
     client = client_of(scheduler)
-    # Dask's callbacks are global, and those of overlapping computations can stay behind: none without a bar.
-    if client is not None:  # callbacks are a matter of the local schedulers
-        if bar.disable:
-            return dask.compute(*values, scheduler=partial(get_watched, client))
+    if client is not None and not bar.disable:
         return _compute_on_cluster(values, images_of, bar, client)
-    if bar.disable:
-        return dask.compute(*values, scheduler=scheduler)
-    with _Ticker(images_of, bar):
-        return dask.compute(*values, scheduler=scheduler)
+    if client is not None:
+        scheduler = partial(get_unless_lost, client)
+    # Dask's callbacks are global, and computations that overlap can leave them behind. So there is none without a bar.
+    with nullcontext() if bar.disable else _BarCallback(images_of, bar):
+        return tuple(dask.compute(*values, scheduler=scheduler))
 
 
 def iterate_rows(rows: Any, image_bytes: int, label: str, *, progress: bool) -> Iterator[np.ndarray]:
-    """Compute lazy rows, one an image, some blocks after the other, under a bar.
+    """Compute lazy rows, one for each image, a few blocks at a time with a bar.
 
     Parameters
     ----------
     rows : dask array of shape (n_images, ...)
     image_bytes : int
-        Bytes of an image in memory.
+        Bytes of one image in memory.
     label : str
-        What the images are read for.
+        Purpose of the read, shown by the bar.
     progress : bool
-        Whether the bar is shown.
+        Whether to show the bar.
 
     Yields
     ------
     ndarray
-        The rows of consecutive images.
+        Rows of consecutive images.
     """
     rows = rows.rechunk(dict.fromkeys(range(1, rows.ndim), -1))
     scheduler = dask.base.get_scheduler(collections=[rows])
@@ -117,37 +111,42 @@ def iterate_rows(rows: Any, image_bytes: int, label: str, *, progress: bool) -> 
             some = rows.blocks[first : first + step]
             blocks = some.to_delayed().ravel().tolist()
             images_of = dict(zip((block.key for block in blocks), some.chunks[0], strict=True))
-            yield np.concatenate(compute_counted(blocks, images_of, bar, scheduler))
+            yield np.concatenate(compute_with_bar(blocks, images_of, bar, scheduler))
 
 
-def _compute_on_cluster(values: Sequence[Delayed], images_of: Mapping[Any, int], bar: ImageBar, client: Any) -> tuple:
-    """Ask for the tasks that count, too, and let go of each that is seen to be done: its result stays no longer."""
+def _compute_on_cluster(
+    values: Sequence[Delayed], images_of: Mapping[Any, int], bar: ImageBar, client: Any
+) -> tuple[Any, ...]:
+    """Compute on a cluster, where Dask's callbacks do not work: request a future of each task that moves the bar.
+
+    The future of a task is released as soon as the bar has moved. Else the cluster would keep the result.
+    """
     graph = HighLevelGraph.merge(*(value.dask for value in values))
     wanted = {value.key for value in values}
     futures = client.compute([*values, *(Delayed(key, graph) for key in images_of if key not in wanted)])
     results = futures[: len(values)]
-    steps = {future.key: future for future in futures if future.key in images_of}
+    unfinished = {future.key: future for future in futures if future.key in images_of}
     del futures
 
-    def count() -> None:
-        for key in [key for key, step in steps.items() if step.status == "finished"]:
-            step = steps.pop(key)
+    def move_bar() -> None:
+        for key in [key for key, future in unfinished.items() if future.status == "finished"]:
+            future = unfinished.pop(key)
             if key not in wanted:
-                step.release()
+                future.release()
             bar.advance(images_of[key])
 
     try:
-        return tuple(gather_watched(client, results, results, count))
-    finally:  # an error would hold on to them
-        for step in steps.values():
-            step.release()
+        return tuple(gather_unless_lost(client, results, results, move_bar))
+    finally:  # after an error, its traceback would keep the futures alive
+        for future in unfinished.values():
+            future.release()
 
 
-class _Ticker(Callback):
-    """Move the bar when a task is done."""
+class _BarCallback(Callback):
+    """Moves a bar whenever a task of a local scheduler has finished."""
 
     def __init__(self, images_of: Mapping[Any, int], bar: ImageBar):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # `untyped_calls_exclude` does not know `super`
         self._images_of = images_of
         self._bar = bar
 

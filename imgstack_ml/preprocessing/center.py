@@ -82,7 +82,7 @@ class StackCenterer(PassLearner, StackTransformer):
         fit_together([self], X)
         return self
 
-    def _look(self, images: Images) -> Pass:
+    def _needed_pass(self, images: Images) -> Pass:
         return Pass(partial(_moments_of_batch, bool(self.with_std)), merge_moments, 24 * images.n_pixels, "mean image")
 
     def _learn(self, found: Moments, images: Images) -> None:

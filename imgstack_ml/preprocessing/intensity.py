@@ -11,7 +11,7 @@ import numpy as np
 from skimage.exposure.exposure import intensity_range
 
 from ..errors import NonFiniteError
-from ..linalg.extremes import as_rows, extremes_of
+from ..linalg.extremes import extremes_of, joined_channels
 
 __all__ = ["is_word", "output_dtype", "rescale_block"]
 
@@ -79,7 +79,7 @@ def rescale_block(
         Naming the first image of the block with NaN or infinity.
     """
     out = np.empty(block.shape, output_dtype(block.dtype, out_range)) if out is None else out
-    images, result = as_rows(np.ascontiguousarray(block)), as_rows(out)
+    images, result = joined_channels(np.ascontiguousarray(block)), joined_channels(out)
     n_channels = block.shape[-1] if per_channel else 1
     ranges_of = partial(_ranges, in_range=in_range, out_range=out_range, percentiles=percentiles)
     if _one_table_serves(block, in_range, out_range, per_channel):

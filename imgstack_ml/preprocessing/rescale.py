@@ -13,7 +13,7 @@ from skimage.exposure.exposure import DTYPE_RANGE
 from ..base.lazy import map_images
 from ..base.transformer import StackTransformer
 from ..base.validation import Images, check_images
-from ..linalg.extremes import range_step, wider
+from ..linalg.extremes import merge_ranges, range_step
 from ..passes.fit_together import PassLearner, fit_together
 from ..passes.runner import Pass
 from .intensity import is_word, output_dtype, rescale_block
@@ -133,13 +133,13 @@ class IntensityRescaler(PassLearner, StackTransformer):
         fit_together([self], X)
         return self
 
-    def _look(self, images: Images) -> Pass | None:
+    def _needed_pass(self, images: Images) -> Pass | None:
         _check_ranges(self.in_range, self.out_range, self.percentiles)
         _check_stack(images, self.channel_axis)
         if not is_word(self.in_range, "stack"):
             return None
         n_channels = 1 if self.channel_axis is None else images.image_shape[-1]
-        return Pass(partial(range_step, n_channels=n_channels), wider, label="range")
+        return Pass(partial(range_step, n_channels=n_channels), merge_ranges, label="range")
 
     def _learn(self, found: np.ndarray | None, images: Images) -> None:
         if found is None:

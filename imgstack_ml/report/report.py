@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..files.atomic import atomic_path, naming_the_space
+from ..files.atomic import atomic_path
+from ..files.space import explain_full_disk
 from ..inspection._steps import names_of, split_at_pca
 from .alerts import Alert, Evidence, find_alerts
 from .content import Content, gather
@@ -58,7 +59,7 @@ class Report:
             the page takes are named.
         """
         page = self.html.encode()
-        with naming_the_space(os.fspath(path), len(page)), atomic_path(path, overwrite=overwrite) as temporary:
+        with explain_full_disk(os.fspath(path), len(page)), atomic_path(path, overwrite=overwrite) as temporary:
             Path(temporary).write_bytes(page)
 
     def open_in_browser(self) -> str:

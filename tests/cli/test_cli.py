@@ -22,7 +22,7 @@ import imgstack_ml as im
 from imgstack_ml.cli import main
 from imgstack_ml.cli.sample import _NAMES
 from imgstack_ml.datasets import SAMPLES
-from imgstack_ml.files.atomic import lock_output
+from imgstack_ml.files.locks import lock_output
 from tests.lib.images import random_pixels, write_folder, write_image
 
 RESULTS = {

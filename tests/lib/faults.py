@@ -6,7 +6,7 @@ import errno
 import io
 import os
 
-from imgstack_ml.files import atomic as _files
+from imgstack_ml.files import atomic
 
 _SYSTEM_CALLS = ("open", "write", "fsync", "rename", "replace", "mkdir", "ftruncate")
 
@@ -87,7 +87,7 @@ def failing(monkeypatch, under, fail_at):
     with monkeypatch.context() as patch:
         for name in _SYSTEM_CALLS:
             patch.setattr(os, name, disk.wrap(name, getattr(os, name)))
-        patch.setattr(_files, "_exchange", disk.wrap("exchange", _files._exchange))
+        patch.setattr(atomic, "_exchange", disk.wrap("exchange", atomic._exchange))
         patch.setattr(builtins, "open", disk.open_file(open))
         patch.setattr(io, "open", disk.open_file(io.open))
         yield disk

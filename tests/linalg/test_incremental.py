@@ -12,7 +12,7 @@ from imgstack_ml.base.validation import Images
 from imgstack_ml.decomposition.krylov_basis import Centre, KrylovBasis
 from imgstack_ml.linalg import krylov
 from imgstack_ml.linalg.incremental import merge_summaries, summarise
-from imgstack_ml.linalg.incremental import test_rows as omega
+from imgstack_ml.linalg.incremental import random_weights
 from imgstack_ml.passes.runner import PassRunner
 from tests.lib.stacks import photographs, stack_of_spectrum
 
@@ -63,8 +63,8 @@ def test_a_summary_is_the_truncated_svd(raw, size, dtype):
     assert_allclose(found.singular_values**2, s[:kept] ** 2, rtol=0, atol=20 * eps * s[0] ** 2)
     assert_allclose(found.rows.T @ found.rows, (Vt[:kept].T * s[:kept] ** 2) @ Vt[:kept], atol=20 * eps * s[0] ** 2)
     assert_allclose(found.lost, np.append(s, 0)[size] ** 2 if size < 30 else 0, rtol=0, atol=20 * eps * s[0] ** 2)
-    assert_allclose(found.draws, omega(5, 3, 0, 30) @ A, rtol=0, atol=50 * eps * s[0])
-    assert_allclose(found.weights, omega(5, 3, 0, 30).sum(axis=1))
+    assert_allclose(found.draws, random_weights(5, 3, 0, 30) @ A, rtol=0, atol=50 * eps * s[0])
+    assert_allclose(found.weights, random_weights(5, 3, 0, 30).sum(axis=1))
 
 
 def test_many_images_are_taken_group_by_group():
@@ -74,7 +74,7 @@ def test_many_images_are_taken_group_by_group():
     assert_allclose(found.total, (A**2).sum(), rtol=1e-12)
     assert found.lost > 0
     assert_between(found, A)
-    assert_allclose(found.draws, omega(5, 3, 0, 700) @ A, rtol=0, atol=1e-10)
+    assert_allclose(found.draws, random_weights(5, 3, 0, 700) @ A, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_any_cut_and_grouping_keeps_the_bounds(grouping, drawn):
     assert_between(found, A)
     assert_allclose(found.total, (A**2).sum(), rtol=64 * eps)
     assert_allclose(found.mean, X.mean(axis=0, dtype=np.float64), rtol=1e-12, atol=64 * eps * np.abs(A).max())
-    assert_allclose(found.draws, omega(5, 3, 0, len(X)) @ A, rtol=0, atol=64 * eps * np.sqrt(len(X)) * largest)
+    assert_allclose(found.draws, random_weights(5, 3, 0, len(X)) @ A, rtol=0, atol=64 * eps * np.sqrt(len(X)) * largest)
 
 
 @pytest.mark.parametrize("grouping", GROUPINGS.values(), ids=GROUPINGS.keys())
@@ -206,9 +206,9 @@ def test_leaving_out_any_cut_would_break_the_bound():
 
 @pytest.mark.parametrize(("start", "n"), [(0, 5), (1020, 10), (1023, 1), (1024, 1), (500, 2_000), (5_000, 3)])
 def test_test_rows_depend_on_the_position_alone(start, n):
-    whole = omega(3, 4, 0, 6_000)
-    assert_array_equal(omega(3, 4, start, n), whole[:, start : start + n])
-    assert not np.array_equal(omega(4, 4, start, n), whole[:, start : start + n])
+    whole = random_weights(3, 4, 0, 6_000)
+    assert_array_equal(random_weights(3, 4, start, n), whole[:, start : start + n])
+    assert not np.array_equal(random_weights(4, 4, start, n), whole[:, start : start + n])
     assert abs(whole.mean()) < 0.03
     assert abs(whole.std() - 1) < 0.03
 
@@ -218,7 +218,7 @@ def test_random_sums_are_the_same_in_every_chunking(chunk):
     X = photographs(300, (6, 6), "float64") + np.linspace(0, 5_000, 300)[:, None, None]
     found = folded(summaries(X, list(range(chunk, 300, chunk)), 5, DOUBLE), 5)
     A = centred(X)
-    expected = omega(5, 3, 0, 300) @ A
+    expected = random_weights(5, 3, 0, 300) @ A
     assert_allclose(found.draws, expected, rtol=0, atol=1e-11 * np.linalg.norm(A))
 
 
@@ -264,11 +264,11 @@ def test_one_decode_makes_both_products(n, dtype):
     V = V.astype(dtype)
     drift = X.mean(axis=0, dtype=np.float64) - shift
     blocks = cut(X, *range(40, n, 40))
-    step = partial(krylov.stream, V=V, shift=shift, along=V @ drift, dtype=dtype)
+    step = partial(krylov.both_products, V=V, shift=shift, along=V @ drift, dtype=dtype)
     half = len(blocks) // 2
     found = step(blocks, 0)
     if half:
-        merged = krylov.merge_images(step(blocks[:half], 0), step(blocks[half:], 40 * half))
+        merged = krylov.merge_both_products(step(blocks[:half], 0), step(blocks[half:], 40 * half))
         scale = np.abs(found.products).max()
         assert_allclose(merged.products, found.products, rtol=0, atol=64 * np.finfo(dtype).eps * scale)
         assert_array_equal(np.concatenate(merged.scores), np.concatenate(found.scores))
@@ -289,7 +289,7 @@ def test_pixel_ranges_add_up(edges):
     assert_allclose(scores, plain @ V.T, rtol=0, atol=1e-11)
     out = np.ones((6, 45))
     for lo, hi in ranges:
-        krylov.gather(blocks, lo, hi, scores, shift, DOUBLE, out)
+        krylov.add_products(blocks, lo, hi, scores, shift, DOUBLE, out)
     assert_allclose(out, 1 + scores.T @ plain, rtol=1e-12, atol=1e-8)
 
 
@@ -309,7 +309,7 @@ def test_a_sweep_orthogonalises_in_place_and_returns_inner_products(p, stored):
     along = (F - np.outer(sums, mean)) @ W.T
     expected = turn @ (F - np.outer(sums, mean) - along @ W)
     step = partial(
-        krylov.sweep,
+        krylov.orthogonalise_rows,
         n_old=n_old,
         n_new=n_new,
         along=along,
@@ -331,15 +331,15 @@ def test_combining_writes_over_its_own_rows():
     rng = np.random.default_rng(0)
     buffer, weights = rng.standard_normal((7, 3_000)), rng.standard_normal((3, 5))
     expected, rest = weights @ buffer[:5], buffer[3:].copy()
-    krylov.combine([buffer], 0, 1_000, weights, DOUBLE, buffer)
-    krylov.combine([buffer], 1_000, 3_000, weights, DOUBLE, buffer)
+    krylov.combine_rows([buffer], 0, 1_000, weights, DOUBLE, buffer)
+    krylov.combine_rows([buffer], 1_000, 3_000, weights, DOUBLE, buffer)
     assert_allclose(buffer[:3], expected, rtol=0, atol=1e-13)
     assert_array_equal(buffer[3:], rest)
 
 
 def test_independent_rows_are_made_orthonormal():
     F = np.random.default_rng(0).standard_normal((6, 40)) * np.geomspace(1, 1e-6, 6)[:, None]
-    turn = krylov.independent(F @ F.T, np.ones(6), 1e-16)
+    turn = krylov.orthonormalising_weights(F @ F.T, np.ones(6), 1e-16)
     assert_allclose(turn @ F @ F.T @ turn.T, np.eye(6), rtol=0, atol=1e-9)
 
 
@@ -348,7 +348,7 @@ def test_dependent_rows_and_rounding_go():
     F = rng.standard_normal((6, 40))
     F[2] = F[0] - 3 * F[1]
     F[4] *= 1e-8
-    turn = krylov.independent(F @ F.T, np.ones(6), 1e-7)
+    turn = krylov.orthonormalising_weights(F @ F.T, np.ones(6), 1e-7)
     basis = turn @ F
     assert basis.shape == (4, 40)
     assert_allclose(basis @ basis.T, np.eye(4), rtol=0, atol=1e-9)
@@ -361,8 +361,8 @@ def test_rows_that_differ_by_rounding_are_one_row():
     rng = np.random.default_rng(0)
     F = np.array([rng.standard_normal(40)] * 2) * 1e-3
     F[1] += 1e-6 * rng.standard_normal(40)
-    assert len(krylov.independent(F @ F.T, np.full(2, 6.0), 1e-7)) == 1
-    assert len(krylov.independent(F @ F.T, np.full(2, 6.0), 1e-9)) == 2
+    assert len(krylov.orthonormalising_weights(F @ F.T, np.full(2, 6.0), 1e-7)) == 1
+    assert len(krylov.orthonormalising_weights(F @ F.T, np.full(2, 6.0), 1e-9)) == 2
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -372,25 +372,25 @@ def test_inner_products_need_not_be_symmetric_to_the_last_digit(seed):
     rows = rng.standard_normal((20, 61))
     rows = np.vstack([rows, rng.standard_normal((12, 20)) @ rows])
     inner = rows @ rows.T * (1 + 1e-7 * rng.standard_normal((32, 32)))
-    turn = krylov.independent(inner, np.zeros(32), 1e-7)
+    turn = krylov.orthonormalising_weights(inner, np.zeros(32), 1e-7)
     assert len(turn) >= 20
     np.testing.assert_allclose(turn @ (inner + inner.T) @ turn.T / 2, np.eye(len(turn)), atol=1e-5)
 
 
 def test_nothing_is_independent_of_nothing():
-    assert krylov.independent(np.zeros((3, 3)), np.ones(3), 1e-7).shape == (0, 3)
+    assert krylov.orthonormalising_weights(np.zeros((3, 3)), np.ones(3), 1e-7).shape == (0, 3)
 
 
 def test_orthogonal_rows_keep_their_order():
     F = np.diag([3.0, 2.0, 1.0, 0.5])
-    assert_allclose(krylov.independent(F @ F.T, np.ones(4), 1e-16) @ F, np.eye(4), rtol=0, atol=1e-12)
+    assert_allclose(krylov.orthonormalising_weights(F @ F.T, np.ones(4), 1e-16) @ F, np.eye(4), rtol=0, atol=1e-12)
 
 
 def test_ritz_values_need_no_orthonormal_basis():
     rng = np.random.default_rng(0)
     W, A = rng.standard_normal((5, 30)), rng.standard_normal((40, 30))
     C = A.T @ A
-    found = krylov.ritz(W @ W.T, W @ C @ W.T)
+    found = krylov.ritz_pairs(W @ W.T, W @ C @ W.T)
     Q = np.linalg.qr(W.T)[0]
     assert_allclose(found.values, np.linalg.eigvalsh(Q.T @ C @ Q)[::-1], rtol=1e-10)
     vectors = found.coefficients.T @ W

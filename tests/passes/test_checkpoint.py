@@ -15,7 +15,7 @@ from numpy.testing import assert_array_equal
 import imgstack_ml
 from imgstack_ml import ImagePCA, open_stack
 from imgstack_ml.errors import BadImageError, StoreError
-from imgstack_ml.files.atomic import lock_output
+from imgstack_ml.files.locks import lock_output
 from imgstack_ml.linalg.gram import Scatter
 from imgstack_ml.passes import checkpoint as _checkpoint
 from imgstack_ml.passes import runner as _passes

@@ -18,7 +18,8 @@ from zarr.codecs import ZstdCodec
 from ... import __version__
 from ...base.validation import FileStack
 from ...errors import StoreError
-from ...files.atomic import atomic_folder, naming_the_space, require_space
+from ...files.atomic import atomic_folder
+from ...files.space import explain_full_disk, require_space
 from ...passes.progress import ImageBar
 from ..formats.store import ATTRIBUTE, FORMAT, chunk_files, chunk_names, is_store, mark_complete
 from .waves import BLOCK_BYTES, Region, as_dask, regions_of, run_on_blocks, run_on_regions
@@ -118,7 +119,7 @@ def save_stack(
     if resume:
         described["input"] = tokenize(stack, described, FORMAT, __version__)
     with (
-        naming_the_space(target, int(data.nbytes)),
+        explain_full_disk(target, int(data.nbytes)),
         atomic_folder(target, overwrite=overwrite, resume=resume) as folder,
     ):
         array = _unfinished_array(folder, described["input"]) if resume else None

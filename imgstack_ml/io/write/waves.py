@@ -12,7 +12,8 @@ import numpy as np
 from dask.system import CPU_COUNT
 
 from ...base.validation import data_and_files
-from ...passes.progress import ImageBar, client_of, compute_counted
+from ...passes.cluster import client_of
+from ...passes.progress import ImageBar, compute_with_bar
 
 __all__ = ["BLOCK_BYTES", "Region", "as_dask", "regions_of", "run_on_blocks", "run_on_regions"]
 
@@ -91,7 +92,7 @@ def run_on_blocks(
             name = f"write-{token}-{999_999 - len(calls):06}"
             calls.append(task(block, *arguments(region), dask_key_name=name))
             images_of[calls[-1].key] = 0 if any(place[1:]) else region[0].stop - region[0].start
-        compute_counted(calls, images_of, bar, scheduler)
+        compute_with_bar(calls, images_of, bar, scheduler)
 
 
 def run_on_regions(check: Callable[[Region], bool], data: da.Array, regions: Sequence[Region]) -> list[bool]:

@@ -12,7 +12,9 @@ import numpy as np
 from ...base.lazy import whole_images
 from ...base.validation import data_and_files
 from ...errors import StoreError
-from ...files.atomic import atomic_path, lock_output, naming_the_space
+from ...files.atomic import atomic_path
+from ...files.locks import lock_output
+from ...files.space import explain_full_disk
 from ...passes.progress import ImageBar
 from ..formats.store import ZarrReader
 from .filenames import file_names
@@ -95,7 +97,7 @@ def write_images(
     _refuse_input_folders(stack, sources or (), target)
     paths = [os.path.join(target, name) for name in file_names(names, sources, len(data), _SUFFIXES[format])]
     _check_folder(target, overwrite)
-    with lock_output(target), naming_the_space(target, int(data.nbytes)):
+    with lock_output(target), explain_full_disk(target, int(data.nbytes)):
         _check_folder(target, overwrite)  # again: another process may just have filled it
         os.makedirs(target, exist_ok=True)
         _refuse_links(paths)
