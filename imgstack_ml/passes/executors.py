@@ -13,8 +13,8 @@ import dask.array as da
 from dask.delayed import Delayed
 from dask.system import CPU_COUNT
 
-from .memory import Allowance, allowance
 from .cluster import client_of
+from .memory import Allowance, allowance
 from .progress import ImageBar, compute_with_bar
 
 __all__ = ["Executor", "executor_for", "local_scheduler", "n_local_threads"]

@@ -146,7 +146,7 @@ class PassRunner:
         plan = plan_groups(self.layout, blocks, self._read_bytes, partial_bytes, batch_bytes)
         record = self._begin_record(label, plan.groups, shared) if save else None
         with self._bar(label, self.layout.n_images(blocks)) as bar, self._naming_files():
-            total = self._run_groups(step, merge, plan, shared, bar, record)
+            total: Partial = self._run_groups(step, merge, plan, shared, bar, record)
             return_freed_memory()
         self._count(blocks)
         return total
@@ -171,7 +171,8 @@ class PassRunner:
         saved = None if record is None else record.load()
         if saved is not None and saved.n_done:
             self.n_images_read += saved.n_images
-            return saved.value
+            value: Partial = saved.value
+            return value
         before = self.n_images_read
         result = compute()
         if record is not None:
@@ -206,7 +207,8 @@ class PassRunner:
         parts = [task(shared, int(lo), int(hi)) for lo, hi in pairwise(edges)]
         with one_blas_thread():
             partials = dask.compute(*parts, scheduler=local_scheduler())
-        return reduce(merge, partials)
+        merged: Partial = reduce(merge, partials)
+        return merged
 
     def compute(self, *collections: Any, images_of: dict[Any, int], label: str) -> tuple[Any, ...]:
         """Compute arrays of one block, or delayed values, whose graphs read the whole stack once.

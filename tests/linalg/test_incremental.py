@@ -11,8 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from imgstack_ml.base.validation import Images
 from imgstack_ml.decomposition.krylov_basis import Centre, KrylovBasis
 from imgstack_ml.linalg import krylov
-from imgstack_ml.linalg.incremental import merge_summaries, summarise
-from imgstack_ml.linalg.incremental import random_weights
+from imgstack_ml.linalg.incremental import merge_summaries, random_weights, summarise
 from imgstack_ml.passes.runner import PassRunner
 from tests.lib.stacks import photographs, stack_of_spectrum
 
