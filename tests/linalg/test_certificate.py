@@ -21,6 +21,7 @@ from imgstack_ml.decomposition.sizes import FitSize
 from imgstack_ml.decomposition.solvers import SOLVERS
 from imgstack_ml.decomposition.streaming_plan import streaming_cost
 from imgstack_ml.errors import ImagesChangedError
+from imgstack_ml.linalg.certificate import Residuals, estimated_errors, nystrom_values, upper_bounds
 from imgstack_ml.passes.runner import PassRunner
 from tests.lib.stacks import counted, reference, stack_of_spectrum
 
@@ -168,7 +169,7 @@ def cases(draw):
     )
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(cases())
 def test_rigorous_figures_contain_the_truth(case):
     X = case.images
@@ -190,6 +191,69 @@ def test_rigorous_figures_contain_the_truth(case):
         assert abs(certificate.captured_variance - along) <= rounding
     else:
         assert certificate.captured_variance <= along + rounding
+
+
+@pytest.mark.slow
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(cases())
+def test_rigorous_figures_contain_the_truth_of_many_stacks(case):
+    test_rigorous_figures_contain_the_truth.hypothesis.inner_test(case)
+
+
+# the kernels alone
+
+
+class Basis(NamedTuple):
+    """Eigenvalues of a matrix C, a basis W that holds the leading `n_known` eigenvectors, and the residuals in it."""
+
+    values: np.ndarray
+    C: np.ndarray
+    W: np.ndarray
+    n_known: int
+    residuals: Residuals
+
+    @property
+    def lost(self):
+        return float(np.append(self.values, 0.0)[self.n_known])
+
+
+@st.composite
+def bases(draw):
+    p, r = draw(st.integers(2, 14)), draw(st.integers(1, 5))
+    n_known = draw(st.integers(0, min(r, p)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**20)))
+    values = draw(st.sampled_from([0.3 ** np.arange(p), np.ones(p), 1 / np.arange(1, p + 1), 1e3 * (np.arange(p) < 3)]))
+    vectors = np.linalg.qr(rng.standard_normal((p, p)))[0]
+    C = (vectors * values) @ vectors.T
+    W = np.linalg.qr(np.hstack([vectors[:, :n_known], rng.standard_normal((p, min(r, p) - n_known))]))[0].T
+    outside = W @ C - W @ C @ W.T @ W
+    theta, coefficients = np.linalg.eigh(W @ C @ W.T)
+    return Basis(values, C, W, n_known, Residuals(theta[::-1], coefficients[:, ::-1], outside @ outside.T))
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(bases(), st.booleans())
+def test_bounds_contain_the_eigenvalues(basis, with_lost):
+    residuals, total, r = basis.residuals, basis.values.sum(), len(basis.W)
+    theta, truth, pad = residuals.values, basis.values[:r], 1e-9 * basis.values[0]
+    vectors = residuals.coefficients.T @ basis.W
+    norms = np.linalg.norm(vectors @ basis.C - theta[:, None] * vectors, axis=1)
+    np.testing.assert_allclose(residuals.norms, norms, atol=1e-7 * basis.values[0])
+    nystrom = nystrom_values(residuals, 1e-9 * basis.values[0], total)
+    assert np.all(theta <= nystrom)
+    assert np.all(nystrom <= truth + pad)
+    upper = upper_bounds(residuals, nystrom, r, total, basis.lost if with_lost else None)
+    assert np.all(truth <= upper + pad)
+    known = min(basis.n_known, r)
+    if with_lost and basis.n_known == r:  # the basis holds all that is asked for, and nothing else is as large
+        np.testing.assert_allclose(upper[:known], np.maximum(truth[:known], basis.lost), atol=pad)
+
+
+def test_estimates_are_sums_of_geometric_series():
+    theta, nystrom = np.array([8.0, 4.0, 2.0, 0.0]), np.array([8.5, 4.5, 3.0, 0.0])
+    np.testing.assert_allclose(estimated_errors(theta, nystrom, 2, 3), [0.5 / (1 - 1 / 4), 0.5 / (1 - 1 / 2)])
+    np.testing.assert_allclose(estimated_errors(theta, nystrom, 2, 1), [0.5 / 0.1, 0.5 / 0.1])  # a ratio of 0.9 at most
+    np.testing.assert_allclose(estimated_errors(theta[:2], nystrom[:2], 2, 2), [0.5, 0.5])  # nothing is left outside
 
 
 # what it says is of use
@@ -222,7 +286,8 @@ PICTURES = [
     pytest.param(partial(cells, 200, 64), 10, id="cells"),
     pytest.param(partial(cells, 844, 32), 10, id="cells of all kinds"),
     pytest.param(faces, 10, id="faces"),
-    pytest.param(patches, 30, id="patches"),
+    pytest.param(partial(patches, 1_500, 32), 30, id="patches"),
+    pytest.param(patches, 30, id="large patches", marks=pytest.mark.slow),
     pytest.param(partial(cells, 844, 256), 10, id="cells of full size", marks=pytest.mark.slow),
 ]
 
@@ -274,7 +339,7 @@ def planted(strong):
     return X.reshape(groups * size, p) @ turn, turn[0]
 
 
-@pytest.mark.parametrize("strong", [0, 100, 1e5])
+@pytest.mark.parametrize("strong", [0, pytest.param(100, marks=pytest.mark.slow), 1e5])
 def test_a_direction_below_every_cut_is_found(strong):
     X, common = planted(strong)
     seen = {}
