@@ -28,7 +28,7 @@ MAX_HEADER_BYTES = 32 * 2**20  # the names of some 500,000 features; more is an 
 SAVABLE = {
     "ChannelStatistics": "imgstack_ml.features:ChannelStatistics",
     "HOGFeatures": "imgstack_ml.features:HOGFeatures",
-    "ImageFeatures": "imgstack_ml.features:ImageFeatures",
+    "ImageFeatureUnion": "imgstack_ml.features:ImageFeatureUnion",
     "ImageFlattener": "imgstack_ml.preprocessing:ImageFlattener",
     "ImageHistogram": "imgstack_ml.features:ImageHistogram",
     "ImagePCA": "imgstack_ml.decomposition:ImagePCA",
@@ -39,7 +39,8 @@ SAVABLE = {
     "StandardScaler": "sklearn.preprocessing:StandardScaler",
     "TextureFeatures": "imgstack_ml.features:TextureFeatures",
 }
-MEMBERS = {"ImageFeatures": "transformer_list", "Pipeline": "steps"}  # where estimators are made of others
+RENAMED = {"ImageFeatures": "ImageFeatureUnion"}  # class names in files written before 0.2
+MEMBERS = {"ImageFeatureUnion": "transformer_list", "Pipeline": "steps"}  # where estimators are made of others
 RECORDS = {"Certificate": "imgstack_ml.decomposition.certificate:Certificate"}  # fitted attributes of fields
 PASSTHROUGH = "passthrough"
 DROP = "drop"
@@ -322,6 +323,7 @@ class _Arrays(NamedTuple):
 def _rebuild(node: dict[str, Any], arrays: _Arrays, prefix: str) -> Any:
     """Make the estimator that `_describe` described."""
     name = _get(node, "class", str)
+    name = RENAMED.get(name, name)
     if name not in SAVABLE:
         raise ValueError(f"it names the class {name!r}; allowed are {', '.join(SAVABLE)}")
     cls = _import_class(name)

@@ -4,6 +4,7 @@ import pickle
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import dask.array as da
 import numpy as np
@@ -19,7 +20,7 @@ from sklearn.svm import SVC
 from imgstack_ml import persistence
 from imgstack_ml.decomposition import ImagePCA
 from imgstack_ml.errors import StoreError
-from imgstack_ml.features import ChannelStatistics, HOGFeatures, ImageFeatures, ImageHistogram, TextureFeatures
+from imgstack_ml.features import ChannelStatistics, HOGFeatures, ImageFeatureUnion, ImageHistogram, TextureFeatures
 from imgstack_ml.persistence import FORMAT_VERSION, HEADER_KEY, MAX_HEADER_BYTES, load_model, save_model
 from imgstack_ml.preprocessing import ImageFlattener, IntensityRescaler, StackCenterer
 from tests.lib.faults import every_fault
@@ -55,7 +56,7 @@ def assert_same_value(found, expected):
 
 def assert_same_model(found, expected):
     assert type(found) is type(expected)
-    if isinstance(expected, Pipeline | ImageFeatures):
+    if isinstance(expected, Pipeline | ImageFeatureUnion):
         found_members, members = (
             model.steps if isinstance(model, Pipeline) else model.transformer_list for model in (found, expected)
         )
@@ -90,8 +91,8 @@ def learned(model):
         ImageHistogram(8, "stack", density=True),
         TextureFeatures(range=(0, 255), levels=8),
         HOGFeatures(pixels_per_cell=(2, 2), cells_per_block=(1, 1)),
-        ImageFeatures([("hist", ImageHistogram()), ("pca", make_pipeline(StackCenterer(), ImagePCA(2)))]),
-        ImageFeatures([("hist", ImageHistogram()), ("no", "drop")], transformer_weights={"hist": 0.5}),
+        ImageFeatureUnion([("hist", ImageHistogram()), ("pca", make_pipeline(StackCenterer(), ImagePCA(2)))]),
+        ImageFeatureUnion([("hist", ImageHistogram()), ("no", "drop")], transformer_weights={"hist": 0.5}),
         make_pipeline(IntensityRescaler(), StackCenterer(), ImageFlattener(), ImagePCA(2)),
         make_pipeline("passthrough", make_pipeline(StackCenterer(), ImageFlattener()), ImagePCA(2)),
     ],
@@ -417,6 +418,44 @@ def test_hostile_files_take_no_memory(tmp_path):
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 64 * 2**20
     assert not (tmp_path / "exploded").exists()
+
+
+# Files that imgstack_ml 0.1.0 wrote, each with save_model(model.fit(stack, np.arange(12) % 2), file).
+OLD_MODELS = {
+    "ChannelStatistics": ChannelStatistics(("mean",), percentiles=(5, 95)),
+    "HOGFeatures": HOGFeatures(pixels_per_cell=(2, 2), cells_per_block=(1, 1)),
+    "ImageFeatures": ImageFeatureUnion(
+        [("hist", ImageHistogram(8)), ("pca", ImagePCA(2, svd_solver="gram")), ("no", "drop")],
+        transformer_weights={"hist": 0.5},
+    ),
+    "ImageFlattener": ImageFlattener(),
+    "ImageHistogram": ImageHistogram(8, "stack", density=True),
+    "ImagePCA": ImagePCA(2, svd_solver="gram", whiten=True),
+    "IntensityRescaler": IntensityRescaler("stack", (0.0, 1.0), -1),
+    "Pipeline": Pipeline(
+        [
+            ("stackcenterer", StackCenterer()),
+            ("imagefeatures", ImageFeatureUnion([("rows", ImageFlattener())])),
+            ("standardscaler", StandardScaler()),
+            ("logisticregression", LogisticRegression()),
+        ]
+    ),
+    "StackCenterer": StackCenterer(with_std=True),
+    "TextureFeatures": TextureFeatures(range="stack", levels=8),
+}
+
+
+@pytest.mark.parametrize("name", OLD_MODELS)
+def test_models_of_version_0_1_load_and_are_written_under_todays_names(name, stack, path):
+    loaded = load_model(Path(__file__).parent / "data" / "models_0.1" / f"{name}.safetensors")
+    model = OLD_MODELS[name].fit(stack, np.arange(12) % 2)
+    assert repr(loaded) == repr(model)
+    assert learned(loaded).keys() == learned(model).keys()
+    apply = "predict_proba" if name == "Pipeline" else "transform"
+    np.testing.assert_allclose(getattr(loaded, apply)(stack), getattr(model, apply)(stack), rtol=1e-6, atol=1e-6)
+    save_model(loaded, path)
+    assert b"ImageFeatures" not in path.read_bytes()
+    assert_same_model(load_model(path), loaded)
 
 
 def test_files_of_before_a_parameter_was_there_load(path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import dask.array as da
 import numpy as np
@@ -12,7 +12,7 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from ..base.lazy import map_images
 from ..base.transformer import ImageTransformer, for_table
-from ..base.validation import Images, check_images, first_nonfinite
+from ..base.validation import Images, StackLike, check_images, first_nonfinite
 from ..errors import NonFiniteError
 from ..passes.fit_together import PassLearner, fit_together
 from ..passes.runner import Pass
@@ -28,7 +28,7 @@ class FeatureTransformer(PassLearner, ImageTransformer):
     A subclass says what it does in `_kernel` and `_names`; in `_look` and `_learn`, what it checks and learns before.
     """
 
-    def fit(self, X: Any, y: Any = None) -> Any:
+    def fit(self, X: StackLike, y: Any = None) -> Self:
         """Check the parameters and the images' shape, and learn what `fit` must learn, in one pass at most.
 
         Parameters
@@ -52,7 +52,7 @@ class FeatureTransformer(PassLearner, ImageTransformer):
         fit_together([self], X)
         return self
 
-    def transform(self, X: Any) -> np.ndarray | da.Array:
+    def transform(self, X: StackLike) -> np.ndarray | da.Array:
         """Compute the features of every image.
 
         Parameters

@@ -12,12 +12,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..base.lazy import join_rows
 from ..base.transformer import for_table
+from ..base.validation import StackLike
 from ..passes.fit_together import PassLearner, fit_together, reads_of
 
-__all__ = ["ImageFeatures"]
+__all__ = ["ImageFeatureUnion"]
 
 
-class ImageFeatures(FeatureUnion):
+class ImageFeatureUnion(FeatureUnion):
     """Put the results of several transformers side by side, and decode each image once for all of them.
 
     scikit-learn's FeatureUnion, whose parameters and names it has, for stacks: members that learn by one pass
@@ -45,9 +46,9 @@ class ImageFeatures(FeatureUnion):
     Examples
     --------
     >>> import dask.array as da
-    >>> from imgstack_ml import ChannelStatistics, ImageFeatures, ImageHistogram, ImagePCA
+    >>> from imgstack_ml import ChannelStatistics, ImageFeatureUnion, ImageHistogram, ImagePCA
     >>> stack = da.random.default_rng(0).integers(0, 256, (60, 16, 16), dtype="uint8", chunks=(20, 16, 16))
-    >>> features = ImageFeatures(
+    >>> features = ImageFeatureUnion(
     ...     [("mean", ChannelStatistics(("mean",))), ("hist", ImageHistogram(8, "stack")), ("pca", ImagePCA(4))]
     ... )
     >>> features.fit(stack).n_passes_
@@ -69,7 +70,7 @@ class ImageFeatures(FeatureUnion):
             verbose_feature_names_out=verbose_feature_names_out,
         )
 
-    def fit(self, X: Any, y: Any = None) -> ImageFeatures:
+    def fit(self, X: StackLike, y: Any = None) -> ImageFeatureUnion:
         """Fit all members.
 
         Parameters
@@ -81,7 +82,7 @@ class ImageFeatures(FeatureUnion):
 
         Returns
         -------
-        self : ImageFeatures
+        self : ImageFeatureUnion
 
         Raises
         ------
@@ -94,7 +95,7 @@ class ImageFeatures(FeatureUnion):
             self.n_passes_ = fit_together([member for _, member in self._members()], X, y)
         return self
 
-    def transform(self, X: Any) -> np.ndarray | da.Array:
+    def transform(self, X: StackLike) -> np.ndarray | da.Array:
         """Transform the images by every member.
 
         Parameters
@@ -119,7 +120,7 @@ class ImageFeatures(FeatureUnion):
             rows = self._joined([(name, member.transform(X)) for name, member in self._members()])
         return for_table(self, rows)
 
-    def fit_transform(self, X: Any, y: Any = None) -> np.ndarray | da.Array:
+    def fit_transform(self, X: StackLike, y: Any = None) -> np.ndarray | da.Array:
         """Fit all members and transform the images; no further read for scores that `ImagePCA` has from its fit.
 
         Parameters
@@ -147,7 +148,7 @@ class ImageFeatures(FeatureUnion):
             rows = self._joined(parts)
         return for_table(self, rows)
 
-    def set_output(self, *, transform: str | None = None) -> ImageFeatures:
+    def set_output(self, *, transform: str | None = None) -> ImageFeatureUnion:
         """Choose what `transform` returns; members go on returning arrays, which are joined before they are computed.
 
         Parameters
@@ -157,7 +158,7 @@ class ImageFeatures(FeatureUnion):
 
         Returns
         -------
-        self : ImageFeatures
+        self : ImageFeatureUnion
         """
         return super(FeatureUnion, self).set_output(transform=transform)
 
@@ -171,7 +172,9 @@ class ImageFeatures(FeatureUnion):
         self._validate_transformer_weights()
         members = [(name, member) for name, member in self.transformer_list if not _is(member, "drop")]
         if not members:
-            raise ValueError("ImageFeatures has no members; give one, e.g. ImageFeatures([('hist', ImageHistogram())])")
+            raise ValueError(
+                "ImageFeatureUnion has no members; give one, e.g. ImageFeatureUnion([('hist', ImageHistogram())])"
+            )
         for name, member in members:
             if _is(member, "passthrough"):
                 raise ValueError(f"{name!r} is 'passthrough', which gives images, not rows. Put ImageFlattener() there")
@@ -183,7 +186,7 @@ class ImageFeatures(FeatureUnion):
         for name, part in parts:
             if part.ndim != 2:
                 raise ValueError(
-                    f"{name!r} gives shape {part.shape}, and ImageFeatures needs rows (n_images, n_features). "
+                    f"{name!r} gives shape {part.shape}, and ImageFeatureUnion needs rows (n_images, n_features). "
                     f"Put an ImageFlattener after it: make_pipeline({name}, ImageFlattener())"
                 )
             part = part if isinstance(part, da.Array) else np.asarray(part)

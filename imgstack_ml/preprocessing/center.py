@@ -10,7 +10,7 @@ import numpy as np
 
 from ..base.lazy import map_images, note_source
 from ..base.transformer import StackTransformer
-from ..base.validation import Images, check_images, working_dtype
+from ..base.validation import Images, StackLike, check_images, working_dtype
 from ..linalg.moments import Moments, merge_moments, moments
 from ..passes.fit_together import PassLearner, fit_together
 from ..passes.runner import Pass
@@ -61,7 +61,7 @@ class StackCenterer(PassLearner, StackTransformer):
     def __init__(self, with_std: bool = False):
         self.with_std = with_std
 
-    def fit(self, X: Any, y: Any = None) -> StackCenterer:
+    def fit(self, X: StackLike, y: Any = None) -> StackCenterer:
         """Learn the mean image in one pass.
 
         Parameters
@@ -90,7 +90,7 @@ class StackCenterer(PassLearner, StackTransformer):
         self.mean_ = found.mean.reshape(images.image_shape)
         self.scale_ = None if found.squares is None else _scale(found.squares / found.n).reshape(images.image_shape)
 
-    def transform(self, X: Any) -> np.ndarray | da.Array:
+    def transform(self, X: StackLike) -> np.ndarray | da.Array:
         """Subtract the mean image (and divide by the scale).
 
         Parameters
@@ -107,7 +107,7 @@ class StackCenterer(PassLearner, StackTransformer):
         centred = self._map(_centred, images)
         return centred if self.scale_ is not None else note_source(centred, images.data, self.mean_.ravel())
 
-    def inverse_transform(self, X: Any) -> np.ndarray | da.Array:
+    def inverse_transform(self, X: StackLike) -> np.ndarray | da.Array:
         """Undo `transform`: multiply by the scale and add the mean image.
 
         Parameters

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..base.lazy import map_images, note_source
 from ..base.transformer import StackTransformer
-from ..base.validation import check_images, data_and_files
+from ..base.validation import StackLike, check_images, data_and_files
 
 __all__ = ["ImageFlattener"]
 
@@ -41,7 +41,7 @@ class ImageFlattener(StackTransformer):
     ((10, 72), (10, 4, 6, 3))
     """
 
-    def fit(self, X: Any, y: Any = None) -> ImageFlattener:
+    def fit(self, X: StackLike, y: Any = None) -> ImageFlattener:
         """Learn the shape of an image.
 
         Parameters
@@ -57,7 +57,7 @@ class ImageFlattener(StackTransformer):
         check_images(self, X, reset=True)
         return self
 
-    def transform(self, X: Any) -> np.ndarray | da.Array:
+    def transform(self, X: StackLike) -> np.ndarray | da.Array:
         """Flatten images.
 
         Parameters
@@ -73,7 +73,7 @@ class ImageFlattener(StackTransformer):
         images = check_images(self, X, reset=False)
         return _reshaped(images.data, (images.n_pixels,))
 
-    def inverse_transform(self, X: Any) -> np.ndarray | da.Array:
+    def inverse_transform(self, X: StackLike) -> np.ndarray | da.Array:
         """Turn rows back into images; for rows of images, eigenimages, or a mean as ``X[None]``.
 
         Parameters

@@ -14,7 +14,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin
 
 from ..base.lazy import map_images
 from ..base.transformer import ImageTransformer, for_table
-from ..base.validation import Images, check_images
+from ..base.validation import Images, StackLike, check_images
 from ..errors import ImageFunctionError
 
 __all__ = ["ImageMap"]
@@ -94,7 +94,7 @@ class ImageMap(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
         self.kw_args = kw_args
         self.batch = batch
 
-    def fit(self, X: Any, y: Any = None) -> ImageMap:
+    def fit(self, X: StackLike, y: Any = None) -> ImageMap:
         """Learn shape and dtype of a result, by trying the function on the first image unless both are given.
 
         Parameters
@@ -128,7 +128,7 @@ class ImageMap(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
         self.output_shape_, self.output_dtype_ = shape, dtype
         return self
 
-    def transform(self, X: Any) -> np.ndarray | da.Array:
+    def transform(self, X: StackLike) -> np.ndarray | da.Array:
         """Apply the function to every image.
 
         Parameters

@@ -7,12 +7,13 @@ from math import isfinite
 from numbers import Real
 from typing import Any
 
+import dask.array as da
 import numpy as np
 from skimage.exposure.exposure import DTYPE_RANGE
 
 from ..base.lazy import map_images
 from ..base.transformer import StackTransformer
-from ..base.validation import Images, check_images
+from ..base.validation import Images, StackLike, check_images
 from ..linalg.extremes import range_step, wider
 from ..passes.fit_together import PassLearner, fit_together
 from ..passes.runner import Pass
@@ -109,7 +110,7 @@ class IntensityRescaler(PassLearner, StackTransformer):
         self.channel_axis = channel_axis
         self.percentiles = percentiles
 
-    def fit(self, X: Any, y: Any = None) -> IntensityRescaler:
+    def fit(self, X: StackLike, y: Any = None) -> IntensityRescaler:
         """Check the parameters and the images' shape; read the images, once, for ``in_range="stack"`` only.
 
         Parameters
@@ -148,7 +149,7 @@ class IntensityRescaler(PassLearner, StackTransformer):
         ends = found.astype(np.float64)
         self.in_range_ = (float(ends[0, 0]), float(ends[1, 0])) if self.channel_axis is None else ends
 
-    def transform(self, X: Any) -> Any:
+    def transform(self, X: StackLike) -> np.ndarray | da.Array:
         """Rescale the images.
 
         Parameters
