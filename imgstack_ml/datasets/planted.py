@@ -9,7 +9,7 @@ __all__ = ["PlantedStack", "make_planted"]
 
 
 class PlantedStack(NamedTuple):
-    """A stack and the principal components hidden in it; see `make_planted`."""
+    """A stack and its principal components, from `make_planted`."""
 
     stack: np.ndarray
     mean: np.ndarray
@@ -27,31 +27,31 @@ def make_planted(
     seed: int = 0,
     decay: float = 0.5,
 ) -> PlantedStack:
-    """Make a stack whose centred singular values and modes are known.
+    """Make a stack whose principal components are known.
 
     Parameters
     ----------
     n : int
-        Number of images, above `n_modes`: centring takes one direction.
+        Number of images, at least ``n_modes + 1``.
     image_shape : tuple of int
         Shape of one image, e.g. ``(64, 64)`` or ``(64, 64, 3)``.
     n_modes : int, default=5
-        Number of planted components.
+        Number of principal components.
     noise : float, default=0.0
-        Standard deviation of white noise, as a share of the intensity range. Noise and the rounding of an
-        integer dtype are not part of the truth returned.
+        Standard deviation of white noise, as a share of the intensity range. The components returned are those
+        before noise is added and values are rounded to an integer dtype.
     dtype : dtype, default=float64
-        Floats lie about 0.5, within [0, 1] where there is no noise; unsigned integers use 0 to their maximum.
+        Floats are around 0.5, within [0, 1] without noise; unsigned integers use the range 0 to their maximum.
     seed : int, default=0
         Seed of the random numbers.
     decay : float, default=0.5
-        Each singular value is this share of the one before.
+        Ratio of each singular value to the one before.
 
     Returns
     -------
     PlantedStack
         ``stack`` (n, *image_shape), ``mean`` (*image_shape), ``singular_values`` (n_modes,) of the centred
-        stack, and orthonormal ``modes`` (n_modes, *image_shape), whose signs mean nothing.
+        stack, and its components as images, the orthonormal ``modes`` (n_modes, *image_shape) of arbitrary sign.
 
     Examples
     --------
@@ -74,7 +74,7 @@ def make_planted(
     s = decay ** np.arange(n_modes, dtype=np.float64)
     deviation = (U * s) @ V.T
     full = float(np.iinfo(dtype).max) if dtype.kind == "u" else 1.0
-    scale = 0.4 * full / np.abs(deviation).max()  # leaves a tenth of the range on either side
+    scale = 0.4 * full / np.abs(deviation).max()  # values are within 0.1 and 0.9 of the range
     mean = np.full(n_features, 0.5 * full)
     pixels = mean + scale * deviation
     if noise:
@@ -90,7 +90,7 @@ def make_planted(
 
 
 def _orthonormal(rng: np.random.Generator, n_rows: int, n_cols: int, centred: bool = False) -> np.ndarray:
-    """Random orthonormal columns, of zero mean if centred."""
+    """Return random orthonormal columns, each of mean 0 if `centred`."""
     random = rng.standard_normal((n_rows, n_cols))
     if centred:
         random -= random.mean(axis=0)

@@ -8,12 +8,12 @@ __all__ = ["load_digits", "load_faces", "load_textures", "load_tissue"]
 
 
 def load_faces() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.str_]]:
-    """Faces and non-faces cut from photographs (``skimage.data.lfw_subset``).
+    """Load faces and other patches of photographs (``skimage.data.lfw_subset``).
 
     Returns
     -------
     stack : ndarray of shape (200, 25, 25), uint8
-        Grey images; scikit-image's floats in [0, 1], rounded to 0..255.
+        Grey images; scikit-image's floats in [0, 1] are scaled to 0..255 and rounded.
     labels : ndarray of shape (200,)
         ``"face"`` for the first 100 images, ``"nonface"`` for the others.
 
@@ -29,12 +29,12 @@ def load_faces() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.str_]]:
 
 
 def load_digits() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.str_]]:
-    """Handwritten digits (``sklearn.datasets.load_digits``).
+    """Load handwritten digits (``sklearn.datasets.load_digits``).
 
     Returns
     -------
     stack : ndarray of shape (1797, 8, 8), uint8
-        Grey images; scikit-learn's 17 levels 0..16, spread over 0..255 (0 stays 0, 16 becomes 255).
+        Grey images; scikit-learn's levels 0..16 are scaled to 0..255 and rounded.
     labels : ndarray of shape (1797,)
         ``"0"`` to ``"9"``.
     """
@@ -45,7 +45,7 @@ def load_digits() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.str_]]:
 
 
 def load_textures(patch: int = 64) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.str_]]:
-    """Photographed brick, grass and gravel, cut into patches that do not overlap.
+    """Load photographs of brick, grass and gravel, cut into patches that do not overlap.
 
     Parameters
     ----------
@@ -64,12 +64,12 @@ def load_textures(patch: int = 64) -> tuple[npt.NDArray[np.uint8], npt.NDArray[n
         "grass": skimage_data.grass(),
         "gravel": skimage_data.gravel(),
     }
-    patches = [_cut(photograph, patch) for photograph in photographs.values()]
+    patches = [_patches(photograph, patch) for photograph in photographs.values()]
     return np.concatenate(patches), np.repeat(list(photographs), [len(part) for part in patches])
 
 
 def load_tissue(patch: int = 64) -> npt.NDArray[np.uint8]:
-    """Stained colon tissue under the microscope, cut into patches that do not overlap.
+    """Load a micrograph of stained colon tissue, cut into patches that do not overlap.
 
     Parameters
     ----------
@@ -81,11 +81,11 @@ def load_tissue(patch: int = 64) -> npt.NDArray[np.uint8]:
     stack : ndarray of shape (n_images, patch, patch, 3), uint8
         RGB images from ``skimage.data.immunohistochemistry``, 64 for the default patch.
     """
-    return _cut(skimage_data.immunohistochemistry(), patch)
+    return _patches(skimage_data.immunohistochemistry(), patch)
 
 
-def _cut(image: np.ndarray, patch: int) -> np.ndarray:
-    """Cut an image into whole square patches, row by row; what is left over at the edges is dropped."""
+def _patches(image: np.ndarray, patch: int) -> np.ndarray:
+    """Cut an image into square patches, row by row; a remainder at the right and lower edge is left out."""
     if not 1 <= patch <= min(image.shape[:2]):
         raise ValueError(f"patch={patch!r} must lie between 1 and {min(image.shape[:2])}, e.g. patch=64")
     rows, cols = image.shape[0] // patch, image.shape[1] // patch

@@ -1,4 +1,4 @@
-"""Samples by name, and sample images as folders of files."""
+"""Sample images by name, and as folders of image files."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ __all__ = ["SAMPLES", "SampleImage", "write_sample"]
 
 
 class SampleImage(NamedTuple):
-    """One image of a sample: where it goes in the folder, its pixels, and its label, if it has one."""
+    """One image of a sample: its path within a folder, its pixels, and its label or None."""
 
     file: str
     image: np.ndarray
@@ -26,7 +26,7 @@ class SampleImage(NamedTuple):
 
 
 def _labelled(stack: np.ndarray, labels: np.ndarray, n: int | None) -> Iterator[SampleImage]:
-    """Yield the first images of each label in turn, so that any number is spread evenly over labels."""
+    """Yield an image of each label in turn, so that the first `n` are spread evenly over the labels."""
     _check_available(n, len(stack))
     names = sorted(set(labels.tolist()))
     members = {name: np.flatnonzero(labels == name) for name in names}
@@ -73,7 +73,7 @@ SAMPLES: dict[str, Callable[[int | None, int], Iterator[SampleImage]]] = {
     "tissue": _tissue,
     "cells": _cells,
 }
-"""Samples by name: functions of (n, seed) that yield a `SampleImage` at a time."""
+"""Samples by name: functions of (n, seed) that yield `SampleImage` records."""
 
 
 def write_sample(name: str, folder: str | os.PathLike[str], *, n: int | None = None, seed: int = 0) -> list[str]:
@@ -82,14 +82,14 @@ def write_sample(name: str, folder: str | os.PathLike[str], *, n: int | None = N
     Parameters
     ----------
     name : {"faces", "digits", "textures", "tissue", "cells"}
-        The sample. Labelled ones (faces, digits, textures) get a sub-folder a label, e.g. ``face/0001.png``.
-        Cells are generated and written as JPEG (quality 90), the others are real and written as PNG.
+        The sample. Those with labels (faces, digits, textures) get a sub-folder for each label, e.g.
+        ``face/0001.png``. Cells are generated and written as JPEG (quality 90); the others are written as PNG.
     folder : path
         A new or empty folder.
     n : int, optional
-        Number of images: by default all there are, and 844 cells. Fewer are spread evenly over the labels.
+        Number of images, spread evenly over the labels. By default all, or 844 cells.
     seed : int, default=0
-        Number of the generated collection; the real samples are always the same.
+        Number of the collection of cells; the other samples are always the same.
 
     Returns
     -------
@@ -99,14 +99,14 @@ def write_sample(name: str, folder: str | os.PathLike[str], *, n: int | None = N
     Raises
     ------
     ValueError
-        If there is no such sample, or it has fewer than `n` images.
+        If there is no sample of this name, or it has fewer than `n` images.
     StoreError
-        If the folder holds something, or is a file.
+        If the folder is not empty, or is a file.
     """
     if name not in SAMPLES:
         raise ValueError(f"no sample named {name!r}; there are {', '.join(SAMPLES)}")
     if n is not None and n < 1:
-        raise ValueError(f"n={n} must be at least 1; leave it out for the usual number")
+        raise ValueError(f"n={n} must be at least 1; leave it out for the default")
     root = Path(folder)
     _check_empty(root)
     return [_write_image(root / sample.file, sample.image) for sample in SAMPLES[name](n, seed)]
@@ -115,10 +115,10 @@ def write_sample(name: str, folder: str | os.PathLike[str], *, n: int | None = N
 def _check_empty(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         what = "is not empty" if folder.is_dir() else "is a file"
-        raise StoreError(f"{str(folder)!r} {what}; samples need a new or empty folder: name another one")
+        raise StoreError(f"{str(folder)!r} {what}; choose a new or empty folder for the sample")
 
 
-# Pillow cannot tell the format from the name of a temporary file.
+# Pillow needs the format, as the name of the temporary file does not show it.
 _FORMATS: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG"},
     ".jpg": {"format": "JPEG", "quality": 90},

@@ -1,4 +1,4 @@
-"""Several transformers over one stack, which is read once."""
+"""A union of transformers that reads a stack once for all of them."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ __all__ = ["ImageFeatureUnion"]
 
 
 class ImageFeatureUnion(FeatureUnion):
-    """Put the results of several transformers side by side, and decode each image once for all of them.
+    """Put the rows of several transformers side by side, and read each image once for all of them.
 
-    scikit-learn's FeatureUnion, whose parameters and names it has, for stacks: members that learn by one pass
-    share it in `fit` (features, `IntensityRescaler`, `StackCenterer`; `ImagePCA` and Pipelines read for themselves,
-    after that), and `transform` of a lazy stack is one task a block, which applies all members to it.
+    It is scikit-learn's FeatureUnion for stacks of images. In `fit`, members that learn in one pass (the features,
+    `IntensityRescaler`, `StackCenterer`) share it; the others, as `ImagePCA` and Pipelines, then read the images for
+    themselves. `transform` of a lazy stack is one task a block, which reads the block and applies all members to it.
 
     Parameters
     ----------
     transformer_list : list of (str, transformer)
-        The members; each gives rows (n_images, d) for a stack. ``"drop"`` in place of one leaves it out.
+        Names and members. Each member returns rows (n_images, d) for a stack; ``"drop"`` in its place leaves it out.
     transformer_weights : dict of str to float, optional
-        Factors for the columns of a member.
+        Factors for the columns of members, by their names.
     verbose_feature_names_out : bool, default=True
-        Put the name of its member before the name of a feature.
+        Begin the names of features with the name of their member.
 
     Attributes
     ----------
     n_passes_ : float
-        Reads of a lazy stack in fit: 1 for all members that share it, and those of the others.
+        Reads of a lazy stack in `fit`: the shared one, if there is any, and those of the other members.
 
     See Also
     --------
-    fit_together : The same for estimators that are not put side by side.
+    fit_together : Fit several estimators in one read, without a union.
 
     Examples
     --------
@@ -78,7 +78,7 @@ class ImageFeatureUnion(FeatureUnion):
         X : ImageStack, dask array or array-like, (n_images, height, width[, n_channels]) or (n_samples, n_features)
             The images; rows of a 2-D input are images of one line.
         y : array-like of shape (n_images,), optional
-            Passed on to members that do not share the pass.
+            Passed to members that do not share the pass.
 
         Returns
         -------
@@ -87,9 +87,9 @@ class ImageFeatureUnion(FeatureUnion):
         Raises
         ------
         ValueError
-            If there is no member, or for what one of them refuses.
+            If there is no member, or a member refuses its parameters or the images.
         NonFiniteError
-            Naming the image (and file) with a NaN or infinite pixel, of those that are read.
+            If an image that is read holds NaN or infinity; names the image (and file).
         """
         with sklearn.config_context(transform_output="default"):
             self.n_passes_ = fit_together([member for _, member in self._members()], X, y)
@@ -106,14 +106,15 @@ class ImageFeatureUnion(FeatureUnion):
         Returns
         -------
         features : ndarray or dask array of shape (n_images, total of the members' features)
-            Lazy for lazy input; in the dtype that holds those of all members.
+            Lazy for lazy input; in the common dtype of all members' rows.
 
         Raises
         ------
         ValueError
-            If a member gives stacks, not rows.
+            If a member returns images, not rows.
         NonFiniteError
-            Naming the image (and file) with a NaN or infinite pixel; for a lazy stack when it is computed.
+            If an image holds NaN or infinity; names the image (and file). For a lazy stack this happens when the result
+            is computed.
         """
         check_is_fitted(self)
         with sklearn.config_context(transform_output="default"):
@@ -121,7 +122,7 @@ class ImageFeatureUnion(FeatureUnion):
         return for_table(self, rows)
 
     def fit_transform(self, X: StackLike, y: Any = None) -> np.ndarray | da.Array:
-        """Fit all members and transform the images; no further read for scores that `ImagePCA` has from its fit.
+        """Fit all members and transform the images; saves a read where `ImagePCA` has the scores from its fit.
 
         Parameters
         ----------
@@ -149,12 +150,12 @@ class ImageFeatureUnion(FeatureUnion):
         return for_table(self, rows)
 
     def set_output(self, *, transform: str | None = None) -> ImageFeatureUnion:
-        """Choose what `transform` returns; members go on returning arrays, which are joined before they are computed.
+        """Choose what `transform` returns; members still return arrays, which are joined and then made a data frame.
 
         Parameters
         ----------
         transform : {"default", "pandas", "polars"}, optional
-            Kind of the result; None leaves it as it is.
+            Type of the result; None changes nothing.
 
         Returns
         -------
@@ -170,14 +171,16 @@ class ImageFeatureUnion(FeatureUnion):
     def _members(self) -> list[tuple[str, Any]]:
         self._validate_names([name for name, _ in self.transformer_list])
         self._validate_transformer_weights()
-        members = [(name, member) for name, member in self.transformer_list if not _is(member, "drop")]
+        members = [(name, member) for name, member in self.transformer_list if not _is_word(member, "drop")]
         if not members:
             raise ValueError(
                 "ImageFeatureUnion has no members; give one, e.g. ImageFeatureUnion([('hist', ImageHistogram())])"
             )
         for name, member in members:
-            if _is(member, "passthrough"):
-                raise ValueError(f"{name!r} is 'passthrough', which gives images, not rows. Put ImageFlattener() there")
+            if _is_word(member, "passthrough"):
+                raise ValueError(
+                    f"{name!r} is 'passthrough', which gives images, not rows. Use ImageFlattener() instead"
+                )
         return members
 
     def _joined(self, parts: list[tuple[str, Any]]) -> np.ndarray | da.Array:
@@ -194,5 +197,5 @@ class ImageFeatureUnion(FeatureUnion):
         return join_rows(rows)
 
 
-def _is(member: Any, word: str) -> bool:
+def _is_word(member: Any, word: str) -> bool:
     return isinstance(member, str) and member == word

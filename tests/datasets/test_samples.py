@@ -159,9 +159,9 @@ def test_seed_makes_other_cells(tmp_path):
 def test_folder_in_use_is_refused_and_kept(tmp_path):
     kept = tmp_path / "notes.txt"
     kept.write_text("mine")
-    with pytest.raises(StoreError, match="is not empty; samples need a new or empty folder"):
+    with pytest.raises(StoreError, match="is not empty; choose a new or empty folder"):
         write_sample("tissue", tmp_path, n=2)
-    with pytest.raises(StoreError, match="is a file; samples need"):
+    with pytest.raises(StoreError, match="is a file; choose a new"):
         write_sample("tissue", kept, n=2)
     assert list(tmp_path.iterdir()) == [kept]
 
