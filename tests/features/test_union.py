@@ -34,15 +34,11 @@ from imgstack_ml import (
     open_stack,
 )
 from imgstack_ml.errors import NonFiniteError
+from tests.lib.grids import chunked, pairwise
 from tests.lib.images import write_folder, write_image
 from tests.lib.stacks import counted, photographs
 
 SHAPES = [(30, 12, 10), (30, 12, 10, 3)]
-CHUNKS = {"numpy": None, "uneven": ((3, 8, 1, 18), -1, -1, -1), "pixels": (7, 5, 9, 2)}
-
-
-def chunked(X, chunks):
-    return X if CHUNKS[chunks] is None else da.from_array(X, chunks=CHUNKS[chunks][: X.ndim])
 
 
 def members():
@@ -59,10 +55,10 @@ def with_others():
     return [*members(), ("pca", ImagePCA(3)), ("steps", steps), ("map", ImageMap(np.median))]
 
 
-@pytest.mark.parametrize("scheduler", ["sync", "threads"])
-@pytest.mark.parametrize("chunks", CHUNKS)
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64"])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("shape", "dtype", "chunks", "scheduler"),
+    pairwise(SHAPES, ["uint8", "uint16", "float32", "float64"], ["numpy", "uneven", "pixels"], ["sync", "threads"]),
+)
 def test_the_members_side_by_side(shape, dtype, chunks, scheduler):
     X = photographs(shape[0], shape[1:], dtype)
     data = chunked(X, chunks)
@@ -127,7 +123,7 @@ def test_one_task_a_block_the_read_included(tmp_path):
     assert len(optimized.dask) == 10 + constants
 
 
-@pytest.mark.parametrize("chunks", CHUNKS)
+@pytest.mark.parametrize("chunks", ["numpy", "uneven", "pixels"])
 def test_sklearns_union_gives_the_same(chunks):
     X = photographs(30, (12, 10))
     data = chunked(X, chunks)
@@ -324,13 +320,3 @@ def test_a_nonfinite_image_stops_all_of_them(tmp_path):
     X[4, 0, 0] = np.inf
     with pytest.raises(NonFiniteError, match="image 4"):
         fit_together([StackCenterer(), ImageHistogram(range="stack")], da.from_array(X, chunks=2))
-
-
-# a cluster
-
-
-def test_on_a_cluster(client, tmp_path):
-    X = write_folder(tmp_path, 20, (12, 10, 3))
-    stack = open_stack(tmp_path, chunks=6)
-    result = ImageFeatureUnion(members()).fit_transform(stack)
-    assert_array_equal(result.compute(), ImageFeatureUnion(members()).fit_transform(X))
