@@ -1,3 +1,5 @@
+"""Models as files: round trips, refusals, and files that are damaged or hostile."""
+
 import json
 import os
 import pickle
@@ -197,8 +199,9 @@ def test_values_keep_their_type(value, tmp_path_factory):
     model = StackCenterer(with_std=value)
     model.extra_ = value
     save_model(model, file)
-    assert_same_value(load_model(file).extra_, value)
-    assert_same_value(load_model(file).with_std, value)
+    loaded = load_model(file)
+    assert_same_value(loaded.extra_, value)
+    assert_same_value(loaded.with_std, value)
 
 
 def test_what_no_fit_learns_is_left_out(path):
