@@ -1,6 +1,7 @@
 """What scikit-learn and dask-ml do with lazy stacks: each row of the table in docs/compatibility.md is run.
 
-The stack counts its reads and refuses `__array__`. To print the table: ``python -m tests.contracts.test_compatibility``.
+It counts the reads of the stack, which refuses `__array__`. To print the table:
+``python -m tests.contracts.test_compatibility``.
 """
 
 import re
