@@ -15,7 +15,7 @@ import numpy as np
 from skimage.feature import hog
 from skimage.filters import gaussian
 
-from imgstack_ml import ChannelStatistics, HOGFeatures, ImageFeatures, ImageHistogram, ImageMap
+from imgstack_ml import ChannelStatistics, HOGFeatures, ImageFeatureUnion, ImageHistogram, ImageMap
 from imgstack_ml.datasets import make_cells
 
 from ._common import LARGE, THREADS, Suite, TaskCounter, unit
@@ -161,7 +161,7 @@ def _members() -> list:
 
 
 def _together(stack: da.Array) -> np.ndarray:
-    return ImageFeatures(_members()).fit_transform(stack).compute()
+    return ImageFeatureUnion(_members()).fit_transform(stack).compute()
 
 
 def _one_by_one(stack: da.Array) -> np.ndarray:

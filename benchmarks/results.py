@@ -23,7 +23,7 @@ from sklearn.svm import SVC
 from imgstack_ml import (
     ChannelStatistics,
     HOGFeatures,
-    ImageFeatures,
+    ImageFeatureUnion,
     ImageFlattener,
     ImageHistogram,
     ImagePCA,
@@ -102,7 +102,7 @@ FEATURES: dict[str, Callable[[], Any]] = {
     "histogram": lambda: ImageHistogram(32, density=True),
     "texture": TextureFeatures,
     "gradients": lambda: gradients(8),
-    "statistics, histogram, texture": lambda: ImageFeatures(
+    "statistics, histogram, texture": lambda: ImageFeatureUnion(
         [(name, FEATURES[name]()) for name in ("statistics", "histogram", "texture")]
     ),
 }

@@ -1,3 +1,4 @@
+from . import datasets as datasets
 from .decomposition import Certificate as Certificate
 from .decomposition import ImagePCA as ImagePCA
 from .decomposition import Plan as Plan
@@ -14,7 +15,7 @@ from .errors import RankWarning as RankWarning
 from .errors import StoreError as StoreError
 from .features import ChannelStatistics as ChannelStatistics
 from .features import HOGFeatures as HOGFeatures
-from .features import ImageFeatures as ImageFeatures
+from .features import ImageFeatureUnion as ImageFeatureUnion
 from .features import ImageHistogram as ImageHistogram
 from .features import TextureFeatures as TextureFeatures
 from .inspection import EigenimageDisplay as EigenimageDisplay
@@ -38,3 +39,5 @@ from .report import Report as Report
 from .report import generate_report as generate_report
 
 __version__: str
+
+ImageFeatures = ImageFeatureUnion  # its name before 0.2, which warns

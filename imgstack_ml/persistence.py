@@ -1,4 +1,4 @@
-"""Model files: fitted estimators as safetensors, with one JSON header. Data, never code; no pickle."""
+"""Save and load models as safetensors files with a JSON header: data only, no pickle."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from .files.tensors import map_tensors, save_tensors
 __all__ = ["load_model", "save_model"]
 
 FORMAT_VERSION = 1
-HEADER_KEY = "imgstack_ml"  # the one entry of safetensors' own metadata that holds our header
-MAPPED_BYTES = 2**20  # smaller arrays are read: all that mapping them would save is their check
-MAX_HEADER_BYTES = 32 * 2**20  # the names of some 500,000 features; more is an attack
+HEADER_KEY = "imgstack_ml"  # entry of the metadata of a safetensors file that holds our header
+MAPPED_BYTES = 2**20  # smaller arrays are read even with mmap_mode="r", and checked for NaN
+MAX_HEADER_BYTES = 32 * 2**20  # names of about 500,000 features; files with more are refused
 
-# What a file may name. A class is imported only when it is asked for.
+# The classes that a file may name. Each is imported only when a model needs it.
 SAVABLE = {
     "ChannelStatistics": "imgstack_ml.features:ChannelStatistics",
     "HOGFeatures": "imgstack_ml.features:HOGFeatures",
-    "ImageFeatures": "imgstack_ml.features:ImageFeatures",
+    "ImageFeatureUnion": "imgstack_ml.features:ImageFeatureUnion",
     "ImageFlattener": "imgstack_ml.preprocessing:ImageFlattener",
     "ImageHistogram": "imgstack_ml.features:ImageHistogram",
     "ImagePCA": "imgstack_ml.decomposition:ImagePCA",
@@ -39,12 +39,13 @@ SAVABLE = {
     "StandardScaler": "sklearn.preprocessing:StandardScaler",
     "TextureFeatures": "imgstack_ml.features:TextureFeatures",
 }
-MEMBERS = {"ImageFeatures": "transformer_list", "Pipeline": "steps"}  # where estimators are made of others
-RECORDS = {"Certificate": "imgstack_ml.decomposition.certificate:Certificate"}  # fitted attributes of fields
+RENAMED = {"ImageFeatures": "ImageFeatureUnion"}  # class names in files written before 0.2
+MEMBERS = {"ImageFeatureUnion": "transformer_list", "Pipeline": "steps"}  # parameters that hold estimators
+RECORDS = {"Certificate": "imgstack_ml.decomposition.certificate:Certificate"}  # types of fitted attributes
 PASSTHROUGH = "passthrough"
 DROP = "drop"
-# Places on the disk of whoever fits: folders that a file from a stranger must not choose.
-PLACES = {"ImagePCA": {"checkpoint"}, "Pipeline": {"memory"}}
+# Parameters that are folders. They are not saved, and a file from a stranger must not choose them.
+FOLDERS = {"ImagePCA": {"checkpoint"}, "Pipeline": {"memory"}}
 
 ARRAY_DTYPES = {"BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "F16", "F32", "F64"}
 SCALAR_DTYPES = {
@@ -56,28 +57,28 @@ ATTRIBUTE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*_")
 def save_model(model: Any, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Save an estimator, fitted or not, in a safetensors file.
 
-    Saved are the parameters and the fitted attributes (public ones, ending in ``_``). Output settings made with
-    ``set_output`` are not, nor is an ImagePCA's `checkpoint`, a folder of the machine it was fitted on.
+    Parameters and fitted attributes (public ones, ending in ``_``) are saved. Settings of ``set_output`` are not, nor
+    is the parameter `checkpoint` of ImagePCA, a folder on the machine where it was fitted.
 
     Parameters
     ----------
     model : estimator
-        An estimator of this package; scikit-learn's StandardScaler or LogisticRegression, which are arrays once fitted;
-        or a Pipeline of these. Other classifiers hold what only a pickle could, which would be code.
+        An estimator of this package except ImageMap, scikit-learn's StandardScaler or LogisticRegression, or a Pipeline
+        of these. Other estimators have attributes that only a pickle can hold, and loading a pickle runs code.
     path : path
-        The file to write, e.g. ``"model.safetensors"``. It appears complete or not at all.
+        The file to write, e.g. ``"model.safetensors"``. If saving fails, no file is left, or the old one is unchanged.
     overwrite : bool, default=False
-        Replace a file that is there.
+        Replace an existing file.
 
     Raises
     ------
     TypeError
-        If the model, a parameter or an attribute is of a kind that is not saved, e.g. a RandomState.
+        If the model, a parameter or an attribute has a type that cannot be saved, e.g. a RandomState.
     ValueError
-        If a number in it is NaN or infinite, or its feature names are longer than a header may be.
+        If a number in it is NaN or infinite, or its feature names do not fit into a header.
     StoreError
-        If the file exists and `overwrite` is False, or it cannot be written: where the disk is full, the bytes that it
-        takes are named.
+        If the file exists and `overwrite` is False, or it cannot be written. If the disk is full, the error names the
+        bytes needed.
 
     See Also
     --------
@@ -103,40 +104,43 @@ def save_model(model: Any, path: str | os.PathLike[str], *, overwrite: bool = Fa
             "numpy": np.__version__,
             "scikit-learn": sklearn.__version__,
         },
-        "model": _describe(model, arrays, prefix=""),
+        "model": _model_to_json(model, arrays, prefix=""),
     }
     text = json.dumps(header)
-    if len(text) > MAX_HEADER_BYTES // 2:  # half, as quoting it within safetensors' own JSON lengthens it
-        raise ValueError(f"the names in this model take {len(text):,} bytes, above {MAX_HEADER_BYTES // 2:,}")
+    if len(text) > MAX_HEADER_BYTES // 2:  # half, because safetensors quotes it within JSON, which adds backslashes
+        raise ValueError(
+            f"the names in this model take {len(text):,} bytes; at most {MAX_HEADER_BYTES // 2:,} fit into a file"
+        )
     save_tensors(path, arrays, {HEADER_KEY: text}, overwrite=overwrite)
 
 
 def load_model(path: str | os.PathLike[str], *, mmap_mode: Literal["r"] | None = None) -> Any:
     """Load an estimator that `save_model` saved.
 
-    The file is data: nothing in it is run, and it can name no class but those that `save_model` accepts, so a file
-    from a stranger can do no more than give a wrong model.
+    The file is data: loading it runs no code, and it can name only classes that `save_model` accepts. The worst that
+    a file from a stranger can do is to give a wrong model.
 
     Parameters
     ----------
     path : path
         The file.
     mmap_mode : {None, "r"}, default=None
-        With ``"r"``, arrays of 1 MiB or more stay in the file and are read where they are used, as `numpy.load` has it:
-        for components larger than memory, or shared by many processes. They are read-only, and not searched for NaN;
-        the file has to stay as it is, though `save_model` may replace it.
+        With ``"r"``, arrays of 1 MiB or more are memory-mapped, as by `numpy.load`: for components larger than memory,
+        or shared by many processes. They are read-only and not checked for NaN. The file must not be changed while
+        the model is in use, but `save_model` may replace it.
 
     Returns
     -------
     model : estimator
-        With the parameters and fitted attributes that it had. Its arrays are in memory, unless mapped; the file may go.
+        With the parameters and fitted attributes that were saved. Unless arrays are mapped, the file is not needed
+        any more.
 
     Raises
     ------
     StoreError
-        If there is no such file, or it is damaged, not a model file, or made by a newer version.
+        If the file does not exist, is damaged, is not a model file, or was written by a newer version.
     ValueError
-        If `mmap_mode` is something else.
+        If `mmap_mode` is neither None nor ``"r"``.
     """
     if mmap_mode not in (None, "r"):
         raise ValueError(f"mmap_mode={mmap_mode!r} must be None or 'r'")
@@ -146,7 +150,7 @@ def load_model(path: str | os.PathLike[str], *, mmap_mode: Literal["r"] | None =
         with safe_open(path, framework="np") as file:
             header = _read_header(file.metadata())
             arrays = _Arrays(file, {} if mmap_mode is None else map_tensors(path), set())
-            model = _rebuild(_get(header, "model", dict), arrays, prefix="")
+            model = _model_from_json(_get(header, "model", dict), arrays, prefix="")
             if unexpected := set(file.keys()) - arrays.taken:
                 raise ValueError(f"the header does not mention the arrays {sorted(unexpected)}")
             return model
@@ -159,21 +163,21 @@ def load_model(path: str | os.PathLike[str], *, mmap_mode: Literal["r"] | None =
 # Writing ----------------------------------------------------------------------------------------------
 
 
-def _describe(model: Any, arrays: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:
-    """Describe an estimator in JSON's terms; its arrays go to `arrays`, their names led by `prefix`."""
+def _model_to_json(model: Any, arrays: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:
+    """Return an estimator as a JSON object; add its arrays to `arrays`, under names that begin with `prefix`."""
     name = _class_name(model)
     params = model.get_params(deep=False)
     node: dict[str, Any] = {"class": name}
     if name == "Pipeline" and params.pop("memory") is not None:
-        raise TypeError("a Pipeline's cache is not saved: call pipeline.set_params(memory=None) first")
+        raise TypeError("the cache of a Pipeline cannot be saved: call pipeline.set_params(memory=None) first")
     if name in MEMBERS:
         node["steps"] = [
-            # Numbers, not names, lead the arrays' names: those of nested Pipelines then never collide.
-            [step_name, _describe_step(step, arrays, f"{prefix}{position}.")]
+            # The names of arrays begin with positions, not with names of steps: so they are unique when nested.
+            [step_name, _member_to_json(step, arrays, f"{prefix}{position}.")]
             for position, (step_name, step) in enumerate(params.pop(MEMBERS[name]))
         ]
-    places = PLACES.get(name, set())
-    node["params"] = {key: _to_json(value, f"{name}.{key}") for key, value in params.items() if key not in places}
+    folders = FOLDERS.get(name, set())
+    node["params"] = {key: _to_json(value, f"{name}.{key}") for key, value in params.items() if key not in folders}
     fitted = {key: value for key, value in vars(model).items() if ATTRIBUTE_NAME.fullmatch(key)}
     node["arrays"] = [key for key, value in fitted.items() if _is_numeric_array(value)]
     node["fitted"] = {
@@ -184,30 +188,27 @@ def _describe(model: Any, arrays: dict[str, np.ndarray], prefix: str) -> dict[st
     return node
 
 
-def _describe_step(step: Any, arrays: dict[str, np.ndarray], prefix: str) -> Any:
+def _member_to_json(step: Any, arrays: dict[str, np.ndarray], prefix: str) -> Any:
     if step is None or (isinstance(step, str) and step in (PASSTHROUGH, DROP)):
         return step or PASSTHROUGH
-    return _describe(step, arrays, prefix)
+    return _model_to_json(step, arrays, prefix)
 
 
 def _class_name(model: Any) -> str:
-    # Only a class of a known name is imported, so that saving one estimator does not load them all.
+    # Look the name up before importing a class: to save one estimator need not import all.
     name = type(model).__name__
-    if name not in SAVABLE or type(model) is not _import_class(name):
+    if name not in SAVABLE or type(model) is not _import_type(SAVABLE[name]):
         others = [other for other in SAVABLE if other != "Pipeline"]
         raise TypeError(
             f"{type(model).__module__}.{type(model).__qualname__} cannot be saved; what can: "
-            f"{', '.join(others)}, and a Pipeline of these. Leave other last steps out, "
-            "e.g. save_model(pipeline[:-1], path)"
+            f"{', '.join(others)}, and a Pipeline of these. Save a Pipeline without its last step by "
+            "save_model(pipeline[:-1], path)"
         )
     return name
 
 
-def _import_class(name: str) -> type:
-    return _import_from(SAVABLE[name])
-
-
-def _import_from(place: str) -> type:
+def _import_type(place: str) -> type:
+    """Import a type from ``"module:name"``."""
     module, _, attribute = place.partition(":")
     return getattr(import_module(module), attribute)
 
@@ -218,12 +219,12 @@ def _is_numeric_array(value: Any) -> bool:
 
 def _finite_array(array: np.ndarray, where: str) -> np.ndarray:
     if not np.isfinite(array).all():
-        raise ValueError(f"{where} holds NaN or infinity; such a model is not saved")
+        raise ValueError(f"{where} holds NaN or infinity; a model file holds finite numbers only")
     return array
 
 
 def _to_json(value: Any, where: str) -> Any:
-    """Write a plain value in JSON; what JSON lacks becomes an object of one entry that names its kind."""
+    """Return a value as JSON; types that JSON lacks become an object with one entry, the type's name and content."""
     if isinstance(value, np.generic) and value.dtype.name in SCALAR_DTYPES:
         return {value.dtype.name: _to_json(value.item(), where)}
     if isinstance(value, float) and not math.isfinite(value):
@@ -240,30 +241,31 @@ def _to_json(value: Any, where: str) -> Any:
         return {"strings": value.tolist()}
     if type(value) is np.ndarray and value.dtype.kind == "U" and value.ndim == 1:
         return {"labels": value.tolist()}
-    if type(value).__name__ in RECORDS and type(value) is _import_from(RECORDS[type(value).__name__]):
-        fields = {key: _listed(field) for key, field in vars(value).items()}
+    if type(value).__name__ in RECORDS and type(value) is _import_type(RECORDS[type(value).__name__]):
+        fields = {key: _list_of_array(field) for key, field in vars(value).items()}
         return {"record": [type(value).__name__, _to_json(fields, where)]}
     raise TypeError(
         f"{where} is of type {type(value).__name__}, which cannot be saved; a model file holds numbers, strings, "
-        "None, and tuples, lists or dicts of these. Set it to one of them first, e.g. an int for random_state"
+        "None, and tuples, lists or dicts of these. Set it to a value of these types, e.g. random_state to an int"
     )
 
 
-def _listed(field: Any) -> Any:
+def _list_of_array(field: Any) -> Any:
+    """Return a numeric array as a list, anything else as it is."""
     return field.tolist() if _is_numeric_array(field) else field
 
 
 def _is_string_array(value: Any) -> bool:
-    """Tell whether this is a vector of names, as ``feature_names_in_``."""
+    """Return whether `value` is an array of names, as ``feature_names_in_``."""
     return type(value) is np.ndarray and value.dtype == object and all(type(item) is str for item in value)
 
 
 # Reading ----------------------------------------------------------------------------------------------
-# A file may hold anything. What is wrong with it is raised as ValueError, to which load_model adds the file's name.
+# A file may hold anything. These functions raise ValueError for whatever is wrong; load_model adds the file's name.
 
 
 def _check_header_size(path: str) -> None:
-    """Refuse a header that would fill the memory, before anything parses it."""
+    """Raise StoreError if there is no file, or its header is too large to be parsed safely."""
     if not os.path.isfile(path):
         inside = os.path.join(path, "model.safetensors")
         hint = f"; there is one in that folder: load_model({inside!r})" if os.path.isfile(inside) else ""
@@ -283,8 +285,8 @@ def _read_header(metadata: dict[str, str] | None) -> dict[str, Any]:
     version = _get(header, "format_version", int)
     if version > FORMAT_VERSION:
         raise ValueError(
-            f"it has format version {version}, and this imgstack_ml ({__version__}) reads versions up to "
-            f"{FORMAT_VERSION}. Upgrade it: pip install --upgrade imgstack_ml"
+            f"it has format version {version}, and imgstack_ml {__version__} reads versions up to "
+            f"{FORMAT_VERSION}. Upgrade: pip install --upgrade imgstack_ml"
         )
     return header
 
@@ -292,19 +294,19 @@ def _read_header(metadata: dict[str, str] | None) -> dict[str, Any]:
 def _get(node: dict[str, Any], key: str, kind: type) -> Any:
     value = node.get(key)
     if type(value) is not kind:
-        raise ValueError(f"its header has no {kind.__name__} {key!r} where there should be one")
+        raise ValueError(f"its header has no {key!r} of type {kind.__name__}")
     return value
 
 
 class _Arrays(NamedTuple):
-    """Those of an open file, those of them that may stay in it, and the names of those taken so far."""
+    """Arrays of an open file: the file, its arrays as memory maps by name (if wanted), and the names taken so far."""
 
     file: Any
     mapped: dict[str, np.ndarray]
     taken: set[str]
 
     def take(self, key: str) -> np.ndarray:
-        """Read one, or map it."""
+        """Return the array `key`: memory-mapped if maps are wanted and it is large, otherwise read and checked."""
         if key not in self.file.keys():  # noqa: SIM118 (the file is no dict)
             raise ValueError(f"its array {key!r} is missing")
         dtype = self.file.get_slice(key).get_dtype()
@@ -319,15 +321,16 @@ class _Arrays(NamedTuple):
         return array
 
 
-def _rebuild(node: dict[str, Any], arrays: _Arrays, prefix: str) -> Any:
-    """Make the estimator that `_describe` described."""
+def _model_from_json(node: dict[str, Any], arrays: _Arrays, prefix: str) -> Any:
+    """Return the estimator of which `_model_to_json` wrote `node`."""
     name = _get(node, "class", str)
+    name = RENAMED.get(name, name)
     if name not in SAVABLE:
         raise ValueError(f"it names the class {name!r}; allowed are {', '.join(SAVABLE)}")
-    cls = _import_class(name)
+    cls = _import_type(SAVABLE[name])
     params = {key: _from_json(value) for key, value in _get(node, "params", dict).items()}
     if name in MEMBERS:
-        params[MEMBERS[name]] = _rebuild_steps(_get(node, "steps", list), arrays, prefix)
+        params[MEMBERS[name]] = _members_from_json(_get(node, "steps", list), arrays, prefix)
     _check_parameters(cls, params)
     model = cls(**params)
 
@@ -340,12 +343,12 @@ def _rebuild(node: dict[str, Any], arrays: _Arrays, prefix: str) -> Any:
     return model
 
 
-def _rebuild_steps(steps: list[Any], arrays: _Arrays, prefix: str) -> list[tuple[str, Any]]:
+def _members_from_json(steps: list[Any], arrays: _Arrays, prefix: str) -> list[tuple[str, Any]]:
     rebuilt = []
     for position, entry in enumerate(steps):
         match entry:
             case [str(name), dict(node)]:
-                rebuilt.append((name, _rebuild(node, arrays, f"{prefix}{position}.")))
+                rebuilt.append((name, _model_from_json(node, arrays, f"{prefix}{position}.")))
             case [str(name), str(word)] if word in (PASSTHROUGH, DROP):
                 rebuilt.append((name, word))
             case _:
@@ -355,13 +358,13 @@ def _rebuild_steps(steps: list[Any], arrays: _Arrays, prefix: str) -> list[tuple
 
 def _check_parameters(cls: type, params: dict[str, Any]) -> None:
     known = set(cls._get_param_names())  # type: ignore[attr-defined]  # every scikit-learn estimator has it
-    known -= PLACES.get(cls.__name__, set())
+    known -= FOLDERS.get(cls.__name__, set())
     if unknown := set(params) - known:
         raise ValueError(f"it gives {cls.__name__} the unknown parameters {sorted(unknown)}")
 
 
 def _check_attributes(cls: type, names: list[Any]) -> None:
-    """Refuse what would stand in for something of the class, such as a method or a property."""
+    """Raise ValueError for names that are no fitted attributes, or would replace a method or property of the class."""
     for name in names:
         if type(name) is not str or not ATTRIBUTE_NAME.fullmatch(name) or hasattr(cls, name):
             raise ValueError(f"it gives {cls.__name__} an attribute {name!r}, which no fit learns")
@@ -370,7 +373,7 @@ def _check_attributes(cls: type, names: list[Any]) -> None:
 
 
 def _from_json(value: Any) -> Any:
-    """Read what `_to_json` wrote."""
+    """Return the value of which `_to_json` wrote `value`."""
     match value:
         case list():
             return [_from_json(item) for item in value]
@@ -378,13 +381,14 @@ def _from_json(value: Any) -> Any:
             raise ValueError(f"its header holds the number {value}")
         case dict() if len(value) == 1:
             ((kind, content),) = value.items()
-            return _from_tagged(kind, content)
+            return _from_object(kind, content)
         case dict():
             raise ValueError("its header holds a value of no known kind")
     return value
 
 
-def _from_tagged(kind: str, content: Any) -> Any:
+def _from_object(kind: str, content: Any) -> Any:
+    """Return the value that an object of one entry, ``{kind: content}``, stands for."""
     match content:
         case list() if kind == "tuple":
             return tuple(_from_json(item) for item in content)
@@ -397,7 +401,7 @@ def _from_tagged(kind: str, content: Any) -> Any:
         case bool() | int() | float() if kind in SCALAR_DTYPES:
             return _read_scalar(kind, content)
         case [str(name), fields] if kind == "record" and name in RECORDS:
-            return _read_record(_import_from(RECORDS[name]), _from_json(fields))
+            return _read_record(_import_type(RECORDS[name]), _from_json(fields))
     raise ValueError(f"its header holds a value of the unknown kind {kind!r}")
 
 
@@ -405,12 +409,12 @@ def _read_record(cls: type, fields: Any) -> Any:
     try:
         return cls(**fields)
     except TypeError as error:
-        raise ValueError(f"its header holds a {cls.__name__} of other fields") from error
+        raise ValueError(f"its header holds a {cls.__name__} with wrong fields") from error
 
 
 def _read_scalar(dtype: str, value: bool | int | float) -> Any:
     with np.errstate(all="ignore"):
         scalar = np.array(value).astype(dtype)[()]
-    if scalar.item() != value:  # wrapped round, cut off, or infinite
+    if scalar.item() != value:  # the dtype cannot hold the value: it wrapped around, was rounded, or became infinite
         raise ValueError(f"its header holds {value!r}, which is no {dtype}")
     return scalar

@@ -1,9 +1,12 @@
+"""Models as files: round trips, refusals, and files that are damaged or hostile."""
+
 import json
 import os
 import pickle
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import dask.array as da
 import numpy as np
@@ -19,7 +22,7 @@ from sklearn.svm import SVC
 from imgstack_ml import persistence
 from imgstack_ml.decomposition import ImagePCA
 from imgstack_ml.errors import StoreError
-from imgstack_ml.features import ChannelStatistics, HOGFeatures, ImageFeatures, ImageHistogram, TextureFeatures
+from imgstack_ml.features import ChannelStatistics, HOGFeatures, ImageFeatureUnion, ImageHistogram, TextureFeatures
 from imgstack_ml.persistence import FORMAT_VERSION, HEADER_KEY, MAX_HEADER_BYTES, load_model, save_model
 from imgstack_ml.preprocessing import ImageFlattener, IntensityRescaler, StackCenterer
 from tests.lib.faults import every_fault
@@ -55,7 +58,7 @@ def assert_same_value(found, expected):
 
 def assert_same_model(found, expected):
     assert type(found) is type(expected)
-    if isinstance(expected, Pipeline | ImageFeatures):
+    if isinstance(expected, Pipeline | ImageFeatureUnion):
         found_members, members = (
             model.steps if isinstance(model, Pipeline) else model.transformer_list for model in (found, expected)
         )
@@ -90,8 +93,8 @@ def learned(model):
         ImageHistogram(8, "stack", density=True),
         TextureFeatures(range=(0, 255), levels=8),
         HOGFeatures(pixels_per_cell=(2, 2), cells_per_block=(1, 1)),
-        ImageFeatures([("hist", ImageHistogram()), ("pca", make_pipeline(StackCenterer(), ImagePCA(2)))]),
-        ImageFeatures([("hist", ImageHistogram()), ("no", "drop")], transformer_weights={"hist": 0.5}),
+        ImageFeatureUnion([("hist", ImageHistogram()), ("pca", make_pipeline(StackCenterer(), ImagePCA(2)))]),
+        ImageFeatureUnion([("hist", ImageHistogram()), ("no", "drop")], transformer_weights={"hist": 0.5}),
         make_pipeline(IntensityRescaler(), StackCenterer(), ImageFlattener(), ImagePCA(2)),
         make_pipeline("passthrough", make_pipeline(StackCenterer(), ImageFlattener()), ImagePCA(2)),
     ],
@@ -196,8 +199,9 @@ def test_values_keep_their_type(value, tmp_path_factory):
     model = StackCenterer(with_std=value)
     model.extra_ = value
     save_model(model, file)
-    assert_same_value(load_model(file).extra_, value)
-    assert_same_value(load_model(file).with_std, value)
+    loaded = load_model(file)
+    assert_same_value(loaded.extra_, value)
+    assert_same_value(loaded.with_std, value)
 
 
 def test_what_no_fit_learns_is_left_out(path):
@@ -419,6 +423,44 @@ def test_hostile_files_take_no_memory(tmp_path):
     assert not (tmp_path / "exploded").exists()
 
 
+# Files that imgstack_ml 0.1.0 wrote, each with save_model(model.fit(stack, np.arange(12) % 2), file).
+OLD_MODELS = {
+    "ChannelStatistics": ChannelStatistics(("mean",), percentiles=(5, 95)),
+    "HOGFeatures": HOGFeatures(pixels_per_cell=(2, 2), cells_per_block=(1, 1)),
+    "ImageFeatures": ImageFeatureUnion(
+        [("hist", ImageHistogram(8)), ("pca", ImagePCA(2, svd_solver="gram")), ("no", "drop")],
+        transformer_weights={"hist": 0.5},
+    ),
+    "ImageFlattener": ImageFlattener(),
+    "ImageHistogram": ImageHistogram(8, "stack", density=True),
+    "ImagePCA": ImagePCA(2, svd_solver="gram", whiten=True),
+    "IntensityRescaler": IntensityRescaler("stack", (0.0, 1.0), -1),
+    "Pipeline": Pipeline(
+        [
+            ("stackcenterer", StackCenterer()),
+            ("imagefeatures", ImageFeatureUnion([("rows", ImageFlattener())])),
+            ("standardscaler", StandardScaler()),
+            ("logisticregression", LogisticRegression()),
+        ]
+    ),
+    "StackCenterer": StackCenterer(with_std=True),
+    "TextureFeatures": TextureFeatures(range="stack", levels=8),
+}
+
+
+@pytest.mark.parametrize("name", OLD_MODELS)
+def test_models_of_version_0_1_load_and_are_written_under_todays_names(name, stack, path):
+    loaded = load_model(Path(__file__).parent / "data" / "models_0.1" / f"{name}.safetensors")
+    model = OLD_MODELS[name].fit(stack, np.arange(12) % 2)
+    assert repr(loaded) == repr(model)
+    assert learned(loaded).keys() == learned(model).keys()
+    apply = "predict_proba" if name == "Pipeline" else "transform"
+    np.testing.assert_allclose(getattr(loaded, apply)(stack), getattr(model, apply)(stack), rtol=1e-6, atol=1e-6)
+    save_model(loaded, path)
+    assert b"ImageFeatures" not in path.read_bytes()
+    assert_same_model(load_model(path), loaded)
+
+
 def test_files_of_before_a_parameter_was_there_load(path):
     node = {"class": "ImagePCA", "params": {"n_components": 3}, "arrays": [], "fitted": {}}
     write_file(path, header_of(node), {})
@@ -519,17 +561,17 @@ def test_the_file_that_the_hostile_ones_are_made_of_is_good(path):
 HOSTILE_HEADERS = {
     "no JSON": ("{", "cannot be loaded"),
     "no object": ([1], "not a JSON object"),
-    "no version": ({"model": centerer()}, "no int 'format_version'"),
-    "version of another type": (header_of(centerer(), format_version="1"), "no int 'format_version'"),
+    "no version": ({"model": centerer()}, "no 'format_version' of type int"),
+    "version of another type": (header_of(centerer(), format_version="1"), "no 'format_version' of type int"),
     "newer version": (header_of(centerer(), format_version=FORMAT_VERSION + 1), "pip install --upgrade"),
-    "no model": (header_of(None), "no dict 'model'"),
-    "no parameters": (header_of({"class": "StackCenterer"}), "no dict 'params'"),
+    "no model": (header_of(None), "no 'model' of type dict"),
+    "no parameters": (header_of({"class": "StackCenterer"}), "no 'params' of type dict"),
     "deep value": ('{"format_version":1,"model":' + "[" * 100_000 + "]" * 100_000 + "}", "cannot be loaded"),
     "deep pipeline": (nested(3_000), "cannot be loaded"),
     "class of another package": (header_of(centerer(**{"class": "os:system"})), "names the class 'os:system'"),
     "class of sklearn": (header_of(centerer(**{"class": "SVC"})), "names the class"),
     "class by its module": (header_of(centerer(**{"class": "sklearn.pipeline:Pipeline"})), "names the class"),
-    "class that is a list": (header_of(centerer(**{"class": ["Pipeline"]})), "no str 'class'"),
+    "class that is a list": (header_of(centerer(**{"class": ["Pipeline"]})), "no 'class' of type str"),
     "unknown parameter": (header_of(centerer(params={"with_mean": True})), r"unknown parameters \['with_mean'\]"),
     "self as parameter": (header_of(centerer(params={"self": 1})), "unknown parameters"),
     "nested parameter": (header_of(centerer(params={"a__b": 1})), "unknown parameters"),
@@ -560,7 +602,7 @@ HOSTILE_HEADERS = {
     "no kind": (header_of(centerer(fitted={"a_": {}})), "no known kind"),
     "names that are none": (header_of(centerer(fitted={"a_": {"strings": [1]}})), "unknown kind 'strings'"),
     "labels that are none": (header_of(centerer(fitted={"a_": {"labels": [["a"]]}})), "unknown kind 'labels'"),
-    "steps missing": (header_of(centerer(**{"class": "Pipeline"})), "no list 'steps'"),
+    "steps missing": (header_of(centerer(**{"class": "Pipeline"})), "no 'steps' of type list"),
     "step without name": (pipeline_of([centerer()]), "step 0"),
     "step of another word": (pipeline_of([["a", "os.system"]]), "step 0"),
 }

@@ -1,4 +1,4 @@
-"""The lazy side: one function over images, block by block. Nothing here reads a pixel of a lazy stack."""
+"""Apply functions to images block by block, lazily for lazy stacks: nothing here reads a pixel of them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ..errors import ImageError
 
 __all__ = ["Source", "join_rows", "map_images", "note_source", "source_of", "whole_images"]
 
-_IN_MEMORY_BYTES = 2**22  # images of a NumPy stack handled at a time, so that temporaries stay small
+_IN_MEMORY_BYTES = 2**22  # of a NumPy stack, mapped at a time: temporary arrays stay small
 
 
 class Source(NamedTuple):
-    """Where a lazy array comes from: ``data``, less ``shift`` (n_pixels,), image by image and perhaps reshaped."""
+    """What a lazy array was computed from: ``data`` minus ``shift`` (n_pixels,), each image perhaps reshaped."""
 
     data: da.Array
     shift: np.ndarray | float
@@ -29,16 +29,16 @@ class Source(NamedTuple):
 def note_source(
     array: np.ndarray | da.Array, data: np.ndarray | da.Array, shift: np.ndarray | float = 0.0
 ) -> np.ndarray | da.Array:
-    """Note on a lazy `array` that it is `data` less a constant image, for those who do not mind a constant image."""
+    """Record on a lazy `array` that it is `data` minus an image: `ImagePCA`, which centres anyway, reads `data`."""
     if isinstance(array, da.Array) and isinstance(data, da.Array):
         array._imgstack_source = (array.name, Source(data, shift))  # type: ignore[attr-defined]
     return array
 
 
 def source_of(array: da.Array) -> Source:
-    """Go back to where a lazy array comes from by constant shifts and reshaping alone; itself, where nothing is noted.
+    """Return the earliest array that `array` equals up to a constant image and reshaping: `array` itself if none.
 
-    The name guards the note: assigning to items of a Dask array changes it in place, and gives it a new name.
+    What `note_source` recorded holds for one name: assignment to items changes a Dask array in place and renames it.
     """
     shift: np.ndarray | float = 0.0
     name, source = getattr(array, "_imgstack_source", (None, None))
@@ -49,7 +49,7 @@ def source_of(array: da.Array) -> Source:
 
 
 def whole_images(data: da.Array) -> da.Array:
-    """Rechunk so that every block holds whole images; row chunks stay as they are."""
+    """Rechunk so that every block holds whole images; chunks along the first axis stay as they are."""
     return data.rechunk(dict.fromkeys(range(1, data.ndim), -1)) if max(data.numblocks[1:]) > 1 else data
 
 
@@ -68,19 +68,26 @@ def map_images(
     Parameters
     ----------
     func : callable
-        Top-level function, or a `functools.partial` of one, of a block (b, *shape) that returns
-        (b, *image_shape) of `dtype` and leaves its input alone. It raises an `ImageError` by the position in the
-        block, which becomes the one in the stack.
+        Top-level function, or a `functools.partial` of one: takes a block (b, *shape), which it must not change, and
+        returns (b, *image_shape) in `dtype`. An `ImageError` that it raises counts images from the start of the block;
+        it reaches the user with the position in the stack.
     data : ndarray or dask array of shape (n, *shape)
-        NumPy in, NumPy out; Dask in, Dask out, one layer added and nothing read.
-    image_shape, dtype
-        Of the result.
+        The images.
+    image_shape : tuple of int
+        Shape of the result for one image.
+    dtype : dtype
+        Dtype of the result.
     files : sequence of str, optional
-        Files of the images, for errors; each task gets the names of its own block.
+        Files of the images, for error messages; each task gets the names of its own block only.
     fills : bool
-        `func` takes ``out=`` and fills it: results for NumPy stacks are made in their place, not copied there.
+        Whether `func` has a parameter ``out``. Results for NumPy stacks are then written there, without a copy.
     **arrays
-        Arrays that `func` needs for every block; each goes into the graph once, however many blocks there are.
+        Arrays that `func` needs for every block. Each is in the graph once, for all blocks.
+
+    Returns
+    -------
+    ndarray or dask array of shape (n, *image_shape)
+        Lazy for lazy `data`: one layer is added to its graph, and nothing is read.
     """
     if isinstance(data, da.Array):
         return _map_lazily(func, whole_images(data), image_shape, np.dtype(dtype), files, arrays)
@@ -96,10 +103,10 @@ def map_images(
 
 
 def join_rows(parts: Sequence[np.ndarray | da.Array]) -> np.ndarray | da.Array:
-    """Put rows (n, d_i) side by side: (n, sum of d_i), one layer over parts of equal row chunks, if all are lazy.
+    """Put parts of shape (n, d_i) side by side, (n, sum of d_i); lazily if one of them is lazy.
 
-    What several lazy parts are made from is made once: Dask fuses the parts into one task a block, and gives
-    it the block.
+    All parts get the row chunks of the first lazy one. Dask then fuses them, and what they are computed from, into one
+    task a block, so that a block of images is read once.
     """
     if not any(isinstance(part, da.Array) for part in parts):
         return np.concatenate(parts, axis=1)
@@ -124,7 +131,7 @@ def _join_blocks(*blocks: np.ndarray) -> np.ndarray:
 
 
 class _Places(ArrayBlockwiseDep):
-    """For each block the position of its first image in the stack, and the files of its images, or None."""
+    """For each block: the position of its first image in the stack, and the files of its images or None."""
 
     def __init__(self, sizes: tuple[int, ...], files: Sequence[str] | None):
         super().__init__((sizes,))
@@ -145,8 +152,8 @@ def _map_lazily(
     arrays: dict[str, np.ndarray],
 ) -> da.Array:
     token = dask.base.tokenize(func, data.name, image_shape, dtype, arrays)
-    # All pixel axes of the input go by the first one of the output. They have one block each, so that any index will
-    # do; but indices that the output lacks would make a reduction of it, which Dask does not fuse with its source.
+    # Input axes 1, 2, ... all get index 1, which the output has. Each has one block, so that any index is right; but
+    # Dask takes an index that the output lacks for a reduction, and does not fuse a reduction with its source.
     mapped: da.Array = da.blockwise(
         partial(_on_block, func),
         range(1 + len(image_shape)),
@@ -168,7 +175,7 @@ def _map_lazily(
 def _on_block(
     func: Callable[..., np.ndarray], block: Any, place: tuple[int, Sequence[str] | None], **arrays: np.ndarray
 ) -> np.ndarray:
-    """Call `func`; an error about an image names its position in the stack, not in the block, and its file."""
+    """Call `func`; an error about an image is raised with its position in the stack and its file."""
     try:
         return func(_unnested(block), **arrays)
     except ImageError as error:
@@ -176,7 +183,7 @@ def _on_block(
 
 
 def _unnested(block: Any) -> np.ndarray:
-    """Take a block out of the lists in which Dask puts it where all its pixel axes go; Dask's way out would copy it."""
+    """Return the array out of the lists of one item each in which `da.blockwise` passes it, without a copy."""
     while isinstance(block, list):
         (block,) = block
     array: np.ndarray = block

@@ -1,4 +1,4 @@
-"""What the transformers share: scikit-learn's protocol, with stacks left alone and tables made of rows."""
+"""Base classes of the transformers: ``set_output`` makes tables of rows and leaves stacks of images as they are."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ __all__ = ["ImageTransformer", "StackTransformer", "for_table"]
 class ImageTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Base of the transformers of images.
 
-    ``set_output`` holds for 2-D results. Stacks pass it untouched, so that ``Pipeline.set_output(transform="pandas")``
-    works and draws no stack into memory.
+    ``set_output`` applies to 2-D results only. Stacks of images are returned as they are, so that
+    ``Pipeline.set_output(transform="pandas")`` works and no stack is loaded into memory.
     """
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)  # scikit-learn wraps transform here
         if "transform" in vars(cls):
-            cls.transform = _stacks_pass(cls.transform)
+            cls.transform = _set_output_for_rows_only(cls.transform)
 
-    def _gives_stack(self, X: Any) -> bool:
-        """Tell whether `transform` of `X` gives what is no table."""
+    def _returns_stack(self, X: Any) -> bool:
+        """Return whether `transform` of `X` returns images, which ``set_output`` must not touch."""
         return False
 
     def __sklearn_tags__(self) -> Any:
@@ -38,14 +38,14 @@ class ImageTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  
         return tags
 
 
-# As TransformerMixin has it, before scikit-learn wraps it: transform, which it calls, makes the table.
+# The method before scikit-learn wraps it: it calls transform, which makes the table already.
 ImageTransformer.fit_transform = TransformerMixin.fit_transform.__wrapped__
 
 
 class StackTransformer(OneToOneFeatureMixin, ImageTransformer):  # type: ignore[misc]  # scikit-learn has no types
-    """Base of the transformers that give a value for every pixel; lazy rows pass ``set_output``, too."""
+    """Base of the transformers that return a value for every pixel; ``set_output`` leaves lazy rows lazy, too."""
 
-    def _gives_stack(self, X: Any) -> bool:
+    def _returns_stack(self, X: Any) -> bool:
         return is_lazy(X) or (isinstance(data_and_files(X)[0], np.ndarray) and X.ndim > 2)
 
     def __sklearn_tags__(self) -> Any:
@@ -55,18 +55,18 @@ class StackTransformer(OneToOneFeatureMixin, ImageTransformer):  # type: ignore[
 
 
 def for_table(estimator: Any, rows: np.ndarray | da.Array) -> np.ndarray | da.Array:
-    """Compute lazy rows where ``set_output`` asks for a data frame: polars takes no Dask array."""
-    asked = getattr(estimator, "_sklearn_output_config", {}).get("transform")
-    container = sklearn.get_config()["transform_output"] if asked is None else asked
+    """Return `rows`, computed if ``set_output`` asks for a data frame: polars takes no Dask array."""
+    own = getattr(estimator, "_sklearn_output_config", {}).get("transform")
+    container = sklearn.get_config()["transform_output"] if own is None else own
     return rows if container == "default" or not isinstance(rows, da.Array) else rows.compute()
 
 
-def _stacks_pass(wrapped: Callable[..., Any]) -> Callable[..., Any]:
-    """Call the method as it was before scikit-learn wrapped it wherever its result is a stack."""
+def _set_output_for_rows_only(wrapped: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method that skips scikit-learn's ``set_output`` wrapper where the result is a stack."""
     plain = wrapped.__wrapped__  # type: ignore[attr-defined]
 
     @functools.wraps(wrapped)
     def method(self: Any, X: Any, *args: Any, **kwargs: Any) -> Any:
-        return (plain if self._gives_stack(X) else wrapped)(self, X, *args, **kwargs)
+        return (plain if self._returns_stack(X) else wrapped)(self, X, *args, **kwargs)
 
     return method

@@ -1,46 +1,56 @@
-"""Warnings that point at the line in the user's code that caused them."""
+"""Warnings that name the user's line, not one of this package or of scikit-learn."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import os
+import queue
 import sys
+import threading
 import warnings
 from importlib.util import find_spec
-from itertools import count
 from types import FrameType
 
 __all__ = ["warn"]
 
-# Code that can run between the user's call and the warning. scikit-learn's Pipeline calls through joblib.
-_PACKAGES = ("imgstack_ml", "sklearn", "dask", "distributed", "joblib")
-_MODULES = (contextlib.__file__, functools.__file__)
+# Code that runs between a user's call and our warning: Pipelines call through joblib, Dask in threads, and
+# ``from imgstack_ml import name`` through the import system.
+_PACKAGES = ("imgstack_ml", "sklearn", "dask", "distributed", "joblib", "concurrent.futures")
+_FILES = (*(str(module.__file__) for module in (contextlib, functools, queue, threading)), "<frozen importlib.")
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the innermost line of the call stack that is not in this package, scikit-learn or Dask.
+    """Warn at the nearest line outside of this package, scikit-learn and Dask.
 
     Parameters
     ----------
     message : str
     category : type of Warning, default=UserWarning
     """
-    warnings.warn(message, category, stacklevel=1 + _user_level(sys._getframe(1)))
+    caller = sys._getframe(1)
+    frame = _nearest_user_frame(caller)
+    if frame is None:  # in a thread that Dask started: the main thread waits for it at the user's line
+        frame = _nearest_user_frame(sys._current_frames().get(threading.main_thread().ident or 0)) or caller
+    warnings.warn_explicit(
+        message,
+        category,
+        frame.f_code.co_filename,
+        frame.f_lineno,
+        module=frame.f_globals.get("__name__"),
+        registry=frame.f_globals.setdefault("__warningregistry__", {}),
+    )
 
 
-def _user_level(frame: FrameType | None) -> int:
-    """Count the frames from `frame`, which is number 1, to the first frame of the user's code."""
-    for level in count(1):
-        if frame is None or not frame.f_code.co_filename.startswith(_skipped_paths()):
-            return level
+def _nearest_user_frame(frame: FrameType | None) -> FrameType | None:
+    """Return `frame`, or the nearest of its callers, that runs code of the user; None if there is none."""
+    while frame is not None and frame.f_code.co_filename.startswith(_skipped_paths()):
         frame = frame.f_back
-    raise AssertionError("unreachable")
+    return frame
 
 
 @functools.cache
 def _skipped_paths() -> tuple[str, ...]:
-    """Beginnings of the file names whose code is not the user's."""
     specs = (find_spec(name) for name in _PACKAGES)
     folders = (os.path.dirname(spec.origin) + os.sep for spec in specs if spec is not None and spec.origin)
-    return (*folders, *_MODULES)
+    return (*folders, *_FILES)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from sklearn.pipeline import Pipeline
 
-    from .. import ImageFeatures, ImagePCA, ImageStack
+    from .. import ImageFeatureUnion, ImagePCA, ImageStack
 
 __all__ = ["CLASSIFIERS", "Outcome", "cross_validate", "fit_model"]
 
@@ -27,13 +27,13 @@ class Outcome(NamedTuple):
 
 
 def fit_model(
-    features: ImageFeatures, classifier: str, stack: ImageStack, *, balanced: bool, seed: int, terminal: Terminal
+    features: ImageFeatureUnion, classifier: str, stack: ImageStack, *, balanced: bool, seed: int, terminal: Terminal
 ) -> tuple[Pipeline, np.ndarray]:
     """Fit features and classifier to all images.
 
     Parameters
     ----------
-    features : ImageFeatures
+    features : ImageFeatureUnion
     classifier : str
         One of `CLASSIFIERS`.
     stack : ImageStack

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from .. import HOGFeatures, ImageFeatures, ImageStack
+    from .. import HOGFeatures, ImageFeatureUnion, ImageStack
 
 __all__ = ["FEATURES", "features_option", "make_features", "n_components_option"]
 
@@ -52,7 +52,7 @@ n_components_option = click.option(
 
 def make_features(
     names: Sequence[str], stack: ImageStack, *, n_components: int | None, n_fitted: int, memory_limit: str = "auto"
-) -> ImageFeatures:
+) -> ImageFeatureUnion:
     """Make the transformer, not fitted, that puts the features named side by side.
 
     Parameters
@@ -69,14 +69,14 @@ def make_features(
 
     Returns
     -------
-    ImageFeatures
+    ImageFeatureUnion
 
     Raises
     ------
     ValueError
         For more components than there are images to fit, or values in an image.
     """
-    from .. import ChannelStatistics, ImageFeatures, ImageHistogram, ImagePCA, TextureFeatures
+    from .. import ChannelStatistics, ImageFeatureUnion, ImageHistogram, ImagePCA, TextureFeatures
 
     # A float has no natural range: that of all images is found, in a read more.
     span = "stack" if stack.dtype.kind == "f" else "dtype"
@@ -95,7 +95,7 @@ def make_features(
         # The same command gives the same result.
         "pca": lambda: ImagePCA(k, memory_limit=memory_limit, random_state=0),
     }
-    return ImageFeatures([(name, makers[name]()) for name in FEATURES if name in names])
+    return ImageFeatureUnion([(name, makers[name]()) for name in FEATURES if name in names])
 
 
 def _gradients(image_shape: tuple[int, ...]) -> HOGFeatures:

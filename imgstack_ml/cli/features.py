@@ -16,7 +16,7 @@ from ._table import reading_line, table_option, write_table
 from ._task import Task, Terminal, run_options
 
 if TYPE_CHECKING:
-    from .. import ImageFeatures, ImageStack
+    from .. import ImageFeatureUnion, ImageStack
 
 __all__ = ["features"]
 
@@ -61,7 +61,7 @@ def features(
     terminal.result(_summary(record, stack.labels is not None), record, n_skipped=len(stack.problems))
 
 
-def _fit(features: ImageFeatures, stack: ImageStack, terminal: Terminal) -> ImageFeatures:
+def _fit(features: ImageFeatureUnion, stack: ImageStack, terminal: Terminal) -> ImageFeatureUnion:
     terminal.status(f"describing {len(stack)} images by {', '.join(name for name, _ in features.transformer_list)}")
     try:
         return features.fit(stack)

@@ -1,10 +1,10 @@
-"""What the feature transformers share: from a stack to one row of features an image."""
+"""Base class of the feature transformers, which return one row of features for each image."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import dask.array as da
 import numpy as np
@@ -12,25 +12,25 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from ..base.lazy import map_images
 from ..base.transformer import ImageTransformer, for_table
-from ..base.validation import Images, check_images, first_nonfinite
+from ..base.validation import Images, StackLike, check_images, first_nonfinite
 from ..errors import NonFiniteError
 from ..passes.fit_together import PassLearner, fit_together
 from ..passes.runner import Pass
 
 __all__ = ["FeatureTransformer", "as_planes", "channel_names", "n_channels"]
 
-_PIECE_BYTES = 2**18  # of images at a time, so that their float64 temporaries stay in cache
+_PIECE_BYTES = 2**18  # bytes of images at a time, so that temporary float64 arrays stay in cache
 
 
 class FeatureTransformer(PassLearner, ImageTransformer):
-    """Base of the transformers that give a row of features for every image.
+    """Base class of the transformers that return a row of features for every image.
 
-    A subclass says what it does in `_kernel` and `_names`; what it checks and learns before, in `_needed_pass` and
-    `_learn`.
+    A subclass implements `_kernel` and `_names`. If it has parameters to check it overrides `_needed_pass`, and if it
+    learns from a pass `_learn`, too; see `PassLearner`.
     """
 
-    def fit(self, X: Any, y: Any = None) -> Any:
-        """Check the parameters and the images' shape, and learn what `fit` must learn, in one pass at most.
+    def fit(self, X: StackLike, y: Any = None) -> Self:
+        """Check the parameters and the images' shape; read the images, once, only if a parameter is ``"stack"``.
 
         Parameters
         ----------
@@ -46,14 +46,14 @@ class FeatureTransformer(PassLearner, ImageTransformer):
         Raises
         ------
         ValueError
-            For parameters that have no meaning, alone or for these images.
+            If parameters are invalid, or do not suit these images.
         NonFiniteError
-            Naming the image (and file) with a NaN or infinite pixel, of those that are read.
+            If an image that is read holds NaN or infinity; names the image (and file).
         """
         fit_together([self], X)
         return self
 
-    def transform(self, X: Any) -> np.ndarray | da.Array:
+    def transform(self, X: StackLike) -> np.ndarray | da.Array:
         """Compute the features of every image.
 
         Parameters
@@ -69,7 +69,8 @@ class FeatureTransformer(PassLearner, ImageTransformer):
         Raises
         ------
         NonFiniteError
-            Naming the image (and file) with a NaN or infinite pixel; for a lazy stack when it is computed.
+            If an image holds NaN or infinity; names the image (and file). For a lazy stack this happens when the result
+            is computed.
         """
         images = check_images(self, X, reset=False)
         features = map_images(
@@ -82,12 +83,12 @@ class FeatureTransformer(PassLearner, ImageTransformer):
         return for_table(self, features)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Names of the features.
+        """Return the names of the features.
 
         Parameters
         ----------
         input_features : array-like of str, optional
-            Compared with the names seen in `fit`.
+            Must equal the names in `fit`, if given.
 
         Returns
         -------
@@ -104,15 +105,16 @@ class FeatureTransformer(PassLearner, ImageTransformer):
         pass
 
     def _kernel(self) -> Callable[[np.ndarray], np.ndarray]:
-        """Return a picklable function from some images (b, *image_shape_) to their features (b, n_features)."""
+        """Return a picklable function of some images (b, *image_shape_) that returns their features (b, n_features)."""
         raise NotImplementedError
 
     def _names(self) -> list[str]:
+        """Return the names of the features of an image, after `fit`."""
         raise NotImplementedError
 
 
 def features_of_block(block: np.ndarray, *, kernel: Callable[[np.ndarray], np.ndarray], n_features: int) -> np.ndarray:
-    """Features of a block, piece by piece; an image with NaN or infinity raises."""
+    """Compute the features of a block (b, n_features), a few images at a time; NaN and infinity raise."""
     bad = first_nonfinite(block)
     if bad is not None:
         raise NonFiniteError(bad)
@@ -124,19 +126,19 @@ def features_of_block(block: np.ndarray, *, kernel: Callable[[np.ndarray], np.nd
 
 
 def n_channels(image_shape: tuple[int, ...]) -> int:
-    """Channels of an image: the last of three axes."""
+    """Return the number of channels: the length of the last of three axes, 1 for images of fewer axes."""
     return image_shape[2] if len(image_shape) == 3 else 1
 
 
 def channel_names(image_shape: tuple[int, ...], features: list[str]) -> list[str]:
-    """Names of the same features for every channel, channel by channel."""
+    """Return names for the same `features` of each channel, channel by channel."""
     return [f"channel{c}_{feature}" for c in range(n_channels(image_shape)) for feature in features]
 
 
 def as_planes(images: np.ndarray) -> np.ndarray:
-    """Images as (b, n_channels, n_pixels), each channel on its own in memory; Booleans as 0 and 1.
+    """Return images as (b, n_channels, n_pixels), with each channel contiguous in memory; Booleans as 0 and 1.
 
-    One plane is summed in the same order as a channel by itself, so that results are NumPy's to the last bit.
+    NumPy then sums a channel in the same order as if it were an array of its own: results are equal to the last bit.
     """
     dtype = np.dtype(np.uint8) if images.dtype == bool else images.dtype.newbyteorder("=")
     images = images.astype(dtype, copy=False)

@@ -1,4 +1,4 @@
-"""Histogram of each channel of an image."""
+"""Histograms of the channels of an image."""
 
 from __future__ import annotations
 
@@ -20,23 +20,22 @@ __all__ = ["ImageHistogram"]
 class ImageHistogram(FeatureTransformer):
     """Histogram of the intensities of each channel of each image.
 
-    Each is what ``numpy.histogram(channel, bins, range_, density=density)`` counts: values outside the range
-    are left out.
+    Each is ``numpy.histogram(channel, bins, range_, density=density)``: values outside the range are not counted.
 
     Parameters
     ----------
     bins : int, default=32
         Number of bins of equal width.
     range : {"dtype", "stack"} or (low, high), default="dtype"
-        Intensities that the bins cover.
+        Range of intensities that the bins cover.
 
-        - ``"dtype"``: those of the images' dtype; (-1, 1) for floats, as in scikit-image. Integers are 1 wide: 8-bit
-          images have the range (0, 256);
-        - ``"stack"``: from the smallest to the largest of all images seen in `fit`, found in one pass;
+        - ``"dtype"``: the range of the images' dtype, as (0, 256) for 8-bit images; (-1, 1) for floats, as in
+          scikit-image;
+        - ``"stack"``: minimum and maximum of all images in `fit`, which takes one pass;
         - a pair of numbers.
     density : bool, default=False
-        Give densities, whose sum times the width of a bin is 1, in place of counts of pixels. They are 0 for
-        an image that has no pixel in the range.
+        Return densities, whose sum times the width of a bin is 1, instead of numbers of pixels. They are 0 for a
+        channel with no pixel in the range.
 
     Attributes
     ----------
@@ -47,14 +46,14 @@ class ImageHistogram(FeatureTransformer):
     n_features_in_ : int
         Values in one image.
     feature_names_in_ : ndarray of str
-        Where `fit` got a table with column names.
+        Column names, if `fit` got a data frame.
     n_passes_ : float
         Reads of a lazy stack in `fit`: 1 for ``range="stack"``, otherwise 0.
 
     Notes
     -----
-    Of shape (n_images, n_channels * bins), channel by channel, in float64. A stack without a channel axis has one
-    channel. 8- and 16-bit pixels are counted through a table of all their values.
+    Features have the shape (n_images, n_channels * bins), channel by channel, in float64. A stack without a channel
+    axis has one channel. The bins of 8- and 16-bit pixels are looked up in a table of all values.
 
     Examples
     --------
@@ -88,22 +87,22 @@ class ImageHistogram(FeatureTransformer):
 
 
 def histograms_of(images: np.ndarray, *, bins: int, limits: tuple[float, float], density: bool) -> np.ndarray:
-    """Histograms (b, n_channels * bins) of images (b, height, width[, n_channels])."""
+    """Return histograms (b, n_channels * bins) of images (b, height, width[, n_channels])."""
     planes = as_planes(images)
     if planes.dtype.kind in "iu" and planes.itemsize <= 2:
         counts = _counts_by_table(planes, bins, limits)
     else:
         flat = planes.reshape(-1, planes.shape[-1])
         counts = np.array([np.histogram(plane, bins, limits)[0] for plane in flat]).reshape(*planes.shape[:2], bins)
-    if density:  # in NumPy's order of operations
+    if density:  # the order of operations is NumPy's
         widths = np.diff(np.histogram_bin_edges(planes[:0, 0], bins, limits)).astype(np.float64)
         counts = counts / widths / np.maximum(1, counts.sum(axis=-1, keepdims=True))
     return counts.reshape(len(images), -1)
 
 
 def _counts_by_table(planes: np.ndarray, bins: int, limits: tuple[float, float]) -> np.ndarray:
-    """Count 8- and 16-bit values: all planes at once, each in counters of its own and one for what is outside."""
-    table = _bin_of_code(planes.dtype, bins, limits)
+    """Count 8- and 16-bit values of all planes at once; each plane has `bins` counters and one for values outside."""
+    table = _bin_of_each_value(planes.dtype, bins, limits)
     indices = np.take(table, planes.view(f"u{planes.itemsize}"))
     n_planes = planes.shape[0] * planes.shape[1]
     indices += (np.arange(n_planes) * (bins + 1)).reshape(*planes.shape[:2], 1)
@@ -112,12 +111,12 @@ def _counts_by_table(planes: np.ndarray, bins: int, limits: tuple[float, float])
 
 
 @lru_cache(maxsize=16)
-def _bin_of_code(dtype: np.dtype, bins: int, limits: tuple[float, float]) -> np.ndarray:
-    """Bin of every value of an 8- or 16-bit dtype, in the order of the bit patterns; `bins` for what is outside."""
+def _bin_of_each_value(dtype: np.dtype, bins: int, limits: tuple[float, float]) -> np.ndarray:
+    """Return the bin of each value of an 8- or 16-bit dtype, in the order of bit patterns; `bins` means outside."""
     values = np.arange(256**dtype.itemsize, dtype=f"u{dtype.itemsize}").view(dtype)
     edges = np.histogram_bin_edges(values, bins, limits)
     found = np.searchsorted(edges, values, side="right") - 1
-    found[values == edges[-1]] = bins - 1  # the last bin is closed
+    found[values == edges[-1]] = bins - 1  # the last bin includes its upper edge
     found[(values < edges[0]) | (values > edges[-1])] = bins
     found.setflags(write=False)
     return found

@@ -26,11 +26,11 @@ class HOGFeatures(FeatureTransformer):
     pixels_per_cell : (int, int), default=(8, 8)
         Height and width of a cell, in pixels.
     cells_per_block : (int, int), default=(3, 3)
-        Cells, down and across, of a block that is normalised together.
+        Cells, down and across, of a block: histograms are normalised block by block.
     block_norm : {"L1", "L1-sqrt", "L2", "L2-Hys"}, default="L2-Hys"
-        How.
+        Normalisation of a block.
     transform_sqrt : bool, default=False
-        Take square roots of the intensities first, which may not be negative.
+        Take the square root of the intensities first; they must not be negative.
 
     Attributes
     ----------
@@ -39,15 +39,16 @@ class HOGFeatures(FeatureTransformer):
     n_features_in_ : int
         Values in one image.
     feature_names_in_ : ndarray of str
-        Where `fit` got a table with column names.
+        Column names, if `fit` got a data frame.
     n_passes_ : float
         Reads in `fit`: 0.
 
     Notes
     -----
-    Of shape (n_images, n_features), in float64; scikit-image computes in float32 for float16 and float32 images. Of an
-    image with channels, each pixel takes the channel with the largest gradient. Rows of a 2-D input are images of one
-    line, which need cells of one: ``HOGFeatures(pixels_per_cell=(1, 8), cells_per_block=(1, 3))``.
+    Features have the shape (n_images, n_features), in float64; scikit-image computes them in float32 for float16 and
+    float32 images. In an image with channels, each pixel contributes the gradient of the channel where it is largest.
+    Rows of a 2-D input are images one pixel high, which need cells of that height:
+    ``HOGFeatures(pixels_per_cell=(1, 8), cells_per_block=(1, 3))``.
 
     References
     ----------
@@ -79,10 +80,10 @@ class HOGFeatures(FeatureTransformer):
 
     def _needed_pass(self, images: Images) -> Pass | None:
         if min(self._n_blocks(images.image_shape)) < 1:
-            height, width = _size(images.image_shape)
+            height, width = _height_and_width(images.image_shape)
             raise ValueError(
-                f"images of {height} x {width} pixels hold no block of {tuple(self.cells_per_block)} cells of "
-                f"{tuple(self.pixels_per_cell)} pixels. Make cells or blocks smaller, e.g. "
+                f"images of {height} x {width} pixels are too small for a block of {tuple(self.cells_per_block)} cells "
+                f"of {tuple(self.pixels_per_cell)} pixels. Make cells or blocks smaller, e.g. "
                 f"HOGFeatures(pixels_per_cell={(min(height, 4), min(width, 4))}, cells_per_block=(1, 1))"
             )
         return None
@@ -91,8 +92,8 @@ class HOGFeatures(FeatureTransformer):
         return partial(gradients_of, options=self.get_params(deep=False))
 
     def _n_blocks(self, image_shape: tuple[int, ...]) -> list[int]:
-        """Blocks down and across: they move by one cell, and cells that do not fit are left out."""
-        sizes = zip(_size(image_shape), self.pixels_per_cell, self.cells_per_block, strict=True)
+        """Return the number of blocks down and across; each begins one cell after the one before."""
+        sizes = zip(_height_and_width(image_shape), self.pixels_per_cell, self.cells_per_block, strict=True)
         return [size // cell - block + 1 for size, cell, block in sizes]
 
     def _names(self) -> list[str]:
@@ -102,7 +103,7 @@ class HOGFeatures(FeatureTransformer):
 
 
 def gradients_of(images: np.ndarray, *, options: dict[str, Any]) -> np.ndarray:
-    """Histograms of oriented gradients (b, n_features) of images (b, height, width[, n_channels])."""
+    """Return histograms of oriented gradients (b, n_features) of images (b, height, width[, n_channels])."""
     from skimage.feature import hog
 
     channel_axis = -1 if images.ndim == 4 else None
@@ -110,5 +111,5 @@ def gradients_of(images: np.ndarray, *, options: dict[str, Any]) -> np.ndarray:
     return np.stack([hog(image, channel_axis=channel_axis, **options) for image in images])
 
 
-def _size(image_shape: tuple[int, ...]) -> tuple[int, int]:
+def _height_and_width(image_shape: tuple[int, ...]) -> tuple[int, int]:
     return (image_shape[0], image_shape[1]) if len(image_shape) > 1 else (1, image_shape[0])

@@ -1,4 +1,4 @@
-"""The range of intensities that histograms and textures divide into steps."""
+"""The parameter `range` of histograms and textures: the intensities that are divided into bins or levels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WORDS = ("dtype", "stack")
 
 
 def check_range(value: Any) -> None:
-    """Refuse a `range` parameter that is neither a word that is known nor a pair (low, high)."""
+    """Raise ValueError unless the parameter `range` is "dtype", "stack" or a pair of finite numbers low < high."""
     if value in _WORDS if isinstance(value, str) else _is_pair(value):
         return
     raise ValueError(
@@ -27,18 +27,16 @@ def check_range(value: Any) -> None:
 
 
 def pass_for_range(value: Any) -> Pass | None:
-    """Return the pass that the range needs: none unless it is that of the stack."""
-    return (
-        Pass(partial(range_step, n_channels=1), merge_ranges, label="range")
-        if isinstance(value, str) and value == "stack"
-        else None
-    )
+    """Return the pass that finds the range of the stack; None if `range` is not "stack"."""
+    if isinstance(value, str) and value == "stack":
+        return Pass(partial(range_step, n_channels=1), merge_ranges, label="range")
+    return None
 
 
 def range_of(value: Any, found: np.ndarray | None, dtype: np.dtype) -> tuple[float, float]:
-    """Return the ends of the range: given, found in a pass, or of a dtype, (-1, 1) for floats as in scikit-image.
+    """Return (low, high): `found` in a pass, the pair `value`, or the range of `dtype`, which is (-1, 1) for floats.
 
-    That of integers ends one above the largest, so that each integer is 1 wide: 8 bits make 32 bins of 8 values.
+    The range of an integer dtype ends at its maximum plus 1, so that bins are equal: 32 bins of 8 values for 8 bits.
     """
     if found is not None:
         return float(found[0, 0]), float(found[1, 0])

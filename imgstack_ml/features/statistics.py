@@ -1,4 +1,4 @@
-"""Statistics of each channel of an image."""
+"""Statistics of the channels of an image."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _STATISTICS: dict[str, Callable] = {
 
 
 class ChannelStatistics(FeatureTransformer):
-    """Mean, standard deviation, smallest and largest intensity, and percentiles, of each channel of each image.
+    """Mean, standard deviation, minimum, maximum and percentiles of each channel of each image.
 
     Parameters
     ----------
     statistics : sequence of {"mean", "std", "min", "max"}, default=("mean", "std", "min", "max")
-        In the order of the columns; the standard deviation is that of all pixels (ddof=0).
+        Statistics to compute, in the order of the columns. The standard deviation has ddof=0.
     percentiles : sequence of float, default=()
-        Between 0 and 100, as `numpy.percentile` finds them; their columns follow those of `statistics`.
+        Percentiles between 0 and 100, as from `numpy.percentile`; their columns follow those of `statistics`.
 
     Attributes
     ----------
@@ -39,15 +39,15 @@ class ChannelStatistics(FeatureTransformer):
     n_features_in_ : int
         Values in one image.
     feature_names_in_ : ndarray of str
-        Where `fit` got a table with column names.
+        Column names, if `fit` got a data frame.
     n_passes_ : float
         Reads in `fit`: 0.
 
     Notes
     -----
-    Of shape (n_images, n_channels * n_statistics), channel by channel, in float64 and in the intensity units of the
-    stack: the values of NumPy's functions for one channel, means and deviations with ``dtype=float64``. Integers
-    beyond 2**53 are rounded. A stack without a channel axis has one channel.
+    Features have the shape (n_images, n_channels * n_statistics), channel by channel, in float64 and in the intensity
+    units of the stack. They equal those of NumPy's functions for one channel, with ``dtype=float64`` for mean and
+    standard deviation. Integers beyond 2**53 are rounded. A stack without a channel axis has one channel.
 
     Examples
     --------
@@ -80,7 +80,7 @@ class ChannelStatistics(FeatureTransformer):
 
 
 def statistics_of(images: np.ndarray, *, statistics: Sequence[str], percentiles: Sequence[float]) -> np.ndarray:
-    """Statistics (b, n_channels * n_statistics) of images (b, height, width[, n_channels])."""
+    """Return statistics (b, n_channels * n_statistics) of images (b, height, width[, n_channels])."""
     planes = as_planes(images)
     columns = [_STATISTICS[name](planes) for name in statistics]
     if percentiles:
@@ -97,4 +97,6 @@ def _check(statistics: Sequence[str], percentiles: Sequence[float]) -> None:
     if isinstance(percentiles, Real | str) or not all(isinstance(q, Real) and 0 <= q <= 100 for q in percentiles):
         raise ValueError(f"percentiles={percentiles!r} needs numbers between 0 and 100, e.g. (5, 50, 95)")
     if len(statistics) + len(percentiles) == 0:
-        raise ValueError("statistics=() and percentiles=() leave nothing to compute; name one, e.g. ('mean',)")
+        raise ValueError(
+            "statistics=() and percentiles=() leave nothing to compute; choose one, e.g. statistics=('mean',)"
+        )

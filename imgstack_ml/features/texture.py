@@ -18,39 +18,40 @@ __all__ = ["TextureFeatures"]
 
 _DESCRIPTORS = ("lbp", "glcm")
 _PROPERTIES = ("contrast", "dissimilarity", "homogeneity", "energy", "correlation", "ASM")
-_PATTERNS: dict[str, Callable[[int], int]] = {  # number of codes for a number of points
+_N_PATTERNS: dict[str, Callable[[int], int]] = {  # number of patterns for a number of points
     "uniform": lambda points: points + 2,
     "nri_uniform": lambda points: points * (points - 1) + 3,
 }
-_FINE_LEVELS = 2**16  # of floats, for patterns
+_PATTERN_LEVELS = 2**16  # grey levels that floats are rounded to for patterns
 
 
 class TextureFeatures(FeatureTransformer):
     """Texture of each channel of each image: local binary patterns, and properties of grey-level co-occurrence.
 
-    Both are scikit-image's: the share of each code of `skimage.feature.local_binary_pattern` among the pixels, and
-    `skimage.feature.graycoprops` of the symmetric, normed `skimage.feature.graycomatrix`.
+    Both are computed by scikit-image: the share of pixels with each code of `skimage.feature.local_binary_pattern`, and
+    `skimage.feature.graycoprops` of the symmetric, normalised `skimage.feature.graycomatrix`.
 
     Parameters
     ----------
     descriptors : sequence of {"lbp", "glcm"}, default=("lbp", "glcm")
-        What is computed, in the order of the columns.
+        Local binary patterns and co-occurrence, in the order of the columns.
     n_points, radius : int and float, default=8 and 1
-        Points on the circle around a pixel to which patterns compare it, and the circle's radius in pixels.
+        A pattern compares a pixel with `n_points` points on a circle around it, of `radius` pixels.
     method : {"uniform", "nri_uniform"}, default="uniform"
-        Patterns: n_points + 2 of them, the same for rotated images, or n_points * (n_points - 1) + 3.
+        Kind of patterns: ``"uniform"`` has n_points + 2, which do not change if an image is rotated; ``"nri_uniform"``
+        has n_points * (n_points - 1) + 3, which do.
     distances : sequence of int, default=(1,)
-        Distances of the pairs of pixels of the co-occurrence, in pixels.
+        Distances between the two pixels of a pair for the co-occurrence, in pixels.
     angles : sequence of float, default=(0, pi/4, pi/2, 3*pi/4)
-        Their directions, in radians.
+        Directions from one pixel of a pair to the other, in radians.
     properties : sequence of str, default=("contrast", "dissimilarity", "homogeneity", "energy", "correlation", "ASM")
-        Properties of the co-occurrence, one each for every distance and angle.
+        Properties of the co-occurrence matrix, each computed for every distance and angle.
     levels : int, default=32
-        Steps of intensity for the co-occurrence, 2 to 256.
+        Number of grey levels for the co-occurrence, 2 to 256.
     range : {"dtype", "stack"} or (low, high), default="dtype"
-        Intensities that are divided into `levels` steps of equal width; what lies outside is put into the first or
-        the last one. ``"dtype"``: those of the images' dtype, (-1, 1) for floats; ``"stack"``: from the smallest to
-        the largest of all images seen in `fit`, found in one pass; or a pair of numbers.
+        Range of intensities that is divided into `levels` of equal width; values outside of it get the first or the
+        last level. ``"dtype"``: the range of the images' dtype, (-1, 1) for floats; ``"stack"``: minimum and maximum of
+        all images in `fit`, which takes one pass; or a pair of numbers.
 
     Attributes
     ----------
@@ -61,16 +62,16 @@ class TextureFeatures(FeatureTransformer):
     n_features_in_ : int
         Values in one image.
     feature_names_in_ : ndarray of str
-        Where `fit` got a table with column names.
+        Column names, if `fit` got a data frame.
     n_passes_ : float
         Reads of a lazy stack in `fit`: 1 for ``range="stack"``, otherwise 0.
 
     Notes
     -----
-    Of shape (n_images, n_channels * n_descriptors), channel by channel, in float64. Patterns are made from integer
-    images as they are. Floats are first cut into 65,536 levels of the range: scikit-image warns of patterns of floats,
-    where the last digit decides between neighbours that are equal but for rounding. Rows of a 2-D input are images of
-    one line.
+    Features have the shape (n_images, n_channels * n_descriptors), channel by channel, in float64. Patterns of integer
+    images use the pixels as they are. Floats are first divided into 65,536 levels of the range, because a pattern
+    depends on which of two neighbours is larger, and rounding errors must not decide that. Rows of a 2-D input are
+    images one pixel high.
 
     References
     ----------
@@ -115,8 +116,8 @@ class TextureFeatures(FeatureTransformer):
     def _needed_pass(self, images: Images) -> Pass | None:
         _check_words("descriptors", self.descriptors, _DESCRIPTORS)
         _check_words("properties", self.properties, _PROPERTIES)
-        if self.method not in _PATTERNS:
-            raise ValueError(f"method={self.method!r} is not known; it is one of {', '.join(map(repr, _PATTERNS))}")
+        if self.method not in _N_PATTERNS:
+            raise ValueError(f"method={self.method!r} is not known; it is one of {', '.join(map(repr, _N_PATTERNS))}")
         if not 2 <= self.levels <= 256:
             raise ValueError(f"levels={self.levels!r} must be between 2 and 256")
         check_range(self.range)
@@ -137,12 +138,12 @@ class TextureFeatures(FeatureTransformer):
             levels=int(self.levels),
             limits=self.range_,
         )
-        kinds = {"lbp": patterns, "glcm": cooccurrence}
-        return partial(textures_of, descriptors=[kinds[name] for name in self.descriptors])
+        functions = {"lbp": patterns, "glcm": cooccurrence}
+        return partial(textures_of, descriptors=[functions[name] for name in self.descriptors])
 
     def _names(self) -> list[str]:
         names = {
-            "lbp": [f"lbp{code}" for code in range(_PATTERNS[self.method](self.n_points))],
+            "lbp": [f"lbp{code}" for code in range(_N_PATTERNS[self.method](self.n_points))],
             "glcm": [
                 f"{name}_distance{distance:g}_angle{np.rad2deg(angle):g}"
                 for name in self.properties
@@ -154,7 +155,7 @@ class TextureFeatures(FeatureTransformer):
 
 
 def textures_of(images: np.ndarray, *, descriptors: Sequence[Callable[[np.ndarray], np.ndarray]]) -> np.ndarray:
-    """Texture (b, n_channels * n_descriptors) of images (b, height, width[, n_channels])."""
+    """Return textures (b, n_channels * n_descriptors) of images (b, height, width[, n_channels])."""
     height, width = images.shape[1:3] if images.ndim > 2 else (1, images.shape[1])
     planes = as_planes(images).reshape(-1, height, width)
     rows = [np.concatenate([descriptor(plane) for descriptor in descriptors]) for plane in planes]
@@ -164,12 +165,12 @@ def textures_of(images: np.ndarray, *, descriptors: Sequence[Callable[[np.ndarra
 def patterns_of(
     plane: np.ndarray, *, n_points: int, radius: float, method: str, limits: tuple[float, float]
 ) -> np.ndarray:
-    """Share of each local binary pattern in a plane (height, width)."""
+    """Return the share of each local binary pattern in a plane (height, width)."""
     from skimage.feature import local_binary_pattern
 
-    grey = plane if plane.dtype.kind in "iu" else in_steps(plane, _FINE_LEVELS, limits)
+    grey = plane if plane.dtype.kind in "iu" else grey_levels(plane, _PATTERN_LEVELS, limits)
     codes = local_binary_pattern(grey, n_points, radius, method).astype(np.intp)
-    return np.bincount(codes.ravel(), minlength=_PATTERNS[method](n_points)) / codes.size
+    return np.bincount(codes.ravel(), minlength=_N_PATTERNS[method](n_points)) / codes.size
 
 
 def cooccurrence_of(
@@ -181,20 +182,20 @@ def cooccurrence_of(
     levels: int,
     limits: tuple[float, float],
 ) -> np.ndarray:
-    """Properties of the grey-level co-occurrence of a plane (height, width)."""
+    """Return properties of the grey-level co-occurrence of a plane (height, width)."""
     from skimage.feature import graycomatrix, graycoprops
 
-    grey = in_steps(plane, levels, limits)
+    grey = grey_levels(plane, levels, limits)
     matrix = graycomatrix(grey, distances, angles, levels, symmetric=True, normed=True)
     return np.concatenate([graycoprops(matrix, name).ravel() for name in properties])
 
 
-def in_steps(plane: np.ndarray, levels: int, limits: tuple[float, float]) -> np.ndarray:
-    """Intensities as numbers of steps of a range: uint8, uint16 beyond 256 `levels`."""
+def grey_levels(plane: np.ndarray, n_levels: int, limits: tuple[float, float]) -> np.ndarray:
+    """Return the level 0 ... n_levels - 1 of each pixel within `limits`: uint8, or uint16 beyond 256 levels."""
     low, high = limits
     steps = np.subtract(plane, low, dtype=np.float64)
-    steps *= levels / ((high - low) or 1.0)
-    return np.clip(steps, 0, levels - 1, out=steps).astype(np.uint8 if levels <= 256 else np.uint16)
+    steps *= n_levels / ((high - low) or 1.0)
+    return np.clip(steps, 0, n_levels - 1, out=steps).astype(np.uint8 if n_levels <= 256 else np.uint16)
 
 
 def _check_words(name: str, words: Sequence[str], known: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Several transformers over one stack, which is read once."""
+"""A union of transformers that reads a stack once for all of them."""
 
 from __future__ import annotations
 
@@ -12,42 +12,43 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..base.lazy import join_rows
 from ..base.transformer import for_table
+from ..base.validation import StackLike
 from ..passes.fit_together import PassLearner, fit_together, reads_of
 
-__all__ = ["ImageFeatures"]
+__all__ = ["ImageFeatureUnion"]
 
 
-class ImageFeatures(FeatureUnion):
-    """Put the results of several transformers side by side, and decode each image once for all of them.
+class ImageFeatureUnion(FeatureUnion):
+    """Put the rows of several transformers side by side, and read each image once for all of them.
 
-    scikit-learn's FeatureUnion, whose parameters and names it has, for stacks: members that learn by one pass
-    share it in `fit` (features, `IntensityRescaler`, `StackCenterer`; `ImagePCA` and Pipelines read for themselves,
-    after that), and `transform` of a lazy stack is one task a block, which applies all members to it.
+    It is scikit-learn's FeatureUnion for stacks of images. In `fit`, members that learn in one pass (the features,
+    `IntensityRescaler`, `StackCenterer`) share it; the others, as `ImagePCA` and Pipelines, then read the images for
+    themselves. `transform` of a lazy stack is one task a block, which reads the block and applies all members to it.
 
     Parameters
     ----------
     transformer_list : list of (str, transformer)
-        The members; each gives rows (n_images, d) for a stack. ``"drop"`` in place of one leaves it out.
+        Names and members. Each member returns rows (n_images, d) for a stack; ``"drop"`` in its place leaves it out.
     transformer_weights : dict of str to float, optional
-        Factors for the columns of a member.
+        Factors for the columns of members, by their names.
     verbose_feature_names_out : bool, default=True
-        Put the name of its member before the name of a feature.
+        Begin the names of features with the name of their member.
 
     Attributes
     ----------
     n_passes_ : float
-        Reads of a lazy stack in fit: 1 for all members that share it, and those of the others.
+        Reads of a lazy stack in `fit`: the shared one, if there is any, and those of the other members.
 
     See Also
     --------
-    fit_together : The same for estimators that are not put side by side.
+    fit_together : Fit several estimators in one read, without a union.
 
     Examples
     --------
     >>> import dask.array as da
-    >>> from imgstack_ml import ChannelStatistics, ImageFeatures, ImageHistogram, ImagePCA
+    >>> from imgstack_ml import ChannelStatistics, ImageFeatureUnion, ImageHistogram, ImagePCA
     >>> stack = da.random.default_rng(0).integers(0, 256, (60, 16, 16), dtype="uint8", chunks=(20, 16, 16))
-    >>> features = ImageFeatures(
+    >>> features = ImageFeatureUnion(
     ...     [("mean", ChannelStatistics(("mean",))), ("hist", ImageHistogram(8, "stack")), ("pca", ImagePCA(4))]
     ... )
     >>> features.fit(stack).n_passes_
@@ -69,7 +70,7 @@ class ImageFeatures(FeatureUnion):
             verbose_feature_names_out=verbose_feature_names_out,
         )
 
-    def fit(self, X: Any, y: Any = None) -> ImageFeatures:
+    def fit(self, X: StackLike, y: Any = None) -> ImageFeatureUnion:
         """Fit all members.
 
         Parameters
@@ -77,24 +78,24 @@ class ImageFeatures(FeatureUnion):
         X : ImageStack, dask array or array-like, (n_images, height, width[, n_channels]) or (n_samples, n_features)
             The images; rows of a 2-D input are images of one line.
         y : array-like of shape (n_images,), optional
-            Passed on to members that do not share the pass.
+            Passed to members that do not share the pass.
 
         Returns
         -------
-        self : ImageFeatures
+        self : ImageFeatureUnion
 
         Raises
         ------
         ValueError
-            If there is no member, or for what one of them refuses.
+            If there is no member, or a member refuses its parameters or the images.
         NonFiniteError
-            Naming the image (and file) with a NaN or infinite pixel, of those that are read.
+            If an image that is read holds NaN or infinity; names the image (and file).
         """
         with sklearn.config_context(transform_output="default"):
             self.n_passes_ = fit_together([member for _, member in self._members()], X, y)
         return self
 
-    def transform(self, X: Any) -> np.ndarray | da.Array:
+    def transform(self, X: StackLike) -> np.ndarray | da.Array:
         """Transform the images by every member.
 
         Parameters
@@ -105,22 +106,23 @@ class ImageFeatures(FeatureUnion):
         Returns
         -------
         features : ndarray or dask array of shape (n_images, total of the members' features)
-            Lazy for lazy input; in the dtype that holds those of all members.
+            Lazy for lazy input; in the common dtype of all members' rows.
 
         Raises
         ------
         ValueError
-            If a member gives stacks, not rows.
+            If a member returns images, not rows.
         NonFiniteError
-            Naming the image (and file) with a NaN or infinite pixel; for a lazy stack when it is computed.
+            If an image holds NaN or infinity; names the image (and file). For a lazy stack this happens when the result
+            is computed.
         """
         check_is_fitted(self)
         with sklearn.config_context(transform_output="default"):
             rows = self._joined([(name, member.transform(X)) for name, member in self._members()])
         return for_table(self, rows)
 
-    def fit_transform(self, X: Any, y: Any = None) -> np.ndarray | da.Array:
-        """Fit all members and transform the images; no further read for scores that `ImagePCA` has from its fit.
+    def fit_transform(self, X: StackLike, y: Any = None) -> np.ndarray | da.Array:
+        """Fit all members and transform the images; saves a read where `ImagePCA` has the scores from its fit.
 
         Parameters
         ----------
@@ -147,17 +149,17 @@ class ImageFeatures(FeatureUnion):
             rows = self._joined(parts)
         return for_table(self, rows)
 
-    def set_output(self, *, transform: str | None = None) -> ImageFeatures:
-        """Choose what `transform` returns; members go on returning arrays, which are joined before they are computed.
+    def set_output(self, *, transform: str | None = None) -> ImageFeatureUnion:
+        """Choose what `transform` returns; members still return arrays, which are joined and then made a data frame.
 
         Parameters
         ----------
         transform : {"default", "pandas", "polars"}, optional
-            Kind of the result; None leaves it as it is.
+            Type of the result; None changes nothing.
 
         Returns
         -------
-        self : ImageFeatures
+        self : ImageFeatureUnion
         """
         return super(FeatureUnion, self).set_output(transform=transform)
 
@@ -169,12 +171,16 @@ class ImageFeatures(FeatureUnion):
     def _members(self) -> list[tuple[str, Any]]:
         self._validate_names([name for name, _ in self.transformer_list])
         self._validate_transformer_weights()
-        members = [(name, member) for name, member in self.transformer_list if not _is(member, "drop")]
+        members = [(name, member) for name, member in self.transformer_list if not _is_word(member, "drop")]
         if not members:
-            raise ValueError("ImageFeatures has no members; give one, e.g. ImageFeatures([('hist', ImageHistogram())])")
+            raise ValueError(
+                "ImageFeatureUnion has no members; give one, e.g. ImageFeatureUnion([('hist', ImageHistogram())])"
+            )
         for name, member in members:
-            if _is(member, "passthrough"):
-                raise ValueError(f"{name!r} is 'passthrough', which gives images, not rows. Put ImageFlattener() there")
+            if _is_word(member, "passthrough"):
+                raise ValueError(
+                    f"{name!r} is 'passthrough', which gives images, not rows. Use ImageFlattener() instead"
+                )
         return members
 
     def _joined(self, parts: list[tuple[str, Any]]) -> np.ndarray | da.Array:
@@ -183,7 +189,7 @@ class ImageFeatures(FeatureUnion):
         for name, part in parts:
             if part.ndim != 2:
                 raise ValueError(
-                    f"{name!r} gives shape {part.shape}, and ImageFeatures needs rows (n_images, n_features). "
+                    f"{name!r} gives shape {part.shape}, and ImageFeatureUnion needs rows (n_images, n_features). "
                     f"Put an ImageFlattener after it: make_pipeline({name}, ImageFlattener())"
                 )
             part = part if isinstance(part, da.Array) else np.asarray(part)
@@ -191,5 +197,5 @@ class ImageFeatures(FeatureUnion):
         return join_rows(rows)
 
 
-def _is(member: Any, word: str) -> bool:
+def _is_word(member: Any, word: str) -> bool:
     return isinstance(member, str) and member == word

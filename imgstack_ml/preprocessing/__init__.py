@@ -1,4 +1,4 @@
-"""Transformers from images to images, and between images and rows."""
+"""Transformers that return images: centred, rescaled, mapped by a function, or flattened to rows."""
 
 from .center import StackCenterer
 from .flatten import ImageFlattener

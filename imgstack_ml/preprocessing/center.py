@@ -10,7 +10,7 @@ import numpy as np
 
 from ..base.lazy import map_images, note_source
 from ..base.transformer import StackTransformer
-from ..base.validation import Images, check_images, working_dtype
+from ..base.validation import Images, StackLike, check_images, working_dtype
 from ..linalg.moments import Moments, merge_moments, moments
 from ..passes.fit_together import PassLearner, fit_together
 from ..passes.runner import Pass
@@ -21,8 +21,9 @@ __all__ = ["StackCenterer"]
 class StackCenterer(PassLearner, StackTransformer):
     """Subtract the mean image of the stack, and divide by the standard deviation of each pixel if asked.
 
-    `ImagePCA` centres by itself without an extra pass; this transformer is for other uses of centred images. In a
-    Pipeline over a lazy stack its one pass is all it costs: `ImagePCA` sees through it to the images themselves.
+    `ImagePCA` centres by itself without an extra pass; this transformer is for other uses of centred images. Before
+    `ImagePCA` in a Pipeline over a lazy stack it costs its own pass in `fit` and nothing more: `ImagePCA` then reads
+    the images as they were before centring.
 
     Parameters
     ----------
@@ -34,7 +35,7 @@ class StackCenterer(PassLearner, StackTransformer):
     mean_ : ndarray of shape (height, width[, n_channels]), float64
         Mean image, in the intensity units of the stack.
     scale_ : ndarray of the same shape, or None
-        Standard deviation of each pixel over the stack (ddof=0); 1 where a pixel never changes.
+        Standard deviation of each pixel over the stack (ddof=0); 1 where a pixel is constant. None without `with_std`.
     image_shape_ : tuple of int
         Shape of an image.
     n_features_in_ : int
@@ -46,7 +47,7 @@ class StackCenterer(PassLearner, StackTransformer):
 
     Notes
     -----
-    One pass, sums in float64; blocks of images are joined by the update of Chan, Golub & LeVeque (1983), eq. 2.1.
+    One pass. Sums are in float64; those of blocks are combined by eq. 2.1 of Chan, Golub & LeVeque (1983).
 
     Examples
     --------
@@ -61,14 +62,15 @@ class StackCenterer(PassLearner, StackTransformer):
     def __init__(self, with_std: bool = False):
         self.with_std = with_std
 
-    def fit(self, X: Any, y: Any = None) -> StackCenterer:
+    def fit(self, X: StackLike, y: Any = None) -> StackCenterer:
         """Learn the mean image in one pass.
 
         Parameters
         ----------
         X : ImageStack, dask array or array-like of shape (n_images, height, width[, n_channels])
             The images; a 2-D array holds one image a row.
-        y : ignored
+        y : None
+            Ignored.
 
         Returns
         -------
@@ -90,7 +92,7 @@ class StackCenterer(PassLearner, StackTransformer):
         self.mean_ = found.mean.reshape(images.image_shape)
         self.scale_ = None if found.squares is None else _scale(found.squares / found.n).reshape(images.image_shape)
 
-    def transform(self, X: Any) -> np.ndarray | da.Array:
+    def transform(self, X: StackLike) -> np.ndarray | da.Array:
         """Subtract the mean image (and divide by the scale).
 
         Parameters
@@ -107,7 +109,7 @@ class StackCenterer(PassLearner, StackTransformer):
         centred = self._map(_centred, images)
         return centred if self.scale_ is not None else note_source(centred, images.data, self.mean_.ravel())
 
-    def inverse_transform(self, X: Any) -> np.ndarray | da.Array:
+    def inverse_transform(self, X: StackLike) -> np.ndarray | da.Array:
         """Undo `transform`: multiply by the scale and add the mean image.
 
         Parameters
@@ -135,7 +137,7 @@ def _moments_of_batch(with_squares: bool, blocks: list[np.ndarray], start: int) 
 
 def _scale(variance: np.ndarray) -> np.ndarray:
     scale = np.sqrt(variance)
-    scale[scale == 0] = 1  # exactly 0 where a pixel never changes: its shift is its own first value
+    scale[scale == 0] = 1  # a constant pixel has exactly 0: `moments` sums differences from the first image
     return scale
 
 
@@ -143,7 +145,7 @@ def _centred(
     block: np.ndarray, mean: np.ndarray, scale: np.ndarray | None = None, out: np.ndarray | None = None
 ) -> np.ndarray:
     out = np.empty(block.shape, working_dtype(block.dtype)) if out is None else out
-    np.subtract(block, mean, out=out, casting="same_kind")  # in float64, rounded once: 16-bit images keep their digits
+    np.subtract(block, mean, out=out, casting="same_kind")  # computed in float64, rounded once
     if scale is not None:
         np.divide(out, scale, out=out, casting="same_kind")
     return out
@@ -153,6 +155,6 @@ def _restored(
     block: np.ndarray, mean: np.ndarray, scale: np.ndarray | None = None, out: np.ndarray | None = None
 ) -> np.ndarray:
     out = np.empty(block.shape, working_dtype(block.dtype)) if out is None else out
-    work = out if out.dtype == np.float64 else None  # float32 results are rounded once
+    work = out if out.dtype == np.float64 else None  # for float32 results a float64 temporary, so that they round once
     restored = np.multiply(block, 1 if scale is None else scale, out=work, dtype=np.float64)
     return np.add(restored, mean, out=out, casting="same_kind")

@@ -1,4 +1,4 @@
-"""Images to rows and back."""
+"""Flatten images to rows, and turn rows back into images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..base.lazy import map_images, note_source
 from ..base.transformer import StackTransformer
-from ..base.validation import check_images, data_and_files
+from ..base.validation import StackLike, check_images, data_and_files
 
 __all__ = ["ImageFlattener"]
 
@@ -19,7 +19,7 @@ __all__ = ["ImageFlattener"]
 class ImageFlattener(StackTransformer):
     """Turn a stack of images into a matrix with one row an image, and rows back into images.
 
-    Lazy stacks stay lazy, and row chunks stay as they are. Nothing is learned but the shape of an image: no pass.
+    Lazy stacks stay lazy and keep their row chunks. `fit` learns the shape of an image only, and reads nothing.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class ImageFlattener(StackTransformer):
     n_features_in_ : int
         Values in one image: height x width x channels.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the columns of a data frame, where one was given.
+        Column names, if `fit` got a data frame.
 
     Examples
     --------
@@ -41,14 +41,15 @@ class ImageFlattener(StackTransformer):
     ((10, 72), (10, 4, 6, 3))
     """
 
-    def fit(self, X: Any, y: Any = None) -> ImageFlattener:
+    def fit(self, X: StackLike, y: Any = None) -> ImageFlattener:
         """Learn the shape of an image.
 
         Parameters
         ----------
         X : ImageStack, dask array or array-like of shape (n_images, height, width[, n_channels])
             The images, or rows of shape (n_samples, n_features), which stay rows.
-        y : ignored
+        y : None
+            Ignored.
 
         Returns
         -------
@@ -57,7 +58,7 @@ class ImageFlattener(StackTransformer):
         check_images(self, X, reset=True)
         return self
 
-    def transform(self, X: Any) -> np.ndarray | da.Array:
+    def transform(self, X: StackLike) -> np.ndarray | da.Array:
         """Flatten images.
 
         Parameters
@@ -68,13 +69,13 @@ class ImageFlattener(StackTransformer):
         Returns
         -------
         rows : ndarray or dask array of shape (n_images, n_features_in_)
-            In the dtype of `X`; a view of a NumPy stack where its memory allows.
+            In the dtype of `X`; for a NumPy stack a view if its memory layout allows.
         """
         images = check_images(self, X, reset=False)
         return _reshaped(images.data, (images.n_pixels,))
 
-    def inverse_transform(self, X: Any) -> np.ndarray | da.Array:
-        """Turn rows back into images; for rows of images, eigenimages, or a mean as ``X[None]``.
+    def inverse_transform(self, X: StackLike) -> np.ndarray | da.Array:
+        """Turn rows back into images: flattened images, components, or one mean as ``mean[None]``.
 
         Parameters
         ----------
@@ -89,7 +90,7 @@ class ImageFlattener(StackTransformer):
         Raises
         ------
         ValueError
-            If the rows are not as long as an image has values.
+            If a row has not as many values as an image.
         """
         check_is_fitted(self)
         X = data_and_files(X)[0]

@@ -1,4 +1,4 @@
-"""The arithmetic of intensity rescaling: NumPy blocks, scikit-image's values, the pace of a block."""
+"""Rescale the intensities of blocks of images: the values of scikit-image's `rescale_intensity`, computed faster."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["is_word", "output_dtype", "rescale_block"]
 
 _PACKED = ("uint10", "uint12", "uint14")  # intensity ranges that have no NumPy dtype of their own
 
-_TILE = 2**22  # bytes of images whose ranges are found at once: they stay in cache until they are rescaled
-_PIECE = 2**20  # bytes of numbers or indices at a time: they stay in cache, and threads seldom wait for the GIL
-_TABLE_PAYS = 2**13  # pixels of an 8-bit image from which a table of its 256 values beats arithmetic
-_VALUES_PAY = 16  # pixels of a 16-bit image for each value from its least to its greatest
+_TILE = 2**22  # bytes of images at a time: they stay in cache from the search for their range to their rescaling
+_PIECE = 2**20  # bytes of numbers or indices at a time: they stay in cache, and threads rarely wait for the GIL
+_TABLE_PAYS = 2**13  # pixels: in larger 8-bit images, looking up 256 results is faster than arithmetic per pixel
+_VALUES_PAY = 16  # pixels per value between minimum and maximum: with more, looking up is faster in 16-bit images
 
 
 class _Ranges(NamedTuple):
@@ -32,10 +32,10 @@ class _Ranges(NamedTuple):
     out_high: np.ndarray
 
 
-class _Line(NamedTuple):
-    """The map of a pixel: clipped to [low, high], less low, over width, times gain, plus offset.
+class _LinearMap(NamedTuple):
+    """Maps a pixel to ``(clip(pixel, low, high) - low) / width * gain + offset``.
 
-    Arrays that broadcast against (n_images, n_rows, row length), in the precision of the arithmetic.
+    The arrays broadcast against (n_images, n_rows, row length), in the precision of the arithmetic.
     """
 
     low: np.ndarray
@@ -59,15 +59,15 @@ def rescale_block(
     Parameters
     ----------
     block : ndarray of shape (n_images, height, width[, n_channels]) or (n_images, n_pixels)
-        Left as it is; may be read-only.
+        Not changed; may be read-only.
     in_range, out_range
-        As in `IntensityRescaler`, with numbers for ``"stack"``: (min, max), or (2, n_channels) if `per_channel`.
+        As in `IntensityRescaler`, but for ``"stack"`` the numbers: (min, max), or (2, n_channels) if `per_channel`.
     per_channel : bool
-        Take each channel of each image as an image.
+        Rescale each channel of an image as a separate image.
     percentiles : (low, high), optional
         For ``in_range="image"``.
     out : ndarray, optional
-        C-contiguous, of the shape and dtype of the result: filled, and returned.
+        Array for the result, C-contiguous, of its shape and dtype.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def rescale_block(
     ranges_of = partial(_ranges, in_range=in_range, out_range=out_range, percentiles=percentiles)
     if _one_table_serves(block, in_range, out_range, per_channel):
         first = images[:1]
-        _look_up(_tables(block.dtype, ranges_of(first, extremes_of(first, 1)), out.dtype), images, result)
+        _look_up(_tables_of_results(block.dtype, ranges_of(first, extremes_of(first, 1)), out.dtype), images, result)
         return out
     step = max(1, _TILE // (block.itemsize * prod(block.shape[1:])))
     for i in range(0, len(images), step):
@@ -106,7 +106,7 @@ def output_dtype(dtype: np.dtype, out_range: Any) -> np.dtype:
 
 
 def is_word(value: Any, word: str) -> bool:
-    """Whether a parameter that may be an array is this word."""
+    """Return whether a parameter, which may be an array, is the string `word`."""
     return isinstance(value, str) and value == word
 
 
@@ -124,7 +124,7 @@ def _ranges(
     out_range: Any,
     percentiles: Sequence[float] | None,
 ) -> _Ranges:
-    """Find the ends of the ranges of each image and channel."""
+    """Return input and output range of each image and channel."""
     shape = extremes[0].shape
     if percentiles is not None:
         low, high = _percentiles(images, shape[1], percentiles)
@@ -148,10 +148,10 @@ def _numbers(named_range: Any, dtype: np.dtype) -> np.ndarray:
 
 
 def _percentiles(images: np.ndarray, n_channels: int, percentiles: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """`numpy.percentile` of each image and channel, (n_images, n_channels) each, equal to the last bit.
+    """Return the low and the high percentile of each image and channel, (n_images, n_channels) each.
 
-    The percentiles of n values depend on four of them, and NumPy interpolates between those: `numpy.quantile`
-    of the two neighbours does the very same arithmetic.
+    NumPy interpolates a percentile of n values between two neighbours in sorted order. `_order_statistics` finds these
+    without sorting, and `numpy.quantile` of the two does the same arithmetic as `numpy.percentile` of all n.
     """
     planes = images.reshape(len(images), -1, n_channels)
     if planes.dtype.kind == "b":
@@ -166,25 +166,25 @@ def _percentiles(images: np.ndarray, n_channels: int, percentiles: Sequence[floa
 
 
 def _order_statistics(values: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    """Values of two ascending `ranks` in sorted order, and below them the values of the next ranks."""
+    """Return [[v[r0], v[r1]], [v[r0 + 1], v[r1 + 1]]] for the sorted values v and two ascending `ranks` r0, r1."""
     values = values.copy()
     last = len(values) - 1
     if values.itemsize == 1:
-        values.sort(kind="stable")  # radix sort; NumPy's selection is several times slower on bytes
+        values.sort(kind="stable")  # radix sort: several times faster on bytes than partition
         return values[[ranks, np.minimum(ranks + 1, last)]]
     found = np.empty((2, 2), values.dtype)
     done = 0
     for j, rank in enumerate(ranks):
-        values[done:].partition(rank - done)  # one rank at a time: only then NumPy uses vector instructions
+        values[done:].partition(rank - done)  # one rank a call: only then NumPy uses vector instructions
         found[:, j] = values[rank], values[min(rank + 1, last) :].min()
         done = rank
     return found
 
 
-def _line(ranges: _Ranges, dtype: np.dtype, row_length: int) -> _Line:
-    """Turn ranges into maps for rows of `row_length` values, in `dtype`."""
+def _linear_map(ranges: _Ranges, dtype: np.dtype, row_length: int) -> _LinearMap:
+    """Return the map from input to output ranges, in `dtype`, for rows of `row_length` values."""
     low, high, out_low, out_high = ranges
-    constant = low == high  # clipped to the output range, and not stretched
+    constant = low == high  # such images are clipped to the output range
     arrays = (
         low,
         high,
@@ -194,33 +194,33 @@ def _line(ranges: _Ranges, dtype: np.dtype, row_length: int) -> _Line:
     )
     n_channels = low.shape[1]
     along_rows = 1 if n_channels == 1 else row_length // n_channels
-    return _Line(*(np.tile(array.astype(dtype), along_rows)[:, None] for array in arrays))
+    return _LinearMap(*(np.tile(array.astype(dtype), along_rows)[:, None] for array in arrays))
 
 
 def _rescale_tile(
     images: np.ndarray, extremes: tuple[np.ndarray, np.ndarray], ranges: _Ranges, out: np.ndarray, *, clip: bool
 ) -> None:
-    """Rescale a few images by the way that is fastest for their dtype, size and values."""
+    """Rescale a few images: by tables of results if that is faster, otherwise pixel by pixel."""
     n_channels = ranges.low.shape[1]
     if images.itemsize == 1 and n_channels <= 256 and images[0].size >= _TABLE_PAYS * n_channels:
         look_up = _look_up if n_channels == 1 else _look_up_channels
-        for table, image, target in zip(_tables(images.dtype, ranges, out.dtype), images, out, strict=True):
+        for table, image, target in zip(_tables_of_results(images.dtype, ranges, out.dtype), images, out, strict=True):
             look_up(table, image, target)
         return
-    line = _line(ranges, _precision(images.dtype), images.shape[2])
+    linear = _linear_map(ranges, _precision(images.dtype), images.shape[2])
     if images.dtype.kind in "iu" and images.itemsize == 2 and n_channels == 1:
         lowest, highest = (ends.astype(np.int32) for ends in extremes)
         n_values = int((highest - lowest).max()) + 1
         if n_values * _VALUES_PAY <= images[0].size:
-            _stretch_by_value(images, (lowest + np.arange(n_values, dtype=np.int32))[:, None], line, out)
+            _apply_to_values(images, (lowest + np.arange(n_values, dtype=np.int32))[:, None], linear, out)
             return
-    _stretch(images, line, out, clip=clip)
+    _apply(linear, images, out, clip=clip)
 
 
-def _stretch_by_value(images: np.ndarray, values: np.ndarray, line: _Line, out: np.ndarray) -> None:
-    """Rescale 16-bit images of few values for their size, as of a 12-bit camera: each value once."""
+def _apply_to_values(images: np.ndarray, values: np.ndarray, linear: _LinearMap, out: np.ndarray) -> None:
+    """Rescale each of the `values` (n_images, 1, n_values) of 16-bit images once, and look up the pixels."""
     results = np.empty(values.shape, out.dtype)
-    _stretch(values, line, results, clip=True)  # beyond those of its image a value is clipped, and looked up by none
+    _apply(linear, values, results, clip=True)  # clipped: some values lie beyond the maximum of their image
     codes = values.astype(np.uint16)
     table = np.empty(2**16, out.dtype)
     for i, image in enumerate(images):
@@ -229,26 +229,26 @@ def _stretch_by_value(images: np.ndarray, values: np.ndarray, line: _Line, out: 
 
 
 def _precision(dtype: np.dtype) -> np.dtype:
-    """Dtype in which NumPy combines images of `dtype` with Python floats, as scikit-image does."""
+    """Return the dtype of NumPy's arithmetic between images of `dtype` and Python floats, which scikit-image uses."""
     return np.dtype(dtype.type if dtype.kind == "f" else np.float64)
 
 
-def _stretch(images: np.ndarray, line: _Line, out: np.ndarray, *, clip: bool) -> None:
-    """Scikit-image's arithmetic, in its order, a piece at a time."""
-    precision = line.low.dtype
+def _apply(linear: _LinearMap, images: np.ndarray, out: np.ndarray, *, clip: bool) -> None:
+    """Map `images` to `out`, a piece at a time, in the order of scikit-image's operations."""
+    precision = linear.low.dtype
     ceiling = _ceiling(out.dtype, precision)
-    scales, shifts = (line.gain != 1).any(), line.offset.any()
+    scales, shifts = (linear.gain != 1).any(), linear.offset.any()
     scratch = None
     for piece in _pieces(images.shape, _PIECE // precision.itemsize):
         part, target = images[piece], out[piece]
-        low, high, width, gain, offset = (array[piece[0]] for array in line)
+        low, high, width, gain, offset = (array[piece[0]] for array in linear)
         if out.dtype == precision:
             work = target
         else:
             scratch = np.empty(part.shape, precision) if scratch is None else scratch
             work = scratch[: part.shape[0], : part.shape[1]]
         if part.dtype != precision:
-            np.copyto(work, part)  # faster than to let each ufunc convert through its buffer
+            np.copyto(work, part)  # faster than a conversion in each ufunc
             part = work
         np.subtract(_clipped(part, low, high, work) if clip else part, low, out=work)
         np.divide(work, width, out=work)
@@ -263,7 +263,7 @@ def _stretch(images: np.ndarray, line: _Line, out: np.ndarray, *, clip: bool) ->
 
 
 def _pieces(shape: tuple[int, ...], n_pixels: int) -> Iterator[tuple[slice, slice]]:
-    """Cut images into pieces of about `n_pixels`, none larger than the first: whole images, or rows of one."""
+    """Yield slices of images and of rows: pieces of about `n_pixels`, none larger than the first."""
     n_images, height, width = shape
     n_rows = min(height, max(1, n_pixels // width))
     n_whole = max(1, n_pixels // (height * width))
@@ -280,7 +280,7 @@ def _clipped(values: np.ndarray, low: np.ndarray, high: np.ndarray, out: np.ndar
 
 
 def _ceiling(dtype: np.dtype, precision: np.dtype) -> np.floating | None:
-    """Largest float that casts to integers of `dtype`, where the floats go beyond that."""
+    """Return the largest float that casts to integers of `dtype`; None if the maximum of `dtype` is exact in floats."""
     if dtype.kind not in "iu":
         return None
     top, digits = int(np.iinfo(dtype).max), np.finfo(precision).nmant + 1
@@ -289,31 +289,31 @@ def _ceiling(dtype: np.dtype, precision: np.dtype) -> np.floating | None:
 
 
 def _one_table_serves(block: np.ndarray, in_range: Any, out_range: Any, per_channel: bool) -> bool:
-    """Whether all pixels take the same map, so many of them that a table of all their values pays."""
+    """Return whether one table can map all pixels, and there are more pixels than entries in it."""
     fixed = not (per_channel or is_word(in_range, "image") or is_word(out_range, "image"))
     return fixed and block.dtype.kind in "biu" and block.itemsize <= 2 and block.size >= 256**block.itemsize
 
 
-def _tables(dtype: np.dtype, ranges: _Ranges, out_dtype: np.dtype) -> np.ndarray:
-    """Results for every value of an 8- or 16-bit dtype, in the order of the bit patterns.
+def _tables_of_results(dtype: np.dtype, ranges: _Ranges, out_dtype: np.dtype) -> np.ndarray:
+    """Return results (n_images, n_channels, n_values) for every value of an 8- or 16-bit dtype.
 
-    Of shape (n_images, n_channels, n_values).
+    Values are in the order of their bit patterns: 0 to the maximum, then for signed dtypes the minimum to -1.
     """
     codes = np.arange(2 if dtype.kind == "b" else 256**dtype.itemsize, dtype=f"u{dtype.itemsize}")
     values = codes.view(dtype.newbyteorder("="))
     tables = np.empty((ranges.low.size, 1, len(values)), out_dtype)
     each = _Ranges(*(end.reshape(-1, 1) for end in ranges))
-    _stretch(np.broadcast_to(values, tables.shape), _line(each, _precision(dtype), 1), tables, clip=True)
+    _apply(_linear_map(each, _precision(dtype), 1), np.broadcast_to(values, tables.shape), tables, clip=True)
     return tables.reshape(*ranges.low.shape, -1)
 
 
 def _look_up(table: np.ndarray, images: np.ndarray, out: np.ndarray) -> None:
-    """Fill `out` with ``table[images]``; negative values index from the end, where the bit patterns put them."""
+    """Fill `out` with ``table[images]``; negative values index from the end, where the table has them."""
     table = table.reshape(-1)
     values, results = images.reshape(-1), out.reshape(-1)
     if values.itemsize == results.itemsize == 1 and len(values) > 256**2:
         even = len(values) // 2 * 2
-        _take(_pairs(table), values[:even].view(np.uint16), results[:even].view(np.uint16))
+        _take(_table_of_pairs(table), values[:even].view(np.uint16), results[:even].view(np.uint16))
         values, results = values[even:], results[even:]
     _take(table, values, results)
 
@@ -329,13 +329,13 @@ def _look_up_channels(tables: np.ndarray, image: np.ndarray, out: np.ndarray) ->
 
 
 def _take(table: np.ndarray, indices: np.ndarray, out: np.ndarray) -> None:
-    step = max(1, _PIECE // 8)  # NumPy widens the indices to 8 bytes
+    step = max(1, _PIECE // 8)  # NumPy converts the indices to 8 bytes each
     for i in range(0, len(indices), step):
         np.take(table, indices[i : i + step], out=out[i : i + step], mode="wrap")
 
 
-def _pairs(table: np.ndarray) -> np.ndarray:
-    """Table of two neighbouring bytes read as one 16-bit number: half as many look-ups, in either byte order."""
+def _table_of_pairs(table: np.ndarray) -> np.ndarray:
+    """Return a table for two bytes at a time, read as one 16-bit number in either byte order: half as many look-ups."""
     full = np.zeros(256, np.uint16)
     full[: len(table)] = table.view(np.uint8)
     return np.bitwise_or.outer(full << 8, full).ravel()

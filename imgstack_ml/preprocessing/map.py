@@ -1,4 +1,4 @@
-"""Any function of one image, applied to all."""
+"""Apply any function of one image to all images of a stack."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin
 
 from ..base.lazy import map_images
 from ..base.transformer import ImageTransformer, for_table
-from ..base.validation import Images, check_images
+from ..base.validation import Images, StackLike, check_images
 from ..errors import ImageFunctionError
 
 __all__ = ["ImageMap"]
@@ -23,29 +23,29 @@ __all__ = ["ImageMap"]
 class ImageMap(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
     """Apply a function to every image of a stack: one of scikit-image's, or your own.
 
-    What it returns for an image, a number, a vector or an image, becomes one row of the result. Lazy stacks stay lazy:
-    blocks are worked on in parallel when the result is computed or stored, by threads or on a cluster. A NumPy stack
-    is worked on at once, by one thread; ``dask.array.from_array(X, chunks=(16, -1, -1))`` makes a lazy stack of it.
+    The function returns a number, a vector or an image, which becomes one entry of the result. Lazy stacks stay lazy:
+    their blocks are processed in parallel, by threads or on a cluster, when the result is computed or stored. A NumPy
+    stack is processed immediately by one thread; ``dask.array.from_array(X, chunks=(16, -1, -1))`` makes it lazy.
 
     Parameters
     ----------
     func : callable
-        ``func(image, **kw_args)`` of an image (height, width[, n_channels]) in the dtype of the stack; of a vector for
-        2-D input. The image is a copy, which it may change. It runs in several threads at a time.
+        Called as ``func(image, **kw_args)`` with an image (height, width[, n_channels]) in the dtype of the stack, or
+        with a vector for 2-D input. The image is a copy, which `func` may change. Several threads call it at a time.
     output_shape : tuple of int, optional
         Shape of what `func` returns for an image; ``()`` for a number.
     output_dtype : dtype, optional
-        Its dtype, or a wider one: what does not fit without loss is refused.
+        Dtype of what `func` returns, or a wider one. A result that cannot be cast to it safely raises.
     kw_args : dict, optional
         Further arguments of `func`.
     batch : bool, default=False
-        Hand `func` many images at once, (n, height, width[, n_channels]), read-only, of any number n; it returns n
-        results in one array. Saves calls where a function of arrays takes them all.
+        Call `func` with many images at once: a read-only array (n, height, width[, n_channels]) of any number n, for
+        which it returns an array of n results. Faster for functions that are vectorized over images.
 
     Attributes
     ----------
     output_shape_ : tuple of int
-        Shape of one result; ``(1,)`` for numbers, so that they are a column (n_images, 1), as estimators want it.
+        Shape of one result; ``(1,)`` for numbers: the result is then a column (n_images, 1), which estimators accept.
     output_dtype_ : numpy.dtype
         Dtype of the result.
     image_shape_ : tuple of int
@@ -53,7 +53,7 @@ class ImageMap(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
     n_features_in_ : int
         Values in one image.
     feature_names_in_ : ndarray of str
-        Where `fit` got a table with column names.
+        Column names, if `fit` got a data frame.
 
     See Also
     --------
@@ -61,13 +61,14 @@ class ImageMap(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
 
     Notes
     -----
-    `fit` tries `func` on the first image, in this process, to learn what it returns: one image of an ImageStack or a
-    NumPy array is read for that, one block of another lazy stack, and nothing where `output_shape` and `output_dtype`
-    say it all. The results for all images must have that shape, and a dtype that fits: another one raises when it
-    comes up, naming the image. Images with NaN are handed on like others.
+    `fit` calls `func` on the first image, in this process, to learn the shape and dtype of a result. It reads one
+    image of an ImageStack or NumPy array, one block of another lazy stack, and nothing if `output_shape` and
+    `output_dtype` are both given. The results for all images must have that shape, and a dtype that casts to it safely;
+    otherwise `transform`, or the computation of its lazy result, raises and names the image. Images with NaN are
+    passed to `func` like others.
 
-    On a cluster and with Dask's processes `func` and `kw_args` are sent to other processes. Functions, lambdas and
-    closures can be; open files, locks and connections cannot: let `func` open what it needs.
+    On a cluster and with Dask's processes, `func` and `kw_args` are pickled and sent to other processes. This works
+    for functions, lambdas and closures, but not for open files, locks and connections: let `func` open what it needs.
 
     Examples
     --------
@@ -94,8 +95,8 @@ class ImageMap(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
         self.kw_args = kw_args
         self.batch = batch
 
-    def fit(self, X: Any, y: Any = None) -> ImageMap:
-        """Learn shape and dtype of a result, by trying the function on the first image unless both are given.
+    def fit(self, X: StackLike, y: Any = None) -> ImageMap:
+        """Learn shape and dtype of a result by calling the function on the first image, unless both are given.
 
         Parameters
         ----------
@@ -111,24 +112,24 @@ class ImageMap(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
         Raises
         ------
         ImageFunctionError
-            Naming the image (and file) for which `func` raises, or returns what is unlike the shape and dtype given.
+            If `func` raises, or returns another shape or dtype than given; names the image (and file).
         TypeError
-            If `func` cannot be called, or must be sent to other processes and cannot be.
+            If `func` is not callable, or cannot be sent to the processes that would run it.
         """
         images = check_images(self, X, reset=True, finite=False)
-        calls = self._calls()
-        _check_can_be_sent(calls, images.data)
-        shape, dtype = calls.shape, calls.dtype
+        func = self._block_function()
+        _refuse_unpicklable(func, images.data)
+        shape, dtype = func.shape, func.dtype
         if shape is None or dtype is None:
             try:
-                found = calls(_first_image(X, images))
+                first = func(_first_image(X, images))
             except ImageFunctionError as error:
                 raise error.at(0, images.files) from error.__cause__
-            shape, dtype = found.shape[1:], found.dtype
+            shape, dtype = first.shape[1:], first.dtype
         self.output_shape_, self.output_dtype_ = shape, dtype
         return self
 
-    def transform(self, X: Any) -> np.ndarray | da.Array:
+    def transform(self, X: StackLike) -> np.ndarray | da.Array:
         """Apply the function to every image.
 
         Parameters
@@ -144,31 +145,31 @@ class ImageMap(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
         Raises
         ------
         ImageFunctionError
-            Naming the image (and file) for which `func` raises, or returns another shape or dtype than for the first
-            one; for a lazy stack when it is computed.
+            If `func` raises, or returns another shape or dtype than for the first image; names the image (and file).
+            For a lazy stack this happens when the result is computed.
         TypeError
-            If `func` must be sent to other processes and cannot be.
+            If `func` cannot be sent to the processes that would run it.
         """
         images = check_images(self, X, reset=False, finite=False)
-        calls = replace(self._calls(), shape=self.output_shape_, dtype=self.output_dtype_)
-        _check_can_be_sent(calls, images.data)
+        func = replace(self._block_function(), shape=self.output_shape_, dtype=self.output_dtype_)
+        _refuse_unpicklable(func, images.data)
         results = map_images(
-            calls, images.data, image_shape=self.output_shape_, dtype=self.output_dtype_, files=images.files
+            func, images.data, image_shape=self.output_shape_, dtype=self.output_dtype_, files=images.files
         )
-        return results if self._gives_stack(X) else for_table(self, results)
+        return results if self._returns_stack(X) else for_table(self, results)
 
-    def _calls(self) -> _Calls:
+    def _block_function(self) -> _BlockFunction:
         if not callable(self.func):
-            raise TypeError(f"func={self.func!r} cannot be called; ImageMap needs a function of an image.")
+            raise TypeError(f"func={self.func!r} cannot be called; ImageMap needs a function of an image, e.g. np.max.")
         shape = None if self.output_shape is None else tuple(self.output_shape) or (1,)
         dtype = None if self.output_dtype is None else np.dtype(self.output_dtype)
-        return _Calls(self.func, self.kw_args or {}, bool(self.batch), shape, dtype)
+        return _BlockFunction(self.func, self.kw_args or {}, bool(self.batch), shape, dtype)
 
     @property
     def _n_features_out(self) -> int:
         return prod(self.output_shape_)
 
-    def _gives_stack(self, X: Any) -> bool:
+    def _returns_stack(self, X: Any) -> bool:
         return len(getattr(self, "output_shape_", ())) > 1
 
     def __sklearn_tags__(self):
@@ -179,8 +180,8 @@ class ImageMap(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
 
 
 @dataclass(frozen=True)
-class _Calls:
-    """The calls of a function for the images of a block, and what their results must be, where that is known."""
+class _BlockFunction:
+    """Applies `func` to the images of a block; a `shape` or `dtype` of None means that of the first result."""
 
     func: Callable[..., Any]
     kw_args: dict[str, Any]
@@ -189,20 +190,20 @@ class _Calls:
     dtype: np.dtype | None
 
     @property
-    def __name__(self) -> str:  # what Dask calls the layer
+    def __name__(self) -> str:  # becomes the name of the Dask layer
         return dask.utils.funcname(self.func)
 
     def __call__(self, block: np.ndarray) -> np.ndarray:
         """Results (b, *shape) for images (b, *image_shape)."""
-        if len(block) == 0:  # Dask knows such blocks; functions need not
+        if len(block) == 0:  # Dask has empty blocks, which functions need not handle
             return np.empty((0, *(self.shape or ())), self.dtype)
         return self._of_batch(block) if self.batch else self._of_each(block)
 
     def _of_each(self, block: np.ndarray) -> np.ndarray:
-        first = self._column(self._call(block[0].copy(), 0, 1), 0)
+        first = self._as_column(self._call(block[0].copy(), 0, 1), 0)
         out = np.empty((len(block), *(self.shape or first.shape)), first.dtype if self.dtype is None else self.dtype)
         for i, image in enumerate(block):
-            result = first if i == 0 else self._column(self._call(image.copy(), i, 1), 0)
+            result = first if i == 0 else self._as_column(self._call(image.copy(), i, 1), 0)
             self._check(result, out.shape[1:], out.dtype, i, 1)
             out[i] = result
         return out
@@ -210,13 +211,13 @@ class _Calls:
     def _of_batch(self, block: np.ndarray) -> np.ndarray:
         images = block.view()
         images.setflags(write=False)
-        results = self._column(self._call(images, 0, len(block)), 1)
+        results = self._as_column(self._call(images, 0, len(block)), 1)
         if results.ndim == 0 or len(results) != len(block):
             raise ImageFunctionError(
                 0,
                 None,
                 f"{self.__name__} returned shape {results.shape} for a batch of {len(block)} images; with batch=True "
-                f"the first axis of what it returns is that of the images",
+                f"it must return one result for each image along the first axis",
                 len(block),
             )
         dtype = results.dtype if self.dtype is None else self.dtype
@@ -231,21 +232,21 @@ class _Calls:
             raise ImageFunctionError(index, None, reason, n_images) from error
 
     @staticmethod
-    def _column(results: np.ndarray, n_axes: int) -> np.ndarray:
-        """Numbers as a column, one axis beyond the `n_axes` of the images."""
+    def _as_column(results: np.ndarray, n_axes: int) -> np.ndarray:
+        """Return single numbers, which have `n_axes` axes, with one more axis; other results as they are."""
         return results[..., None] if results.ndim == n_axes else results
 
     def _check(self, result: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, index: int, n_images: int) -> None:
         if result.shape != shape:
             reason = (
-                f"{self.__name__} returned shape {result.shape}, and {shape} is that of the first image or of "
-                f"output_shape; all results need one shape"
+                f"{self.__name__} returned shape {result.shape}, and {shape} is needed, as for the first image or in "
+                f"output_shape"
             )
         elif dtype.kind not in "biufc":
             reason = f"{self.__name__} returned {dtype} values; ImageMap needs numbers"
         elif result.dtype != dtype and not np.can_cast(result.dtype, dtype):
             reason = (
-                f"{self.__name__} returned {result.dtype}, which does not fit {dtype}, the dtype of the first image or "
+                f"{self.__name__} returned {result.dtype}, which does not fit {dtype}, as for the first image or in "
                 f"output_dtype. Set output_dtype={str(np.result_type(result.dtype, dtype))!r}"
             )
         else:
@@ -254,15 +255,15 @@ class _Calls:
 
 
 def _first_image(X: Any, images: Images) -> np.ndarray:
-    """Read the first image (1, *image_shape): of a stack of files that alone, of another lazy one its first block."""
+    """Read the first image, (1, *image_shape): one file of an ImageStack, the first block of another lazy stack."""
     if isinstance(images.data, np.ndarray):
         return images.data[:1]
     first = images.data[:1] if images.files is None else X[:1].data
     return first.compute()
 
 
-def _check_can_be_sent(calls: _Calls, data: np.ndarray | da.Array) -> None:
-    """Refuse what cannot be pickled where it must go to other processes; Dask's own error comes late and is long."""
+def _refuse_unpicklable(func: _BlockFunction, data: np.ndarray | da.Array) -> None:
+    """Raise if other processes would run `func` and it cannot be pickled; Dask's own error comes late and is long."""
     if not isinstance(data, da.Array):
         return
     scheduler = dask.base.get_scheduler(collections=[data])
@@ -271,12 +272,12 @@ def _check_can_be_sent(calls: _Calls, data: np.ndarray | da.Array) -> None:
         return
     from distributed.protocol import serialize
 
-    for name, value in (("func", calls.func), ("kw_args", calls.kw_args)):
+    for name, value in (("func", func.func), ("kw_args", func.kw_args)):
         try:
             serialize(value, serializers=["pickle"], on_error="raise")
         except Exception as error:
             raise TypeError(
-                f"{name}={value!r} holds what cannot be sent to other processes, such as an open file, a lock or a "
-                f"connection. Let the function open what it needs, or compute with threads: "
+                f"{name}={value!r} cannot be sent to other processes, as open files, locks and connections cannot. Let "
+                f"the function open what it needs, or compute with threads: "
                 f"dask.config.set(scheduler='threads')."
             ) from error

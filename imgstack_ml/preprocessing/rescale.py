@@ -1,4 +1,4 @@
-"""Intensity rescaling: scikit-image's `rescale_intensity` for every image of a stack, at the pace of a block."""
+"""Intensity rescaling: scikit-image's `rescale_intensity` for every image of a stack, computed a block at a time."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from math import isfinite
 from numbers import Real
 from typing import Any
 
+import dask.array as da
 import numpy as np
 from skimage.exposure.exposure import DTYPE_RANGE
 
 from ..base.lazy import map_images
 from ..base.transformer import StackTransformer
-from ..base.validation import Images, check_images
+from ..base.validation import Images, StackLike, check_images
 from ..linalg.extremes import merge_ranges, range_step
 from ..passes.fit_together import PassLearner, fit_together
 from ..passes.runner import Pass
@@ -26,61 +27,61 @@ _DTYPE_NAMES = {name for name in DTYPE_RANGE if isinstance(name, str)}
 class IntensityRescaler(PassLearner, StackTransformer):
     """Stretch or shrink the intensities of every image to a range, as scikit-image does for one.
 
-    Each image comes out as ``skimage.exposure.rescale_intensity(image, in_range, out_range)`` would return it:
-    clipped to `in_range`, then mapped linearly to `out_range`. Integer results are cut off, not rounded, and
-    the pixels of a constant image are clipped to `out_range`, both as in scikit-image.
+    Each image becomes what ``skimage.exposure.rescale_intensity(image, in_range, out_range)`` returns for it: clipped
+    to `in_range`, then mapped linearly to `out_range`. As in scikit-image, integer results are truncated, not rounded,
+    and the pixels of a constant image are clipped to `out_range`.
 
     Parameters
     ----------
     in_range : {"image", "stack", "dtype"}, dtype name or (min, max), default="image"
-        Intensities that become the ends of `out_range`; what lies outside is clipped.
+        Range of intensities that is mapped to `out_range`; values outside of it are clipped.
 
         - ``"image"``: minimum and maximum of each image;
-        - ``"stack"``: minimum and maximum of all images seen in `fit`, found in one pass;
+        - ``"stack"``: minimum and maximum of all images in `fit`, which takes one pass;
         - ``"dtype"``: the range of the images' dtype, (-1, 1) for floats;
-        - the name of a dtype, ``"uint10"``, ``"uint12"`` and ``"uint14"`` included: its range;
+        - the name of a dtype, or ``"uint10"``, ``"uint12"``, ``"uint14"``: its range;
         - a pair of numbers, min <= max.
     out_range : {"dtype", "image"}, dtype name or (min, max), default="dtype"
-        Intensities after rescaling.
+        Range of intensities after rescaling.
 
-        - ``"dtype"``: the range of the images' dtype, which is kept;
-        - ``"image"``: minimum and maximum of each image, whose dtype is kept;
+        - ``"dtype"``: the range of the images' dtype; the dtype is kept;
+        - ``"image"``: minimum and maximum of each image; the dtype is kept;
         - the name of a dtype: its range, and the result has that dtype (uint16 for ``"uint10"`` and the like);
         - a pair of numbers: the result is float32 for float16 and float32 images, float64 for all others. A
           pair (1, 0) inverts the contrast.
 
         The lower end of a dtype's range is 0 where that of `in_range` is not negative.
     channel_axis : {None, -1}, default=None
-        -1 rescales each channel of (n_images, height, width, n_channels) as an image of its own. None takes all
-        channels of an image together, which keeps its colors.
+        -1 rescales each channel of (n_images, height, width, n_channels) as a separate image. None gives all channels
+        of an image one range, which keeps its colors.
     percentiles : (low, high), optional
-        Percentiles of each image, or channel, that take the place of its minimum and maximum:
+        Percentiles of each image, or channel, to use in place of its minimum and maximum:
         ``in_range = np.percentile(image, (low, high))``. Only with ``in_range="image"``.
 
     Attributes
     ----------
     in_range_ : (min, max), ndarray of shape (2, n_channels) or str
-        The range in use: learned for ``in_range="stack"`` (an array of minima and maxima with
-        ``channel_axis=-1``), otherwise `in_range`.
+        The range in use: for ``in_range="stack"`` the one found in `fit` (with ``channel_axis=-1`` an array of minima
+        and maxima), otherwise `in_range`.
     image_shape_ : tuple of int
         Shape of one image.
     n_features_in_ : int
         Pixels of one image times channels.
     feature_names_in_ : ndarray of str
-        Where `fit` got a table with column names.
+        Column names, if `fit` got a data frame.
     n_passes_ : float
         Reads of a lazy stack in `fit`: 1 for ``in_range="stack"``, otherwise 0.
 
     Notes
     -----
-    Arithmetic is scikit-image's, step by step: float64 for integers, the images' own precision for floats. For
-    8-bit images, and 16-bit ones of few values or with a range that is the same for all, it runs once over the
-    possible values and the pixels are looked up.
+    The arithmetic is scikit-image's, step by step: in float64 for integers, in the images' own precision for floats.
+    For large 8-bit images, and for large 16-bit images with few values or one range for all, it runs once for each
+    possible value, and pixels are looked up in a table of the results.
 
-    Results differ from scikit-image's in one point. The upper end of a wide integer range may have no equal in
-    that precision (64-bit integers; 32-bit ones made from float32 images, 16-bit ones from float16): there
-    scikit-image's cast overflows, which can turn the brightest pixels into the most negative ones. Here they get
-    the largest value below the end that the arithmetic can hold.
+    Results differ from scikit-image's in one case. The largest value of an integer dtype may not be representable in
+    that precision: for 64-bit integers, for 32-bit integers from float32 images, and for 16-bit integers from float16
+    images. There scikit-image's cast overflows, which can make the brightest pixels the most negative. Here they get
+    the largest representable value.
 
     Examples
     --------
@@ -109,8 +110,8 @@ class IntensityRescaler(PassLearner, StackTransformer):
         self.channel_axis = channel_axis
         self.percentiles = percentiles
 
-    def fit(self, X: Any, y: Any = None) -> IntensityRescaler:
-        """Check the parameters and the images' shape; read the images, once, for ``in_range="stack"`` only.
+    def fit(self, X: StackLike, y: Any = None) -> IntensityRescaler:
+        """Check the parameters and the images' shape; for ``in_range="stack"``, read the images once.
 
         Parameters
         ----------
@@ -126,9 +127,9 @@ class IntensityRescaler(PassLearner, StackTransformer):
         Raises
         ------
         ValueError
-            For parameters that have no meaning, alone, together or for these images.
+            If parameters are invalid, contradict each other, or do not suit these images.
         NonFiniteError
-            If an image holds NaN or infinity; of a lazy stack with ``in_range="stack"`` only.
+            If an image holds NaN or infinity. A lazy stack is checked here only with ``in_range="stack"``.
         """
         fit_together([self], X)
         return self
@@ -148,7 +149,7 @@ class IntensityRescaler(PassLearner, StackTransformer):
         ends = found.astype(np.float64)
         self.in_range_ = (float(ends[0, 0]), float(ends[1, 0])) if self.channel_axis is None else ends
 
-    def transform(self, X: Any) -> Any:
+    def transform(self, X: StackLike) -> np.ndarray | da.Array:
         """Rescale the images.
 
         Parameters
@@ -159,14 +160,15 @@ class IntensityRescaler(PassLearner, StackTransformer):
         Returns
         -------
         ndarray or dask array of shape (n_images, *image_shape_)
-            Lazy for a lazy input; the dtype is as `out_range` says.
+            Lazy for lazy input; `out_range` determines the dtype.
 
         Raises
         ------
         NonFiniteError
-            Naming the image (and file) that holds NaN or infinity; for a lazy stack when it is computed.
+            If an image holds NaN or infinity; names the image (and file). For a lazy stack this happens when the result
+            is computed.
         """
-        images = check_images(self, X, reset=False, finite=False)  # the kernel finds NaN on its way
+        images = check_images(self, X, reset=False, finite=False)  # rescale_block refuses NaN
         _check_stack(images, self.channel_axis)
         kernel = partial(
             rescale_block,
@@ -191,8 +193,8 @@ def _check_ranges(in_range: Any, out_range: Any, percentiles: Any) -> None:
         raise ValueError(f"percentiles={percentiles!r} needs 0 <= low < high <= 100, e.g. percentiles=(2, 98)")
     if not is_word(in_range, "image"):
         raise ValueError(
-            f"percentiles={percentiles!r} are those of each image, and in_range={in_range!r} leaves no use for "
-            f"them. Set in_range='image', or percentiles=None."
+            f"percentiles={percentiles!r} replace the minimum and maximum of each image, which in_range={in_range!r} "
+            f"does not use. Set in_range='image', or percentiles=None."
         )
 
 

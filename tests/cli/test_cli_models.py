@@ -97,7 +97,7 @@ def test_transform_of_one_folder_has_no_labels(results, faces, tmp_path):
 
 
 def test_transform_by_features(stack, faces, tmp_path):
-    features = im.ImageFeatures([("stats", im.ChannelStatistics()), ("hist", im.ImageHistogram(8))]).fit(stack)
+    features = im.ImageFeatureUnion([("stats", im.ChannelStatistics()), ("hist", im.ImageHistogram(8))]).fit(stack)
     im.save_model(make_pipeline(im.IntensityRescaler(), features).fit(stack), tmp_path / "model.safetensors")
     result = run("transform", tmp_path, faces, "-r", "-o", tmp_path / "f.csv", "--json")
     record = json.loads(result.stdout)

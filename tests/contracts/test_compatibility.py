@@ -1,7 +1,7 @@
-"""What scikit-learn and dask-ml do with lazy stacks: docs/compatibility.md says nothing that is not so.
+"""What scikit-learn and dask-ml do with lazy stacks: each row of the table in docs/compatibility.md is run.
 
-Each row of its table is run here on a stack that counts reads and refuses `__array__`. To make the table anew:
-``PYTHONPATH=tests python tests/contracts/test_compatibility.py``.
+It counts the reads of the stack, which refuses `__array__`. To print the table:
+``python -m tests.contracts.test_compatibility``.
 """
 
 import re
@@ -47,7 +47,7 @@ LAZY_Y = da.from_array(Y, chunks=20)
 
 
 class Witness(TransformerMixin, BaseEstimator):
-    """A first step that passes on what it gets, and tells whether that was in memory."""
+    """A first step of a Pipeline that returns its input, and records whether that was in memory."""
 
     in_memory = False
 
@@ -63,7 +63,7 @@ class Witness(TransformerMixin, BaseEstimator):
 
 
 class CountingReader:
-    """Reads for an ImageStack, counted."""
+    """Reader of an ImageStack that counts its reads."""
 
     shape, dtype, images_per_chunk = FACES.shape[1:], FACES.dtype, 1
 
@@ -246,7 +246,7 @@ ROWS = [
     Row(DASK_ML, "`naive_bayes.GaussianNB` of lazy histograms", fit_and_predict(histogram(GaussianNB()), LAZY_Y)),
 ]
 WARNS = re.compile(r"; warns \([^)]*\)")
-MANY = 5  # reads beyond which their number means nothing but that something iterates
+MANY = 5  # reads; iterative clustering makes more, and their exact number says nothing
 
 
 def versions():
@@ -254,7 +254,7 @@ def versions():
 
 
 def outcome(row):
-    """What the table says of a row: what happens, and the reads of each image."""
+    """Run a row; return what happens, and the mean number of reads of an image, as the table has them."""
     stack, reads = row.make_stack()
     Witness.in_memory = False
     with warnings.catch_warnings(record=True) as raised:
@@ -262,7 +262,7 @@ def outcome(row):
         try:
             with dask.config.set(scheduler="threads"):
                 row.run(stack)
-        except TypeError as error:  # what is asserted fails the test
+        except TypeError as error:  # an AssertionError is not caught: it fails the test
             return f"**fails**: {' '.join(str(error).split())}", "–"
     words = "works"
     if Witness.in_memory:
@@ -290,7 +290,7 @@ def test_the_table_says_what_happens(row, monkeypatch):
     page = PAGE.read_text(encoding="utf-8")
     if versions() in page:
         assert line(row) in page.splitlines()
-    else:  # what warns is of those versions
+    else:  # other versions of the libraries may warn elsewhere
         assert WARNS.sub("", line(row)) in WARNS.sub("", page).splitlines()
 
 

@@ -28,7 +28,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 import imgstack_ml
 from imgstack_ml import (
     ChannelStatistics,
-    ImageFeatures,
+    ImageFeatureUnion,
     ImageFlattener,
     ImageHistogram,
     ImagePCA,
@@ -51,7 +51,7 @@ LEARNERS = [
     IntensityRescaler(in_range="stack", out_range=(0.0, 1.0)),
     ImageHistogram(4, range="stack"),
     TextureFeatures(range="stack", levels=4),
-    ImageFeatures([("mean", ChannelStatistics()), ("histogram", ImageHistogram(4, range="stack"))]),
+    ImageFeatureUnion([("mean", ChannelStatistics()), ("histogram", ImageHistogram(4, range="stack"))]),
     *(ImagePCA(2, svd_solver=solver, random_state=0) for solver in ("gram", "covariance_eigh", "tsqr", "randomized")),
     make_pipeline(IntensityRescaler(), StackCenterer(), ImageFlattener(), ImagePCA(2)),
 ]

@@ -1,4 +1,4 @@
-"""ImageFeatures and fit_together: each image read once for all members, the same numbers as one by one."""
+"""ImageFeatureUnion and fit_together: each image read once for all members, the same numbers as one by one."""
 
 import pickle
 
@@ -17,10 +17,11 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+import imgstack_ml
 from imgstack_ml import (
     ChannelStatistics,
     HOGFeatures,
-    ImageFeatures,
+    ImageFeatureUnion,
     ImageFlattener,
     ImageFunctionError,
     ImageHistogram,
@@ -33,15 +34,11 @@ from imgstack_ml import (
     open_stack,
 )
 from imgstack_ml.errors import NonFiniteError
+from tests.lib.grids import chunked, pairwise
 from tests.lib.images import write_folder, write_image
 from tests.lib.stacks import counted, photographs
 
 SHAPES = [(30, 12, 10), (30, 12, 10, 3)]
-CHUNKS = {"numpy": None, "uneven": ((3, 8, 1, 18), -1, -1, -1), "pixels": (7, 5, 9, 2)}
-
-
-def chunked(X, chunks):
-    return X if CHUNKS[chunks] is None else da.from_array(X, chunks=CHUNKS[chunks][: X.ndim])
 
 
 def members():
@@ -58,14 +55,14 @@ def with_others():
     return [*members(), ("pca", ImagePCA(3)), ("steps", steps), ("map", ImageMap(np.median))]
 
 
-@pytest.mark.parametrize("scheduler", ["sync", "threads"])
-@pytest.mark.parametrize("chunks", CHUNKS)
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64"])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("shape", "dtype", "chunks", "scheduler"),
+    pairwise(SHAPES, ["uint8", "uint16", "float32", "float64"], ["numpy", "uneven", "pixels"], ["sync", "threads"]),
+)
 def test_the_members_side_by_side(shape, dtype, chunks, scheduler):
     X = photographs(shape[0], shape[1:], dtype)
     data = chunked(X, chunks)
-    union = ImageFeatures(with_others())
+    union = ImageFeatureUnion(with_others())
     with dask.config.set(scheduler=scheduler):
         result = union.fit(data).transform(data)
         alone = [(name, clone(member).fit(data)) for name, member in with_others()]
@@ -77,7 +74,7 @@ def test_the_members_side_by_side(shape, dtype, chunks, scheduler):
             assert result._meta.dtype == expected.dtype
         assert_allclose(np.asarray(result), expected, rtol=1e-5, atol=1e-3)
         assert_array_equal(np.asarray(result)[:, :8], expected[:, :8])
-        at_once = ImageFeatures(with_others()).fit_transform(data)
+        at_once = ImageFeatureUnion(with_others()).fit_transform(data)
         assert isinstance(at_once, type(data))
         assert_allclose(np.asarray(at_once), expected, rtol=1e-4, atol=1e-2 * np.abs(expected[:, -6:]).max())
     assert len(union.get_feature_names_out()) == expected.shape[1]
@@ -85,7 +82,7 @@ def test_the_members_side_by_side(shape, dtype, chunks, scheduler):
 
 def test_features_share_one_read_in_fit_and_one_in_transform(no_arrays):
     source = counted(photographs(30, (12, 10)), 4)
-    union = ImageFeatures(members()).fit(source.data)
+    union = ImageFeatureUnion(members()).fit(source.data)
     assert source.n_reads == union.n_passes_ == 1
     assert set(source.reads.values()) == {1}
     result = union.transform(source.data)
@@ -96,13 +93,13 @@ def test_features_share_one_read_in_fit_and_one_in_transform(no_arrays):
 
 def test_nothing_to_learn_reads_nothing():
     source = counted(photographs(30, (12, 10)), 4)
-    union = ImageFeatures([("stats", ChannelStatistics()), ("hist", ImageHistogram())]).fit(source.data)
+    union = ImageFeatureUnion([("stats", ChannelStatistics()), ("hist", ImageHistogram())]).fit(source.data)
     assert source.n_reads == union.n_passes_ == 0
 
 
 def test_others_read_for_themselves_and_transform_reads_once(no_arrays):
     source = counted(photographs(30, (12, 10)), 5)
-    union = ImageFeatures([*members(), *with_others()[-3:-1]]).fit(source.data)
+    union = ImageFeatureUnion([*members(), *with_others()[-3:-1]]).fit(source.data)
     assert source.n_reads == union.n_passes_ == 4  # one shared, ImagePCA, StackCenterer and ImagePCA of the Pipeline
     union.transform(source.data).compute()
     assert source.n_reads == 5
@@ -110,7 +107,7 @@ def test_others_read_for_themselves_and_transform_reads_once(no_arrays):
 
 def test_fit_transform_takes_the_scores_that_a_fit_has(no_arrays):
     source = counted(photographs(30, (12, 10)), 5)
-    union = ImageFeatures([("hist", ImageHistogram(8, "stack")), ("pca", ImagePCA(3, svd_solver="gram"))])
+    union = ImageFeatureUnion([("hist", ImageHistogram(8, "stack")), ("pca", ImagePCA(3, svd_solver="gram"))])
     result = union.fit_transform(source.data)
     assert source.n_reads == union.n_passes_ == 2
     result[:, 8:].compute()
@@ -120,26 +117,26 @@ def test_fit_transform_takes_the_scores_that_a_fit_has(no_arrays):
 def test_one_task_a_block_the_read_included(tmp_path):
     write_folder(tmp_path, 30, (12, 10, 3))
     stack = open_stack(tmp_path, chunks=3)
-    result = ImageFeatures(with_others()).fit(stack).transform(stack)
+    result = ImageFeatureUnion(with_others()).fit(stack).transform(stack)
     (optimized,) = dask.optimize(result)
     constants = 7  # means and components of the two analyses, the mean of the centring
     assert len(optimized.dask) == 10 + constants
 
 
-@pytest.mark.parametrize("chunks", CHUNKS)
+@pytest.mark.parametrize("chunks", ["numpy", "uneven", "pixels"])
 def test_sklearns_union_gives_the_same(chunks):
     X = photographs(30, (12, 10))
     data = chunked(X, chunks)
-    ours, theirs = (union(members()).fit(data) for union in (ImageFeatures, FeatureUnion))
+    ours, theirs = (union(members()).fit(data) for union in (ImageFeatureUnion, FeatureUnion))
     assert_array_equal(np.asarray(ours.transform(data)), np.asarray(theirs.transform(data)))
     assert_array_equal(ours.get_feature_names_out(), theirs.get_feature_names_out())
 
 
 def test_weights_names_and_dropped_members():
     X = photographs(30, (12, 10))
-    plain = ImageFeatures(members()).fit(X)
+    plain = ImageFeatureUnion(members()).fit(X)
     expected = plain.transform(X)
-    union = ImageFeatures(members(), transformer_weights={"stats": 2.0}, verbose_feature_names_out=False).fit(X)
+    union = ImageFeatureUnion(members(), transformer_weights={"stats": 2.0}, verbose_feature_names_out=False).fit(X)
     assert_array_equal(union.transform(X)[:, 8:12], 2 * expected[:, 8:12])
     assert list(union.get_feature_names_out()[8:10]) == ["channel0_mean", "channel0_std"]
     assert plain.get_feature_names_out()[8] == "stats__channel0_mean"
@@ -156,8 +153,8 @@ def test_set_output(container, lazily, globally):
     X = photographs(30, (12, 10))
     source = counted(X, 4)
     data = source.data if lazily else X
-    expected = ImageFeatures(members()).fit_transform(X)
-    union = ImageFeatures(members())
+    expected = ImageFeatureUnion(members()).fit_transform(X)
+    union = ImageFeatureUnion(members())
     if not globally:
         union.set_output(transform=container)
     with sklearn.config_context(transform_output=container if globally else "default"):
@@ -186,10 +183,10 @@ def test_searches_over_a_union_of_files(tmp_path):
     X[y == 1] //= 2
     for i, image in enumerate(X):
         write_image(tmp_path / f"{i}.png", image)
-    union = ImageFeatures([("hist", ImageHistogram(density=True)), ("pca", ImagePCA(2))])
+    union = ImageFeatureUnion([("hist", ImageHistogram(density=True)), ("pca", ImagePCA(2))])
     union.set_output(transform="pandas")  # in memory: StandardScaler computes what is lazy twice, with a warning
     model = make_pipeline(union, StandardScaler(), LogisticRegression())
-    grid = {"imagefeatures__hist__bins": [4, 8], "imagefeatures__pca__n_components": [1, 3]}
+    grid = {"imagefeatureunion__hist__bins": [4, 8], "imagefeatureunion__pca__n_components": [1, 3]}
     search = GridSearchCV(model, grid, cv=3).fit(open_stack(tmp_path), y)
     assert search.best_score_ >= 0.9
 
@@ -202,16 +199,16 @@ def test_a_bad_image_is_named(tmp_path):
         write_image(tmp_path / f"{i}.tif", image)
     stack = open_stack(tmp_path, chunks=4)
     with pytest.raises(NonFiniteError, match=r"image 5 \(.*5\.tif"):
-        ImageFeatures(members()).fit(stack)
+        ImageFeatureUnion(members()).fit(stack)
     with pytest.raises(NonFiniteError, match=r"image 5 \(.*5\.tif"):
-        ImageFeatures(members()).fit(good).transform(stack).compute()
+        ImageFeatureUnion(members()).fit(good).transform(stack).compute()
 
     def refuses(image):
         if image.flat[0] != good[7].flat[0]:
             return 0
         raise ArithmeticError("the seventh")
 
-    union = ImageFeatures([("stats", ChannelStatistics()), ("map", ImageMap(refuses))])
+    union = ImageFeatureUnion([("stats", ChannelStatistics()), ("map", ImageMap(refuses))])
     with pytest.raises(ImageFunctionError, match=r"image 1 \(.*7\.tif'\): refuses raised ArithmeticError"):
         union.fit(stack[6:]).transform(stack[6:]).compute()
 
@@ -229,29 +226,40 @@ def test_a_bad_image_is_named(tmp_path):
 def test_what_is_refused(transformers, message):
     X = photographs(30, (12, 10))
     with pytest.raises(ValueError, match=message):
-        ImageFeatures(transformers).fit_transform(X)
+        ImageFeatureUnion(transformers).fit_transform(X)
 
 
 def test_unknown_weights_and_unfitted_members():
     X = photographs(30, (12, 10))
     with pytest.raises(ValueError, match="weight transformer"):
-        ImageFeatures(members(), transformer_weights={"no": 1.0}).fit(X)
+        ImageFeatureUnion(members(), transformer_weights={"no": 1.0}).fit(X)
     with pytest.raises(NotFittedError):
-        ImageFeatures(members()).transform(X)
+        ImageFeatureUnion(members()).transform(X)
 
 
 def test_clone_and_pickle():
     X = photographs(30, (12, 10))
-    union = ImageFeatures(members()).fit(X)
+    union = ImageFeatureUnion(members()).fit(X)
     assert_array_equal(pickle.loads(pickle.dumps(union)).transform(X), union.transform(X))
     assert not hasattr(clone(union), "n_passes_")
     assert "ImageHistogram" in union._repr_html_()
 
 
+@pytest.mark.parametrize("module", [imgstack_ml, imgstack_ml.features])
+def test_the_name_of_before_0_2_is_the_same_class_and_warns(module):
+    with pytest.warns(FutureWarning, match=r"ImageFeatures is called ImageFeatureUnion now.*0\.4") as caught:
+        assert module.ImageFeatures is ImageFeatureUnion
+    assert [warning.filename for warning in caught] == [__file__]
+    assert not {"ImageFeatures"} & {*module.__all__, *dir(module)}
+    assert repr(ImageFeatureUnion([])) == "ImageFeatureUnion(transformer_list=[])"
+    with pytest.raises(AttributeError, match="NoFeatures"):
+        _ = module.NoFeatures
+
+
 def test_a_table_keeps_its_index():
     table = pd.DataFrame(photographs(6, (12,), "float64"), index=list("abcdef"))
     table.columns = table.columns.astype(str)
-    frame = ImageFeatures(members()[:2]).set_output(transform="pandas").fit_transform(table)
+    frame = ImageFeatureUnion(members()[:2]).set_output(transform="pandas").fit_transform(table)
     assert list(frame.index) == list("abcdef")
 
 
@@ -259,7 +267,7 @@ IN_PLACE = {"check_estimators_overwrite_params": "members are fitted in place, a
 
 
 @parametrize_with_checks(
-    [ImageFeatures([("hist", ImageHistogram(range="stack")), ("rows", ImageFlattener()), ("pca", ImagePCA(1))])],
+    [ImageFeatureUnion([("hist", ImageHistogram(range="stack")), ("rows", ImageFlattener()), ("pca", ImagePCA(1))])],
     expected_failed_checks=lambda estimator: IN_PLACE,
 )
 def test_scikit_learns_checks(estimator, check):
@@ -312,13 +320,3 @@ def test_a_nonfinite_image_stops_all_of_them(tmp_path):
     X[4, 0, 0] = np.inf
     with pytest.raises(NonFiniteError, match="image 4"):
         fit_together([StackCenterer(), ImageHistogram(range="stack")], da.from_array(X, chunks=2))
-
-
-# a cluster
-
-
-def test_on_a_cluster(client, tmp_path):
-    X = write_folder(tmp_path, 20, (12, 10, 3))
-    stack = open_stack(tmp_path, chunks=6)
-    result = ImageFeatures(members()).fit_transform(stack)
-    assert_array_equal(result.compute(), ImageFeatures(members()).fit_transform(X))

@@ -22,7 +22,7 @@ from sklearn.pipeline import make_pipeline
 
 from imgstack_ml import (
     ChannelStatistics,
-    ImageFeatures,
+    ImageFeatureUnion,
     ImageFlattener,
     ImageHistogram,
     ImagePCA,
@@ -113,7 +113,7 @@ def check_pca(pca, case):
 
 def make_features(case, folder):
     stack = lazy(case.shape, case.rows)
-    features = ImageFeatures(
+    features = ImageFeatureUnion(
         [
             ("statistics", ChannelStatistics()),
             ("histogram", ImageHistogram(16, range="stack")),

@@ -64,6 +64,12 @@ def photographs(n_images, image_shape, dtype="uint8", seed=0):
     return X.astype(dtype).reshape(n_images, *image_shape)
 
 
+def images(shape, dtype="uint8"):
+    """Photographs of few intensities, which every dtype can hold; Booleans where they are bright."""
+    values = photographs(shape[0], shape[1:], "uint8") // 2
+    return (values > 60) if dtype == "bool" else values.astype(dtype)
+
+
 class Source(NamedTuple):
     """A lazy stack, and how often each of its images was read so far."""
 
