@@ -6,7 +6,7 @@ import pytest
 
 from imgstack_ml import NonFiniteError, open_stack
 from imgstack_ml.datasets import load_digits, load_faces, load_textures, load_tissue, make_cells
-from imgstack_ml.inspection._drawing import shrink
+from imgstack_ml.inspection.pictures import shrink
 from imgstack_ml.inspection.statistics import image_statistics, odd_ranges, read_statistics
 from tests.lib.images import write_folder
 from tests.lib.stacks import counted

@@ -9,14 +9,15 @@ from PIL import Image
 import imgstack_ml as im
 from imgstack_ml.datasets import load_digits, load_faces, load_textures, load_tissue, make_cells
 from imgstack_ml.inspection.statistics import read_statistics
-from imgstack_ml.report.alerts import Evidence, find_alerts, near_duplicates
-from imgstack_ml.report.survey import survey
+from imgstack_ml.report.alerts import Evidence, find_alerts
+from imgstack_ml.report.duplicates import near_duplicates
+from imgstack_ml.report.survey import read_survey
 
 
 def alerts_of(images, labels=None, n_components=12, problems=()):
     """All alerts about images and their PCA."""
     pca = im.ImagePCA(n_components).fit(images)
-    found = survey(pca, images)
+    found = read_survey(pca, images)
     names = [f"{i}.png" for i in range(len(images))]
     ratio = pca.explained_variance_ratio_
     return find_alerts(Evidence(found.statistics, found.scores, found.errors, ratio, names, labels, problems))

@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 
 import imgstack_ml as im
 from imgstack_ml.datasets import load_faces
-from imgstack_ml.report.survey import survey
+from imgstack_ml.report.survey import read_survey
 from tests.lib.images import write_folder, write_image
 from tests.lib.stacks import counted, photographs
 
@@ -102,7 +102,7 @@ def test_one_read_finds_scores_errors_and_the_best_and_worst(chunks, scheduler, 
     pipeline = make_pipeline(im.StackCenterer(), im.ImageFlattener(), im.ImagePCA(6)).fit(images)
     source = counted(images, chunks)
     with dask.config.set(scheduler=scheduler):
-        found = survey(pipeline, source.data)
+        found = read_survey(pipeline, source.data)
     assert source.n_reads == 1
     pca = PCA(6, svd_solver="full").fit(images.reshape(50, -1).astype(float))
     expected = pca.transform(images.reshape(50, -1).astype(float))
@@ -125,7 +125,7 @@ def test_thumbnails_are_small_and_few():
         (lambda start, stop: np.ones((stop - start, 100, 90), np.uint8), (5000, 100, 90), np.dtype("u1")), 500
     )
     pca = im.ImagePCA(2).fit(np.random.default_rng(0).random((9, 100, 90)))
-    found = survey(pca, source.data)
+    found = read_survey(pca, source.data)
     assert len(found.thumbnails) == 1000
     assert {picture.shape for picture in found.thumbnails.values()} == {(33, 30)}
 
@@ -342,12 +342,12 @@ def test_a_report_on_a_cluster_is_the_same(hostile):
     from distributed import Client, LocalCluster
 
     pca = im.ImagePCA(4).fit(hostile)
-    here = survey(pca, hostile)
+    here = read_survey(pca, hostile)
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
         Client(cluster),
     ):
-        there = survey(pca, hostile)
+        there = read_survey(pca, hostile)
     np.testing.assert_array_equal(there.statistics.digests, here.statistics.digests)
     np.testing.assert_allclose(there.errors, here.errors, rtol=1e-6)
     assert [one.position for one in there.worst] == [one.position for one in here.worst]
