@@ -144,10 +144,8 @@ class IntensityDisplay:
         self.marked_ = []
         if len(self.marked):
             images, maxima = np.arange(len(self.means)), self.maxima.max(axis=1)
-            plane_points = self.plane_.get_data()
-            for axes, (x, y) in zip(
-                self.axes_, [(images, maxima), (images, self.means.max(axis=1)), plane_points], strict=True
-            ):
+            points = [(images, maxima), (images, self.means.max(axis=1)), self.plane_.get_data()]
+            for axes, (x, y) in zip(self.axes_, points, strict=True):
                 self.marked_ += axes.plot(
                     x[self.marked],
                     y[self.marked],

@@ -144,7 +144,7 @@ def _skipped(problems: Sequence[tuple[str, str]]) -> Alert | None:
     return Alert(
         "skipped",
         f"{_count(len(problems), 'file')} left out",
-        "They could not be read as images, so nothing here is about them.",
+        "They could not be read as images. This report does not include them.",
         "stack.problems  # the files, and what is wrong with each",
         np.empty(0, dtype=int),
         [f"{name}: {reason}" for name, reason in problems],
@@ -158,8 +158,7 @@ def _constant(statistics: ImageStatistics, names: Sequence[str]) -> Alert | None
         constant,
         names,
         "{} of one value throughout",
-        "A shutter that stayed closed, a missing file filled with zeros or a failed export look like this; "
-        "there is no picture in them.",
+        "They show nothing. Usual causes are a closed shutter, a missing file filled with zeros, or a failed export.",
     )
 
 
@@ -171,8 +170,8 @@ def _clipped(statistics: ImageStatistics, names: Sequence[str]) -> Alert | None:
         share > CLIPPED_SHARE,
         names,
         "{} overexposed",
-        f"More than {_percent(CLIPPED_SHARE)} of their pixels have the largest value that the camera can give (up to "
-        f"{_percent(share.max())}), so that intensities and shapes there are lost; no rescaling brings them back.",
+        f"More than {_percent(CLIPPED_SHARE)} of their pixels have the largest value of the camera (up to "
+        f"{_percent(share.max())}). Intensities and shapes there are lost, and no rescaling restores them.",
     )
 
 
@@ -182,8 +181,8 @@ def _odd_range(statistics: ImageStatistics, names: Sequence[str]) -> Alert | Non
         odd_ranges(statistics),
         names,
         "{} with a very different range of intensities",
-        "Their range is less than half or more than twice that of most images, which a PCA takes for the main "
-        "difference between them.",
+        "Their range is less than half or more than twice that of most images. A PCA takes this for the main "
+        "difference between the images.",
         "model = make_pipeline(im.IntensityRescaler(), im.ImagePCA(16))  # one range for all",
     )
 
@@ -196,8 +195,8 @@ def _duplicates(statistics: ImageStatistics, names: Sequence[str]) -> Alert | No
     return Alert(
         "duplicates",
         f"{_count(len(copies), 'image')} nearly the same as another",
-        "Copies count twice in a mean and in components, and flatter any score of a classifier when one is in the "
-        "training half and one in the test half.",
+        "Copies count twice in the mean and in the components. The score of a classifier is too good if one copy is in "
+        "the training set and another in the test set.",
         _line_to_leave_out("duplicates"),
         copies,
         [" ≈ ".join(names[index] for index in group) for group in groups],
@@ -216,8 +215,8 @@ def _outliers(errors: np.ndarray, names: Sequence[str]) -> Alert | None:
         outlying,
         names,
         "{} unlike the others",
-        "The components cannot draw them: their reconstruction error is far above that of the rest, as of images of "
-        "something else, out of focus, or damaged.",
+        "Their reconstruction error is far above that of most images, so the components do not describe them. They may "
+        "show something else, be out of focus, or be damaged.",
     )
 
 
@@ -233,8 +232,8 @@ def _leverage(scores: np.ndarray, names: Sequence[str]) -> Alert | None:
         share.max(axis=1) > LEVERAGE_SHARE,
         names,
         "{} with a component of their own",
-        f"A single image makes up more than {_percent(LEVERAGE_SHARE)} of the variance of a component, which then says "
-        "nothing about the others.",
+        f"A single image makes up more than {_percent(LEVERAGE_SHARE)} of the variance of a component. That component "
+        "says nothing about the other images.",
     )
 
 
@@ -255,8 +254,9 @@ def _drift(scores: np.ndarray, statistics: ImageStatistics | None, labels: np.nd
     return Alert(
         "drift",
         f"Images change steadily with the order of their files{within}",
-        f"The rank correlation of {strongest} with the order is {correlations[strongest]:.2f}: a lamp that fades, "
-        "bleaching, or a plate read row by row; where treatments follow the same order, the two cannot be told apart.",
+        f"The rank correlation of {strongest} with the order is {correlations[strongest]:.2f}. Usual causes are a lamp "
+        "that fades, bleaching, or a plate read row by row. If treatments follow the same order, their effect cannot "
+        "be told from this change.",
         "plt.plot(model.transform(stack)[:, :3], '.')",
         np.empty(0, dtype=int),
         [],
@@ -272,9 +272,9 @@ def _brightness(scores: np.ndarray, statistics: ImageStatistics, share: float) -
     return Alert(
         "brightness",
         f"The first component is the brightness of the images ({_percent(share)} of the variance)",
-        f"Its scores and the mean intensities correlate by {correlation:.3f}, so it tells about light or stain, "
-        "and shapes begin with the second one.",
-        "scores = model.transform(stack)[:, 1:]  # or even out the light before",
+        f"Its scores and the mean intensities have a correlation of {correlation:.3f}. It describes light or stain; "
+        "shapes begin with the second component.",
+        "scores = model.transform(stack)[:, 1:]  # or correct the light before the fit",
         np.empty(0, dtype=int),
         [],
     )

@@ -116,7 +116,7 @@ def _intensity_plot(survey: Survey, evidence: Evidence) -> Markup:
     return svg_of(
         lambda ax: IntensityDisplay.from_statistics(survey.statistics, names=evidence.names, ax=ax),
         (9.0, 4.6),
-        title="Largest and mean intensity of each image, in their order, and one against another",
+        title="Largest and mean intensity of each image, by image and against each other",
         salt="intensity",
     )
 

@@ -31,14 +31,14 @@ _PACKAGES = ("imgstack_ml", "numpy", "dask", "scikit-learn", "matplotlib")
 
 
 def verdict(pca: Any, alerts: dict[str, Alert], *, was_read: bool) -> str:
-    """Say in a sentence or two how much the components explain, and whether there are alerts."""
+    """Write how much of the variance the components explain, and how many alerts there are."""
     k, share = len(pca.components_), float(pca.explained_variance_ratio_.sum())
     text = f"{k} component{'s explain' if k > 1 else ' explains'} {share_text(share)} of the variance"
     certificate = getattr(pca, "certificate_", None)
     if certificate is not None and not certificate.converged:
-        text += ", not known to be within the tolerance asked for"
+        text += ", but they may be less exact than asked for"
     if not alerts:
-        return f"{text}. " + ("No alerts." if was_read else "The images were not looked at.")
+        return f"{text}. " + ("No alerts." if was_read else "The images were not read.")
     return f"{text}. {len(alerts)} finding{'s' if len(alerts) > 1 else ''} to look at first."
 
 
