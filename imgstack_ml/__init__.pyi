@@ -35,6 +35,7 @@ from .preprocessing import ImageFlattener as ImageFlattener
 from .preprocessing import ImageMap as ImageMap
 from .preprocessing import IntensityRescaler as IntensityRescaler
 from .preprocessing import StackCenterer as StackCenterer
+from .report import Alert as Alert
 from .report import Report as Report
 from .report import generate_report as generate_report
 

@@ -155,8 +155,9 @@ def test_importing_the_package_is_cheap():
     assert len(loaded) < 80
 
 
-def test_importing_the_estimators_leaves_heavy_guests_out():
-    loaded = {name.split(".")[0] for name in modules_after("from imgstack_ml import ImagePCA, open_stack")}
+def test_importing_estimators_and_displays_leaves_heavy_guests_out():
+    names = "ImagePCA, ScreeDisplay, generate_report, open_stack"
+    loaded = {name.split(".")[0] for name in modules_after(f"from imgstack_ml import {names}")}
     assert "sklearn" in loaded
     assert not {"matplotlib", "dask_ml", "distributed", "skimage"} & loaded
 

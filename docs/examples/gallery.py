@@ -1,7 +1,7 @@
 """The pictures of the gallery: each Display once, on images that need no download.
 
-python docs/examples/gallery.py          # a few seconds
-python docs/examples/gallery.py DIR      # keep the pictures in DIR
+python docs/examples/gallery.py          # takes a few seconds
+python docs/examples/gallery.py DIR      # keeps the pictures in DIR
 """
 
 import sys
@@ -23,7 +23,7 @@ from imgstack_ml.datasets import make_cells, write_sample
 
 
 def draw(images: Path) -> dict[str, plt.Figure]:
-    """Draw one figure of each kind; `images` is a folder for the sample."""
+    """Draw each figure of the gallery; sample images are written to the folder `images`."""
     write_sample("faces", images)
     stack = open_stack(images, recursive=True)
     pca = ImagePCA(32).fit(stack)

@@ -117,7 +117,7 @@ def _reconstructions(fitted: Any, path: str, stack: Any, k: int | None) -> tuple
     """
     from sklearn.exceptions import NotFittedError
 
-    from ..inspection import find_route
+    from ..inspection.pipelines import find_route
 
     try:
         route = find_route(fitted)

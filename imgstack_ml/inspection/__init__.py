@@ -1,18 +1,9 @@
-"""Pictures of fitted estimators, by scikit-learn's rules for Displays."""
+"""Pictures of fitted estimators and of stacks, by scikit-learn's rules for Displays."""
 
-from ._steps import Route, find_route
 from .eigenimages import EigenimageDisplay
 from .intensity import IntensityDisplay
 from .reconstruction import ReconstructionDisplay
 from .scores import ScoresDisplay
 from .scree import ScreeDisplay
 
-__all__ = [
-    "EigenimageDisplay",
-    "IntensityDisplay",
-    "ReconstructionDisplay",
-    "Route",
-    "ScoresDisplay",
-    "ScreeDisplay",
-    "find_route",
-]
+__all__ = ["EigenimageDisplay", "IntensityDisplay", "ReconstructionDisplay", "ScoresDisplay", "ScreeDisplay"]

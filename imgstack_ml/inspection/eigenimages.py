@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ._drawing import component_picture, draw_picture, make_grid, mean_title, plain_picture, share_text
-from ._steps import rows_to_images, split_at_pca
+from ._drawing import array_of_shape, draw_picture, picture_grid
+from .pictures import component_picture, component_title, mean_title, plain_picture
+from .pipelines import find_eigenimages, split_at_pca
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
 class EigenimageDisplay:
     """Principal components as pictures, in a grid.
 
-    Each picture has limits of its own, symmetric about zero, so that zero looks the same everywhere: white
-    for grey images in the default colours, mid-grey for RGB images. They lie at the 99th percentile of its
-    absolute values, lest a few pixels at the edge leave all others pale. The scale is not shared: every
-    component has length one, so its size says only how far it is spread over the image. One that explains none of the
+    Each picture has its own colour limits, symmetric about zero. Zero therefore looks the same everywhere: white for
+    grey images in the default colours, mid-grey for RGB images. The limits are the 99th percentile of the absolute
+    values, so that a few large pixels do not leave all others pale. Pictures do not share a scale: every component has
+    length one, so its largest value says only how far it spreads over the image. A component that explains none of the
     variance has an arbitrary direction, and is drawn flat.
 
     Parameters
@@ -30,8 +31,8 @@ class EigenimageDisplay:
     explained_variance_ratio : array-like of shape (k,), optional
         Share of the variance of each, for the titles.
     mean_image : array-like of shape (height, width) or (height, width, n_channels), optional
-        The mean image, shown first, from black at zero (at its smallest value, if that is negative) to white at its
-        largest value; the title names both ends, since that is brighter than the images as a rule.
+        The mean image, shown first. Black is zero (or its smallest value, if that is negative), white its largest
+        value. The title names both, because the mean usually looks brighter in this way than the images do.
 
     Attributes
     ----------
@@ -58,8 +59,11 @@ class EigenimageDisplay:
         mean_image: npt.ArrayLike | None = None,
     ):
         self.eigenimages = _check_eigenimages(np.asarray(eigenimages))
-        self.explained_variance_ratio = _check_ratio(explained_variance_ratio, len(self.eigenimages))
-        self.mean_image = _check_mean(mean_image, self.eigenimages.shape[1:])
+        k, *image_shape = self.eigenimages.shape
+        self.explained_variance_ratio = array_of_shape(
+            "explained_variance_ratio", explained_variance_ratio, (k,), f"{k} eigenimages"
+        )
+        self.mean_image = array_of_shape("mean_image", mean_image, tuple(image_shape), "the eigenimages")
 
     @classmethod
     def from_estimator(
@@ -78,9 +82,9 @@ class EigenimageDisplay:
         estimator : ImagePCA or Pipeline
             A PCA fitted on flattened rows needs the ImageFlattener before it in the Pipeline.
         n_components : int, optional
-            Draw the first so many only.
+            Number of eigenimages to draw; all if None.
         include_mean : bool, default=False
-            Show the mean image first: the one that was taken off first where a StackCenterer goes before.
+            Show the mean image first: that of the first StackCenterer, if there is one before the PCA.
         ax : matplotlib Axes, optional
             Subplot to fill; a new figure if None.
         **plot_options
@@ -118,17 +122,16 @@ class EigenimageDisplay:
         -------
         self : EigenimageDisplay
         """
-        shares = (
-            [None] * len(self.eigenimages) if self.explained_variance_ratio is None else self.explained_variance_ratio
-        )
+        ratio = self.explained_variance_ratio
+        shares = [None] * len(self.eigenimages) if ratio is None else ratio
         pictures = [
-            (self._title(component), *component_picture(image, share, cmap))
-            for component, (image, share) in enumerate(zip(self.eigenimages, shares, strict=True))
+            (component_title(number, share), component_picture(image, share, cmap))
+            for number, (image, share) in enumerate(zip(self.eigenimages, shares, strict=True), start=1)
         ]
         if self.mean_image is not None:
-            pictures.insert(0, (mean_title(self.mean_image), *plain_picture(self.mean_image)))
+            pictures.insert(0, (mean_title(self.mean_image), plain_picture(self.mean_image)))
         height, width = self.eigenimages.shape[1:3]
-        self.figure_, grid = make_grid(len(pictures), height / width, ax, max_columns=max_columns)
+        self.figure_, grid = picture_grid(len(pictures), height / width, ax, max_columns=max_columns)
         self.axes_ = np.array(
             [self.figure_.add_subplot(grid[divmod(tile, grid.ncols)]) for tile in range(len(pictures))]
         )
@@ -136,27 +139,6 @@ class EigenimageDisplay:
             [draw_picture(axes, *picture) for axes, picture in zip(self.axes_, pictures, strict=True)]
         )
         return self
-
-    def _title(self, component: int) -> str:
-        name = f"PC {component + 1}"
-        if self.explained_variance_ratio is None:
-            return name
-        return f"{name} · {share_text(self.explained_variance_ratio[component])}"
-
-
-def find_eigenimages(estimator: Any, n_components: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Find the eigenimages of a fitted estimator, the first so many, and the mean image.
-
-    Raises
-    ------
-    NotFittedError
-        If there is no fitted PCA.
-    ValueError
-        If the shape of an image is not known.
-    """
-    steps, pca = split_at_pca(estimator)
-    eigenimages = getattr(pca, "eigenimages_", pca.components_)[:n_components]
-    return _as_images(eigenimages, steps), _find_mean(steps, pca)
 
 
 def _check_eigenimages(eigenimages: np.ndarray) -> np.ndarray:
@@ -170,32 +152,3 @@ def _check_eigenimages(eigenimages: np.ndarray) -> np.ndarray:
             f"{eigenimages.shape[-1]} channels cannot be shown as colours; choose one, e.g. eigenimages[..., 0]"
         )
     return eigenimages
-
-
-def _check_ratio(ratio: npt.ArrayLike | None, k: int) -> np.ndarray | None:
-    if ratio is None:
-        return None
-    ratio = np.asarray(ratio)
-    if ratio.shape != (k,):
-        raise ValueError(f"explained_variance_ratio has shape {ratio.shape}; {k} eigenimages need ({k},)")
-    return ratio
-
-
-def _check_mean(mean_image: npt.ArrayLike | None, image_shape: tuple[int, ...]) -> np.ndarray | None:
-    if mean_image is None:
-        return None
-    mean_image = np.asarray(mean_image)
-    if mean_image.shape != image_shape:
-        raise ValueError(f"mean_image has shape {mean_image.shape}; the eigenimages need {image_shape}")
-    return mean_image
-
-
-def _as_images(pictures: np.ndarray, steps: list[Any]) -> np.ndarray:
-    return pictures if pictures.ndim > 2 else rows_to_images(pictures, steps)
-
-
-def _find_mean(steps: list[Any], pca: Any) -> np.ndarray:
-    """Find the mean image: after a StackCenterer the PCA's own is zero but for rounding, so ask that first."""
-    own = getattr(pca, "mean_image_", pca.mean_)
-    mean = next((step.mean_ for step in steps if hasattr(step, "mean_")), own)
-    return mean if mean.ndim > 1 else rows_to_images(mean[np.newaxis], steps)[0]

@@ -8,46 +8,46 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..base.validation import StackLike
 from ._drawing import GREY, MANY_POINTS, channel_colours, channel_names, subplot_grid
-from ._steps import names_of, short_name
-from .statistics import odd_ranges, read_statistics
+from .stacks import image_names, short_name
+from .statistics import ImageStatistics, odd_ranges, read_statistics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .statistics import ImageStatistics
-
-_NAMED = 6  # marked images whose names are written beside them
+_MAX_NAMED = 6  # more names beside their points would cover each other
+_RING = "#CC3311"  # red
 
 
 class IntensityDisplay:
-    """Largest and mean intensity of each image and channel, in the order of the images, and one against another.
+    """Three plots: largest and mean intensity of each image and channel, and one channel or measure against another.
 
-    Images whose range of intensities is far from that of most others are marked: under half or over twice the median
-    width, and more than 5 robust standard deviations away. They are bright or dim by their exposure, which a PCA takes
-    for the main difference between images; ``IntensityRescaler()`` before it brings them to one range.
+    `from_stack` marks images whose range of intensities is far from that of most others: less than half or more than
+    twice the median width, and more than 5 robust standard deviations away. Usually their exposure differs, and a PCA
+    makes this difference its first component; ``IntensityRescaler()`` before the PCA gives all images one range.
 
     Parameters
     ----------
     means, maxima : array-like of shape (n_images, n_channels) or (n_images,)
         In the intensity units of the stack.
     marked : array-like of int or bool, optional
-        Images to mark, as an index of `means`.
+        Images to mark: their positions, or a mask over all images.
     names : sequence of str, optional
-        A name for each image; the marked ones are named while they are few.
+        A name for each image; up to six marked images are named in the plot.
 
     Attributes
     ----------
     figure_ : matplotlib Figure
     axes_ : ndarray of 3 matplotlib Axes
-        Maxima and means by image, and the plane: mean green by mean red where there are such channels, else largest
-        by mean intensity.
+        Maxima by image; means by image; and the plane: mean of the second by mean of the first channel (green by red),
+        or largest by mean intensity where there is one channel.
     maxima_, means_ : list of matplotlib Line2D
         Points of each channel.
     plane_ : matplotlib Line2D
         Points of the plane.
     marked_ : list of matplotlib Line2D
-        Rings about the marked images, in each of the axes; empty without any.
+        Rings around the marked images, one item for each of the axes; empty if no image is marked.
 
     Examples
     --------
@@ -68,14 +68,14 @@ class IntensityDisplay:
     ):
         self.means, self.maxima = _as_columns(means), _as_columns(maxima)
         if self.means.shape != self.maxima.shape:
-            raise ValueError(f"means has shape {self.means.shape} and maxima {self.maxima.shape}; they must be alike")
+            raise ValueError(f"means has shape {self.means.shape} and maxima {self.maxima.shape}; they must be equal")
         marked = np.asarray(marked)
         self.marked = np.arange(len(self.means))[marked if marked.dtype == bool else marked.astype(int)]
         self.names = names
 
     @classmethod
-    def from_stack(cls, X: Any, *, ax: Axes | None = None, progress: bool = False) -> IntensityDisplay:
-        """Draw the intensities of a stack; reads a lazy one once.
+    def from_stack(cls, X: StackLike, *, ax: Axes | None = None, progress: bool = False) -> IntensityDisplay:
+        """Draw the intensities of a stack; a lazy stack is read once.
 
         Parameters
         ----------
@@ -95,19 +95,19 @@ class IntensityDisplay:
         NonFiniteError
             Naming the image (and file) with a NaN or infinite pixel.
         """
-        statistics = read_statistics(X, asker=cls.__name__, progress=progress)
-        return cls.from_statistics(statistics, names=names_of(X, len(statistics.means)), ax=ax)
+        statistics = read_statistics(X, caller=cls.__name__, progress=progress)
+        return cls.from_statistics(statistics, names=image_names(X, len(statistics.means)), ax=ax)
 
     @classmethod
     def from_statistics(
         cls, statistics: ImageStatistics, *, names: Sequence[str] | None = None, ax: Axes | None = None
     ) -> IntensityDisplay:
-        """Draw the intensities that a read has found.
+        """Draw the intensities of a stack that was read before.
 
         Parameters
         ----------
         statistics : ImageStatistics
-            As a pass over the images makes them.
+            What `imgstack_ml.inspection.statistics.read_statistics` returns.
         names : sequence of str, optional
             A name for each image.
         ax : matplotlib Axes, optional
@@ -125,7 +125,7 @@ class IntensityDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, optional
-            Subplot whose place they take; a new figure if None.
+            Subplot whose place the plots take; a new figure if None.
 
         Returns
         -------
@@ -137,45 +137,53 @@ class IntensityDisplay:
         plane = self.figure_.add_subplot(grid[:, 1])
         self.axes_ = np.array([top, bottom, plane])
         self.maxima_ = _draw_by_image(top, self.maxima, "largest intensity")
+        _draw_legend(top, self.maxima_)
         self.means_ = _draw_by_image(bottom, self.means, "mean intensity")
         bottom.set_xlabel("image")
-        x, y = self._plane(plane)
-        (self.plane_,) = plane.plot(x, y, ".", color=GREY, alpha=0.7, **_points(len(x)))
-        indices = np.arange(len(self.means))
+        self.plane_ = self._draw_plane(plane)
         self.marked_ = []
         if len(self.marked):
-            for axes, across, up in (
-                (top, indices, self.maxima.max(axis=1)),
-                (bottom, indices, self.means.max(axis=1)),
-                (plane, x, y),
-            ):
-                self.marked_ += _draw_rings(axes, across[self.marked], up[self.marked])
-            self._name_marked(top, indices, self.maxima.max(axis=1))
+            images, maxima = np.arange(len(self.means)), self.maxima.max(axis=1)
+            points = [(images, maxima), (images, self.means.max(axis=1)), self.plane_.get_data()]
+            for axes, (x, y) in zip(self.axes_, points, strict=True):
+                self.marked_ += axes.plot(
+                    x[self.marked],
+                    y[self.marked],
+                    "o",
+                    color="none",
+                    markeredgecolor=_RING,
+                    markersize=9,
+                    label="marked",
+                )
+            self._name_marked(top, maxima)
         return self
 
-    def _plane(self, axes: Axes) -> tuple[np.ndarray, np.ndarray]:
-        """Choose what to plot against what: the first two channels, or largest by mean where there is one."""
+    def _draw_plane(self, axes: Axes) -> Any:
+        """Draw the means of the first two channels, or largest by mean intensity where there is one channel."""
         n_channels = self.means.shape[1]
         if n_channels == 1:
             axes.set(xlabel="mean intensity", ylabel="largest intensity")
-            return self.means[:, 0], self.maxima[:, 0]
-        first, second = channel_names(n_channels)[:2]
-        axes.set(xlabel=f"mean {first}", ylabel=f"mean {second}")
-        return self.means[:, 0], self.means[:, 1]
+            x, y = self.means[:, 0], self.maxima[:, 0]
+        else:
+            first, second = channel_names(n_channels)[:2]
+            axes.set(xlabel=f"mean {first}", ylabel=f"mean {second}")
+            x, y = self.means[:, 0], self.means[:, 1]
+        return axes.plot(x, y, ".", color=GREY, alpha=0.7, **_point_style(len(x)))[0]
 
-    def _name_marked(self, axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
-        if self.names is None or len(self.marked) > _NAMED:
+    def _name_marked(self, axes: Axes, maxima: np.ndarray) -> None:
+        """Write names beside the marked images, on the side where there is room."""
+        if self.names is None or len(self.marked) > _MAX_NAMED:
             return
         for index in self.marked:
-            right = index < 0.6 * len(x)  # towards the middle, where there is room
+            right = index < 0.6 * len(maxima)
             axes.annotate(
                 short_name(self.names[index]),
-                (x[index], y[index]),
+                (index, maxima[index]),
                 xytext=(6 if right else -6, 4),
                 textcoords="offset points",
                 ha="left" if right else "right",
                 fontsize="x-small",
-                parse_math=False,  # a file name may hold dollars
+                parse_math=False,  # dollars in a file name are no formula
             )
 
 
@@ -188,27 +196,28 @@ def _as_columns(values: npt.ArrayLike) -> np.ndarray:
 
 
 def _draw_by_image(axes: Axes, values: np.ndarray, label: str) -> list[Any]:
+    """Draw values (n_images, n_channels) by the position of the image, one line of points for each channel."""
     names, colours = channel_names(values.shape[1]), channel_colours(values.shape[1])
     lines = [
-        axes.plot(column, ".", color=colour, alpha=0.7, label=name, **_points(len(values)))[0]
+        axes.plot(column, ".", color=colour, alpha=0.7, label=name, **_point_style(len(values)))[0]
         for column, name, colour in zip(values.T, names, colours, strict=True)
     ]
     axes.set_ylabel(label)
     low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
     margin = 0.05 * (high - low) or 1.0
-    axes.set_ylim(low - margin if low < 0 else 0, high + margin)  # all intensities begin at zero, where they can
+    axes.set_ylim(low - margin if low < 0 else 0, high + margin)
     axes.margins(x=0.02)
     axes.label_outer()
-    if 1 < len(lines) <= 6 and label.startswith("largest"):
-        axes.legend(
-            loc="lower left", bbox_to_anchor=(0, 1), ncols=len(lines), frameon=False, fontsize="small", markerscale=2
-        )
     return lines
 
 
-def _points(n: int) -> dict[str, Any]:
+def _draw_legend(axes: Axes, lines: list[Any]) -> None:
+    """Name up to six channels, above the axes."""
+    if 1 < len(lines) <= 6:
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=len(lines), frameon=False, fontsize="small", markerscale=2
+        )
+
+
+def _point_style(n: int) -> dict[str, Any]:
     return {"markersize": 5 if n <= 500 else 3, "markeredgewidth": 0, "rasterized": n > MANY_POINTS}
-
-
-def _draw_rings(axes: Axes, x: np.ndarray, y: np.ndarray) -> list[Any]:
-    return axes.plot(x, y, "o", color="none", markeredgecolor="#CC3311", markersize=9, label="marked")

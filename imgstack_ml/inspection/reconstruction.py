@@ -8,29 +8,33 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ._drawing import as_shown, draw_picture, limits_of, make_grid, plain_picture, signed_picture
-from ._steps import Route, evenly_spaced, find_route, names_of, short_name, take_images
+from ..base.validation import StackLike, data_and_files
+from ._drawing import draw_picture, picture_grid
+from .pictures import common_limits, plain_picture, signed_picture, visible_channels
+from .pipelines import Route, find_route
+from .stacks import evenly_spaced, image_names, read_images, short_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_STEPS = (1, 5, 20, 100)  # numbers of components shown, as far as there are so many
+_N_COMPONENTS = (1, 5, 20, 100)  # shown by default, if the PCA has more
 
 
 class ReconstructionDisplay:
-    """Each image in a row: as it is, from more and more components, and what is missing at last.
+    """One row for each image: the original, reconstructions from more and more components, and what is still missing.
 
-    All pictures of a row have the limits of its original; the difference (original less last reconstruction) has
-    limits of its own, symmetric about zero. Titles give the root mean square error over the pixels of the image.
+    All pictures of a row have the intensity limits of the original. The last picture is the original less the last
+    reconstruction; it has its own limits, symmetric about zero. Titles give the root mean square error over the pixels
+    of the image.
 
     Parameters
     ----------
     images : array-like of shape (n_shown, height, width[, n_channels])
         The originals.
     reconstructions : array-like of shape (n_shown, n_steps, height, width[, n_channels])
-        Each original from ``n_components[j]`` components.
+        Step j is the reconstruction from ``n_components[j]`` components.
     n_components : sequence of int
-        The numbers of components.
+        The number of components of each step.
     names : sequence of str, optional
         A name for each image, for the titles of the originals.
 
@@ -40,6 +44,7 @@ class ReconstructionDisplay:
         Root mean square errors, in the intensity units of the images.
     figure_ : matplotlib Figure
     axes_ : ndarray of matplotlib Axes of shape (n_shown, 2 + n_steps)
+        One row for each image.
     images_ : ndarray of matplotlib AxesImage, same shape
         Original, reconstructions, difference.
 
@@ -69,24 +74,24 @@ class ReconstructionDisplay:
             raise ValueError(f"images has shape {self.images.shape}; needed is (n_shown, height, width[, n_channels])")
         if self.reconstructions.shape != expected or not self.n_components:
             raise ValueError(f"reconstructions has shape {self.reconstructions.shape}; needed is {expected}")
-        off = self.reconstructions - self.images[:, np.newaxis].astype(np.float64)
-        self.errors = np.sqrt((off**2).mean(axis=tuple(range(2, off.ndim))))
+        difference = self.reconstructions - self.images[:, np.newaxis].astype(np.float64)
+        self.errors = np.sqrt((difference**2).mean(axis=tuple(range(2, difference.ndim))))
 
     @classmethod
     def from_estimator(
         cls,
         estimator: Any,
-        X: Any,
+        X: StackLike,
         *,
         indices: Sequence[int] | None = None,
         n_components: Sequence[int] | None = None,
         ax: Axes | None = None,
         **plot_options: Any,
     ) -> ReconstructionDisplay:
-        """Draw images and what a fitted PCA, or a Pipeline that has one, makes of them.
+        """Draw images, and their reconstructions by a fitted PCA or by a Pipeline that has one.
 
-        Of a lazy stack only the images shown are read. Where a step before the PCA cannot be undone, such as an
-        IntensityRescaler, images are shown as they leave it.
+        Of a lazy stack only the images shown are read. If a step before the PCA cannot be inverted, such as an
+        IntensityRescaler, the originals are shown as that step returns them.
 
         Parameters
         ----------
@@ -95,9 +100,9 @@ class ReconstructionDisplay:
         X : ImageStack, dask array or array-like of shape (n_images, height, width[, n_channels])
             Images, as for its `transform`.
         indices : sequence of int, optional
-            Images to show; by default four from all over the stack.
+            Positions of the images to show; by default four at equal distances, from the first to the last.
         n_components : sequence of int, optional
-            Numbers of components to show; by default 1, 5, 20, 100 as far as there are so many, and all.
+            Numbers of components to show; by default those of 1, 5, 20 and 100 that are fewer than all, and all.
         ax : matplotlib Axes, optional
             Subplot to fill; a new figure if None.
         **plot_options
@@ -112,19 +117,21 @@ class ReconstructionDisplay:
         NotFittedError
             If there is no fitted PCA.
         ValueError
-            If there are not as many components, or what reaches the PCA are no images.
+            If a number of `n_components` is not from 1 to all components, or if the PCA gets rows of which no images
+            can be made.
         """
         route = find_route(estimator)
         k = len(route.pca.components_)
-        steps = [step for step in _STEPS if step < k] + [k] if n_components is None else list(n_components)
-        if not steps or not 0 < min(steps) <= max(steps) <= k:
+        numbers = [number for number in _N_COMPONENTS if number < k] + [k] if n_components is None else n_components
+        if not len(numbers) or not 0 < min(numbers) <= max(numbers) <= k:
             raise ValueError(f"n_components={n_components!r}; needed are numbers from 1 to {k}")
+        n_images = data_and_files(X)[0].shape[0]
         if indices is None:
-            indices = evenly_spaced(X.shape[0], 4)
-        images, reconstructions = reconstruct_some(route, take_images(cls.__name__, X, indices), steps)
-        every_name = names_of(X, X.shape[0])
-        names = [every_name[index] for index in indices]
-        return cls(images, reconstructions, steps, names=names).plot(ax=ax, **plot_options)
+            indices = evenly_spaced(n_images, 4)
+        images, reconstructions = _reconstruct(route, read_images(cls.__name__, X, indices), numbers)
+        all_names = image_names(X, n_images)
+        names = [all_names[index] for index in indices]
+        return cls(images, reconstructions, numbers, names=names).plot(ax=ax, **plot_options)
 
     def plot(self, *, ax: Axes | None = None, cmap: str = "RdBu_r") -> ReconstructionDisplay:
         """Draw the sheet.
@@ -142,7 +149,7 @@ class ReconstructionDisplay:
         """
         n_shown, n_columns = len(self.images), 2 + len(self.n_components)
         height, width = self.images.shape[1:3]
-        self.figure_, grid = make_grid(n_shown * n_columns, height / width, ax, n_columns=n_columns)
+        self.figure_, grid = picture_grid(n_shown * n_columns, height / width, ax, n_columns=n_columns)
         self.axes_ = np.array(
             [[self.figure_.add_subplot(grid[row, column]) for column in range(n_columns)] for row in range(n_shown)]
         )
@@ -150,29 +157,28 @@ class ReconstructionDisplay:
         return self
 
     def _draw_row(self, row: int, cmap: str) -> list[Any]:
-        original, reconstructions = as_shown(self.images[row : row + 1]), as_shown(self.reconstructions[row])
-        limits = limits_of(original)
-        pictures = [plain_picture(image, limits) for image in (original[0], *reconstructions)]
-        missing = original[0].astype(np.float64) - reconstructions[-1]
-        pictures.append(signed_picture(missing, cmap))
+        (original,), reconstructions = visible_channels(self.images[[row]]), visible_channels(self.reconstructions[row])
+        limits = common_limits(original[np.newaxis])
+        pictures = [plain_picture(image, limits) for image in (original, *reconstructions)]
+        pictures.append(signed_picture(original.astype(np.float64) - reconstructions[-1], cmap))
         name = "original" if self.names is None else short_name(self.names[row], 20)
         errors = zip(self.n_components, self.errors[row], strict=True)
         titles = [name, *(f"k = {k} · {error:.3g}" for k, error in errors), "missing"]
         drawn = [
-            draw_picture(axes, title, *picture)
+            draw_picture(axes, title, picture)
             for axes, title, picture in zip(self.axes_[row], titles, pictures, strict=True)
         ]
-        self.axes_[row, 0].title.set_parse_math(False)  # a file name may hold dollars
+        self.axes_[row, 0].title.set_parse_math(False)  # dollars in a file name are no formula
         return drawn
 
 
-def reconstruct_some(route: Route, images: np.ndarray, steps: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return prepared images, and each from so many components: (b, *image_shape) and (b, n_steps, *image_shape).
+def _reconstruct(route: Route, images: np.ndarray, numbers: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return prepared images (b, *image_shape), and reconstructions (b, n_steps, *image_shape) from each number.
 
     Raises
     ------
     ValueError
-        If what reaches the PCA are no images.
+        If the PCA gets rows of which no images can be made.
     """
     prepared = route.prepare(images)
     if prepared.ndim < 3:
@@ -181,4 +187,4 @@ def reconstruct_some(route: Route, images: np.ndarray, steps: Sequence[int]) -> 
             "Fit it on images, with an ImageFlattener before a PCA that needs rows"
         )
     scores = route.scores(prepared)
-    return prepared, np.stack([route.reconstruct(scores, step) for step in steps], axis=1)
+    return prepared, np.stack([route.reconstruct(scores, number) for number in numbers], axis=1)

@@ -9,24 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ._drawing import (
-    BLUE,
-    GREY,
-    MANY_POINTS,
-    PALETTE,
-    as_shown,
-    draw_thumbnail,
-    limits_of,
-    plain_picture,
-    share_text,
-    shrink,
-)
-from ._steps import estimator_steps, short_name, split_at_pca, take_images
+from ..base.validation import StackLike
+from ._drawing import BLUE, GREY, MANY_POINTS, PALETTE, array_of_shape, axes_or_new, draw_thumbnail
+from .pictures import common_limits, component_title, plain_picture, shrink, visible_channels
+from .pipelines import split_at_pca
+from .stacks import read_images, short_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MAX_POINTS = 20_000  # beyond that points cover each other, and their density is drawn
+MAX_POINTS = 20_000  # more points cover each other, and their density is drawn
 _SIDE = 48  # pixels of a thumbnail
 _OTHERS = "others"
 
@@ -39,11 +31,11 @@ class ScoresDisplay:
     scores : array-like of shape (n_images, n_components)
         Projections of the images, as from ``transform``.
     components : (int, int), default=(1, 2)
-        Components across and up, counted from 1 as in titles and tables.
+        Components on the x and the y axis, counted from 1 as in titles and tables.
     labels : array-like of shape (n_images,), optional
-        A label for each image; the six most frequent get colours of their own.
+        A label for each image; each of the six most frequent has its own colour, and all others share grey.
     thumbnails : dict of int to ndarray, optional
-        Pictures, (height, width[, n_channels]), by the positions of their images; shown beside their points.
+        Small images, (height, width[, n_channels]), by the position of the image; drawn beside their points.
     explained_variance_ratio : array-like of shape (n_components,), optional
         Shares of the variance, for the names of the axes.
 
@@ -54,6 +46,7 @@ class ScoresDisplay:
     points_ : list of matplotlib PathCollection, or PolyCollection
         One for each colour; a hexagonal density for more than 20,000 images without labels.
     thumbnails_ : list of matplotlib AnnotationBbox
+        In the order of ``thumbnails``.
 
     Examples
     --------
@@ -80,9 +73,8 @@ class ScoresDisplay:
         if len(components) != 2 or not 1 <= min(components) <= max(components) <= k:
             raise ValueError(f"components={components!r}; needed are two numbers from 1 to {k}, e.g. (1, 2)")
         self.components = components
-        self.labels = None if labels is None else np.asarray(labels)
-        if self.labels is not None and self.labels.shape != (len(self.scores),):
-            raise ValueError(f"labels has shape {self.labels.shape}; {len(self.scores)} images need one each")
+        n_images = len(self.scores)
+        self.labels = array_of_shape("labels", labels, (n_images,), f"{n_images} images")
         self.thumbnails = thumbnails or {}
         self.explained_variance_ratio = (
             None if explained_variance_ratio is None else np.asarray(explained_variance_ratio)
@@ -92,7 +84,7 @@ class ScoresDisplay:
     def from_estimator(
         cls,
         estimator: Any,
-        X: Any,
+        X: StackLike,
         *,
         scores: npt.ArrayLike | None = None,
         components: tuple[int, int] = (1, 2),
@@ -105,18 +97,17 @@ class ScoresDisplay:
         Parameters
         ----------
         estimator : ImagePCA or Pipeline
-            The fitted estimator; steps after the PCA are left out.
+            The fitted estimator; steps after the PCA are ignored.
         X : ImageStack, dask array or array-like of shape (n_images, height, width[, n_channels])
             Images, as for its `transform`; a lazy stack is read once, and not at all where `scores` are given.
         scores : array-like of shape (n_images, n_components), optional
-            The scores of the images, where they are known.
+            The scores of the images, if they are known already.
         components : (int, int), default=(1, 2)
-            Components across and up, counted from 1.
+            Components on the x and the y axis, counted from 1.
         labels : array-like of shape (n_images,), optional
-            By default the sub-folders of an ImageStack, where it has any.
+            A label for each image; by default ``X.labels``, the sub-folders of an ImageStack, if it has any.
         n_thumbnails : int, default=0
-            Images to show beside their points, chosen so that they are spread over the plane; these alone are read
-            again.
+            Number of images to draw beside their points. They are spread over the plane, and only they are read again.
         ax : matplotlib Axes, optional
             Axes to draw in; a new figure if None.
 
@@ -129,13 +120,11 @@ class ScoresDisplay:
         NotFittedError
             If there is no fitted PCA.
         """
-        _, pca = split_at_pca(estimator)
+        before, pca = split_at_pca(estimator)
         if scores is None:
-            images = X
-            for step in estimator_steps(estimator):
+            images: Any = X
+            for step in (*before, pca):
                 images = step.transform(images)
-                if step is pca:
-                    break
             scores = np.asarray(images)
         display = cls(
             scores,
@@ -145,7 +134,7 @@ class ScoresDisplay:
         )
         chosen = spread_out(display.plane, n_thumbnails)
         if chosen:
-            pictures = shrink(as_shown(take_images(cls.__name__, X, chosen)), _SIDE)
+            pictures = shrink(visible_channels(read_images(cls.__name__, X, chosen)), _SIDE)
             display.thumbnails = dict(zip(chosen, pictures, strict=True))
         return display.plot(ax=ax)
 
@@ -166,16 +155,12 @@ class ScoresDisplay:
         -------
         self : ScoresDisplay
         """
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            _, ax = plt.subplots(figsize=(6.4, 5.2), layout="constrained")
-        self.ax_ = ax
+        self.ax_ = ax = axes_or_new(ax, (6.4, 5.2))
         self.figure_: Any = ax.get_figure()
         ax.axhline(0, color=GREY, linewidth=0.6, alpha=0.6, zorder=0)
         ax.axvline(0, color=GREY, linewidth=0.6, alpha=0.6, zorder=0)
         self.points_ = self._draw_points()
-        ax.set(xlabel=self._axis_name(0), ylabel=self._axis_name(1))
+        ax.set(xlabel=self._label(0), ylabel=self._label(1))
         ax.margins(0.08)
         self.thumbnails_ = self._draw_thumbnails()
         return self
@@ -187,39 +172,37 @@ class ScoresDisplay:
                 density = self.ax_.hexbin(x, y, gridsize=60, bins="log", mincnt=1, cmap="viridis", rasterized=True)
                 self.figure_.colorbar(density, ax=self.ax_, label="images")
                 return density
-            return [self.ax_.scatter(x, y, color=BLUE, **_style(len(x)))]
-        groups = _groups(self.labels)
+            return [self.ax_.scatter(x, y, color=BLUE, **_point_style(len(x)))]
+        groups = _groups_by_label(self.labels)
         points = [
-            self.ax_.scatter(x[inside], y[inside], color=colour, **_style(len(x))) for _, inside, colour in groups
+            self.ax_.scatter(x[inside], y[inside], color=colour, **_point_style(len(x))) for _, inside, colour in groups
         ]
-        # Names are written in afterwards: legends leave out those that begin with an underscore.
+        # The names are set afterwards, because a legend leaves out names that begin with an underscore.
         legend = self.ax_.legend(points, ["name"] * len(points), frameon=False, fontsize="small")
         for text, (name, _, _) in zip(legend.get_texts(), groups, strict=True):
             text.set_parse_math(False)
             text.set_text(short_name(name))
         return points
 
-    def _axis_name(self, axis: int) -> str:
-        component = self.components[axis]
-        if self.explained_variance_ratio is None:
-            return f"PC {component}"
-        return f"PC {component} · {share_text(self.explained_variance_ratio[component - 1])}"
+    def _label(self, axis: int) -> str:
+        number, ratio = self.components[axis], self.explained_variance_ratio
+        return component_title(number, None if ratio is None else ratio[number - 1])
 
     def _draw_thumbnails(self) -> list[Any]:
         if not self.thumbnails:
             return []
-        limits = limits_of(np.stack(list(self.thumbnails.values())))
+        limits = common_limits(np.stack(list(self.thumbnails.values())))
         return [
-            draw_thumbnail(self.ax_, self.plane[index], *plain_picture(picture, limits))
+            draw_thumbnail(self.ax_, self.plane[index], plain_picture(picture, limits))
             for index, picture in self.thumbnails.items()
         ]
 
 
 def spread_out(points: np.ndarray, n_chosen: int, candidates: Sequence[int] | None = None) -> list[int]:
-    """Choose points (n, 2) that lie far from each other: each next one is the farthest from those before it.
+    """Choose `n_chosen` points of (n, 2), or of the `candidates` among them, that lie far from each other.
 
-    Gonzalez (1985), "Clustering to minimize the maximum intercluster distance". It begins with the point farthest
-    from the middle; `candidates` are those to choose from.
+    The first is the farthest from the mean of all points; each next one is the farthest from those chosen before:
+    Gonzalez (1985), "Clustering to minimize the maximum intercluster distance".
     """
     rows = np.arange(len(points)) if candidates is None else np.asarray(candidates, dtype=int)
     if n_chosen < 1 or not len(rows):
@@ -237,13 +220,13 @@ def spread_out(points: np.ndarray, n_chosen: int, candidates: Sequence[int] | No
     return rows[chosen].tolist()
 
 
-def _style(n: int) -> dict[str, Any]:
+def _point_style(n: int) -> dict[str, Any]:
     size = 22 if n <= 500 else 10 if n <= MANY_POINTS else 4
     return {"s": size, "alpha": 0.75, "linewidths": 0, "rasterized": n > MANY_POINTS}
 
 
-def _groups(labels: np.ndarray) -> list[tuple[str, np.ndarray, str]]:
-    """Name, members and colour of each label; the rarest together where there are more than colours."""
+def _groups_by_label(labels: np.ndarray) -> list[tuple[str, np.ndarray, str]]:
+    """Name, members (mask over the images) and colour of each label; labels beyond the six colours are one group."""
     counts = Counter(labels.tolist())
     frequent = sorted(name for name, _ in counts.most_common(len(PALETTE)))
     groups = [(str(name), labels == name, colour) for name, colour in zip(frequent, PALETTE, strict=False)]

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ._drawing import BLUE, VERMILION
-from ._steps import split_at_pca
+from ._drawing import BLUE, VERMILION, array_of_shape, axes_or_new
+from .pipelines import split_at_pca
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SHARE_COLOUR = BLUE
 CUMULATIVE_COLOUR = VERMILION
-MAX_BARS = 40  # beyond that bars grow too thin to be seen, and a line says the same
+MAX_BARS = 40  # more bars are too thin to be seen; a line shows the same
 
 
 class ScreeDisplay:
@@ -26,9 +26,10 @@ class ScreeDisplay:
     explained_variance_ratio : array-like of shape (k,)
         Shares of the total variance, from 0 to 1.
     bounds : array-like of shape (2, k), optional
-        Lower and upper bounds of the true shares, drawn as brackets about them.
+        Lower and upper bounds of the true shares, drawn as brackets around the shares.
     sum_bounds : (float, float), optional
-        Bounds of what the best k components explain together, drawn as a bracket at the end of the running sum.
+        Bounds of the share that the best k components explain together, drawn as a bracket at the end of the running
+        sum.
 
     Attributes
     ----------
@@ -42,9 +43,9 @@ class ScreeDisplay:
     cumulative_ : matplotlib Line2D
         Line of the running sum.
     bounds_ : matplotlib ErrorbarContainer, FillBetweenPolyCollection or None
-        Brackets about the shares; a band about a line.
+        Brackets around the bars, or a band around the line.
     sum_bounds_ : matplotlib ErrorbarContainer or None
-        Bracket about the sum.
+        Bracket around the last point of the running sum.
 
     Examples
     --------
@@ -65,9 +66,7 @@ class ScreeDisplay:
         if ratio.ndim != 1 or ratio.size == 0:
             raise ValueError(f"explained_variance_ratio has shape {ratio.shape}; needed is (n_components,)")
         self.explained_variance_ratio = ratio
-        self.bounds = None if bounds is None else np.asarray(bounds)
-        if self.bounds is not None and self.bounds.shape != (2, len(ratio)):
-            raise ValueError(f"bounds has shape {self.bounds.shape}; {len(ratio)} components need (2, {len(ratio)})")
+        self.bounds = array_of_shape("bounds", bounds, (2, len(ratio)), f"{len(ratio)} components")
         self.sum_bounds = sum_bounds
 
     @classmethod
@@ -113,10 +112,7 @@ class ScreeDisplay:
         -------
         self : ScreeDisplay
         """
-        import matplotlib.pyplot as plt
-
-        if ax is None:
-            _, ax = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
+        ax = axes_or_new(ax, (6.4, 3.8))
         self.ax_, self.cumulative_ax_ = ax, ax.twinx()
         self.figure_ = ax.get_figure()
         percent = 100 * self.explained_variance_ratio
@@ -158,16 +154,16 @@ def _draw_bounds(ax: Axes, percent: np.ndarray, bounds: np.ndarray) -> Any:
 def _draw_bracket(ax: Axes, x: Any, value: Any, low: Any, high: Any) -> Any:
     from matplotlib import rcParams
 
-    # Rounding may leave a value a hair outside of its bounds, and bars of negative length are refused.
+    # Rounding may put a value just outside its bounds, and Matplotlib refuses error bars of negative length.
     lengths = np.maximum([np.atleast_1d(value - low), np.atleast_1d(high - value)], 0)
     return ax.errorbar(x, value, yerr=lengths, fmt="none", ecolor=rcParams["text.color"], elinewidth=1.2, capsize=3)
 
 
 def _label(ax: Axes, cumulative_ax: Axes, k: int, largest: float) -> None:
-    """Name the axes in the colours of what they measure, which needs no legend."""
+    """Set limits, ticks and labels; a label has the colour of what its axis measures, so that no legend is needed."""
     from matplotlib.ticker import MaxNLocator
 
-    margin = max(0.6, 0.02 * k, (5 - k) / 2)  # few bars stay slim, many points keep off the frame
+    margin = max(0.6, 0.02 * k, (5 - k) / 2)  # few bars stay slim; many points do not touch the frame
     ax.set_xlim(1 - margin, k + margin)
     if k <= 10:
         ax.set_xticks(range(1, k + 1))

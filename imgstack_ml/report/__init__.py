@@ -1,4 +1,4 @@
-"""One HTML page about a fitted estimator and the images it is for."""
+"""One HTML page about a fitted estimator and its images."""
 
 from .alerts import Alert
 from .report import Report, generate_report

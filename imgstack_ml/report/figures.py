@@ -1,4 +1,4 @@
-"""Plots as SVG that follows the colours of the page, and pictures as data URIs."""
+"""Plots as SVG in the colours of the page, and pictures as data URIs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from markupsafe import Markup
 
 __all__ = ["picture_uri", "svg_of"]
 
-# A colour that nothing else has stands for the colour of text, which is known to the reader's browser only.
+# Text and axes are drawn in this colour, which nothing else has. The page replaces it by the reader's colour of text,
+# which is light or dark.
 _INK = "#010203"
 _PAGE_COLOURS = {
     _INK: "currentColor",
@@ -27,39 +28,39 @@ _PAGE_COLOURS = {
 _STYLE: dict[Any, Any] = {
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
     **dict.fromkeys(("axes.facecolor", "figure.facecolor", "savefig.facecolor"), "none"),
-    "svg.fonttype": "none",  # letters, which can be searched and read aloud
+    "svg.fonttype": "none",  # text stays text, which can be searched and read aloud
     "font.family": "sans-serif",
     "font.size": 10,
     "figure.dpi": 100,
 }
-_SMALL_PNG = 24_000  # bytes; a larger picture becomes a JPEG, whose losses nobody sees at that size
+_SMALL_PNG = 24_000  # bytes; a larger picture is stored as JPEG, whose losses are not visible at this size
 
 
 def svg_of(draw: Callable[[Any], Any], size: tuple[float, float], *, title: str, salt: str) -> Markup:
-    """Draw a plot, without pyplot and its windows.
+    """Draw a plot as SVG, without pyplot.
 
     Parameters
     ----------
     draw : callable
-        Gets the axes to fill.
+        Draws into the axes that it is called with.
     size : (float, float)
         Width and height in inches.
     title : str
         What the plot shows, for those who cannot see it.
     salt : str
-        Keeps names within this SVG apart from those of others on the page.
+        Makes the identifiers in this SVG differ from those of other plots on the page.
 
     Returns
     -------
     Markup
-        An ``<svg>`` element that fills the width that it gets.
+        An ``<svg>`` element without a fixed size.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     out = io.StringIO()
     with mpl.rc_context({**_STYLE, "svg.hashsalt": salt}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's browser has fonts of its own
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the fonts of the reader's browser draw the text
         figure = Figure(figsize=size, layout="constrained")
         draw(figure.add_subplot())
         figure.savefig(out, format="svg", dpi=150, metadata={"Date": None, "Creator": None})
@@ -67,7 +68,7 @@ def svg_of(draw: Callable[[Any], Any], size: tuple[float, float], *, title: str,
 
 
 def picture_uri(pixels: np.ndarray) -> str:
-    """Encode a picture, (height, width, 3) uint8, as the address of an ``<img>``."""
+    """Encode a picture, (height, width, 3) uint8, as a data URI for an ``<img>``."""
     from PIL import Image
 
     image, data = Image.fromarray(pixels), io.BytesIO()
@@ -80,7 +81,7 @@ def picture_uri(pixels: np.ndarray) -> str:
 
 
 def _inline(svg: str, title: str) -> Markup:
-    """Fit an SVG file into a page: no prologue, no fixed size, no names that nothing refers to."""
+    """Make an SVG file part of a page: without prologue, fixed size, and identifiers that nothing refers to."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     used = set(re.findall(r"(?:url\(#|href=\"#)([^\")]+)", svg))
@@ -93,6 +94,7 @@ def _inline(svg: str, title: str) -> Markup:
 
 
 def _in_page_colours(style: str) -> str:
+    """Replace colours by the variables of the page's style sheet, which has a light and a dark scheme."""
     for colour, replacement in _PAGE_COLOURS.items():
         style = style.replace(colour, replacement)
     return style

@@ -1,4 +1,4 @@
-"""The report: gather what is known, fill the page, save it."""
+"""The report: read the stack, look for alerts, gather the content, fill the template, save the page."""
 
 from __future__ import annotations
 
@@ -13,28 +13,31 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..base.validation import StackLike
 from ..files.atomic import atomic_path
 from ..files.space import explain_full_disk
-from ..inspection._steps import names_of, split_at_pca
+from ..inspection.pipelines import split_at_pca
+from ..inspection.stacks import image_names, printable
 from .alerts import Alert, Evidence, find_alerts
 from .content import Content, gather
-from .survey import survey
+from .survey import Survey, read_survey
 
 __all__ = ["Report", "generate_report"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Report:
-    """One HTML page, complete in itself: pictures and styles are within, and it needs no script and no network.
+    """One HTML page about a fitted estimator and its images, made by `generate_report`.
 
-    Made by `generate_report`; in a notebook it shows itself.
+    The page contains its pictures and styles, and needs no script and no network. A notebook shows it as the value of
+    a cell.
 
     Attributes
     ----------
     alerts : dict of str to Alert
-        What is worth a look before the results are believed, by kind: ``"skipped"``, ``"constant"``, ``"clipped"``,
-        ``"range"``, ``"duplicates"``, ``"outliers"``, ``"leverage"``, ``"drift"``, ``"brightness"``. Each has
-        ``title``, ``meaning``, ``action`` and ``images``.
+        Findings that are worth a look before the results are believed, by kind: ``"skipped"``, ``"constant"``,
+        ``"clipped"``, ``"range"``, ``"duplicates"``, ``"outliers"``, ``"leverage"``, ``"drift"``, ``"brightness"``.
+        `Alert` explains them.
     html : str
         The page.
     """
@@ -50,13 +53,13 @@ class Report:
         path : path
             The file, e.g. ``"report.html"``.
         overwrite : bool, default=False
-            Replace a file that is there.
+            Replace an existing file.
 
         Raises
         ------
         StoreError
-            If the file exists and `overwrite` is False, its folder is missing, or the disk is full: then the bytes that
-            the page takes are named.
+            If the file exists and `overwrite` is False, if its folder is missing, or if the disk is full; the message
+            then names the bytes that the page needs.
         """
         page = self.html.encode()
         with explain_full_disk(os.fspath(path), len(page)), atomic_path(path, overwrite=overwrite) as temporary:
@@ -68,7 +71,7 @@ class Report:
         Returns
         -------
         path : str
-            The file; it stays, since the browser may read it at any time.
+            The file. It is not removed, because the browser may read it at any time.
         """
         path = os.path.join(tempfile.mkdtemp(prefix="imgstack_ml-report-"), "report.html")
         self.save_as_html(path)
@@ -81,38 +84,38 @@ class Report:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        # In a frame, so that the styles of page and notebook keep off each other.
+        # In a frame, so that the styles of the page and of the notebook do not mix.
         page = html.escape(self.html)
         return f'<iframe srcdoc="{page}" sandbox title="report" style="width:100%;height:40rem;border:0"></iframe>'
 
 
 def generate_report(
     estimator: Any,
-    stack: Any = None,
+    stack: StackLike | None = None,
     *,
     scores: npt.ArrayLike | None = None,
     run: dict[str, Any] | None = None,
     names: list[str] | None = None,
     progress: bool = False,
 ) -> Report:
-    """Make a page about a fitted PCA, or a Pipeline that has one, and the images that it is for.
+    """Make a page about a fitted PCA, or a Pipeline that has one, and its images.
 
     Parameters
     ----------
     estimator : ImagePCA or Pipeline
         The fitted estimator.
     stack : ImageStack, dask array or array-like of shape (n_images, height, width[, n_channels]), optional
-        Images, as for the estimator's `transform`: usually those that were fitted. They are read once, for alerts,
-        intensities, scores, and the best and worst reconstructions; without them nothing is read, and the page is
-        about the model.
+        Images, as for the estimator's `transform`; usually those that it was fitted on. They are read once, for
+        alerts, intensities, scores, and the best and worst reconstructions. If None, nothing is read, and the page is
+        about the model only.
     scores : array-like of shape (n_images, n_components), optional
-        Scores to show where the images are not given.
+        Scores to show if `stack` is None.
     run : dict, optional
         The record of a run of the command line, as in its ``run.json``.
     names : list of str, optional
         A name for each image; by default the files of an ImageStack.
     progress : bool, default=False
-        Show a bar for the read, on stderr.
+        Show a bar during the read, on stderr.
 
     Returns
     -------
@@ -127,7 +130,7 @@ def generate_report(
 
     Notes
     -----
-    Memory: the blocks being read, up to 1000 thumbnails, and 300 to 400 bytes an image for its statistics.
+    Peak memory: the blocks being read, up to 1000 thumbnails, and 300 to 400 bytes for the statistics of each image.
 
     Examples
     --------
@@ -140,25 +143,32 @@ def generate_report(
     array([7])
     """
     _, pca = split_at_pca(estimator)
-    found = None if stack is None else survey(estimator, stack, progress=progress)
-    if found is not None:
-        scores = found.scores
-    scores = None if scores is None else _check_scores(scores, len(pca.explained_variance_ratio_))
-    n_images = 0 if scores is None else len(scores)
-    names = names_of(stack, n_images) if names is None else [_printable(name) for name in names]
-    if len(names) != n_images and scores is not None:
+    survey = None if stack is None else read_survey(estimator, stack, progress=progress)
+    if survey is not None:
+        scores = survey.scores
+    evidence = _evidence(pca, stack, survey, scores, names)
+    alerts = find_alerts(evidence)
+    return Report(alerts, _render(gather(estimator, stack, survey, evidence, alerts, run)))
+
+
+def _evidence(
+    pca: Any, stack: Any, survey: Survey | None, scores: npt.ArrayLike | None, names: list[str] | None
+) -> Evidence:
+    """Collect what is known about the images; check the scores and names that the user gave."""
+    checked = None if scores is None else _check_scores(scores, len(pca.explained_variance_ratio_))
+    n_images = 0 if checked is None else len(checked)
+    names = image_names(stack, n_images) if names is None else [printable(name) for name in names]
+    if len(names) != n_images and checked is not None:
         raise ValueError(f"{len(names)} names were given for {n_images} images")
-    evidence = Evidence(
-        statistics=None if found is None else found.statistics,
-        scores=scores,
-        errors=None if found is None else found.errors,
+    return Evidence(
+        statistics=None if survey is None else survey.statistics,
+        scores=checked,
+        errors=None if survey is None else survey.errors,
         explained_variance_ratio=pca.explained_variance_ratio_,
         names=names,
         labels=getattr(stack, "labels", None),
-        problems=[(_printable(name), reason) for name, reason in getattr(stack, "problems", ())],
+        problems=[(printable(name), reason) for name, reason in getattr(stack, "problems", ())],
     )
-    alerts = find_alerts(evidence)
-    return Report(alerts, _render(gather(estimator, stack, found, evidence, alerts, run)))
 
 
 def _check_scores(scores: npt.ArrayLike, k: int) -> np.ndarray:
@@ -168,12 +178,8 @@ def _check_scores(scores: npt.ArrayLike, k: int) -> np.ndarray:
     return scores
 
 
-def _printable(name: str) -> str:
-    """Replace what no encoding can express: file names need not be text."""
-    return name.encode("utf-8", "backslashreplace").decode()
-
-
 def _render(content: Content) -> str:
+    """Fill the template."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

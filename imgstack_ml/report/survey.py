@@ -1,4 +1,4 @@
-"""All that a report wants to know of a stack, in one read."""
+"""Everything that a report needs of a stack, from one read."""
 
 from __future__ import annotations
 
@@ -7,22 +7,33 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..inspection._drawing import as_shown, shrink
-from ..inspection._steps import Route, check_stack, evenly_spaced, find_route
-from ..inspection.statistics import ImageStatistics, image_statistics, in_order, join_statistics
+from ..base.validation import StackLike
+from ..inspection.pictures import shrink, visible_channels
+from ..inspection.pipelines import Route, find_route
+from ..inspection.stacks import check_stack, evenly_spaced
+from ..inspection.statistics import ImageStatistics, concatenate_lists, concatenate_statistics, image_statistics
 from ..passes.runner import PassRunner
 
-__all__ = ["Reconstruction", "Survey", "survey"]
+__all__ = ["Reconstruction", "Survey", "read_survey"]
 
-MAX_THUMBNAILS = 1000  # images of which a small picture is kept: 25 MB at most
+MAX_THUMBNAILS = 1000  # images with a thumbnail: 25 MB at most
 THUMBNAIL_SIDE = 48
 PICTURE_SIDE = 160
 N_SHOWN = 4  # best and worst reconstructions
-_TILE = 2**21  # bytes of raw images handled at once, in some ten times the memory
+_TILE = 2**21  # bytes of raw images handled at once; the work takes about ten times this memory
 
 
 class Reconstruction(NamedTuple):
-    """An image and what the components make of it, both small enough to be shown."""
+    """An image and its reconstruction from all components, both small enough to show.
+
+    Attributes
+    ----------
+    error : float
+        Root mean square difference, in the intensity units of the images.
+    position : int
+        Of the image in the stack.
+    image, reconstruction : ndarray of shape (height, width[, n_channels])
+    """
 
     error: float
     position: int
@@ -31,19 +42,19 @@ class Reconstruction(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """What one read of n images has found.
+    """What one read of n images finds.
 
     Attributes
     ----------
     statistics : ImageStatistics
     scores : ndarray of shape (n, k), float64
     errors : ndarray of shape (n,), float64
-        Root mean square of image less reconstruction over the values of an image, as it leaves the last step before
-        the PCA that cannot be undone.
+        Root mean square difference of image and reconstruction. The image is compared as the last step that cannot be
+        inverted returns it.
     thumbnails : dict of int to ndarray
-        Small pictures of up to 1000 images, evenly spaced; none of images without shape.
+        Small copies of up to 1000 evenly spaced images, by position; none of 2-D input.
     worst, best : list of Reconstruction
-        Those of largest and smallest error, the extreme one first; none where the PCA sees no images.
+        Those of largest and of smallest error, the extreme one first; empty if the PCA gets rows.
     """
 
     statistics: ImageStatistics
@@ -54,7 +65,7 @@ class Survey(NamedTuple):
     best: list[Reconstruction]
 
 
-def survey(estimator: Any, X: Any, *, progress: bool = False) -> Survey:
+def read_survey(estimator: Any, X: StackLike, *, progress: bool = False) -> Survey:
     """Read a stack once, for statistics, scores, reconstruction errors and pictures.
 
     Parameters
@@ -79,16 +90,16 @@ def survey(estimator: Any, X: Any, *, progress: bool = False) -> Survey:
     """
     images = check_stack("generate_report", X)
     route = find_route(estimator)
-    chosen = np.zeros(len(images.data), dtype=bool)
-    chosen[evenly_spaced(len(chosen), MAX_THUMBNAILS)] = True
+    has_thumbnail = np.zeros(len(images.data), dtype=bool)
+    has_thumbnail[evenly_spaced(len(has_thumbnail), MAX_THUMBNAILS)] = True
     runner = PassRunner(images, progress=progress)
-    found = runner.run(_survey_batch, _merge, shared=(route, chosen), label="report")
+    found = runner.run(_survey_of_batch, _merge, shared=(route, has_thumbnail), label="report")
     statistics, scores, errors = zip(*found.rows, strict=True)
-    return Survey(join_statistics(list(statistics)), np.concatenate(scores), np.concatenate(errors), *found[1:])
+    return Survey(concatenate_statistics(list(statistics)), np.concatenate(scores), np.concatenate(errors), *found[1:])
 
 
-class _Found(NamedTuple):
-    """A partial result: rows of consecutive images, joined at the end only, and pictures."""
+class _Partial(NamedTuple):
+    """The survey of consecutive images; `rows` are arrays, concatenated when the pass ends."""
 
     rows: list[tuple[ImageStatistics, np.ndarray, np.ndarray]]
     thumbnails: dict[int, np.ndarray]
@@ -96,58 +107,76 @@ class _Found(NamedTuple):
     best: list[Reconstruction]
 
 
-def _survey_batch(blocks: list[np.ndarray], start: int, route: Route, chosen: np.ndarray) -> _Found:
-    found = _Found([], {}, [], [])
+def _survey_of_batch(blocks: list[np.ndarray], start: int, route: Route, has_thumbnail: np.ndarray) -> _Partial:
+    """Step of the pass."""
+    found = _Partial([], {}, [], [])
     for block in blocks:
         step = max(1, _TILE // max(1, block[:1].nbytes))
         for i in range(0, len(block), step):
-            found = _merge(found, _survey_tile(block[i : i + step], start + i, route, chosen, found))
+            tile = block[i : i + step]
+            found = _merge(found, _survey_of_tile(tile, start + i, route, has_thumbnail, found))
         start += len(block)
     return found
 
 
-def _survey_tile(images: np.ndarray, start: int, route: Route, chosen: np.ndarray, before: _Found) -> _Found:
-    """Survey some images; pictures are made of those only that would displace one from `before`."""
+def _survey_of_tile(
+    images: np.ndarray, start: int, route: Route, has_thumbnail: np.ndarray, before: _Partial
+) -> _Partial:
+    """Survey a few images; only those whose error is more extreme than the errors in `before` get pictures."""
     prepared = route.prepare(images)
     scores = route.scores(prepared)
     reconstructed = route.reconstruct(scores)
     errors = _root_mean_squares(prepared, reconstructed)
     rows = (image_statistics(images), scores.astype(np.float64), errors)
-    wanted = np.flatnonzero(chosen[start : start + len(images)]) if images.ndim > 2 else np.empty(0, dtype=int)
-    small = shrink(as_shown(images[wanted]), THUMBNAIL_SIDE) if len(wanted) else ()
-    thumbnails = dict(zip((start + wanted).tolist(), small, strict=True))
+    thumbnails = _thumbnails(images, start, has_thumbnail)
     if prepared.ndim < 3:
-        return _Found([rows], thumbnails, [], [])
-
-    def pictures(order: np.ndarray) -> list[Reconstruction]:
-        pair = (shrink(as_shown(stack[order]), PICTURE_SIDE) for stack in (prepared, reconstructed))
-        return [
-            Reconstruction(float(errors[i]), start + int(i), *both)
-            for i, both in zip(order, zip(*pair, strict=True), strict=True)
-        ]
-
+        return _Partial([rows], thumbnails, [], [])
     order = np.argsort(errors, kind="stable")
     largest, smallest = order[::-1][:N_SHOWN], order[:N_SHOWN]
     if len(before.worst) == N_SHOWN:
         largest = largest[errors[largest] > before.worst[-1].error]
         smallest = smallest[errors[smallest] < before.best[-1].error]
-    return _Found([rows], thumbnails, pictures(largest), pictures(smallest))
+    worst, best = (
+        [
+            Reconstruction(float(errors[i]), start + int(i), image, reconstruction)
+            for i, image, reconstruction in zip(
+                chosen, _small(prepared[chosen]), _small(reconstructed[chosen]), strict=True
+            )
+        ]
+        for chosen in (largest, smallest)
+    )
+    return _Partial([rows], thumbnails, worst, best)
+
+
+def _thumbnails(images: np.ndarray, start: int, has_thumbnail: np.ndarray) -> dict[int, np.ndarray]:
+    """Make thumbnails, by position in the stack, of consecutive images from `start` on."""
+    chosen = np.flatnonzero(has_thumbnail[start : start + len(images)])
+    if images.ndim < 3 or not len(chosen):
+        return {}
+    small = shrink(visible_channels(images[chosen]), THUMBNAIL_SIDE)
+    return dict(zip((start + chosen).tolist(), small, strict=True))
+
+
+def _small(images: np.ndarray) -> np.ndarray:
+    return shrink(visible_channels(images), PICTURE_SIDE)
 
 
 def _root_mean_squares(images: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Root mean square difference (n,) of images, in the precision of `others`, summed in float64."""
-    off = np.subtract(images, others, dtype=others.dtype).reshape(len(images), -1)
-    return np.sqrt(np.square(off, out=off).mean(axis=1, dtype=np.float64))
+    difference = np.subtract(images, others, dtype=others.dtype).reshape(len(images), -1)
+    return np.sqrt(np.square(difference, out=difference).mean(axis=1, dtype=np.float64))
 
 
-def _merge(earlier: _Found, later: _Found) -> _Found:
-    return _Found(
-        in_order(earlier.rows, later.rows),
+def _merge(earlier: _Partial, later: _Partial) -> _Partial:
+    return _Partial(
+        concatenate_lists(earlier.rows, later.rows),
         earlier.thumbnails | later.thumbnails,
-        _first(earlier.worst + later.worst, lambda found: (-found.error, found.position)),
-        _first(earlier.best + later.best, lambda found: (found.error, found.position)),
+        _most_extreme(earlier.worst + later.worst, lambda found: (-found.error, found.position)),
+        _most_extreme(earlier.best + later.best, lambda found: (found.error, found.position)),
     )
 
 
-def _first(found: list[Reconstruction], key: Callable[[Reconstruction], tuple[float, int]]) -> list[Reconstruction]:
+def _most_extreme(
+    found: list[Reconstruction], key: Callable[[Reconstruction], tuple[float, int]]
+) -> list[Reconstruction]:
     return sorted(found, key=key)[:N_SHOWN]

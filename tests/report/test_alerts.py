@@ -1,22 +1,18 @@
-"""Alerts on real images: planted faults are found, all of them and nothing else; clean collections raise none."""
-
-import io
+"""Alerts on real images: planted faults are found, each of them and nothing else; clean collections raise none."""
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import imgstack_ml as im
 from imgstack_ml.datasets import load_digits, load_faces, load_textures, load_tissue, make_cells
-from imgstack_ml.inspection.statistics import read_statistics
-from imgstack_ml.report.alerts import Evidence, find_alerts, near_duplicates
-from imgstack_ml.report.survey import survey
+from imgstack_ml.report.alerts import Evidence, find_alerts
+from imgstack_ml.report.survey import read_survey
 
 
 def alerts_of(images, labels=None, n_components=12, problems=()):
     """All alerts about images and their PCA."""
     pca = im.ImagePCA(n_components).fit(images)
-    found = survey(pca, images)
+    found = read_survey(pca, images)
     names = [f"{i}.png" for i in range(len(images))]
     ratio = pca.explained_variance_ratio_
     return find_alerts(Evidence(found.statistics, found.scores, found.errors, ratio, names, labels, problems))
@@ -33,7 +29,7 @@ def shuffled(images, seed=0):
 
 @pytest.fixture
 def textures():
-    """192 patches of three textures, in random order: nothing is wrong with them."""
+    """192 patches of three textures, in random order, without faults."""
     return shuffled(load_textures()[0])
 
 
@@ -61,7 +57,7 @@ def test_clean_collections_raise_no_false_alarm(name, kinds):
     assert set(alerts_of(images, labels)) == kinds
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("n", [3, 12, 40, 300])
 def test_noise_raises_no_alarm(n, seed):
     images = np.random.default_rng(seed).normal(size=(n, 10, 10)) + np.random.default_rng(99).normal(size=(10, 10))
@@ -107,34 +103,6 @@ def test_dim_images(factor, textures):
     np.testing.assert_array_equal(alerts_of(textures)["range"].images, dim)
 
 
-def jpeg(image):
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, format="JPEG", quality=70)
-    return np.asarray(Image.open(file))
-
-
-COPIES = {
-    "equal": lambda image: image,
-    "as JPEG": jpeg,
-    "darker": lambda image: (image * 0.85).astype(np.uint8),
-    "noisy": lambda image: (image + np.random.default_rng(0).normal(0, 4, image.shape)).clip(0, 255).astype(np.uint8),
-}
-
-
-@pytest.mark.parametrize("kind", COPIES)
-@pytest.mark.parametrize("collection", ["faces", "textures", "tissue", "cells"])
-def test_copies(collection, kind):
-    images = {
-        "faces": lambda: load_faces()[0][:100],
-        "textures": lambda: load_textures()[0],
-        "tissue": load_tissue,
-        "cells": lambda: make_cells(80, 64),
-    }[collection]().copy()
-    images[60] = COPIES[kind](images[7])
-    images[23] = COPIES[kind](images[11])
-    assert near_duplicates(read_statistics(images)) == [[7, 60], [11, 23]]
-
-
 def test_many_copies_are_one_group_and_name_each_other(textures):
     textures[10:150:7] = textures[10]
     alert = only(alerts_of(textures), "duplicates")
@@ -142,7 +110,7 @@ def test_many_copies_are_one_group_and_name_each_other(textures):
     assert alert.names[0].startswith("10.png ≈ 17.png ≈ 24.png")
 
 
-def test_images_unlike_the_others_that_were_fitted_with_them():
+def test_images_unlike_the_others_are_found_though_they_were_fitted_too():
     digits = shuffled(load_digits()[0])[:600]
     digits[[77, 300]] = np.random.default_rng(0).integers(0, 256, (2, 8, 8))
     np.testing.assert_array_equal(alerts_of(digits, n_components=20)["outliers"].images, [77, 300])
@@ -166,7 +134,7 @@ def test_a_lamp_that_drifts(last, textures):
 
 def test_drift_within_labels_only():
     images, labels = load_textures()
-    assert "drift" in alerts_of(images)  # sorted by texture: as the order goes, so do the images
+    assert "drift" in alerts_of(images)  # the images are sorted by texture
     assert "drift" not in alerts_of(images, labels)
     lamp = np.concatenate([np.linspace(1, 0.5, (labels == label).sum()) for label in np.unique(labels)])
     assert "within each label" in alerts_of((images * lamp[:, None, None]).astype(np.uint8), labels)["drift"].title
@@ -192,7 +160,7 @@ def test_what_to_type_works(textures):
     stack[60] = stack[61]
     stack[70] = (stack[70].astype(int) * 3).clip(0, 255)
     model = im.ImagePCA(12).fit(stack)
-    report = im.generate_report(model, stack)
+    report = im.Report(alerts_of(stack), "")
     assert {"constant", "duplicates", "clipped"} <= set(report.alerts)
     for alert in report.alerts.values():
         assert alert.meaning.endswith(".")

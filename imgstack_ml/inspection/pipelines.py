@@ -1,0 +1,139 @@
+"""Find the PCA in an estimator or a Pipeline, and how images become scores and back; by attributes, not by class."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.exceptions import NotFittedError
+
+from ..base.validation import is_lazy
+
+__all__ = ["Route", "estimator_steps", "find_eigenimages", "find_route", "split_at_pca"]
+
+
+def estimator_steps(estimator: Any) -> list[Any]:
+    """List the steps of a Pipeline; any other estimator is its own single step."""
+    if not hasattr(estimator, "steps"):
+        return [estimator]
+    return [step for _, step in estimator.steps if step not in (None, "passthrough")]
+
+
+def split_at_pca(estimator: Any) -> tuple[list[Any], Any]:
+    """Return the steps before the fitted PCA, and the PCA.
+
+    Raises
+    ------
+    NotFittedError
+        If no step has ``explained_variance_ratio_``.
+    """
+    steps = estimator_steps(estimator)
+    for position, step in enumerate(steps):
+        if hasattr(step, "explained_variance_ratio_"):
+            return steps[:position], step
+    raise NotFittedError(
+        f"{type(estimator).__name__} holds no fitted PCA (no explained_variance_ratio_). "
+        "Give a fitted ImagePCA, or a Pipeline with one in it: call estimator.fit(X) first."
+    )
+
+
+def find_eigenimages(estimator: Any, n_components: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first `n_components` eigenimages of a fitted estimator, or all of them, and its mean image.
+
+    Raises
+    ------
+    NotFittedError
+        If there is no fitted PCA.
+    ValueError
+        If the shape of an image is not known.
+    """
+    steps, pca = split_at_pca(estimator)
+    eigenimages = getattr(pca, "eigenimages_", pca.components_)[:n_components]
+    # After a StackCenterer, the mean of the PCA is zero up to rounding; the mean of the images is the StackCenterer's.
+    pca_mean = getattr(pca, "mean_image_", pca.mean_)
+    mean = next((step.mean_ for step in steps if hasattr(step, "mean_")), pca_mean)
+    return _as_images(eigenimages, steps), _as_images(mean[np.newaxis], steps)[0]
+
+
+def _as_images(rows: np.ndarray, steps: list[Any]) -> np.ndarray:
+    """Give flattened rows (k, p) the shape of the images that the last of the steps to see such images saw.
+
+    Raises
+    ------
+    ValueError
+        If no step has seen images of p values, so that their shape is not known.
+    """
+    if rows.ndim > 2:
+        return rows
+    for step in reversed(steps):
+        image_shape = getattr(step, "image_shape_", ())
+        if len(image_shape) > 1 and prod(image_shape) == rows.shape[1]:
+            return rows.reshape(len(rows), *image_shape)
+    raise ValueError(
+        f"the PCA was fitted on rows of {rows.shape[1]} features, and no ImageFlattener before it knows the "
+        "shape of an image. Fit on images, or draw "
+        "EigenimageDisplay(pca.components_.reshape(-1, height, width)).plot()"
+    )
+
+
+class Route(NamedTuple):
+    """The steps of a fitted Pipeline that turn images into scores, and scores into images again.
+
+    Attributes
+    ----------
+    before : list of estimators
+        The first steps, up to the last one without ``inverse_transform``. Their output is what reconstructions are
+        compared with.
+    between : list of estimators
+        The steps after those and before the PCA; all have ``inverse_transform``.
+    pca : estimator
+        The fitted PCA.
+    """
+
+    before: list[Any]
+    between: list[Any]
+    pca: Any
+
+    def prepare(self, images: Any) -> Any:
+        """Transform images by the steps `before`; here and below, lazy images stay lazy."""
+        return _transform(self.before, images)
+
+    def scores(self, prepared: Any) -> Any:
+        """Project prepared images onto the components: (n_images, n_components)."""
+        return _as_array(self.pca.transform(_transform(self.between, prepared)))
+
+    def reconstruct(self, scores: Any, n_components: int | None = None) -> Any:
+        """Make images, in the shape of prepared ones, from the first `n_components` scores of each, or from all."""
+        if n_components is not None:
+            scores = scores * (np.arange(scores.shape[1]) < n_components).astype(scores.dtype)
+        images = self.pca.inverse_transform(scores)
+        for step in reversed(self.between):
+            images = step.inverse_transform(images)
+        return _as_array(images)
+
+
+def find_route(estimator: Any) -> Route:
+    """Split the steps of a fitted Pipeline after the last one that cannot be inverted.
+
+    Raises
+    ------
+    NotFittedError
+        If there is no fitted PCA.
+    """
+    steps, pca = split_at_pca(estimator)
+    n_before = len(steps)
+    while n_before and hasattr(steps[n_before - 1], "inverse_transform"):
+        n_before -= 1
+    return Route(steps[:n_before], steps[n_before:], pca)
+
+
+def _transform(steps: list[Any], images: Any) -> Any:
+    for step in steps:
+        images = step.transform(images)
+    return _as_array(images)
+
+
+def _as_array(values: Any) -> Any:
+    """Make an array of a table, which steps return after ``set_output``; lazy arrays and stacks stay as they are."""
+    return values if is_lazy(values) else np.asarray(values)

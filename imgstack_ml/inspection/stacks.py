@@ -1,0 +1,58 @@
+"""What Displays and reports ask of a stack: a check, some of its images, and their names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+
+from ..base.validation import FileStack, Images, check_images, data_and_files
+
+__all__ = ["check_stack", "evenly_spaced", "image_names", "printable", "read_images", "short_name"]
+
+
+def check_stack(caller: str, X: Any) -> Images:
+    """Check a stack as `check_images` does, for a `caller` that is no estimator; errors begin with its name."""
+    return check_images(type(caller, (BaseEstimator,), {})(), X, reset=True)
+
+
+def read_images(caller: str, X: Any, indices: Sequence[int]) -> np.ndarray:
+    """Read some images: of an ImageStack only their files, of a Dask array only the blocks that hold them.
+
+    Raises
+    ------
+    IndexError
+        For an index beyond the stack.
+    """
+    indices = [int(index) for index in indices]
+    if isinstance(X, FileStack):
+        return np.asarray(X[indices].data)
+    return np.asarray(check_stack(caller, X).data[indices])
+
+
+def evenly_spaced(n_images: int, n_chosen: int) -> list[int]:
+    """Positions of at most `n_chosen` images at equal distances, from the first image to the last."""
+    return np.unique(np.linspace(0, n_images - 1, min(n_chosen, n_images)).round().astype(int)).tolist()
+
+
+def image_names(X: Any, n_images: int) -> list[str]:
+    """Names of images for people: files relative to the folder that all share, or numbers if X has no files."""
+    _, files = data_and_files(X)
+    if files is None:
+        return [f"image {index}" for index in range(n_images)]
+    folders = {os.path.dirname(file) for file in files}
+    root = os.path.commonpath(folders) if len(folders) > 1 else next(iter(folders), "")
+    return [printable(os.path.relpath(file, root or os.curdir).replace(os.sep, "/")) for file in files]
+
+
+def printable(name: str) -> str:
+    r"""Write bytes of a file name that are not UTF-8 as ``\udcff`` and the like: no file or page can hold them."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def short_name(name: str, length: int = 24) -> str:
+    """Shorten a long name in the middle: files differ at the ends of their names."""
+    return name if len(name) <= length else f"{name[: length // 2 - 1]}…{name[-(length // 2) :]}"

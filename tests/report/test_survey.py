@@ -1,0 +1,77 @@
+"""The survey: everything that a report needs, from one read."""
+
+import pickle
+
+import dask
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+from sklearn.pipeline import make_pipeline
+
+import imgstack_ml as im
+from imgstack_ml.inspection.pipelines import find_route
+from imgstack_ml.report.survey import _survey_of_batch, read_survey
+from tests.lib.stacks import counted
+
+
+@pytest.fixture(scope="module")
+def reference(faces):
+    """Scores and reconstructions by scikit-learn."""
+    rows = faces.reshape(50, -1).astype(float)
+    pca = PCA(6, svd_solver="full").fit(rows)
+    scores = pca.transform(rows)
+    return scores, pca.inverse_transform(scores).reshape(50, 25, 25)
+
+
+@pytest.fixture(scope="module")
+def pipeline(faces):
+    return make_pipeline(im.StackCenterer(), im.ImageFlattener(), im.ImagePCA(6)).fit(faces)
+
+
+@pytest.mark.parametrize(("chunks", "scheduler"), [(1, "threads"), (7, "synchronous"), (7, "threads"), (50, "threads")])
+def test_one_read_finds_scores_errors_and_the_best_and_worst(chunks, scheduler, faces, pipeline, reference):
+    source = counted(faces, chunks)
+    with dask.config.set(scheduler=scheduler):
+        found = read_survey(pipeline, source.data)
+    assert source.n_reads == 1
+    scores, reconstructed = reference
+    np.testing.assert_allclose(np.abs(found.scores), np.abs(scores), atol=1e-4 * np.abs(scores).max())
+    errors = np.sqrt(((reconstructed - faces) ** 2).mean(axis=(1, 2)))
+    np.testing.assert_allclose(found.errors, errors, rtol=1e-4)
+    order = np.argsort(errors)
+    assert [best.position for best in found.best] == order[:4].tolist()
+    assert [worst.position for worst in found.worst] == order[:-5:-1].tolist()
+    for worst in found.worst:
+        np.testing.assert_array_equal(worst.image, faces[worst.position])
+        np.testing.assert_allclose(worst.reconstruction, reconstructed[worst.position], atol=0.1)
+    assert list(found.thumbnails) == list(range(50))
+    np.testing.assert_array_equal(found.thumbnails[7], faces[7])
+
+
+def test_thumbnails_are_small_and_few():
+    source = counted(
+        (lambda start, stop: np.ones((stop - start, 100, 90), np.uint8), (3000, 100, 90), np.dtype("u1")), 500
+    )
+    pca = im.ImagePCA(2).fit(np.random.default_rng(0).random((9, 100, 90)))
+    found = read_survey(pca, source.data)
+    assert len(found.thumbnails) == 1000
+    assert {picture.shape for picture in found.thumbnails.values()} == {(33, 30)}
+
+
+def test_what_a_worker_gets_and_returns_can_be_sent(faces, pipeline):
+    work = (_survey_of_batch, [faces[:10]], 0, find_route(pipeline), np.ones(50, dtype=bool))
+    step, *arguments = pickle.loads(pickle.dumps(work))
+    here, there = _survey_of_batch(*work[1:]), pickle.loads(pickle.dumps(step(*arguments)))
+    np.testing.assert_array_equal(there.rows[0][2], here.rows[0][2])
+    assert [worst.position for worst in there.worst] == [worst.position for worst in here.worst]
+
+
+@pytest.mark.slow
+def test_the_survey_of_a_cluster_is_the_same(hostile_report, client):
+    here = hostile_report
+    there = read_survey(here.pca, here.stack)
+    with dask.config.set(scheduler="synchronous"):
+        here = read_survey(here.pca, here.stack)
+    np.testing.assert_array_equal(there.statistics.digests, here.statistics.digests)
+    np.testing.assert_allclose(there.errors, here.errors, rtol=1e-6)
+    assert [worst.position for worst in there.worst] == [worst.position for worst in here.worst]
