@@ -14,26 +14,26 @@ from sklearn.svm import SVC
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # benchmarks is a package of the repository that is not installed
 
-from benchmarks import results  # noqa: E402
+from benchmarks.comparisons import results  # noqa: E402
 
 
 @pytest.mark.parametrize("classifier", [LogisticRegression(max_iter=2000), SVC()], ids=["logistic", "svc"])
 def test_digits_as_well_as_scikit_learn_in_memory(classifier, no_dense_stack):
     task = results.digits()
     assert len(task.stack) == 1797
-    lazy = results.accuracy(results.ours(32, classifier), task)
+    lazy = results.accuracy(results.lazy_pipeline(32, classifier), task)
     no_dense_stack.undo()
     assert lazy > 0.94
-    assert abs(lazy - results.accuracy_in_memory(results.theirs(32, classifier), task)) < 0.005
+    assert abs(lazy - results.accuracy_in_memory(results.pipeline_in_memory(32, classifier), task)) < 0.005
 
 
 def test_features_beat_components_of_the_pixels(no_dense_stack):
     faces, textures = results.faces(), results.textures()
-    components, texture = results.ours(32, results.logistic()), results.FEATURES["texture"]
-    described = results.with_features(texture(), results.logistic())
+    components, texture = results.lazy_pipeline(32, results.logistic()), results.FEATURES["texture"]
+    described = results.feature_pipeline(texture(), results.logistic())
     assert results.accuracy(described, faces) > results.accuracy(components, faces) + 0.01
     assert results.accuracy(described, textures) > results.accuracy(components, textures) + 0.15
-    described = results.with_features(results.FEATURES["histogram"](), results.logistic())
+    described = results.feature_pipeline(results.FEATURES["histogram"](), results.logistic())
     assert results.accuracy(described, textures) > results.accuracy(components, textures) + 0.1
 
 
@@ -49,7 +49,7 @@ def test_folds_are_bands_of_the_photographs():
 
 
 def test_clusters_of_histograms_are_nearer_to_the_labels_than_those_of_components():
-    found = results.clusters_of_textures()
+    found = results.agreement_of_texture_clusters()
     assert found["texture"] > 0.8
     assert found["histogram"] > 0.4
     assert found["16 principal components"] < 0.3
