@@ -70,7 +70,8 @@ def cache_of(tmp_path_factory):
     def folder_of(suite):
         if suite.setup_cache not in folders:
             folders[suite.setup_cache] = tmp_path_factory.mktemp("cache")
-            with contextlib.chdir(folders[suite.setup_cache]):
+            with contextlib.chdir(folders[suite.setup_cache]), pytest.MonkeyPatch.context() as patch:
+                patch.setattr(solvers, "SHAPES", solvers.SHAPES[:1])  # the only one that is used
                 suite().setup_cache()
         return folders[suite.setup_cache]
 
@@ -182,14 +183,14 @@ def test_streaming_measures_all_workflows_and_the_floor(tmp_path, capsys, in_thi
 
 def test_checkpoint_measures_both(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(_checkpoint, "_SHARE", np.inf)  # such a short fit would save nothing
-    options = ["--n", "4096", "--size", "64", "--memory-limit", "76MB", "--rounds", "1", "--folder", str(tmp_path)]
+    options = ["--n", "2560", "--size", "64", "--memory-limit", "75MB", "--rounds", "1", "--folder", str(tmp_path)]
     checkpoint.main(options)
     *_, times, saved = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"without a checkpoint [\d.]+ s, with one [\d.]+ s: [+-][\d.]+%", times)
     n_saves, megabytes = map(float, re.fullmatch(r"saved ([\d.]+) times a fit, (\d+) MB", saved).groups())
     assert n_saves >= 2
     assert megabytes >= 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["planted-4096-64.zarr", "planted-4096-64.zarr.whole"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["planted-2560-64.zarr", "planted-2560-64.zarr.whole"]
 
 
 @pytest.mark.slow
@@ -300,6 +301,7 @@ def test_peers_shows_figures_failures_and_floors(tmp_path, capsys, monkeypatch, 
     fits = [peers.READING_AND_MULTIPLYING, peers.OWN, *IN_FRESH_PROCESS]
     page, picture = tmp_path / "benchmarks.md", tmp_path / "peers.png"
     page.write_text("<!-- peers tutorial -->\n<!-- end of peers tutorial -->\n")
+    monkeypatch.setattr(stacks, "MIN_IMAGES", 24)
     monkeypatch.setattr(peers, "PAGE", page)
     monkeypatch.setattr(peers, "PICTURE", picture)
     monkeypatch.setattr(peers, "RESULTS", tmp_path / "peers.json")
