@@ -2,10 +2,11 @@
 
 Takes a minute, 1 GB of disk, 1 GB of memory. To save small results often: --n 72000 --size 64 --memory-limit 210MB
 
-Fits ten components of a planted colour stack by the streaming solver, whose saved results are the largest. All fits run
-in one process: one that warms up, then --rounds pairs of a fit with and a fit without a checkpoint, each pair in the
-opposite order of the one before. Shown are the median seconds of both, the median of the ratios within the pairs, and
-how often and how much a fit saves. By default a fit takes a few seconds; longer ones save more often.
+Fits ten components of a planted stack by the streaming solver, whose saved results are the largest. The stack and the
+checkpoint lie in --folder. All fits run in one process: one that warms up, then --rounds pairs of a fit with and a fit
+without a checkpoint, each pair in the opposite order of the one before. Shown are the median seconds of both, the
+median of the ratios within the pairs, and how often and how much a fit saves. By default a fit takes a few seconds;
+longer ones save more often.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from ..lib.command import command_parser, given_or_temporary
+from ..lib.command import add_stack_options, command_parser, given_or_temporary
 from ..lib.fits import K
 from ..lib.measure import seconds_of
 from ..lib.stacks import write_colour_stack
@@ -87,11 +88,9 @@ def _fit_seconds(store: Path, checkpoint: Path | None, memory_limit: str) -> flo
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_parser("benchmarks.comparisons.checkpoint", __doc__)
-    parser.add_argument("--n", type=int, default=4_544, help="images, a multiple of 64 (default: 4544)")
-    parser.add_argument("--size", type=int, default=256, help="height and width of an image (default: 256)")
+    add_stack_options(parser, 4_544)
     parser.add_argument("--memory-limit", default="512MB", help="of the fits (default: 512MB)")
     parser.add_argument("--rounds", type=int, default=5, help="pairs of fits (default: 5)")
-    parser.add_argument("--folder", type=Path, help="where stack and checkpoint go (default: a temporary folder)")
     return parser.parse_args(argv)
 
 

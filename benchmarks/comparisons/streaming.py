@@ -2,8 +2,8 @@
 
 Takes 25 minutes, most of them for the reference in float64; 4 GB of disk, 2 GB of memory. Trial: --n 1024 --size 32
 
-The stack is a zarr of --n images of --size x --size x 3 uint8 in uncompressed chunks of 64 images: 40 planted modes
-whose singular values fall by a tenth each, and noise. It is kept in --folder if that is given.
+The stack is a zarr of --n images (a multiple of 64) of --size x --size x 3 uint8 in uncompressed chunks of 64 images:
+40 planted modes whose singular values fall by a tenth each, and noise. It is kept in --folder if that is given.
 
 Each workflow fits ten components in a fresh process, so that peak memory (Linux's VmHWM, imports included) is its own.
 Times begin after imports. Reads are bytes read, divided by the size of the stack. The error is the relative error of
@@ -25,7 +25,7 @@ from statistics import median
 
 import numpy as np
 
-from ..lib.command import command_parser, given_or_temporary
+from ..lib.command import add_stack_options, command_parser, given_or_temporary
 from ..lib.fits import K, image_pca, incremental_pca, svd_compressed
 from ..lib.floors import N_VECTORS, two_products
 from ..lib.measure import Measurement, Workflow, add_workflow_options, measure, ran_workflow, seconds_of
@@ -102,9 +102,7 @@ def print_table(results: dict[str, Measurement], truth: float, stored: int) -> N
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_parser(MODULE, __doc__)
-    parser.add_argument("--n", type=int, default=20_032, help="images, a multiple of 64 (default: 20032)")
-    parser.add_argument("--size", type=int, default=256, help="height and width of an image (default: 256)")
-    parser.add_argument("--folder", type=Path, help="where the stack is or goes (default: a temporary folder)")
+    add_stack_options(parser, 20_032)
     add_workflow_options(parser, WORKFLOWS)
     return parser.parse_args(argv)
 

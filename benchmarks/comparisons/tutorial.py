@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..lib.command import command_parser, given_or_temporary
+from ..lib.command import add_stack_options, command_parser, given_or_temporary
 from ..lib.fits import K, dask_tutorial, image_pca, scikit_learn
 from ..lib.measure import Answer, Measurement, Workflow, add_workflow_options, measure, median_run, ran_workflow
 from ..lib.stacks import write_cells
@@ -97,9 +97,7 @@ def print_tables(results: dict[str, Measurement]) -> None:
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_parser(MODULE, __doc__)
-    parser.add_argument("--n", type=int, default=844, help="images (default: 844)")
-    parser.add_argument("--size", type=int, default=256, help="height and width of an image (default: 256)")
-    parser.add_argument("--folder", type=Path, help="where the images are or go (default: a temporary folder)")
+    add_stack_options(parser, 844)
     add_workflow_options(parser, WORKFLOWS)
     return parser.parse_args(argv)
 

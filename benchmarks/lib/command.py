@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["command_parser", "exit_on_sigterm", "given_or_temporary"]
+__all__ = ["add_stack_options", "command_parser", "exit_on_sigterm", "given_or_temporary"]
 
 
 def command_parser(module: str, docstring: str) -> argparse.ArgumentParser:
@@ -16,6 +16,13 @@ def command_parser(module: str, docstring: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
         prog=f"python -m {module}", description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+
+
+def add_stack_options(parser: argparse.ArgumentParser, n: int) -> None:
+    """Add the options of a stack that is made for a comparison, of `n` images by default."""
+    parser.add_argument("--n", type=int, default=n, help=f"images (default: {n})")
+    parser.add_argument("--size", type=int, default=256, help="height and width of an image (default: 256)")
+    parser.add_argument("--folder", type=Path, help="where the images are or go (default: a temporary folder)")
 
 
 @contextmanager
