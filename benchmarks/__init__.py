@@ -1,1 +1,1 @@
-"""Benchmarks of imgstack_ml: asv suites, and the tutorial's own workflow measured beside this package."""
+"""Benchmarks of imgstack_ml: asv suites, comparisons with other libraries, and the code that both share."""

@@ -4,9 +4,11 @@ import importlib.util
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import dask
+import distributed
 import pytest
 from matplotlib import pyplot
 
@@ -39,15 +41,18 @@ def test_the_python_of_a_page_runs(name, tmp_path, monkeypatch):
         assert names["scores"].shape == (24, 3)
 
 
-def test_the_program_on_the_cluster_page_runs(tmp_path):
+@pytest.mark.parametrize("processes", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_program_on_the_cluster_page_runs(processes, tmp_path, monkeypatch, capsys):
     (program,) = blocks(DOCS / "howto" / "cluster.md")
-    (tmp_path / "page.py").write_text(program, encoding="utf-8")
-    done = subprocess.run([sys.executable, "page.py"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    address, shape = done.stdout.split(" ", 1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(distributed, "LocalCluster", partial(distributed.LocalCluster, processes=processes))
+    with dask.config.set({"distributed.worker.daemon": False}):  # as in conftest
+        exec(compile(program, "cluster.md", "exec"), {"__name__": "__main__"})
+    printed = capsys.readouterr()
+    address, shape = printed.out.split(" ", 1)
     n_images = len(list((tmp_path / "photos").rglob("*.*")))
     assert (address[:7], shape.strip()) == ("http://", f"({n_images}, 5)")
-    assert "read 1: " in done.stderr
+    assert "read 1: " in printed.err
 
 
 def test_napari_takes_the_layers(tmp_path, monkeypatch):

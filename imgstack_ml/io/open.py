@@ -126,7 +126,8 @@ def open_stack(
 
     JPEG and PNG are decoded by Pillow, TIFF by this package where its pixels lie plain in the file and by tifffile
     else. imagecodecs decodes JPEG 1.7 and PNG 1.5 times as fast, pixels equal, but of a JPEG that was cut at 20
-    places it decoded 18 without a word. ``python -m benchmarks.formats`` compares all with Dask and a bare loop.
+    places it decoded 18 without a word. ``python -m benchmarks.comparisons.formats`` compares all with
+    Dask and a bare loop.
     """
     check_block_size(chunks)
     policy = Policy(

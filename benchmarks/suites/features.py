@@ -1,12 +1,11 @@
-"""Functions of each image and features, against the same calls in a plain loop.
+"""How fast are ImageMap, the features and a union of features, beside the same calls in a plain loop?
 
-`ImageMap` is compared with the bare loop of as many threads over images in memory, for a function of about a
-millisecond; features with NumPy's or scikit-image's call for each image, from which no value may differ; a union of
-features, each of which would decode the images by itself, with its members one by one.
+`ImageMap` is compared with a bare loop of as many threads over images in memory, for a function of about a millisecond;
+features with NumPy's or scikit-image's call for each image, whose values they must equal; a union of features, which
+decodes each image once, with its members, each of which decodes all images.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 from time import process_time
 
@@ -15,10 +14,9 @@ import numpy as np
 from skimage.feature import hog
 from skimage.filters import gaussian
 
+from benchmarks.lib.suite import LARGE, Suite, TaskCounter, open_cells, unit, write_cells_of_dtypes
+from benchmarks.lib.threads import THREADS, in_threads
 from imgstack_ml import ChannelStatistics, HOGFeatures, ImageFeatureUnion, ImageHistogram, ImageMap
-from imgstack_ml.datasets import make_cells
-
-from ._common import LARGE, THREADS, Suite, TaskCounter, unit
 
 N_IMAGES, SIZE = (1600, 256) if LARGE else (96, 64)
 DTYPES = ["uint8", "uint16"]
@@ -28,10 +26,7 @@ N_RATIOS = 7 if LARGE else 3
 
 class _Cells(Suite):
     def setup_cache(self) -> None:
-        cells = make_cells(N_IMAGES, SIZE)
-        for dtype in DTYPES:
-            stack = cells.astype(dtype) * (np.iinfo(dtype).max // 255)
-            da.to_npy_stack(dtype, da.from_array(stack, chunks=(N_IMAGES // N_BLOCKS, -1, -1, -1)))
+        write_cells_of_dtypes(N_IMAGES, SIZE, N_BLOCKS, DTYPES)
 
 
 class Mapping(_Cells):
@@ -57,8 +52,10 @@ class MappingOverhead(_Cells):
 
     @unit("times the loop")
     def track_ratio(self, function):
-        """Processor time of `ImageMap` over that of the bare loop: the median of pairs of runs, one after the other."""
-        return median(_seconds(_package_map, self.stack) / _seconds(_bare_loop, self.stack) for _ in range(N_RATIOS))
+        """Processor time of `ImageMap` divided by that of the bare loop: the median of several pairs of runs."""
+        return median(
+            _cpu_seconds(_package_map, self.stack) / _cpu_seconds(_bare_loop, self.stack) for _ in range(N_RATIOS)
+        )
 
 
 class Features(_Cells):
@@ -67,7 +64,7 @@ class Features(_Cells):
 
     def setup(self, features, implementation, dtype):
         super().setup()
-        self.stack = _lazy_stack(dtype).compute()
+        self.stack = open_cells(dtype).compute()
         self.features = _FEATURES[implementation][features]
 
     def time_transform(self, *params):
@@ -85,7 +82,7 @@ class SharedReads(_Cells):
 
     def setup(self, members):
         super().setup()
-        self.stack = _lazy_stack("uint8")
+        self.stack = open_cells("uint8")
         self.transform = _UNIONS[members]
 
     def time_transform(self, members):
@@ -98,18 +95,14 @@ class SharedReads(_Cells):
         return counter.n_tasks / N_BLOCKS
 
 
-def _lazy_stack(dtype: str) -> da.Array:
-    return da.from_npy_stack(dtype, mmap_mode=None)
-
-
 def _grey_stack() -> da.Array:
-    """One channel, in memory, in blocks."""
-    grey = np.ascontiguousarray(_lazy_stack("uint8").compute()[..., 0])
+    """Return one channel, in memory, in blocks."""
+    grey = np.ascontiguousarray(open_cells("uint8").compute()[..., 0])
     return da.from_array(grey, chunks=(N_IMAGES // N_BLOCKS, -1, -1))
 
 
 def profile(image: np.ndarray) -> np.ndarray:
-    """Smooth an image and take the mean of each column: about a millisecond for 256 x 256 pixels."""
+    """Smooth an image and return the mean of each column: about a millisecond for 256 x 256 pixels."""
     return gaussian(image, sigma=1).mean(axis=0)
 
 
@@ -125,13 +118,12 @@ def _bare_loop(stack: da.Array) -> np.ndarray:
         for i in range(first, len(images), THREADS):
             out[i] = profile(images[i])
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(loop, range(THREADS)))
+    in_threads(loop, range(THREADS))
     return out
 
 
-def _seconds(function: Callable, stack: da.Array) -> float:
-    start = process_time()  # of all threads; seconds by the clock tell what else the machine does
+def _cpu_seconds(function: Callable, stack: da.Array) -> float:
+    start = process_time()  # of all threads; wall time would include waiting for other programs
     function(stack)
     return process_time() - start
 
@@ -156,16 +148,16 @@ def _hog_of_each(stack: np.ndarray) -> np.ndarray:
     return np.stack([hog(image, channel_axis=-1) for image in stack])
 
 
-def _members() -> list:
+def _feature_list() -> list:
     return [("hist", ImageHistogram()), ("stats", ChannelStatistics()), ("hog", HOGFeatures())]
 
 
 def _together(stack: da.Array) -> np.ndarray:
-    return ImageFeatureUnion(_members()).fit_transform(stack).compute()
+    return ImageFeatureUnion(_feature_list()).fit_transform(stack).compute()
 
 
 def _one_by_one(stack: da.Array) -> np.ndarray:
-    return np.hstack([member.fit_transform(stack).compute() for _, member in _members()])
+    return np.hstack([member.fit_transform(stack).compute() for _, member in _feature_list()])
 
 
 _MAPS = {"imgstack_ml": _package_map, "threads": _bare_loop}

@@ -1,4 +1,4 @@
-"""What benchmarks write into pages of the documentation: tables between markers, and on what machine."""
+"""Tables for pages of the documentation, and the machine on which figures were measured."""
 
 import os
 import platform
@@ -8,30 +8,30 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["PAGE", "fill", "machine", "table"]
+__all__ = ["PAGE", "machine_and_versions", "markdown_table", "replace_between_markers"]
 
-PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 PACKAGES = ("numpy", "scipy", "dask", "zarr", "scikit-learn")
 
 
-def fill(page: Path, name: str, text: str) -> None:
-    """Put a text between the markers ``<!-- name -->`` and ``<!-- end of name -->`` of a page."""
+def replace_between_markers(page: Path, name: str, text: str) -> None:
+    """Replace the text between the lines ``<!-- name -->`` and ``<!-- end of name -->`` of a page."""
     old = page.read_text(encoding="utf-8")
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
     if begin not in old or end not in old:
-        raise SystemExit(f"{page} has no lines {begin.strip()!r} and {end!r} to write between")
+        raise SystemExit(f"{page} needs the lines {begin.strip()!r} and {end!r}; add them where the text goes")
     head, rest = old.split(begin, 1)
     page.write_text(f"{head}{begin}\n{text.strip()}\n\n{end}{rest.split(end, 1)[1]}", encoding="utf-8")
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a Markdown table."""
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def machine() -> str:
-    """Say in a line where figures come from."""
+def machine_and_versions() -> str:
+    """Return a line with cores, processor, memory and versions of packages."""
     models = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
     model = models[0] if models else platform.machine()
     memory = psutil.virtual_memory().total / 2**30

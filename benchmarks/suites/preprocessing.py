@@ -1,8 +1,8 @@
-"""Preprocessing: rescaling, centring and flattening, each against what one would write without this package.
+"""How fast are rescaling, the mean image and flattening, beside scikit-image, NumPy and Dask?
 
-Rescaling is compared with scikit-image's `rescale_intensity` called for each image of a stack in memory, the mean
-image with NumPy's mean of a stack read as a whole, flattening with Dask's reshape. Each speed has its accuracy
-beside it: the largest difference from scikit-image, and from the mean in float64.
+Rescaling is compared with scikit-image's `rescale_intensity`, called for each image of a stack in memory; the mean
+image with NumPy's mean of a stack that is read as a whole; flattening with Dask's reshape. Two tracked values are the
+accuracy: the largest difference from scikit-image, and from the mean in float64.
 """
 
 from collections.abc import Callable
@@ -11,32 +11,27 @@ import dask.array as da
 import numpy as np
 from skimage.exposure import rescale_intensity
 
+from benchmarks.lib.suite import LARGE, Suite, TaskCounter, open_cells, unit, write_cells_of_dtypes
 from imgstack_ml import ImageFlattener, IntensityRescaler, StackCenterer
-from imgstack_ml.datasets import make_cells
-
-from ._common import LARGE, Suite, TaskCounter, unit
 
 N_IMAGES, SIZE = (400, 256) if LARGE else (96, 64)
-DTYPES = {"uint8": 1, "uint16": 257, "float32": 1 / 255, "float64": 1 / 255}  # what an intensity of 1 in 255 becomes
+DTYPES = ["uint8", "uint16", "float32", "float64"]
 N_BLOCKS = 16
 PERCENTILES = (2, 98)
 
 
 class _Cells(Suite):
     def setup_cache(self) -> None:
-        cells = make_cells(N_IMAGES, SIZE)
-        for dtype, scale in DTYPES.items():
-            stack = cells * np.dtype(dtype).type(scale)
-            da.to_npy_stack(dtype, da.from_array(stack, chunks=(N_IMAGES // N_BLOCKS, -1, -1, -1)))
+        write_cells_of_dtypes(N_IMAGES, SIZE, N_BLOCKS, DTYPES)
 
 
 class Rescaling(_Cells):
-    params = (["image", "channels", "percentiles"], ["imgstack_ml", "scikit-image"], list(DTYPES))
+    params = (["image", "channels", "percentiles"], ["imgstack_ml", "scikit-image"], DTYPES)
     param_names = ("range", "implementation", "dtype")
 
     def setup(self, mode, implementation, dtype):
         super().setup()
-        self.stack = _lazy_stack(dtype).compute()
+        self.stack = open_cells(dtype).compute()
         self.rescale = _RESCALERS[implementation](mode)
 
     def time_transform(self, *params):
@@ -50,12 +45,12 @@ class Rescaling(_Cells):
 
 
 class Centering(_Cells):
-    params = (["imgstack_ml", "numpy"], list(DTYPES))
+    params = (["imgstack_ml", "numpy"], DTYPES)
     param_names = ("implementation", "dtype")
 
     def setup(self, implementation, dtype):
         super().setup()
-        self.stack = _lazy_stack(dtype)
+        self.stack = open_cells(dtype)
         self.mean = _MEANS[implementation]
 
     def time_mean(self, *params):
@@ -76,7 +71,7 @@ class Flattening(_Cells):
 
     def setup(self, implementation):
         super().setup()
-        self.stack = _lazy_stack("uint8")
+        self.stack = open_cells("uint8")
         self.flatten = _FLATTENERS[implementation]
 
     def time_build(self, implementation):
@@ -90,10 +85,6 @@ class Flattening(_Cells):
         with TaskCounter() as counter:
             self.flatten(self.stack).compute()
         return counter.n_tasks
-
-
-def _lazy_stack(dtype: str) -> da.Array:
-    return da.from_npy_stack(dtype, mmap_mode=None)
 
 
 def _package_rescaler(mode: str) -> Callable[[np.ndarray], np.ndarray]:

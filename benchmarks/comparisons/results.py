@@ -1,12 +1,13 @@
-"""Real images, real labels: what features and components are worth, beside scikit-learn in memory.
+"""How well do components and features classify and cluster real images, beside scikit-learn in memory?
 
-    python -m benchmarks.results                # the tables of docs/results.md, a minute
+Takes a minute, 1 GB of memory, no disk. Prints the tables of docs/results.md.
 
-Everything is cross-validated with the whole Pipeline fitted anew in every fold. Patches of a photograph are divided
-into bands of it, so that a model is not judged on patches from amidst those it was fitted to.
+Accuracies are cross-validated; the whole Pipeline is fitted anew in each fold. A photograph that is cut into patches is
+divided into bands, and a fold is a band of each photograph: a model is never tested on a patch whose neighbours on all
+sides it was fitted to.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import dask.array as da
@@ -31,12 +32,14 @@ from imgstack_ml import (
 )
 from imgstack_ml.datasets import load_digits, load_faces, load_textures
 
+from ..lib.command import command_parser
+
 N_BLOCKS = 12
-BANDS = 4
+BANDS = 4  # of each photograph
 
 
 class Task(NamedTuple):
-    """Images to be told apart: in blocks, labels, and the folds."""
+    """Images to classify, in blocks; their labels; and for each fold, positions to fit and to test."""
 
     stack: da.Array
     labels: np.ndarray
@@ -44,56 +47,51 @@ class Task(NamedTuple):
 
 
 def digits() -> Task:
-    """Give 1,797 handwritten digits, 8 x 8, ten classes."""
+    """Return 1,797 handwritten digits, 8 x 8, ten classes."""
     return _shuffled(*load_digits())
 
 
 def faces() -> Task:
-    """Give 200 faces and non-faces, 25 x 25."""
+    """Return 100 faces and 100 non-faces, 25 x 25."""
     return _shuffled(*load_faces())
 
 
 def textures(patch: int = 64) -> Task:
-    """Give patches of brick, grass and gravel; a fold is a band of each of the photographs."""
+    """Return patches of photographs of brick, grass and gravel; a fold is a band of each photograph."""
     images, labels = load_textures(patch)
-    rows = np.arange(len(images)) % (len(images) // 3) // (512 // patch)  # of the photograph, top to bottom
+    rows = np.arange(len(images)) % (len(images) // 3) // (512 // patch)  # in the photograph, from the top
     folds = list(GroupKFold(BANDS).split(images, labels, groups=rows * BANDS // (512 // patch)))
     return Task(_lazy(images), labels, folds)
 
 
 def accuracy(model: Any, task: Task) -> float:
-    """Mean share of right predictions over the folds."""
+    """Return the mean share of right predictions over the folds."""
     return float(np.mean(cross_val_score(model, task.stack, task.labels, cv=task.folds)))
 
 
 def accuracy_in_memory(model: Any, task: Task) -> float:
-    """Find the same for a model of scikit-learn alone, on rows in memory."""
+    """Return the same for a model of scikit-learn, on rows in memory."""
     rows = task.stack.compute().reshape(len(task.stack), -1).astype(float)
     return float(np.mean(cross_val_score(model, rows, task.labels, cv=task.folds)))
 
 
-def ours(k: int, classifier: Any) -> Pipeline:
-    """Make the Pipeline of this package."""
+def lazy_pipeline(k: int, classifier: Any) -> Pipeline:
+    """Return a Pipeline of this package: components, then a classifier."""
     return make_pipeline(ImageFlattener(), ImagePCA(k, whiten=True, random_state=0), classifier)
 
 
-def theirs(k: int, classifier: Any) -> Pipeline:
-    """Make the same Pipeline of scikit-learn."""
+def pipeline_in_memory(k: int, classifier: Any) -> Pipeline:
+    """Return the same Pipeline of scikit-learn."""
     return make_pipeline(PCA(k, whiten=True, svd_solver="full"), classifier)
 
 
-def with_features(features: Any, classifier: Any) -> Pipeline:
-    """Put scaling and a classifier after features, which come as a table: read once."""
+def feature_pipeline(features: Any, classifier: Any) -> Pipeline:
+    """Return features, scaling and a classifier. Features are computed as a table, so that images are read once."""
     return make_pipeline(features.set_output(transform="pandas"), StandardScaler(), classifier)
 
 
-def gradients(cell: int) -> HOGFeatures:
-    """Make gradients for small images."""
-    return HOGFeatures(pixels_per_cell=(cell, cell), cells_per_block=(2, 2))
-
-
 def logistic() -> LogisticRegression:
-    """Make the linear classifier that stands after all features."""
+    """Return the linear classifier of most tables."""
     return LogisticRegression(max_iter=2000)
 
 
@@ -101,7 +99,7 @@ FEATURES: dict[str, Callable[[], Any]] = {
     "statistics": lambda: ChannelStatistics(percentiles=(5, 25, 50, 75, 95)),
     "histogram": lambda: ImageHistogram(32, density=True),
     "texture": TextureFeatures,
-    "gradients": lambda: gradients(8),
+    "gradients": lambda: HOGFeatures(pixels_per_cell=(8, 8), cells_per_block=(2, 2)),
     "statistics, histogram, texture": lambda: ImageFeatureUnion(
         [(name, FEATURES[name]()) for name in ("statistics", "histogram", "texture")]
     ),
@@ -109,15 +107,15 @@ FEATURES: dict[str, Callable[[], Any]] = {
 
 
 def agreement(rows: np.ndarray, labels: np.ndarray) -> float:
-    """Cluster rows, and return the adjusted Rand index with the labels: 0 by chance, 1 for the labels themselves."""
+    """Cluster rows, and return the adjusted Rand index with the labels: 0 by chance, 1 for equal groups."""
     clusters = KMeans(len(np.unique(labels)), n_init=10, random_state=0).fit_predict(
         StandardScaler().fit_transform(rows)
     )
     return float(adjusted_rand_score(labels, clusters))
 
 
-def clusters_of_textures() -> dict[str, float]:
-    """Cluster the patches without their labels: agreement with them, by what describes a patch."""
+def agreement_of_texture_clusters() -> dict[str, float]:
+    """Cluster texture patches without their labels, and return the agreement with them, by description of a patch."""
     task = textures()
     describe = {
         "16 principal components": ImagePCA(16, random_state=0),
@@ -141,19 +139,25 @@ def _tables() -> Iterator[str]:
     task = digits()
     for k, classifier in ((16, logistic()), (32, logistic()), (32, SVC())):
         name = type(classifier).__name__
-        both = accuracy(ours(k, classifier), task), accuracy_in_memory(theirs(k, classifier), task)
+        both = accuracy(lazy_pipeline(k, classifier), task), accuracy_in_memory(pipeline_in_memory(k, classifier), task)
         yield f"| {k}, {name} | " + " | ".join(f"{100 * a:.2f} %" for a in both) + " |"
     patches = {"faces": faces(), "textures, 64 × 64": textures(64), "textures, 32 × 32": textures(32)}
     yield f"\n| what stands before the classifier | {' | '.join(patches)} |\n|---|" + "---|" * len(patches)
-    models = {f"{k} principal components": ours(k, logistic()) for k in (16, 32)}
-    models |= {name: with_features(make(), logistic()) for name, make in FEATURES.items()}
+    models = {f"{k} principal components": lazy_pipeline(k, logistic()) for k in (16, 32)}
+    models |= {name: feature_pipeline(make(), logistic()) for name, make in FEATURES.items()}
     for name, model in models.items():
         yield f"| {name} | " + " | ".join(f"{100 * accuracy(model, task):.1f} %" for task in patches.values()) + " |"
     yield "\n| three clusters of texture patches, 64 × 64, by | adjusted Rand index |\n|---|---|"
-    for name, value in clusters_of_textures().items():
+    for name, value in agreement_of_texture_clusters().items():
         yield f"| {name} | {value:.2f} |"
 
 
-if __name__ == "__main__":
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the tables."""
+    command_parser("benchmarks.comparisons.results", __doc__).parse_args(argv)
     for text in _tables():
         print(text, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,8 @@
-"""Every transformer over a lazy stack: building its graph, running it, and how large the graph is.
+"""How long does each transformer take on a lazy stack, and how large is its Dask graph?
 
-A graph should have one task a block and pickle small, since a cluster is sent it: what a step holds (a mean image,
-components) counts in it. The reference is the same stack, read and not transformed: a zarr, in the operating system's
-cache, whose reading is in all times of `time_compute`.
+A graph should have one task for each block, and a small pickle: it is sent to a cluster, together with the arrays of a
+fitted step (a mean image, components). The reference is the same stack, read and not transformed: a zarr in the
+operating system's cache. All times of `time_compute` include reading it.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,7 @@ import dask.array as da
 import numpy as np
 from skimage.filters import gaussian
 
+from benchmarks.lib.suite import LARGE, Suite, TaskCounter, unit
 from imgstack_ml import (
     ChannelStatistics,
     HOGFeatures,
@@ -28,15 +29,13 @@ from imgstack_ml import (
 )
 from imgstack_ml.datasets import make_cells
 
-from ._common import LARGE, Suite, TaskCounter, unit
-
 N_IMAGES, SIZE = (400, 256) if LARGE else (24, 32)
 N_BLOCKS = 4
 STORE = "cells.zarr"
 
 
 def smooth(image: np.ndarray) -> np.ndarray:
-    """Stand for any function of an image."""
+    """Smooth an image: an example of a user's function."""
     return gaussian(image, sigma=1, channel_axis=-1)
 
 

@@ -1,8 +1,7 @@
-"""Reader: how long it takes to open a folder of images, and to decode all of them.
+"""How fast does open_stack open a folder and decode all of it, by format and block size?
 
-By file format and block size; the reference is `dask.array.image.imread`, which reads one image a block. Files are
-in the operating system's cache. To read everything, one pixel of every image is asked for: each file is decoded,
-and no large result is put together.
+The reference is `dask.array.image.imread`, whose blocks are single images. Files are in the operating system's cache.
+Benchmarks that read compute one pixel of each image: each file is decoded, and no large result is assembled.
 """
 
 import os
@@ -12,10 +11,10 @@ import dask.array as da
 from dask.array.image import imread
 from PIL import Image
 
+from benchmarks.lib.measure import seconds_of
+from benchmarks.lib.suite import LARGE, Suite, unit
 from imgstack_ml import open_stack
 from imgstack_ml.datasets import cell_image
-
-from ._common import LARGE, Suite, unit
 
 FORMATS = ["jpeg", "png", "tiff"]
 N_IMAGES, SIZE = (844, 256) if LARGE else (96, 64)
@@ -41,12 +40,12 @@ class _Reading(Suite):
     @unit("images/s")
     def track_images_per_second(self, *params):
         data = self.open()
-        return N_IMAGES / self.seconds(lambda: _decode_all(data))
+        return N_IMAGES / seconds_of(lambda: _decode_all(data))
 
     @unit("MB of pixels/s")
     def track_megabytes_per_second(self, *params):
         data = self.open()
-        return data.nbytes / 1e6 / self.seconds(lambda: _decode_all(data))
+        return data.nbytes / 1e6 / seconds_of(lambda: _decode_all(data))
 
     def peakmem_read(self, *params):
         _decode_all(self.open())

@@ -1,9 +1,9 @@
-"""Ten components of a stack on disk, by this package and by what else there is.
+"""Fits of ten components to a stack on disk, by this package and by other libraries.
 
-Each function imports what it needs and returns what is then timed: a function of the path of a stack that finds
-``variance`` (k,) and ``components`` (k, p). What works in memory gets float32 rows that were read without a copy, and
-may change them; what works on rows of a Dask array gets blocks of at least 16 images; what does not centre by itself is
-given the mean, from a read of its own. All else is as each library has it by default.
+Each function imports what it needs, and returns a workflow, which is then timed: a function of the path of a stack that
+returns ``variance`` (k,) and ``components`` (k, p). A fit in memory gets float32 rows that were read without a second
+copy, and may change them. A fit to rows of a Dask array gets blocks of at least 16 images. A fit that does not centre
+gets centred rows; their mean takes a read of its own. All other options are the defaults of each library.
 """
 
 from collections.abc import Callable
@@ -13,31 +13,31 @@ from typing import Any
 
 import numpy as np
 
-from ._floors import multiply_stack, read_stack
-from ._measure import Found, Workflow
-from ._stacks import Source, rows_in_memory
+from .floors import multiply_stack, read_stack
+from .measure import Answer, Workflow
+from .stacks import Source, read_rows
 
-__all__ = ["FITS", "READING", "READING_AND_MULTIPLYING", "TUTORIAL", "K", "dask_tutorial", "image_pca"]
+__all__ = ["FITS", "READING", "READING_AND_MULTIPLYING", "K", "dask_tutorial", "image_pca"]
 __all__ += ["incremental_pca", "scikit_learn", "svd_compressed"]
 
-K = 10
-TUTORIAL_ROWS = 256  # of a chunk, in the tutorial
-BATCH = 64  # images handed at a time to what takes batches
-LEAST = 16  # images in a block of a Dask array of rows: more than components
-SAMPLED = 10  # one image in so many
+K = 10  # components
+TUTORIAL_ROWS = 256  # in a chunk, in the tutorial
+BATCH = 64  # images in a batch of an incremental fit
+MIN_BLOCK = 16  # images in a block of a Dask array of rows: more than components
+SAMPLE_STEP = 10  # `sampled_pca` takes every tenth image
 
 
 # This package -----------------------------------------------------------------------------------------
 
 
 def image_pca(**options: Any) -> Workflow:
-    """Fit this package's estimator, from the files."""
+    """Fit ImagePCA to the files."""
     import distributed  # noqa: F401 - dask.compute imports it late
 
     from imgstack_ml import ImagePCA, open_stack
 
-    def run(path: Path) -> Found:
-        return _of_estimator(ImagePCA(K, random_state=0, **options).fit(open_stack(path)))
+    def run(path: Path) -> Answer:
+        return _answer_of(ImagePCA(K, random_state=0, **options).fit(open_stack(path)))
 
     return run
 
@@ -46,13 +46,13 @@ def image_pca(**options: Any) -> Workflow:
 
 
 def dask_tutorial() -> Workflow:
-    """Centre, reshape to features x observations, cut into chunks of 256 rows, singular value decomposition."""
+    """Fit as the tutorial does: centre, reshape to values x images, rechunk to 256 rows, Dask's SVD."""
     import dask
     import dask.array as da
 
     lazy_images = _lazy_reader()
 
-    def run(path: Path) -> Found:
+    def run(path: Path) -> Answer:
         images = lazy_images(path)
         n = len(images)
         centred = images - images.mean(axis=0)
@@ -66,13 +66,13 @@ def dask_tutorial() -> Workflow:
 
 
 def svd_compressed(power: int = 1, dtype: str = "float32") -> Workflow:
-    """Subtract the mean in a read of its own, then Dask's randomized singular value decomposition."""
+    """Apply Dask's randomized SVD to centred rows."""
     import dask
     import dask.array as da
 
     lazy_images = _lazy_reader()
 
-    def run(path: Path) -> Found:
+    def run(path: Path) -> Answer:
         rows = _centred_rows(lazy_images(path), dtype)
         seed = da.random.RandomState(0)
         _, s, v = da.linalg.svd_compressed(rows, K, n_power_iter=power, compute=True, seed=seed)
@@ -87,7 +87,7 @@ def dask_ml_pca(**options: Any) -> Workflow:
     from dask_ml.decomposition import PCA
 
     lazy_images = _lazy_reader()
-    return lambda path: _of_estimator(PCA(K, random_state=0, **options).fit(_rows(lazy_images(path))))
+    return lambda path: _answer_of(PCA(K, random_state=0, **options).fit(_rows(lazy_images(path))))
 
 
 def dask_ml_incremental() -> Workflow:
@@ -96,20 +96,20 @@ def dask_ml_incremental() -> Workflow:
 
     lazy_images = _lazy_reader()
 
-    def run(path: Path) -> Found:
+    def run(path: Path) -> Answer:
         rows = _rows(lazy_images(path))
-        return _of_estimator(IncrementalPCA(K, batch_size=max(BATCH, rows.chunks[0][0])).fit(rows))
+        return _answer_of(IncrementalPCA(K, batch_size=max(BATCH, rows.chunks[0][0])).fit(rows))
 
     return run
 
 
 def dask_ml_truncated(**options: Any) -> Workflow:
-    """Fit dask-ml's TruncatedSVD to centred rows, in float64: in float32, five power iterations overflow."""
+    """Fit dask-ml's TruncatedSVD to centred rows, in float64: its five power iterations overflow float32."""
     from dask_ml.decomposition import TruncatedSVD
 
     lazy_images = _lazy_reader()
 
-    def run(path: Path) -> Found:
+    def run(path: Path) -> Answer:
         rows = _centred_rows(lazy_images(path), "float64")
         svd = TruncatedSVD(K, random_state=0, **options).fit(rows)
         return {"variance": _variance(svd.singular_values_, len(rows)), "components": svd.components_}
@@ -118,13 +118,13 @@ def dask_ml_truncated(**options: Any) -> Workflow:
 
 
 def xeofs() -> Workflow:
-    """Fit xeofs's EOF to a DataArray, which needs coordinates."""
+    """Fit xeofs' EOF to a DataArray, which needs coordinates."""
     import xarray
     from xeofs.single import EOF
 
     lazy_images = _lazy_reader()
 
-    def run(path: Path) -> Found:
+    def run(path: Path) -> Answer:
         rows = _rows(lazy_images(path))
         named = xarray.DataArray(rows, {"image": np.arange(len(rows)), "value": np.arange(rows.shape[1])})
         model = EOF(n_modes=K, random_state=0).fit(named, dim="image")
@@ -135,18 +135,18 @@ def xeofs() -> Workflow:
 
 
 def hyperspy(**options: Any) -> Workflow:
-    """Decompose a lazy HyperSpy signal, one row an image."""
+    """Decompose a lazy HyperSpy signal whose rows are the images."""
     from hyperspy.signals import Signal1D
 
     lazy_images = _lazy_reader()
 
-    def run(path: Path) -> Found:
+    def run(path: Path) -> Answer:
         rows = _rows(lazy_images(path))
         signal = Signal1D(rows).as_lazy()
         signal.decomposition(output_dimension=K, print_info=False, **options)
         results = signal.learning_results
         variance = np.asarray(results.explained_variance[:K], np.float64)
-        if options["algorithm"] == "SVD":  # which divides by n
+        if options["algorithm"] == "SVD":  # it divides by n
             variance = variance * len(rows) / (len(rows) - 1)
         return {"variance": variance, "components": np.asarray(results.factors).T[:K]}
 
@@ -154,18 +154,18 @@ def hyperspy(**options: Any) -> Workflow:
 
 
 def incremental_pca(part: int = 1) -> Workflow:
-    """Fit scikit-learn's IncrementalPCA, a batch at a time; to the first of so many parts of the images."""
+    """Fit scikit-learn's IncrementalPCA in batches, to the first of `part` equal parts of the images."""
     from sklearn.decomposition import IncrementalPCA
 
-    def run(path: Path) -> Found:
+    def run(path: Path) -> Answer:
         source, pca = Source(path), IncrementalPCA(K)
         step = max(1, BATCH // source.chunk)
         starts = source.starts[: len(source.starts) // part]
         for first in range(0, len(starts), step):
             batch = np.concatenate([source.read(start) for start in starts[first : first + step]])
-            if len(batch) >= K:  # fewer, at the end, it does not take
+            if len(batch) >= K:  # partial_fit refuses fewer images than components
                 pca.partial_fit(batch.astype(np.float32))
-        return _of_estimator(pca)
+        return _answer_of(pca)
 
     return run
 
@@ -178,31 +178,31 @@ def scikit_learn(svd_solver: str = "randomized") -> Workflow:
     from sklearn.decomposition import PCA
 
     options: dict[str, Any] = {"svd_solver": svd_solver, "copy": False, "random_state": 0}
-    return lambda path: _of_estimator(PCA(K, **options).fit(rows_in_memory(path)))
+    return lambda path: _answer_of(PCA(K, **options).fit(read_rows(path)))
 
 
 def scikit_learn_plain() -> Workflow:
-    """Fit scikit-learn's PCA as one would without a thought: files read one after the other, integers handed over."""
+    """Fit scikit-learn's PCA in the simplest way: files read one after the other, integers passed as they are."""
     import zarr
     from skimage.io import ImageCollection
     from sklearn.decomposition import PCA
 
-    def run(path: Path) -> Found:
+    def run(path: Path) -> Answer:
         is_zarr = path.suffix == ".zarr"
         images = zarr.open_array(path, mode="r")[:] if is_zarr else ImageCollection(str(path / "*.jpg")).concatenate()
-        return _of_estimator(PCA(K, svd_solver="randomized", random_state=0).fit(images.reshape(len(images), -1)))
+        return _answer_of(PCA(K, svd_solver="randomized", random_state=0).fit(images.reshape(len(images), -1)))
 
     return run
 
 
 def sampled_pca() -> Workflow:
-    """Fit scikit-learn's PCA to one image in ten, as programs for video do that look at parts of it."""
+    """Fit scikit-learn's PCA to every tenth image, as programs for video do."""
     from sklearn.decomposition import PCA
 
-    def run(path: Path) -> Found:
+    def run(path: Path) -> Answer:
         source = Source(path)
-        rows = np.concatenate([block[-start % SAMPLED :: SAMPLED] for start, block in source.blocks()])
-        return _of_estimator(PCA(K, svd_solver="randomized", random_state=0).fit(rows.astype(np.float32)))
+        rows = np.concatenate([block[-start % SAMPLE_STEP :: SAMPLE_STEP] for start, block in source.blocks()])
+        return _answer_of(PCA(K, svd_solver="randomized", random_state=0).fit(rows.astype(np.float32)))
 
     return run
 
@@ -211,27 +211,27 @@ def scikit_learn_intelex() -> Workflow:
     """Fit the PCA of Intel's extension for scikit-learn to rows in memory."""
     from sklearnex.decomposition import PCA
 
-    return lambda path: _of_estimator(PCA(K, copy=False, random_state=0).fit(rows_in_memory(path)))
+    return lambda path: _answer_of(PCA(K, copy=False, random_state=0).fit(read_rows(path)))
 
 
 def fbpca() -> Workflow:
     """Call Facebook's randomized PCA on rows in memory."""
     from fbpca import pca
 
-    def run(path: Path) -> Found:
-        np.random.seed(0)  # noqa: NPY002 - it draws from there
-        rows = rows_in_memory(path)
+    def run(path: Path) -> Answer:
+        np.random.seed(0)  # noqa: NPY002 - fbpca uses this generator
+        rows = read_rows(path)
         _, s, v = pca(rows, K)
         return {"variance": _variance(s, len(rows)), "components": v}
 
     return run
 
 
-# What they share --------------------------------------------------------------------------------------
+# Shared code -----------------------------------------------------------------------------------------
 
 
 def _lazy_reader() -> Callable[[Path], Any]:
-    """Import what reads stacks lazily without this package, and return it."""
+    """Import and return a function that opens a stack lazily, without this package."""
     import dask.array as da
     import distributed  # noqa: F401 - dask.compute imports it late
     import skimage.io  # noqa: F401 - imread imports it late
@@ -241,8 +241,9 @@ def _lazy_reader() -> Callable[[Path], Any]:
 
 
 def _rows(images: Any, dtype: str = "float32") -> Any:
+    """Flatten images to rows of a Dask array, in blocks of at least 16."""
     rows = images.reshape(len(images), -1).astype(dtype)
-    return rows.rechunk({0: LEAST}) if rows.chunks[0][0] < LEAST else rows
+    return rows.rechunk({0: MIN_BLOCK}) if rows.chunks[0][0] < MIN_BLOCK else rows
 
 
 def _centred_rows(images: Any, dtype: str) -> Any:
@@ -254,12 +255,14 @@ def _variance(singular_values: np.ndarray, n: int) -> np.ndarray:
     return singular_values[:K].astype(np.float64) ** 2 / (n - 1)
 
 
-def _of_estimator(pca: Any) -> Found:
+def _answer_of(pca: Any) -> Answer:
     return {"variance": np.asarray(pca.explained_variance_), "components": np.asarray(pca.components_)}
 
 
 def _floor(loop: Callable[[Path], object]) -> Workflow:
-    def run(path: Path) -> Found:
+    """Make a workflow without an answer of a bare loop."""
+
+    def run(path: Path) -> Answer:
         loop(path)
         return {}
 
@@ -267,13 +270,12 @@ def _floor(loop: Callable[[Path], object]) -> Workflow:
 
 
 READING, READING_AND_MULTIPLYING = "bare loop: reading", "bare loop: reading, multiplying"
-TUTORIAL = "tutorial: Dask svd"
 FITS: dict[str, Callable[[], Workflow]] = {
     READING: partial(_floor, read_stack),
     READING_AND_MULTIPLYING: partial(_floor, multiply_stack),
     f"ImagePCA({K})": image_pca,
     f"ImagePCA({K}), one look": partial(image_pca, svd_solver="randomized", max_passes=1),
-    TUTORIAL: dask_tutorial,
+    "tutorial: Dask svd": dask_tutorial,
     "Dask svd_compressed, q=1": svd_compressed,
     "Dask svd_compressed, q=4": partial(svd_compressed, 4, "float64"),  # float32 overflows
     "dask-ml PCA": dask_ml_pca,
@@ -292,4 +294,4 @@ FITS: dict[str, Callable[[], Workflow]] = {
     "scikit-learn-intelex PCA": scikit_learn_intelex,
     "fbpca": fbpca,
 }
-"""By name: floors, this package, lazy ones, in-memory ones."""
+"""All fits by name: floors, this package, lazy fits, fits in memory."""

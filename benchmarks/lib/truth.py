@@ -1,4 +1,4 @@
-"""The right answer for a stack, in float64, and how far another one is from it."""
+"""The right components of a stack, computed in float64, and the errors of other answers."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -6,19 +6,19 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 
-from ._stacks import Source
+from .stacks import Source
 
 __all__ = ["Accuracy", "Truth", "accuracy", "truth_of"]
 
-LARGEST_MATRIX = 4096  # images or values up to which all inner products are made
-N_VECTORS = 64
-MOST_READS = 20
-RESIDUAL = 1e-9  # of the last component, as a share of its variance
+MAX_MATRIX = 4096  # images or values: up to here, all inner products of them are computed
+N_VECTORS = 64  # in the subspace iteration
+MAX_READS = 20
+MAX_RESIDUAL = 1e-9  # of a component, relative to its variance
 TILE = 8192  # values
 
 
 class Truth(NamedTuple):
-    """Mean (p,), leading variances (k,) and components (k, p) of a stack, in float64."""
+    """Mean (p,), largest variances (k,) and components (k, p) of a stack, in float64."""
 
     mean: np.ndarray
     variance: np.ndarray
@@ -26,16 +26,16 @@ class Truth(NamedTuple):
 
 
 class Accuracy(NamedTuple):
-    """How far an answer is from the truth.
+    """Errors of an answer.
 
     Attributes
     ----------
     variance : float
         Relative error of the last variance.
     angle : float
-        Largest principal angle between the subspaces found and true, in radians.
+        Largest principal angle between the subspace of the answer and the true one, in radians.
     lost : float
-        Variance that the true components capture and those found do not, as a share of it.
+        Share of the variance along the true components that the components of the answer do not capture.
     """
 
     variance: float
@@ -44,35 +44,35 @@ class Accuracy(NamedTuple):
 
 
 def truth_of(path: Path, k: int) -> Truth:
-    """Work out the truth of a stack, or take it from the file beside the stack that it was kept in."""
-    kept = path.with_name(f"{path.name}.truth-{k}.npz")
-    if not kept.exists():
+    """Return the truth of a stack. It is computed once, and stored in a file beside the stack."""
+    stored = path.with_name(f"{path.name}.truth-{k}.npz")
+    if not stored.exists():
         source = Source(path)
-        solve = _by_images if source.n <= source.p else _by_values
-        if min(source.n, source.p) > LARGEST_MATRIX:
-            solve = _by_reads
-        np.savez(kept, **solve(source, _mean(source), k)._asdict())
-    with np.load(kept) as arrays:
+        solve = _from_products_of_images if source.n <= source.p else _from_products_of_values
+        if min(source.n, source.p) > MAX_MATRIX:
+            solve = _by_subspace_iteration
+        np.savez(stored, **solve(source, _mean(source), k)._asdict())
+    with np.load(stored) as arrays:
         return Truth(**arrays)
 
 
-def accuracy(path: Path, found: dict[str, np.ndarray], truth: Truth) -> Accuracy:
-    """Compare variances and components; reads the stack once, to see what the components found capture."""
-    Q = scipy.linalg.qr(found["components"].astype(np.float64).T, mode="economic")[0]
+def accuracy(path: Path, answer: dict[str, np.ndarray], truth: Truth) -> Accuracy:
+    """Compare an answer with the truth. Reads the stack once, for the variance that the components capture."""
+    Q = scipy.linalg.qr(answer["components"].astype(np.float64).T, mode="economic")[0]
     outside = Q - truth.components.T @ (truth.components @ Q)
-    # The sine of the angle rather than its cosine, which knows no small angles.
+    # From the sine: the cosine of an angle below 1e-8 rounds to 1.
     sine = min(1.0, float(np.sqrt(max(scipy.linalg.eigvalsh(outside.T @ outside)[-1], 0.0))))
     k = len(truth.variance)
     best = truth.variance.sum()
     return Accuracy(
-        variance=float(abs(found["variance"][k - 1] / truth.variance[k - 1] - 1)),
+        variance=float(abs(answer["variance"][k - 1] / truth.variance[k - 1] - 1)),
         angle=float(np.arcsin(sine)),
         lost=float(max(0.0, 1 - _captured(Source(path), Q, truth.mean) / best)),
     )
 
 
 def _captured(source: Source, Q: np.ndarray, mean: np.ndarray) -> float:
-    """Variance of all images along the columns of Q."""
+    """Return the variance of all images along the columns of Q."""
     middle, total = mean @ Q, 0.0
     for _, block in source.blocks():
         total += float(((block.astype(np.float64) @ Q - middle) ** 2).sum())
@@ -86,8 +86,8 @@ def _mean(source: Source) -> np.ndarray:
     return total / source.n
 
 
-def _by_images(source: Source, mean: np.ndarray, k: int) -> Truth:
-    """From inner products of images."""
+def _from_products_of_images(source: Source, mean: np.ndarray, k: int) -> Truth:
+    """Solve the eigenproblem of the inner products of all images, (n, n)."""
     raw = np.empty((source.n, source.p), source.dtype)
     for start, block in source.blocks():
         raw[start : start + len(block)] = block
@@ -103,8 +103,8 @@ def _by_images(source: Source, mean: np.ndarray, k: int) -> Truth:
     return Truth(mean, values / (source.n - 1), components)
 
 
-def _by_values(source: Source, mean: np.ndarray, k: int) -> Truth:
-    """From inner products of pixels."""
+def _from_products_of_values(source: Source, mean: np.ndarray, k: int) -> Truth:
+    """Solve the eigenproblem of the inner products of all values, (p, p)."""
     scatter = np.zeros((source.p, source.p))
     for _, block in source.blocks():
         rows = block - mean
@@ -113,13 +113,14 @@ def _by_values(source: Source, mean: np.ndarray, k: int) -> Truth:
     return Truth(mean, values / (source.n - 1), vectors.T)
 
 
-def _by_reads(source: Source, mean: np.ndarray, k: int) -> Truth:
-    """By a subspace iteration that stops when residuals say that nothing is left to gain.
+def _by_subspace_iteration(source: Source, mean: np.ndarray, k: int) -> Truth:
+    """Iterate a subspace until the residuals of all k components are negligible.
 
-    A residual r puts a variance theta within |r|^2 / gap of a true one: far below rounding where |r| is 1e-9 theta.
+    A variance theta with a residual r is within ``|r|^2 / gap`` of a true one (Parlett, The Symmetric Eigenvalue
+    Problem, 11.7). Where ``|r|`` is 1e-9 theta, that is far below rounding.
     """
     V = _orthonormal(np.random.default_rng(0).standard_normal((N_VECTORS, source.p)))
-    for _ in range(MOST_READS):
+    for _ in range(MAX_READS):
         products = np.zeros_like(V)
         middle = V @ mean
         for _, block in source.blocks():
@@ -131,14 +132,14 @@ def _by_reads(source: Source, mean: np.ndarray, k: int) -> Truth:
         values, vectors = _leading(V @ products.T, k)
         components = vectors.T @ V
         residuals = np.linalg.norm(vectors.T @ products - values[:, None] * components, axis=1)
-        if (residuals / values).max() <= RESIDUAL:
+        if (residuals / values).max() <= MAX_RESIDUAL:
             return Truth(mean, values, components)
         V = _orthonormal(products)
-    raise ArithmeticError(f"{source.path.name!r} has no truth to {RESIDUAL} after {MOST_READS} reads")
+    raise ArithmeticError(f"{source.path.name!r} did not converge to a residual of {MAX_RESIDUAL} in {MAX_READS} reads")
 
 
 def _leading(matrix: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Leading eigenvalues, descending, and eigenvectors in columns."""
+    """Return the k largest eigenvalues, descending, and their eigenvectors in columns."""
     n = len(matrix)
     values, vectors = scipy.linalg.eigh((matrix + matrix.T) / 2, subset_by_index=(n - k, n - 1))
     return values[::-1], vectors[:, ::-1]

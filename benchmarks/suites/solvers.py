@@ -1,12 +1,12 @@
-"""Solvers of ImagePCA: time, peak memory, passes, tasks, and errors of the last variance and of the subspace found.
+"""How fast, how small and how exact are the solvers of ImagePCA, by shape of the stack and number of components?
 
-By solver, shape of the stack and number of components, with a NumPy SVD in float64 and scikit-learn's PCA, both of
-the whole stack in memory, as references. The stack lies on disk in blocks of raw arrays, so that reading costs
-next to nothing and the solver is what is measured; 40 modes that decline slowly are planted in white noise.
+References are a NumPy SVD in float64 and scikit-learn's PCA, both of the whole stack in memory. The stack is stored in
+blocks of raw arrays, so that reading takes little time beside the solver. It has 40 planted modes of slowly falling
+variance, and white noise.
 
-Errors are of the k-th explained variance, relative to a NumPy SVD in float64, and the sine of the largest angle between
-the subspaces found and true. Peak memory is of the whole process, about 200 MB of it being imports: compare solvers at
-``IMGSTACK_BENCH=large``.
+One error is that of the k-th explained variance, relative to NumPy's. The other is the sine of the largest angle
+between the subspace of the components and NumPy's. Peak memory is that of the process, of which imports take about
+200 MB: compare solvers at ``IMGSTACK_BENCH=large``.
 """
 
 import math
@@ -15,17 +15,16 @@ import dask.array as da
 import numpy as np
 from sklearn.decomposition import PCA
 
+from benchmarks.lib.suite import LARGE, Suite, TaskCounter, unit
 from imgstack_ml import ImagePCA
 from imgstack_ml.datasets import make_planted
-
-from ._common import LARGE, Suite, TaskCounter, unit
 
 SOLVERS = ["auto", "gram", "covariance_eigh", "tsqr", "randomized"]
 REFERENCES = ["numpy", "scikit-learn"]
 SHAPES = [(20_000, 32, 32), (844, 256, 256, 3)] if LARGE else [(600, 16, 16), (150, 48, 48, 3)]
 N_COMPONENTS = [5, 20]
 N_BLOCKS = 20
-LARGEST_MATRIX = 2_000  # images for gram, values in an image for covariance_eigh: beyond, they take minutes
+MAX_MATRIX = 2_000  # images for gram, values of an image for covariance_eigh; larger matrices take minutes
 
 
 class _Stacks(Suite):
@@ -35,42 +34,42 @@ class _Stacks(Suite):
         for shape in SHAPES
         for k in N_COMPONENTS
         for solver, side in (("gram", shape[0]), ("covariance_eigh", math.prod(shape[1:])))
-        if side > LARGEST_MATRIX
+        if side > MAX_MATRIX
     ]
 
     def setup_cache(self) -> None:
         for shape in SHAPES:
             n, *image_shape = shape
             planted = make_planted(n, tuple(image_shape), n_modes=40, decay=0.9, noise=0.02, dtype=np.uint8)
-            da.to_npy_stack(_name(shape), da.from_array(planted.stack, chunks=(n // N_BLOCKS, *image_shape)))
+            da.to_npy_stack(_folder_name(shape), da.from_array(planted.stack, chunks=(n // N_BLOCKS, *image_shape)))
             variance, components = _numpy_components(planted.stack, max(N_COMPONENTS))
-            np.savez(f"{_name(shape)}.npz", variance=variance, components=components)
+            np.savez(f"{_folder_name(shape)}.npz", variance=variance, components=components)
 
     def setup(self, solver, shape, n_components):
         super().setup()
-        self.stack = da.from_npy_stack(_name(shape), mmap_mode=None)
+        self.stack = da.from_npy_stack(_folder_name(shape), mmap_mode=None)
 
 
 class ExactSolvers(_Stacks):
     params = (SOLVERS + REFERENCES, SHAPES, N_COMPONENTS)
 
     def time_fit(self, solver, shape, n_components):
-        _find(solver, self.stack, n_components)
+        _variance_and_components(solver, self.stack, n_components)
 
     def peakmem_fit(self, solver, shape, n_components):
-        _find(solver, self.stack, n_components)
+        _variance_and_components(solver, self.stack, n_components)
 
     @unit("relative")
     def track_variance_error(self, solver, shape, n_components):
-        variance, _ = _find(solver, self.stack, n_components)
+        variance, _ = _variance_and_components(solver, self.stack, n_components)
         return float(abs(variance[-1] / _truth(shape, "variance")[n_components - 1] - 1))
 
     @unit("sine of the largest angle")
     def track_subspace_error(self, solver, shape, n_components):
-        _, components = _find(solver, self.stack, n_components)
-        found, _ = np.linalg.qr(components.T.astype(np.float64))
+        _, components = _variance_and_components(solver, self.stack, n_components)
+        basis, _ = np.linalg.qr(components.T.astype(np.float64))
         true = _truth(shape, "components")[:n_components]
-        return float(np.linalg.norm(found - true.T @ (true @ found), ord=2))
+        return float(np.linalg.norm(basis - true.T @ (true @ basis), ord=2))
 
 
 class SolverCosts(_Stacks):
@@ -87,17 +86,17 @@ class SolverCosts(_Stacks):
         return counter.n_tasks
 
 
-def _name(shape: tuple[int, ...]) -> str:
+def _folder_name(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
 def _truth(shape: tuple[int, ...], name: str) -> np.ndarray:
-    with np.load(f"{_name(shape)}.npz") as arrays:
+    with np.load(f"{_folder_name(shape)}.npz") as arrays:
         return arrays[name]
 
 
-def _find(solver: str, stack: da.Array, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Variances and components, k of each, found by a solver of ImagePCA or by a reference."""
+def _variance_and_components(solver: str, stack: da.Array, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return k variances and components of a solver of ImagePCA or of a reference."""
     if solver == "numpy":
         return _numpy_components(stack.compute(), k)
     if solver == "scikit-learn":

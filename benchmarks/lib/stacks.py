@@ -1,7 +1,6 @@
-"""Stacks on disk that comparisons run on, and the plainest means of reading them."""
+"""Stacks on disk for the comparisons, and bare readers of them."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -13,20 +12,30 @@ from threadpoolctl import threadpool_limits
 
 from imgstack_ml.datasets import cell_image
 
-from ._common import THREADS
+from .threads import in_threads
 
-__all__ = ["STACKS", "Source", "Stack", "planted_variances", "rows_in_memory", "write_cells", "write_planted"]
+__all__ = [
+    "STACKS",
+    "Source",
+    "Stack",
+    "planted_variances",
+    "read_rows",
+    "write_cells",
+    "write_colour_stack",
+    "write_planted",
+]
 
-N_MODES = 40  # planted
-DECAY = 0.9  # of their singular values
-SPREAD = 10  # grey levels, times the root of the values of an image, along the first of them
-NOISE = 8  # grey levels
-FEWEST = 60  # images of a stack that is scaled down
+N_MODES = 40  # planted modes
+DECAY = 0.9  # ratio of the singular values of a mode and of the one before
+SPREAD = 10  # standard deviation along the first mode: grey levels, times the square root of the values of an image
+NOISE = 8  # standard deviation of the noise, in grey levels
+MIN_IMAGES = 60  # in a stack that is scaled down
+COLOUR_CHUNK = 64  # images in a chunk of `write_colour_stack`
 JPEG_BLOCK = 64  # images read at a time
 
 
 class Stack(NamedTuple):
-    """A stack to be made: `n` images in chunks of `chunk`, as a zarr, or as JPEG files where `jpeg` says so."""
+    """A stack to be made: `n` images as one zarr in chunks of `chunk` images, or as JPEG files if `jpeg` is true."""
 
     title: str
     n: int
@@ -36,16 +45,16 @@ class Stack(NamedTuple):
     jpeg: bool = False
 
     def scaled(self, scale: float) -> "Stack":
-        """Take fewer images of the same shape."""
-        return self._replace(n=max(FEWEST, round(self.n * scale)))
+        """Return the same stack with a share of its images."""
+        return self._replace(n=max(MIN_IMAGES, round(self.n * scale)))
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all pixels."""
+        """Number of bytes of all pixels."""
         return self.n * prod(self.image_shape) * np.dtype(self.dtype).itemsize
 
     def describe(self) -> str:
-        """Say what it is in a line."""
+        """Return title, shape, dtype and size in one line."""
         size = " × ".join(map(str, self.image_shape))
         kind = "JPEG files" if self.jpeg else "one zarr"
         return (
@@ -53,7 +62,7 @@ class Stack(NamedTuple):
         )
 
     def make(self, folder: Path) -> Path:
-        """Write the stack into a folder, unless it is there, and return its path."""
+        """Write the stack into a folder, unless it is there already, and return its path."""
         name = f"{self.title.replace(' ', '-')}-{'x'.join(map(str, (self.n, *self.image_shape)))}"
         if self.jpeg:
             path = folder / name
@@ -72,11 +81,11 @@ STACKS = {
 }
 
 
-# Making them ------------------------------------------------------------------------------------------
+# Making stacks ------------------------------------------------------------------------------------------
 
 
 def write_cells(folder: Path, n: int, size: int) -> None:
-    """Write generated cell images as JPEG files, unless the folder holds them all."""
+    """Write generated cell images as JPEG files, unless the folder has `n` JPEG files already."""
     folder.mkdir(parents=True, exist_ok=True)
     if len(list(folder.glob("*.jpg"))) == n:
         return
@@ -84,20 +93,26 @@ def write_cells(folder: Path, n: int, size: int) -> None:
     def write(index: int) -> None:
         Image.fromarray(cell_image(index, size)).save(folder / f"{index + 1:06d}.jpg", quality=90)
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(write, range(n)))
+    in_threads(write, range(n))
+
+
+def write_colour_stack(folder: Path, n: int, size: int) -> Path:
+    """Write a planted stack of `n` images of size x size x 3 uint8, unless it is there already; return its path."""
+    path = folder / f"planted-{n}-{size}.zarr"
+    write_planted(path, n, (size, size, 3), "uint8", COLOUR_CHUNK)
+    return path
 
 
 def write_planted(path: Path, n: int, image_shape: tuple[int, ...], dtype: str, chunk: int) -> None:
-    """Write an uncompressed zarr of images with 40 planted modes and noise, unless it is there.
+    """Write an uncompressed zarr of images made of 40 planted modes and noise, unless it is there already.
 
-    Along the modes, images have standard deviations of 10 sqrt(n_values) grey levels and of nine tenths each of the
-    one before; of the noise, 8 grey levels a pixel; all that times 256 for 16 bits.
+    The standard deviation along the first mode is 10 sqrt(n_values) grey levels, and along each further mode nine
+    tenths of that along the one before. The noise has 8 grey levels in each pixel. For uint16, a grey level is 256.
     """
-    done = path.with_name(f"{path.name}.whole")
+    done = path.with_name(f"{path.name}.whole")  # made last: without it, a stack is incomplete
     if done.exists():
         return
-    with threadpool_limits(1, user_api="blas"):  # images are made in threads of their own
+    with threadpool_limits(1, user_api="blas"):  # `_write_planted` uses threads by itself
         _write_planted(path, n, image_shape, dtype, chunk)
     done.touch()
 
@@ -105,38 +120,37 @@ def write_planted(path: Path, n: int, image_shape: tuple[int, ...], dtype: str, 
 def _write_planted(path: Path, n: int, image_shape: tuple[int, ...], dtype: str, chunk: int) -> None:
     p, largest, level = prod(image_shape), np.iinfo(dtype).max, _grey_level(dtype)
     modes = np.linalg.qr(np.random.default_rng(0).standard_normal((p, N_MODES), dtype=np.float32))[0].T
-    sizes = _deviations(p, level).astype(np.float32)
+    deviations = _deviations(p, level).astype(np.float32)
     images = zarr.create_array(
         path, shape=(n, *image_shape), chunks=(chunk, *image_shape), dtype=dtype, compressors=None, overwrite=True
     )
 
     def write(start: int) -> None:
         length = min(chunk, n - start)
-        own, along = _amounts(start, length)
-        pixels = (along * sizes) @ modes
-        noise = own.standard_normal((length, p), dtype=np.float32)
+        noise_generator, amounts = _amounts(start, length)
+        pixels = (amounts * deviations) @ modes
+        noise = noise_generator.standard_normal((length, p), dtype=np.float32)
         noise *= NOISE * level
         pixels += noise
         pixels += 128 * level
         pixels = np.rint(pixels, out=pixels).clip(0, largest, out=pixels)
         images[start : start + length] = pixels.astype(dtype).reshape(length, *image_shape)
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(write, range(0, n, chunk)))
+    in_threads(write, range(0, n, chunk))
 
 
 def _amounts(start: int, length: int) -> tuple[np.random.Generator, np.ndarray]:
-    """Draw how much of each mode is in the images of a chunk, and give the generator that draws their noise."""
-    own = np.random.default_rng((1, start))
-    return own, own.standard_normal((length, N_MODES), dtype=np.float32)
+    """Draw the amounts of each mode in the images of a chunk; also return the generator, which then draws the noise."""
+    generator = np.random.default_rng((1, start))
+    return generator, generator.standard_normal((length, N_MODES), dtype=np.float32)
 
 
 def planted_variances(n: int, p: int, dtype: str, chunk: int) -> np.ndarray:
-    """Variances of the principal components that `write_planted` planted, worked out without the images.
+    """Return the variances of the principal components of `write_planted`, computed without the images.
 
-    Those of the amounts that were drawn of each mode. Noise of variance v, in n images of p values, adds v (1 + p/n),
-    give or take 2 sqrt(v / (n λ)) of a variance λ; roundings to integers add to v. What is clipped, at 0 and at the
-    largest integer, takes about 2.5e-4 of the first and 5e-5 of the twentieth away, and is not allowed for.
+    They follow from the amounts drawn of each mode. Noise of variance v, in n images of p values, adds v (1 + p/n) to
+    a variance λ, with a relative deviation of 2 sqrt(v / (n λ)). Rounding to integers adds 1/12 to v. Clipping at 0 and
+    at the largest integer lowers the first variance by about 2.5e-4 and the twentieth by 5e-5; this is left out here.
     """
     amounts = np.concatenate([_amounts(start, min(chunk, n - start))[1] for start in range(0, n, chunk)])
     level = _grey_level(dtype)
@@ -145,14 +159,16 @@ def planted_variances(n: int, p: int, dtype: str, chunk: int) -> np.ndarray:
 
 
 def _deviations(p: int, level: int) -> np.ndarray:
+    """Return the standard deviation along each mode, for images of p values."""
     return SPREAD * level * np.sqrt(p) * DECAY ** np.arange(N_MODES)
 
 
 def _grey_level(dtype: str) -> int:
+    """Return the size of a grey level: 1 for uint8, 256 for uint16."""
     return (int(np.iinfo(dtype).max) + 1) // 256
 
 
-# Reading them -----------------------------------------------------------------------------------------
+# Reading stacks ----------------------------------------------------------------------------------------
 
 
 class Source:
@@ -161,12 +177,12 @@ class Source:
     Attributes
     ----------
     n, p : int
-        Images, and values in one.
+        Number of images, and of values in an image.
     dtype : dtype
     chunk : int
         Images in a block.
     file_bytes : int
-        Bytes on disk, for a zarr; 0 for a folder, of which pictures decoded are counted.
+        Bytes on disk of a zarr. 0 for a folder of files: there, decoded pictures are counted instead.
     """
 
     def __init__(self, path: Path):
@@ -184,24 +200,24 @@ class Source:
 
     @property
     def starts(self) -> range:
-        """Position of the first image of each block."""
+        """Positions of the first image of each block."""
         return range(0, self.n, self.chunk)
 
     def read(self, start: int) -> np.ndarray:
-        """Read the block that begins there, (b, p)."""
+        """Read the block that begins at an image, as rows of shape (b, p)."""
         stop = min(start + self.chunk, self.n)
         if self.files:
             return np.stack([_decode(file).reshape(-1) for file in self.files[start:stop]])
         return self._images[start:stop].reshape(stop - start, -1)
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield positions and blocks."""
+        """Yield the start and the rows of each block."""
         for start in self.starts:
             yield start, self.read(start)
 
 
-def rows_in_memory(path: Path, dtype: str = "float32") -> np.ndarray:
-    """Read a whole stack as rows, without a second copy of it: the best that a fit in memory can begin with."""
+def read_rows(path: Path, dtype: str = "float32") -> np.ndarray:
+    """Read a whole stack into memory as rows, without a second copy: the best start for a fit in memory."""
     source = Source(path)
     rows = np.empty((source.n, source.p), dtype)
     for start, block in source.blocks():

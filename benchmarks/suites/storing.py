@@ -1,7 +1,7 @@
-"""Saving and loading: models as safetensors, stacks as one zarr or as image files.
+"""How fast are models and stacks saved and loaded, and does what is loaded equal what was saved?
 
-The references are what one would use without this package: NumPy's ``.npz`` for the arrays of a model, and Dask's
-`to_zarr` for a stack. A model is the Pipeline of a mean image and ten components.
+The references are NumPy's ``.npz`` for the arrays of a model, and Dask's `to_zarr` for a stack. The model is a Pipeline
+with a mean image and ten components. Models are saved as safetensors, stacks as one zarr or as image files.
 """
 
 import os
@@ -12,25 +12,22 @@ import dask.array as da
 import numpy as np
 from sklearn.pipeline import Pipeline, make_pipeline
 
+from benchmarks.lib.measure import seconds_of
+from benchmarks.lib.suite import LARGE, Suite, open_cells, unit, write_cells_of_dtypes
 from imgstack_ml import ImagePCA, StackCenterer, load_model, open_stack, save_model, save_stack, write_images
-from imgstack_ml.datasets import make_cells
-
-from ._common import LARGE, Suite, unit
 
 N_IMAGES, SIZE = (400, 256) if LARGE else (24, 32)
 N_BLOCKS = 4
-FOLDER = "cells"
 FILES = {"imgstack_ml": "model.safetensors", "numpy": "model.npz"}
 
 
 class _Cells(Suite):
     def setup_cache(self) -> None:
-        cells = make_cells(N_IMAGES, SIZE)
-        da.to_npy_stack(FOLDER, da.from_array(cells, chunks=(N_IMAGES // N_BLOCKS, -1, -1, -1)))
+        write_cells_of_dtypes(N_IMAGES, SIZE, N_BLOCKS, ["uint8"])
 
     def setup(self, way):
         super().setup()
-        self.stack = da.from_npy_stack(FOLDER, mmap_mode=None)
+        self.stack = open_cells("uint8")
 
 
 class Models(_Cells):
@@ -55,7 +52,7 @@ class Models(_Cells):
 
     @unit("value")
     def track_difference(self, implementation):
-        """Largest difference of what is loaded from what was saved."""
+        """Largest difference between loaded and saved components."""
         return float(np.abs(self.load() - self.model[-1].components_).max())
 
 
@@ -80,11 +77,11 @@ class Stacks(_Cells):
 
     @unit("MB of pixels/s")
     def track_speed(self, way):
-        return self.stack.nbytes / 1e6 / self.seconds(lambda: self.save(self.stack))
+        return self.stack.nbytes / 1e6 / seconds_of(lambda: self.save(self.stack))
 
     @unit("intensity")
     def track_difference(self, way):
-        """Largest difference of a pixel that is read from the one that was saved."""
+        """Largest difference between a loaded and a saved pixel."""
         return int(np.abs(self.open().astype(int) - self.stack.astype(int)).max().compute())
 
 

@@ -1,0 +1,1 @@
+"""Scripts that compare this package with other libraries: ``python -m benchmarks.comparisons.peers --help``."""

@@ -1,0 +1,1 @@
+"""What suites and comparisons share: stacks, right answers, measuring, tables."""
