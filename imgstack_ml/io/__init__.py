@@ -2,7 +2,8 @@
 
 from .open import imread, open_stack
 from .stack import ImageStack
+from .summary import StackSummary
 from .write.save_stack import save_stack
 from .write.write_images import write_images
 
-__all__ = ["ImageStack", "imread", "open_stack", "save_stack", "write_images"]
+__all__ = ["ImageStack", "StackSummary", "imread", "open_stack", "save_stack", "write_images"]

@@ -7,7 +7,7 @@ from PIL import Image
 
 from .formats.base import MAX_PIXELS, mode_of
 
-__all__ = ["Policy"]
+__all__ = ["Conversion"]
 
 _MODES = ("L", "LA", "RGB", "RGBA", "I;16", "I", "F")
 _DTYPES = {"L": "uint8", "LA": "uint8", "RGB": "uint8", "RGBA": "uint8", "I;16": "uint16", "I": "int32", "F": "float32"}
@@ -17,7 +17,7 @@ _FITS = ("resize", "crop", "pad")
 
 
 @dataclass(frozen=True)
-class Policy:
+class Conversion:
     """Mode, dtype and size that all images of a stack are brought to, in this order.
 
     Parameters
@@ -25,7 +25,7 @@ class Policy:
     mode : str or None
         Pillow's name; see `imgstack_ml.open_stack`.
     dtype : str or None
-    size : (int, int) or None
+    shape : (int, int) or None
         Height and width.
     fit : {"resize", "crop", "pad"}
         How an image gets this size.
@@ -35,7 +35,7 @@ class Policy:
 
     mode: str | None = None
     dtype: str | None = None
-    size: tuple[int, int] | None = None
+    shape: tuple[int, int] | None = None
     fit: str = "resize"
     max_pixels: int = MAX_PIXELS
 
@@ -44,15 +44,17 @@ class Policy:
             raise ValueError(f"mode={self.mode!r} is not known; it is one of {', '.join(map(repr, _MODES))}")
         if self.fit not in _FITS:
             raise ValueError(f"fit={self.fit!r} is not known; it is one of {', '.join(map(repr, _FITS))}")
-        if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
-            raise ValueError(f"shape={self.size!r} is not the height and width of an image; give e.g. shape=(256, 256)")
+        if self.shape is not None and (len(self.shape) != 2 or min(self.shape) < 1):
+            raise ValueError(
+                f"shape={self.shape!r} is not the height and width of an image; give e.g. shape=(256, 256)"
+            )
         if self.max_pixels < 1:
             raise ValueError(f"max_pixels={self.max_pixels!r} is not a number of pixels; give a positive int")
 
     @property
     def is_identity(self) -> bool:
         """Whether images stay as they are."""
-        return self.mode is None and self.dtype is None and self.size is None
+        return self.mode is None and self.dtype is None and self.shape is None
 
     def layout(self, shape: tuple[int, ...], dtype: np.dtype) -> tuple[tuple[int, ...], np.dtype]:
         """Tell shape and dtype of what becomes of an image.
@@ -79,9 +81,9 @@ class Policy:
         if self.dtype is not None:
             _check_dtype(dtype, np.dtype(self.dtype))
             dtype = np.dtype(self.dtype)
-        if self.size is not None:
+        if self.shape is not None:
             self._check_size(shape, dtype)
-            shape = (*self.size, *shape[2:])
+            shape = (*self.shape, *shape[2:])
         return shape, dtype
 
     def apply(self, image: np.ndarray) -> np.ndarray:
@@ -100,14 +102,14 @@ class Policy:
         if self.dtype is not None:
             with np.errstate(over="raise"):  # float64 beyond the range of float32
                 image = image.astype(self.dtype, copy=False)
-        if self.size is None or image.shape[:2] == self.size:
+        if self.shape is None or image.shape[:2] == self.shape:
             return image
-        return _resized(image, self.size) if self.fit == "resize" else _placed(image, self.size)
+        return _resized(image, self.shape) if self.fit == "resize" else _placed(image, self.shape)
 
     def _check_size(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        assert self.size is not None
-        (height, width), (wanted_height, wanted_width) = shape[:2], self.size
-        said = f"it is of height and width {height, width}, and fit={self.fit!r} to {self.size} needs"
+        assert self.shape is not None
+        (height, width), (wanted_height, wanted_width) = shape[:2], self.shape
+        said = f"it is of height and width {height, width}, and fit={self.fit!r} to {self.shape} needs"
         if self.fit == "crop" and (height < wanted_height or width < wanted_width):
             raise ValueError(f"{said} at least that; give a smaller shape, fit='pad' or fit='resize'")
         if self.fit == "pad" and (height > wanted_height or width > wanted_width):

@@ -1,19 +1,27 @@
 """open_stack and imread: from what a user names to a lazy stack."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dask.array as da
 import numpy as np
 
-from .convert import Policy
-from .formats.base import MAX_PIXELS
+from .convert import Conversion
+from .formats.arrays import ArrayReader, open_hdf5, open_npy, open_store, open_zarr
+from .formats.base import MAX_PIXELS, Header, mode_of
+from .formats.hdf5 import split_hdf5
+from .formats.npy import is_npy
+from .formats.store import is_own_store, is_zarr
 from .lazy import check_block_size, lazy_array
-from .locations.listing import Source, list_files
-from .readers import FunctionReader, decode, read_with
-from .scan import fingerprint
-from .sources import open_source
+from .locations.faults import naming_the_file
+from .locations.listing import Source, list_files, root_folder
+from .locations.numbered import NumberedNames
+from .readers import ConvertingReader, FunctionReader, apply_to_file, decode_file
+from .scan import fingerprint_of_files, scan_files
 from .stack import ImageStack
+from .summary import Kinds
 
 __all__ = ["imread", "open_stack"]
 
@@ -129,15 +137,19 @@ def open_stack(
     places it decoded 18 without a word. ``python -m benchmarks.formats`` compares all with Dask and a bare loop.
     """
     check_block_size(chunks)
-    policy = Policy(
+    conversion = Conversion(
         mode,
-        None if dtype is None else _dtype_name(dtype),
+        None if dtype is None else _name_of_dtype(dtype),
         None if shape is None else tuple(map(int, shape)),  # type: ignore[arg-type]
         fit,
         max_pixels,
     )
-    opened = open_source(source, policy, recursive=recursive, sort=sort, on_error=on_error)
-    return ImageStack(opened.reader, opened.names, opened.keys, opened.labels, opened.problems, chunks, opened.kinds)
+    stack = _array_stack(source, conversion) if isinstance(source, str | os.PathLike) else None
+    if stack is None:
+        stack = scan_files(list_files(source, recursive=recursive, sort=sort), conversion, on_error=on_error)
+        if recursive and isinstance(source, str | os.PathLike):
+            stack = replace(stack, labels=_folder_labels(stack.files, root_folder(source)))
+    return replace(stack, chunks=chunks)
 
 
 def imread(
@@ -176,13 +188,57 @@ def imread(
     if imread is None and preprocess is None:
         return open_stack(pattern).data
     files = list_files(pattern)
-    read = decode if imread is None else imread
-    first = read_with(read, preprocess, files[0])
-    reader = FunctionReader(read, preprocess, first.shape, first.dtype, fingerprint(files))
+    read = decode_file if imread is None else imread
+    first = apply_to_file(read, preprocess, files[0])
+    reader = FunctionReader(read, preprocess, first.shape, first.dtype, fingerprint_of_files(files))
     return lazy_array(reader, tuple(files), "auto")
 
 
-def _dtype_name(dtype: Any) -> str:
+def _name_of_dtype(dtype: Any) -> str:
+    """Return the name of a numeric dtype, without its byte order: pixels in memory have that of the machine."""
     if np.dtype(dtype).kind not in "uif":
         raise ValueError(f"dtype={dtype!r} is not one of numbers; give one such as 'float32'")
-    return np.dtype(dtype).name  # without an order of bytes: pixels in memory have the machine's
+    return np.dtype(dtype).name
+
+
+def _array_stack(source: str | os.PathLike[str], conversion: Conversion) -> ImageStack | None:
+    """Open a source that is one array on disk; None where it names files of images."""
+    source = os.fspath(source)
+    path = os.path.abspath(source)
+    in_hdf5 = split_hdf5(source)
+    if is_own_store(source):
+        stack = _stack_of_array(*open_store(path))
+    elif is_zarr(source):
+        stack = _stack_of_array(open_zarr(path))
+    elif in_hdf5:
+        stack = _stack_of_array(open_hdf5(os.path.abspath(in_hdf5[0]), in_hdf5[1]))
+    elif is_npy(source):
+        stack = _stack_of_array(open_npy(path))
+    else:
+        return None
+    if conversion.is_identity:
+        return stack
+    with naming_the_file(source):
+        return replace(stack, reader=ConvertingReader(stack.reader, conversion))
+
+
+def _stack_of_array(
+    reader: ArrayReader, files: Sequence[str] | None = None, labels: np.ndarray | None = None
+) -> ImageStack:
+    """Make a stack of all images of an array, named by their positions if they have no files."""
+    header = Header(reader.shape, reader.dtype, reader.kind, mode_of(reader.shape, reader.dtype))
+    return ImageStack(
+        reader,
+        tuple(files) if files else NumberedNames(reader.label, reader.n_images),
+        keys=np.arange(reader.n_images),
+        labels=labels,
+        kinds=Kinds((header,), np.zeros(reader.n_images, np.uint32)),
+    )
+
+
+def _folder_labels(files: Sequence[str], root: str) -> np.ndarray | None:
+    """Name the folder of each file relative to the root, with ``/`` between folders; None where all lie in the root."""
+    folders = (os.path.dirname(file).replace(os.sep, "/") for file in files)
+    root = root.replace(os.sep, "/").rstrip("/")
+    labels = np.array([folder[len(root) :].strip("/") or "." for folder in folders])
+    return labels if (labels != ".").any() else None

@@ -5,7 +5,6 @@ import functools
 import html
 import math
 import operator
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,12 +14,13 @@ import numpy as np
 from dask.utils import format_bytes
 
 from ..base.validation import FileStack
+from ..base.warn import warn
 from ..errors import BadImageError
 from ..passes.progress import iterate_rows
 from .lazy import Reader, find_faults, lazy_array
+from .locations.names import is_url, split_member
 from .locations.numbered import NumberedNames
-from .locations.open import is_url, split_member
-from .scan import Kinds, Summary
+from .summary import Kinds, StackSummary
 
 if TYPE_CHECKING:
     import xarray
@@ -150,16 +150,16 @@ class ImageStack(FileStack):
             kinds=None if self.kinds is None else self.kinds.select(positions),
         )
 
-    def summary(self) -> Summary:
+    def summary(self) -> StackSummary:
         """Count the images by shape, dtype, format and mode, as their files have them.
 
         Returns
         -------
-        Summary
+        StackSummary
             A tuple of ``(header, count)`` in `counts`, and `n_problems`; printed as a table.
         """
         if self.kinds is None:
-            return Summary((), len(self.problems))
+            return StackSummary((), len(self.problems))
         return self.kinds.summary(len(self.problems))
 
     def verify(self, *, progress: bool = False) -> "ImageStack":
@@ -191,11 +191,7 @@ class ImageStack(FileStack):
         if len(bad) == len(self):
             name, reason = next(iter(bad.items()))
             raise BadImageError(name, f"{reason} (nor can any of the {len(bad)} images)")
-        warnings.warn(
-            f"{len(bad)} of {len(self)} images cannot be decoded and are left out; they are listed in .problems",
-            UserWarning,
-            stacklevel=2,
-        )
+        warn(f"{len(bad)} of {len(self)} images cannot be decoded and are left out; they are listed in .problems")
         good = self._select(np.flatnonzero(reasons == ""))
         return dataclasses.replace(good, problems=(*self.problems, *((name, str(why)) for name, why in bad.items())))
 

@@ -10,8 +10,8 @@ from PIL import Image, ImageOps
 
 from imgstack_ml import BadImageError, MixedStackError
 from imgstack_ml.io import open_stack
-from imgstack_ml.io import readers as decode
-from imgstack_ml.io.convert import Policy
+from imgstack_ml.io.convert import Conversion
+from imgstack_ml.io.readers import decode_file
 from tests.lib.images import png_bytes, random_pixels, write_image
 
 
@@ -316,10 +316,10 @@ def test_options_that_are_no_options(tmp_path, options, match):
 
 def test_identity_decodes_into_place(tmp_path, monkeypatch):
     path = write_image(tmp_path / "a.png", random_pixels((4, 4)))
-    monkeypatch.setattr(Policy, "apply", None)  # not called
+    monkeypatch.setattr(Conversion, "apply", None)  # not called
     assert read(path).shape == (4, 4)
-    assert Policy().is_identity
-    assert not Policy(dtype="uint8").is_identity
+    assert Conversion().is_identity
+    assert not Conversion(dtype="uint8").is_identity
 
 
 def test_max_pixels(tmp_path):
@@ -330,7 +330,7 @@ def test_max_pixels(tmp_path):
     assert stack.data.compute().shape == (1, 20, 20)
     (tmp_path / "b.png").write_bytes(png_bytes(random_pixels((1, 16_000)), height=16_000))
     with pytest.raises(BadImageError, match="16000 × 16000"):
-        decode.decode(str(tmp_path / "b.png"))
+        decode_file(str(tmp_path / "b.png"))
     with pytest.raises(BadImageError, match="early"):
         open_stack(tmp_path / "b.png", max_pixels=300_000_000)[0].compute()
 

@@ -1,4 +1,3 @@
-import collections
 import os
 import pickle
 import struct
@@ -15,11 +14,10 @@ from sklearn.utils import indexable
 
 from imgstack_ml.errors import BadImageError, MixedStackError
 from imgstack_ml.io import ImageStack, imread, open_stack
-from imgstack_ml.io import readers as decode
 from imgstack_ml.io.formats.registry import read_header
 from imgstack_ml.io.lazy import images_per_block, lazy_array
-from imgstack_ml.io.readers import FileReader, read_group
-from tests.lib.images import png_bytes, random_pixels, write_folder, write_image
+from imgstack_ml.io.readers import FileReader, decode_file
+from tests.lib.images import count_decoded, png_bytes, random_pixels, write_folder, write_image
 
 
 @pytest.fixture(autouse=True)
@@ -30,16 +28,7 @@ def two_threads():
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """Count how often each file is decoded."""
-    counts = collections.Counter()
-    original = decode._decode_into
-
-    def counting(out, images, planes):
-        counts[images._file.name, planes] += 1
-        original(out, images, planes)
-
-    monkeypatch.setattr(decode, "_decode_into", counting)
-    return counts
+    return count_decoded(monkeypatch)
 
 
 # --- one file ---------------------------------------------------------------------------------------------------
@@ -67,7 +56,7 @@ def test_lossless_files_give_their_pixels(tmp_path, suffix, shape, dtype, option
     pixels = random_pixels(shape, dtype)
     path = write_image(tmp_path / f"image{suffix}", pixels, **options)
     header = read_header(path)
-    image = decode.decode(path)
+    image = decode_file(path)
     assert (header.shape, header.dtype) == (image.shape, image.dtype) == (pixels.shape, pixels.dtype)
     np.testing.assert_array_equal(image, pixels)
     assert open_stack(path).data.compute().tobytes() == pixels.tobytes()
@@ -78,7 +67,7 @@ def test_lossless_files_give_their_pixels(tmp_path, suffix, shape, dtype, option
 def test_jpeg_is_what_pillow_decodes(tmp_path, shape, options):
     path = write_image(tmp_path / "image.jpg", random_pixels(shape), **options)
     with Image.open(path) as picture:
-        np.testing.assert_array_equal(decode.decode(path), np.asarray(picture))
+        np.testing.assert_array_equal(decode_file(path), np.asarray(picture))
     assert read_header(path)[:2] == (shape, np.uint8)
 
 
@@ -87,7 +76,7 @@ def test_files_are_told_by_content(tmp_path, suffix):
     pixels = random_pixels((5, 4))
     path = write_image(tmp_path / f"a{suffix}", pixels)
     os.rename(path, tmp_path / "a.jpg")
-    np.testing.assert_array_equal(decode.decode(str(tmp_path / "a.jpg")), pixels)
+    np.testing.assert_array_equal(decode_file(str(tmp_path / "a.jpg")), pixels)
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
@@ -97,7 +86,7 @@ def test_png_with_black_last_row_and_interlaced(tmp_path, interlaced, shape):
     pixels[-1] = 0
     path = tmp_path / "a.png"
     path.write_bytes(png_bytes(pixels, interlaced=interlaced) + b"data after the end are allowed")
-    np.testing.assert_array_equal(decode.decode(str(path)), pixels)
+    np.testing.assert_array_equal(decode_file(str(path)), pixels)
 
 
 # --- bad files --------------------------------------------------------------------------------------------------
@@ -106,7 +95,7 @@ def test_png_with_black_last_row_and_interlaced(tmp_path, interlaced, shape):
 def assert_named(path, match=None):
     """Neither the header nor the decoding may let the file pass."""
     with pytest.raises(BadImageError, match=match) as caught:
-        decode.decode(str(path))
+        decode_file(str(path))
     assert caught.value.path == str(path)
     assert str(path) in str(caught.value)
 
@@ -295,7 +284,7 @@ def test_damaged_bytes_raise_nothing_else(tmp_path, name):
             content[position] = rng.integers(256)
         path.write_bytes(content)
         try:
-            image = decode.decode(str(path))
+            image = decode_file(str(path))
         except BadImageError as error:
             assert error.path == str(path)  # noqa: PT017 - either outcome is right
         else:
@@ -305,7 +294,7 @@ def test_damaged_bytes_raise_nothing_else(tmp_path, name):
 def test_group_checks_what_the_header_said(tmp_path):
     paths = [write_image(tmp_path / f"{i}.png", random_pixels((4, 4 + i))) for i in range(2)]
     with pytest.raises(BadImageError, match=r"1\.png'.* shape \(4, 5\), uint8 now, .*shape \(4, 4\)"):
-        read_group(paths, (4, 4), np.dtype("uint8"))
+        FileReader((4, 4), np.dtype("uint8"), "").read(paths)
 
 
 # --- opening ----------------------------------------------------------------------------------------------------

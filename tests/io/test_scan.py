@@ -62,8 +62,8 @@ def test_threads_and_one_thread_agree(tmp_path, monkeypatch, slow):
 def test_fingerprint_sees_the_size_and_the_time(tmp_path):
     path = write_image(tmp_path / "a.png", random_pixels((4, 4)))
     before = read_state(path)
-    assert scanning.fingerprint([path]) == scanning.fingerprint([path])
-    assert scanning.fingerprint([path, path]) != scanning.fingerprint([path])
+    assert scanning.fingerprint_of_files([path]) == scanning.fingerprint_of_files([path])
+    assert scanning.fingerprint_of_files([path, path]) != scanning.fingerprint_of_files([path])
     assert before.n_bytes > 0
 
 

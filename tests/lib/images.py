@@ -2,11 +2,15 @@
 
 import struct
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import tifffile
 from PIL import Image
+
+from imgstack_ml.io.formats.jpeg_png import Picture
+from imgstack_ml.io.formats.tiff import TiffImages
 
 _ADAM7 = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2), (0, 1, 1, 2))
 
@@ -54,3 +58,16 @@ def png_bytes(pixels, *, height=None, interlaced=False, rows=None):
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
     ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def count_decoded(monkeypatch):
+    """Count how often each image is decoded, by its file and its planes in there."""
+    counts = Counter()
+    for kind in (Picture, TiffImages):
+
+        def decode(self, planes, out, original=kind.decode):
+            counts[self._file.name, planes] += 1
+            original(self, planes, out)
+
+        monkeypatch.setattr(kind, "decode", decode)
+    return counts

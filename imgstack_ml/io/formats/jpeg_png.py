@@ -12,8 +12,8 @@ from PIL import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
+from ..locations.base import Bounded
 from ..locations.faults import READ_ERRORS
-from ..locations.open import Bounded
 from .base import Header, Planes, check_size, orient, oriented_shape
 from .tiff_directory import read_first_directory
 

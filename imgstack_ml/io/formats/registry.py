@@ -7,8 +7,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from ..locations.base import State
 from ..locations.faults import naming_the_file
-from ..locations.open import State, open_bytes, read_state
+from ..locations.open import open_bytes, read_state
 from .base import MAX_PIXELS, Header, Planes
 from .jpeg_png import Picture
 from .tiff import TiffImages
@@ -45,7 +46,7 @@ def open_images(name: str, max_pixels: int = MAX_PIXELS, state: State | None = N
     Parameters
     ----------
     name : str
-        See `imgstack_ml.io.locations.open`.
+        See `imgstack_ml.io.locations.names`.
     max_pixels : int
         Most pixels that an image may claim to have.
     state : State, optional

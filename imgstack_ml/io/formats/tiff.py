@@ -26,7 +26,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import numpy as np
 import tifffile
 
-from ..locations.open import Bounded
+from ..locations.base import Bounded
 from .base import Header, Planes, check_size, mode_of, orient, oriented_shape
 from .tiff_directory import Directory, PageLayout, Tag, page_layout, read_byte_layout, read_directories, read_directory
 from .tiff_ome import check_ome

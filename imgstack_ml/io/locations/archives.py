@@ -5,15 +5,21 @@ An archive is a named file like any other, so that it may be remote. Its list of
 share no position and no handle stays open.
 """
 
+import fnmatch
 import functools
+import itertools
+import os
 import struct
 import tarfile
 import zipfile
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from .open import State, Window, buffered, open_bytes, read_state
+from .base import State, Window, buffered
+from .faults import naming_the_file
+from .files import open_file, state_of_file
+from .names import ARCHIVE_SUFFIXES, IMAGE_SUFFIXES, WILDCARD, is_hidden, is_image, is_url, split_member
 
-__all__ = ["Archive", "find_archive"]
+__all__ = ["Archive", "find_archive", "list_archive", "split_archive"]
 
 _LOCAL_HEADER = 30
 _ENCRYPTED = 0x1
@@ -82,6 +88,50 @@ class Archive(NamedTuple):
             raise FileNotFoundError(f"the archive {self.name!r} holds no file of this name") from None
 
 
+def split_archive(name: str) -> tuple[str, str] | None:
+    """Split a name into an archive and what is asked of it, empty for all; None where it leads into no archive."""
+    parts = split_member(name)
+    if parts is None and name.lower().endswith(ARCHIVE_SUFFIXES) and (is_url(name) or os.path.isfile(name)):
+        return name, ""
+    return parts
+
+
+def list_archive(name: str, wanted: str) -> list[str]:
+    """List the images of an archive, in no particular order.
+
+    Parameters
+    ----------
+    name : str
+        Of the archive.
+    wanted : str
+        A member, a folder of the archive, or a pattern; empty for the whole archive.
+
+    Raises
+    ------
+    FileNotFoundError
+        There are none.
+    BadImageError
+        The archive cannot be read.
+    """
+    with naming_the_file(name):
+        members = find_archive(name).members
+    if wanted in members:
+        found = [wanted]
+    elif WILDCARD.search(wanted):
+        found = [member for member in members if fnmatch.fnmatchcase(member, wanted) and not is_hidden(member)]
+    else:
+        folder = f"{wanted.rstrip('/')}/" if wanted.rstrip("/") else ""
+        found = [member for member in members if is_image(member) and member.startswith(folder)]
+    if not found:
+        asked = f"{wanted!r}" if wanted else f"files that end in {' '.join(IMAGE_SUFFIXES)}"
+        examples = ", ".join(map(repr, itertools.islice(members, 3)))
+        raise FileNotFoundError(
+            f"no images found: searched the archive {name!r} for {asked}. It holds {len(members):,} files, "
+            f"{f'e.g. {examples}' if examples else 'none'}"
+        )
+    return [f"{name}::{member}" for member in found]
+
+
 def find_archive(name: str) -> Archive:
     """List the members of an archive, or take the list from an earlier call if the archive is still the same.
 
@@ -95,12 +145,12 @@ def find_archive(name: str) -> Archive:
     OSError, ValueError
         It is missing, damaged, or compressed as a whole.
     """
-    return _list_members(name, read_state(name))
+    return _read_archive(name, state_of_file(name))
 
 
 @functools.lru_cache(maxsize=16)
-def _list_members(name: str, state: State) -> Archive:
-    with open_bytes(name) as file:
+def _read_archive(name: str, state: State) -> Archive:
+    with open_file(name) as file:
         try:
             members = _zip_members(file) if name.lower().endswith(".zip") else _tar_members(file)
         except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:

@@ -5,7 +5,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from ..locations.listing import IMAGE_SUFFIXES, natural_key
+from ..locations.names import IMAGE_SUFFIXES, natural_key
 
 __all__ = ["file_names"]
 

@@ -5,7 +5,6 @@ import functools
 import math
 import os
 import shutil
-import warnings
 from typing import Any
 
 import dask.array as da
@@ -16,11 +15,12 @@ from numcodecs import Zstd
 from zarr.codecs import ZstdCodec
 
 from ... import __version__
-from ...base.validation import FileStack
+from ...base.validation import FileStack, StackLike
+from ...base.warn import warn
 from ...errors import StoreError
 from ...files.atomic import atomic_folder, naming_the_space, require_space
 from ...passes.progress import ImageBar
-from ..formats.store import ATTRIBUTE, FORMAT, chunk_files, chunk_names, is_store, mark_complete
+from ..formats.store import ATTRIBUTE, FORMAT, chunk_files, chunk_names, is_zarr, mark_complete
 from .waves import BLOCK_BYTES, Region, as_dask, regions_of, run_on_blocks, run_on_regions
 
 __all__ = ["refuse_overlap", "save_stack"]
@@ -33,7 +33,7 @@ _PARTIAL = ".partial"
 
 
 def save_stack(
-    stack: Any,
+    stack: StackLike,
     path: str | os.PathLike[str],
     *,
     overwrite: bool = False,
@@ -149,7 +149,7 @@ def refuse_overlap(stack: Any, target: str) -> None:
 
 
 def _check_replaced(target: str, overwrite: bool) -> None:
-    if overwrite and os.path.isdir(target) and os.listdir(target) and not is_store(target):
+    if overwrite and os.path.isdir(target) and os.listdir(target) and not is_zarr(target):
         raise StoreError(f"{target!r} is a folder that holds no zarr array, so it is not replaced; choose another name")
 
 
@@ -206,11 +206,9 @@ def _unfinished_array(folder: str, token: str) -> zarr.Array | None:
             return array
     except (OSError, ValueError, KeyError, TypeError):  # killed before there was an array
         pass
-    warnings.warn(
+    warn(
         "what an unfinished call left was stored from another input or by another version; "
-        "none of it is used, and all images are stored anew",
-        UserWarning,
-        stacklevel=3,
+        "none of it is used, and all images are stored anew"
     )
     shutil.rmtree(folder)
     os.mkdir(folder)

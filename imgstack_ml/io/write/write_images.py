@@ -10,11 +10,10 @@ import dask.array as da
 import numpy as np
 
 from ...base.lazy import whole_images
-from ...base.validation import data_and_files
+from ...base.validation import StackLike, data_and_files
 from ...errors import StoreError
 from ...files.atomic import atomic_path, lock_output, naming_the_space
 from ...passes.progress import ImageBar
-from ..formats.store import ZarrReader
 from .filenames import file_names
 from .save_stack import refuse_overlap
 from .waves import BLOCK_BYTES, as_dask, regions_of, run_on_blocks
@@ -26,7 +25,7 @@ _TIFF_DTYPES = ("uint8", "uint16", "float32", "float64")
 
 
 def write_images(
-    stack: Any,
+    stack: StackLike,
     folder: str | os.PathLike[str],
     *,
     format: str = "png",
@@ -125,7 +124,7 @@ def _refuse_input_folders(stack: Any, files: Sequence[str], target: str) -> None
     """Refuse a folder in which results would become images to read, or take the place of some."""
     refuse_overlap(stack, target)
     # A store keeps the names of files that it does not read: below their folder is no harm, in their place is.
-    reads_store = isinstance(getattr(stack, "reader", None), ZarrReader)
+    reads_store = getattr(getattr(stack, "reader", None), "is_own_store", False)
     for folder in {os.path.dirname(file) for file in files}:
         source = os.path.realpath(folder)
         if source == target or (not reads_store and target.startswith(os.path.join(source, ""))):

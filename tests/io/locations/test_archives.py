@@ -13,7 +13,9 @@ import tifffile
 
 from imgstack_ml import BadImageError
 from imgstack_ml.io import open_stack
-from imgstack_ml.io.locations.open import Window, read_state, split_member
+from imgstack_ml.io.locations.base import Window
+from imgstack_ml.io.locations.names import split_member
+from imgstack_ml.io.locations.open import read_state
 from tests.lib.images import random_pixels, write_folder
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from imgstack_ml import open_stack, save_stack, write_images
 from imgstack_ml.errors import BadImageError, StoreError
-from imgstack_ml.io.locations.listing import natural_key
+from imgstack_ml.io.locations.names import natural_key
 from imgstack_ml.io.write.filenames import file_names
 from tests.lib.faults import every_fault
 from tests.lib.images import random_pixels, write_folder, write_image
