@@ -1,4 +1,4 @@
-"""Images on disk and lazy stacks: reading files, grouping them into blocks, storing a stack."""
+"""Lazy stacks of images on disk: opening them, reading them block by block, writing them."""
 
 from .open import imread, open_stack
 from .stack import ImageStack

@@ -1,4 +1,4 @@
-"""From a list of files to a stack: their headers are read, and must say one shape and dtype."""
+"""From a list of files to a stack: their headers are read, and have to agree in shape and dtype."""
 
 import functools
 import hashlib
@@ -46,7 +46,7 @@ class _File(NamedTuple):
 
 
 def scan_files(files: Sequence[str], conversion: Conversion, *, on_error: str = "raise") -> ImageStack:
-    """Make a stack of the images of files, whose headers are read and no pixel is decoded.
+    """Make a stack of the images in files. Their headers are read, and no pixel is decoded.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def scan_files(files: Sequence[str], conversion: Conversion, *, on_error: str = 
     Raises
     ------
     BadImageError
-        A header cannot be read (with ``on_error="skip"``: none of them can).
+        A header cannot be read; with ``on_error="skip"``, no header can be read.
     MixedStackError
         The images differ in shape or dtype.
     """
@@ -144,7 +144,7 @@ def _images_of(files: list[_File]) -> tuple[tuple[str, ...], tuple[Key, ...] | N
 def _report_unreadable(problems: dict[str, str], n_good: int) -> None:
     if problems and not n_good:
         path, reason = next(iter(problems.items()))
-        raise BadImageError(path, f"{reason} (nor can any of the {len(problems)} files given)")
+        raise BadImageError(path, f"{reason} (none of the {len(problems)} files can be read)")
     if problems:
         warn(
             f"{len(problems)} of {len(problems) + n_good} files cannot be read as images and are left out; "

@@ -1,4 +1,4 @@
-"""Counts of the kinds of images that a stack is made of."""
+"""How many images of a stack have which shape, dtype, format and mode."""
 
 from typing import NamedTuple
 
@@ -10,14 +10,29 @@ __all__ = ["Kinds", "StackSummary"]
 
 
 class StackSummary(NamedTuple):
-    """Images of a stack, counted.
+    """Number of images of each kind in a stack, as `ImageStack.summary` counts them; printed as a table.
 
     Attributes
     ----------
     counts : tuple of (Header, int)
-        Shape, dtype, format and mode, and the number of images like that, the most frequent first.
+        A header, with the fields `shape`, `dtype`, `format` and `mode` that the files have before any conversion, and
+        the number of images that have it. The most frequent one comes first.
     n_problems : int
-        Number of files left out.
+        Number of files that were left out.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from imgstack_ml import open_stack, write_images
+    >>> folder = os.path.join(tempfile.mkdtemp(), "photos")
+    >>> paths = write_images(np.zeros((6, 4, 5), np.uint8), folder)
+    >>> summary = open_stack(folder).summary()
+    >>> summary
+    6 images
+              6  PNG      L        (4, 5), uint8
+    >>> [(header.shape, count) for header, count in summary.counts]
+    [((4, 5), 6)]
     """
 
     counts: tuple[tuple[Header, int], ...]
@@ -33,7 +48,7 @@ class StackSummary(NamedTuple):
 
 
 class Kinds(NamedTuple):
-    """The different headers of a stack, and for each image the number of its own."""
+    """The different headers of a stack, and for each image the position of its header among them."""
 
     headers: tuple[Header, ...]
     numbers: np.ndarray
@@ -45,5 +60,5 @@ class Kinds(NamedTuple):
         return StackSummary(tuple(sorted(found, key=lambda pair: -pair[1])), n_problems)
 
     def select(self, positions: np.ndarray) -> "Kinds":
-        """Select images."""
+        """Select images by their positions."""
         return Kinds(self.headers, self.numbers[positions])

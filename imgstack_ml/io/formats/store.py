@@ -42,7 +42,7 @@ def is_zarr(path: str) -> bool:
 
 
 def is_own_store(path: str) -> bool:
-    """Tell whether `save_stack` wrote a folder, or began to; other zarr arrays have no mark of completeness."""
+    """Tell whether `save_stack` wrote a folder, or began to write it."""
     if os.path.exists(os.path.join(path, MARKER)):
         return True
     try:
@@ -109,14 +109,14 @@ def check_chunks(path: str, array: zarr.Array, rows: np.ndarray) -> None:
 
 
 def mark_complete(folder: str) -> None:
-    """Write the marker of a store whose chunks are all there."""
+    """Write the marker that says that all chunks of a store are written."""
     n_chunks, n_bytes = _measure_chunks(folder)
     with open(os.path.join(folder, MARKER), "w", encoding="utf-8") as file:
         json.dump({"n_chunks": n_chunks, "n_bytes": n_bytes}, file)
 
 
 def chunk_files(folder: str) -> Iterator[str]:
-    """Yield the names, relative to `folder`, of the files in which a zarr array holds its chunks."""
+    """Yield the names, relative to `folder`, of all chunk files of a zarr array."""
     for parent, _, names in os.walk(os.path.join(folder, "c")):
         within = os.path.relpath(parent, folder)
         for name in names:
@@ -124,7 +124,7 @@ def chunk_files(folder: str) -> Iterator[str]:
 
 
 def chunk_names(chunks: tuple[int, ...], region: tuple[slice, ...]) -> Iterator[str]:
-    """Yield the names, relative to the array's folder, of the chunks of a shape that a region touches."""
+    """Yield the names, relative to the array's folder, of the chunks of shape `chunks` that a region touches."""
     grid = [range(part.start // size, -(-part.stop // size)) for part, size in zip(region, chunks, strict=True)]
     for index in itertools.product(*grid):
         yield os.path.join("c", *map(str, index))

@@ -58,7 +58,7 @@ class Window(io.RawIOBase):
 
 
 class Bounded:
-    """A file that is never asked for more than it holds: room for a read is made before its bytes are there.
+    """A file of which no more is read than it holds: a read allocates all the bytes that it is asked for.
 
     Parameters
     ----------
@@ -72,11 +72,11 @@ class Bounded:
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, n_bytes: int = -1, /) -> bytes:
-        """Read up to `n_bytes`, and no further than to the end."""
+        """Read up to `n_bytes`, at most to the end."""
         left = max(0, self._n_bytes - self._file.tell())
         return self._file.read(left if n_bytes < 0 else min(n_bytes, left))
 
 
 def buffered(window: Window) -> BinaryIO:
-    """Read a window in larger steps than it is asked for."""
+    """Return a window that reads ahead, so that small reads are cheap."""
     return cast(BinaryIO, io.BufferedReader(window))

@@ -33,15 +33,15 @@ def list_files(source: Source, *, recursive: bool = False, sort: str = "natural"
           one member, one folder of it, or the members that match a pattern (whose ``*`` crosses folders);
         - a URL that fsspec knows: a file, a folder or a pattern, such as ``"s3://bucket/run/*.png"``, or
           ``"zip://*.png::archive.zip"``;
-        - a list or tuple of these: in its own order.
+        - a list or tuple of files, whose order is kept.
 
-        A path that exists is taken literally, so that a folder may be called ``run[1]``; so is the part of a
-        pattern in front of its first name that does not exist. Hidden files (``.name``) are left out.
+        A path that exists is taken literally, so that a folder may be called ``run[1]``. So is the beginning of a
+        pattern, as far as it exists. Hidden files (``.name``) are left out.
     recursive : bool, default=False
         Whether a folder's sub-folders are searched too. Symbolic links to folders are not followed.
     sort : {"natural", "name"}, default="natural"
-        ``"natural"`` puts ``img2`` before ``img10`` and looks at upper and lower case last; ``"name"`` compares
-        the plain strings.
+        ``"natural"`` puts ``img2`` before ``img10``, and compares upper and lower case only where all else is equal;
+        ``"name"`` compares the plain strings.
 
     Returns
     -------
