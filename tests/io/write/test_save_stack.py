@@ -4,9 +4,6 @@ import errno
 import json
 import os
 import pickle
-import signal
-import subprocess
-import sys
 
 import dask.array as da
 import numpy as np
@@ -162,36 +159,6 @@ def test_chunks_are_those_that_zarr_writes(tmp_path):
 def test_what_holds_no_numbers_is_refused(tmp_path):
     with pytest.raises(TypeError, match="only numbers are stored"):
         save_stack(np.array(["a", "b"]), tmp_path / "x.zarr")
-
-
-KILLED = """
-import os, signal, sys
-import dask.array as da
-import numpy as np
-from imgstack_ml.io import save_stack
-
-calls = []
-
-def block():
-    calls.append(None)
-    if len(calls) == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return np.ones((2, 4, 4))
-
-array = da.map_blocks(block, chunks=((2,) * 4, (4,), (4,)), dtype=float, meta=np.empty((0, 0, 0)))
-save_stack(array, sys.argv[1], overwrite=True)
-"""
-
-
-def test_kill_leaves_the_old_store(store, tmp_path):
-    process = subprocess.run([sys.executable, "-c", KILLED, store], env={**os.environ, "DASK_SCHEDULER": "synchronous"})
-    assert process.returncode == -signal.SIGKILL
-    np.testing.assert_array_equal(open_stack(store).data.compute(), random_pixels((10, 8, 6)))
-    (remains,) = [name for name in os.listdir(tmp_path) if name.endswith(".zarr") and name != "stack.zarr"]
-    assert remains.startswith(".stack-")
-    assert len(chunk_files(tmp_path / remains)) == 2
-    with pytest.raises(StoreError, match="is incomplete"):
-        open_stack(tmp_path / remains)
 
 
 def test_overwrite_rules(store):
