@@ -24,6 +24,7 @@ from .inspection import ReconstructionDisplay as ReconstructionDisplay
 from .inspection import ScoresDisplay as ScoresDisplay
 from .inspection import ScreeDisplay as ScreeDisplay
 from .io import ImageStack as ImageStack
+from .io import StackSummary as StackSummary
 from .io import imread as imread
 from .io import open_stack as open_stack
 from .io import save_stack as save_stack

@@ -1,4 +1,4 @@
-"""What is done to images that differ, so that they make one stack: mode, dtype and size."""
+"""Conversion of images that differ to one mode, dtype and size, so that they make one stack."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from PIL import Image
 
 from .formats.base import MAX_PIXELS, mode_of
 
-__all__ = ["Policy"]
+__all__ = ["Conversion"]
 
 _MODES = ("L", "LA", "RGB", "RGBA", "I;16", "I", "F")
 _DTYPES = {"L": "uint8", "LA": "uint8", "RGB": "uint8", "RGBA": "uint8", "I;16": "uint16", "I": "int32", "F": "float32"}
@@ -17,25 +17,25 @@ _FITS = ("resize", "crop", "pad")
 
 
 @dataclass(frozen=True)
-class Policy:
-    """Mode, dtype and size that all images of a stack are brought to, in this order.
+class Conversion:
+    """Conversion of all images of a stack to a mode, a dtype and a size, in this order.
 
     Parameters
     ----------
     mode : str or None
         Pillow's name; see `imgstack_ml.open_stack`.
     dtype : str or None
-    size : (int, int) or None
+    shape : (int, int) or None
         Height and width.
     fit : {"resize", "crop", "pad"}
-        How an image gets this size.
+        How an image is brought to this size.
     max_pixels : int
         Most pixels that an image may claim to have.
     """
 
     mode: str | None = None
     dtype: str | None = None
-    size: tuple[int, int] | None = None
+    shape: tuple[int, int] | None = None
     fit: str = "resize"
     max_pixels: int = MAX_PIXELS
 
@@ -44,18 +44,20 @@ class Policy:
             raise ValueError(f"mode={self.mode!r} is not known; it is one of {', '.join(map(repr, _MODES))}")
         if self.fit not in _FITS:
             raise ValueError(f"fit={self.fit!r} is not known; it is one of {', '.join(map(repr, _FITS))}")
-        if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
-            raise ValueError(f"shape={self.size!r} is not the height and width of an image; give e.g. shape=(256, 256)")
+        if self.shape is not None and (len(self.shape) != 2 or min(self.shape) < 1):
+            raise ValueError(
+                f"shape={self.shape!r} is not the height and width of an image; give e.g. shape=(256, 256)"
+            )
         if self.max_pixels < 1:
             raise ValueError(f"max_pixels={self.max_pixels!r} is not a number of pixels; give a positive int")
 
     @property
     def is_identity(self) -> bool:
         """Whether images stay as they are."""
-        return self.mode is None and self.dtype is None and self.size is None
+        return self.mode is None and self.dtype is None and self.shape is None
 
     def layout(self, shape: tuple[int, ...], dtype: np.dtype) -> tuple[tuple[int, ...], np.dtype]:
-        """Tell shape and dtype of what becomes of an image.
+        """Return the shape and dtype that an image has once it is converted.
 
         Parameters
         ----------
@@ -71,7 +73,7 @@ class Policy:
         Raises
         ------
         ValueError
-            It cannot be brought to this mode, dtype or size without losing values.
+            The image cannot be converted without losing values.
         """
         if self.mode is not None:
             _check_mode(mode_of(shape, dtype), self.mode)
@@ -79,13 +81,13 @@ class Policy:
         if self.dtype is not None:
             _check_dtype(dtype, np.dtype(self.dtype))
             dtype = np.dtype(self.dtype)
-        if self.size is not None:
+        if self.shape is not None:
             self._check_size(shape, dtype)
-            shape = (*self.size, *shape[2:])
+            shape = (*self.shape, *shape[2:])
         return shape, dtype
 
     def apply(self, image: np.ndarray) -> np.ndarray:
-        """Bring an image to the mode, dtype and size, after `layout` has said that it can be.
+        """Convert an image, after `layout` has said that it can be converted.
 
         Parameters
         ----------
@@ -100,18 +102,18 @@ class Policy:
         if self.dtype is not None:
             with np.errstate(over="raise"):  # float64 beyond the range of float32
                 image = image.astype(self.dtype, copy=False)
-        if self.size is None or image.shape[:2] == self.size:
+        if self.shape is None or image.shape[:2] == self.shape:
             return image
-        return _resized(image, self.size) if self.fit == "resize" else _placed(image, self.size)
+        return _resized(image, self.shape) if self.fit == "resize" else _cropped_or_padded(image, self.shape)
 
     def _check_size(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        assert self.size is not None
-        (height, width), (wanted_height, wanted_width) = shape[:2], self.size
-        said = f"it is of height and width {height, width}, and fit={self.fit!r} to {self.size} needs"
-        if self.fit == "crop" and (height < wanted_height or width < wanted_width):
-            raise ValueError(f"{said} at least that; give a smaller shape, fit='pad' or fit='resize'")
-        if self.fit == "pad" and (height > wanted_height or width > wanted_width):
-            raise ValueError(f"{said} at most that; give a larger shape, fit='crop' or fit='resize'")
+        assert self.shape is not None
+        (height, width), (new_height, new_width) = shape[:2], self.shape
+        needs = f"it is of height and width {height, width}, and fit={self.fit!r} to {self.shape} needs"
+        if self.fit == "crop" and (height < new_height or width < new_width):
+            raise ValueError(f"{needs} at least that; give a smaller shape, fit='pad' or fit='resize'")
+        if self.fit == "pad" and (height > new_height or width > new_width):
+            raise ValueError(f"{needs} at most that; give a larger shape, fit='crop' or fit='resize'")
         if self.fit == "resize" and dtype.kind != "f" and not np.can_cast(dtype, np.int32):
             raise ValueError(f"images of {dtype} are not resized; give dtype='float64' too")
 
@@ -121,8 +123,8 @@ def _check_mode(mode: str, wanted: str) -> None:
     if mode == wanted or mode in _EIGHT_BITS or wanted in exact:
         return
     raise ValueError(
-        f"its pixels are of mode {mode!r}, which mode={wanted!r} cannot hold. Modes of 8 bits a channel become any, "
-        "and 'I;16' becomes 'I' or 'F'; convert other images first, e.g. with skimage.util.img_as_ubyte"
+        f"its pixels are of mode {mode!r}, which mode={wanted!r} cannot hold. Modes of 8 bits a channel become any "
+        "mode, and 'I;16' becomes 'I' or 'F'; convert other images first, e.g. by skimage.util.img_as_ubyte"
     )
 
 
@@ -146,9 +148,10 @@ def _converted(image: np.ndarray, mode: str) -> np.ndarray:
 
 
 def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize channel by channel with Pillow's triangle filter, which averages over what a new pixel covers."""
+    """Resize each channel with Pillow's triangle filter, which averages over the area that a new pixel covers."""
     out = np.empty((*size, *image.shape[2:]), image.dtype)
-    # Pillow rounds 8-bit and 32-bit pixels itself, twice; those of 16 bits fit float32, and are rounded once.
+    # Pillow resizes pixels of 8 and 32 bits as integers, and rounds them after each of the two axes. Pixels of 16 bits
+    # are resized as float32, which holds them exactly, and rounded once.
     is_native = image.dtype in (np.uint8, np.int32)
     for place in np.ndindex(image.shape[2:]):
         with np.errstate(over="raise"):  # float64 beyond the range of float32
@@ -158,13 +161,13 @@ def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return out
 
 
-def _placed(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Crop or pad with zeros around the centre; of an odd difference, the larger half comes last."""
+def _cropped_or_padded(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Crop or pad with zeros around the centre; if the difference is odd, the larger half comes last."""
     out = np.zeros((*size, *image.shape[2:]), image.dtype)
     source, target = [], []
-    for n_own, n_wanted in zip(image.shape[:2], size, strict=True):
-        cut, gap = max(0, n_own - n_wanted) // 2, max(0, n_wanted - n_own) // 2
-        n = min(n_own, n_wanted)
+    for n_old, n_new in zip(image.shape[:2], size, strict=True):
+        cut, gap = max(0, n_old - n_new) // 2, max(0, n_new - n_old) // 2
+        n = min(n_old, n_new)
         source.append(slice(cut, cut + n))
         target.append(slice(gap, gap + n))
     out[tuple(target)] = image[tuple(source)]

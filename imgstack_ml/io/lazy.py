@@ -1,4 +1,4 @@
-"""The lazy side of reading: many images behind one Dask array, one task a block."""
+"""Dask arrays whose blocks are read by a reader, one task a block."""
 
 import functools
 import hashlib
@@ -21,12 +21,12 @@ __all__ = ["Reader", "check_block_size", "find_faults", "images_per_block", "laz
 
 _BLOCK_BYTES = 64_000_000
 _BLOCKS_PER_THREAD = 8
-# Below this the cost of a task is no longer small beside that of reading its images.
+# With fewer images in a block, the cost of a task would be noticeable beside that of reading them.
 _MIN_IMAGES = 16
 
 
 class Reader(Protocol):
-    """What reads a block of images: small, picklable, told by keys which images are meant."""
+    """Reads blocks of images, which it is given by their keys; it is small and can be pickled."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -34,18 +34,18 @@ class Reader(Protocol):
 
     @property
     def dtype(self) -> np.dtype:
-        """Their dtype."""
+        """Dtype of an image."""
 
     @property
     def images_per_chunk(self) -> int:
-        """Number of neighbours that can only be read together."""
+        """Number of neighbouring images that are stored, and so decoded, together."""
 
     def read(self, keys: Any) -> np.ndarray:
         """Read the images that `keys` name into one block."""
 
 
 def lazy_array(reader: Reader, keys: Sequence[Any] | np.ndarray, chunks: str | int) -> da.Array:
-    """Make the Dask array whose blocks a reader reads.
+    """Make a Dask array whose blocks are read by a reader.
 
     Each task holds the keys of its own images only, so that the graph stays small.
 
@@ -66,12 +66,12 @@ def lazy_array(reader: Reader, keys: Sequence[Any] | np.ndarray, chunks: str | i
 
 
 def find_faults(reader: Reader, keys: Sequence[Any] | np.ndarray, chunks: str | int) -> da.Array:
-    """Make the Dask array that reads every image, and keeps none.
+    """Make a Dask array that reads every image and holds what is wrong with it.
 
     Returns
     -------
     dask.array.Array of shape (len(keys),), of objects
-        What is wrong with each image; an empty text where nothing is.
+        The reason why an image cannot be read; an empty text where it can.
     """
     return _lazy(functools.partial(_faults, reader), "faults", reader, keys, chunks, (), np.dtype(object))
 
@@ -81,7 +81,7 @@ def _faults(reader: Reader, keys: Any) -> np.ndarray:
     try:
         reader.read(keys)
     except (BadImageError, StoreError):
-        # One by one only where it matters: images of one chunk would be decoded again for each.
+        # Only a block with a fault is read image by image: images that share a chunk are decoded again for each.
         for i in range(len(keys)):
             try:
                 reader.read(keys[i : i + 1])
@@ -103,7 +103,7 @@ def _lazy(
     groups = [keys[start : start + size] for start in range(0, len(keys), size)] or [keys]
     name = f"{prefix}-{tokenize(reader, _digest(keys), size)}"
     axes = string.ascii_letters[: 1 + len(shape)]
-    # What da.from_array does, with names in place of slices: one task a block, which later layers fuse with.
+    # As da.from_array does it, with keys in place of slices: one task a block, with which later layers are fused.
     layer = blockwise(
         read,
         name,
@@ -118,13 +118,13 @@ def _lazy(
 
 
 def _digest(keys: Sequence[Any] | np.ndarray) -> str:
-    """Make short of many keys; Dask's own way takes them apart one by one."""
+    """Hash many keys at once; Dask would hash them one by one, which takes long."""
     content = keys.tobytes() if isinstance(keys, np.ndarray) else repr(keys).encode("utf-8", "surrogateescape")
     return hashlib.sha256(content).hexdigest()
 
 
 def images_per_block(reader: Reader, n_images: int) -> int:
-    """Choose the size of blocks: see `open_stack`, ``chunks="auto"``.
+    """Choose the number of images in a block, as `open_stack` describes it for ``chunks="auto"``.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def images_per_block(reader: Reader, n_images: int) -> int:
 
 
 def check_block_size(chunks: str | int) -> None:
-    """Refuse what is no number of images in a block."""
+    """Raise unless `chunks` is "auto" or a positive number of images."""
     if chunks == "auto" or (isinstance(chunks, int) and not isinstance(chunks, bool) and chunks > 0):
         return
     raise ValueError(f'chunks={chunks!r} is not a number of images in a block; give "auto" or a positive int')

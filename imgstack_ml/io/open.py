@@ -1,19 +1,27 @@
 """open_stack and imread: from what a user names to a lazy stack."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dask.array as da
 import numpy as np
 
-from .convert import Policy
-from .formats.base import MAX_PIXELS
+from .convert import Conversion
+from .formats.arrays import ArrayReader, open_hdf5, open_npy, open_store, open_zarr
+from .formats.base import MAX_PIXELS, Header, mode_of
+from .formats.hdf5 import split_hdf5
+from .formats.npy import is_npy
+from .formats.store import is_own_store, is_zarr
 from .lazy import check_block_size, lazy_array
-from .locations.listing import Source, list_files
-from .readers import FunctionReader, decode, read_with
-from .scan import fingerprint
-from .sources import open_source
+from .locations.faults import naming_the_file
+from .locations.listing import Source, list_files, root_folder
+from .locations.numbered import NumberedNames
+from .readers import ConvertingReader, FunctionReader, apply_to_file, decode_file
+from .scan import fingerprint_of_files, scan_files
 from .stack import ImageStack
+from .summary import Kinds
 
 __all__ = ["imread", "open_stack"]
 
@@ -33,46 +41,48 @@ def open_stack(
 ) -> ImageStack:
     """Open images on disk as one lazy stack.
 
-    The headers of all files are read, no pixel is decoded. Files that are as they were are not read again by a
-    second call in the same process.
+    The headers of all files are read, and no pixel is decoded. A second call in the same process reads the headers of
+    changed files only.
 
     Parameters
     ----------
     source : str, PathLike or sequence of these
-        - a folder, a glob pattern, a file, or a list of files (taken in its own order); a path that exists is taken
-          literally, brackets included;
+        - a folder, a glob pattern, a file, or a list of files, whose order is kept. A path that exists is taken
+          literally, even with brackets in it;
         - a zip or tar archive of images, which is not unpacked: ``"photos.zip"``, ``"photos.zip::folder/*.png"``;
         - a URL that fsspec knows, to a file, a folder or a pattern: ``"s3://bucket/run/*.tif"``,
           ``"memory://folder"``, ``"zip://*.png::photos.zip"``;
         - a stack in one array: a folder that `save_stack` wrote, any zarr array, an OME-Zarr image (its full
-          resolution), an HDF5 data set ``"file.h5::name"`` (needs h5py), a NumPy file ``"stack.npy"``. Such an array
-          is of shape (n_images, height, width[, n_channels]), unless its own axes are named.
+          resolution), an HDF5 data set ``"file.h5::name"`` (needs h5py), a NumPy file ``"stack.npy"``. The array is of
+          shape (n_images, height, width[, n_channels]), unless zarr names its axes.
     recursive : bool, default=False
-        Whether a folder's sub-folders are searched too; their names become `labels`. Those of an archive are
-        searched in any case.
+        Whether a folder's sub-folders are searched too; their names become `labels`. Folders within an archive are
+        always searched.
     mode : {"L", "LA", "RGB", "RGBA", "I;16", "I", "F"}, optional
-        Bring all images to this mode, named as by Pillow: grey, grey and alpha, colour, colour and alpha with 8 bits
-        each; grey as uint16, int32, float32. Modes of 8 bits a channel become any of these by Pillow's rules (grey
-        is the luma of ITU-R 601-2, an alpha channel is dropped), ``"I;16"`` becomes ``"I"`` or ``"F"``; what would
-        lose values is refused. Values are not scaled.
+        Bring all images to this mode. The names are Pillow's: grey, grey and alpha, colour, colour and alpha with 8
+        bits a channel; grey as uint16, int32, float32. Modes of 8 bits a channel become any of these by Pillow's rules
+        (grey is the luma of ITU-R 601-2, an alpha channel is dropped), and ``"I;16"`` becomes ``"I"`` or ``"F"``. A
+        mode that would lose values is refused. Values are not scaled.
     dtype : dtype, optional
-        Bring the pixels to this dtype, after `mode`. Values stay what they are: a dtype that does not hold them all
-        is refused, except that float64 is rounded to float32.
+        Bring the pixels to this dtype, after `mode`. Values are not scaled: a dtype that cannot hold all of them is
+        refused, except that float64 is rounded to float32.
     shape : (int, int), optional
         Height and width to bring all images to, after `mode` and `dtype`.
     fit : {"resize", "crop", "pad"}, default="resize"
-        How: ``"resize"`` averages over what each new pixel covers (Pillow's triangle filter, channel by channel:
-        of Pillow's filters the nearest to `skimage.transform.resize` with `anti_aliasing`, 1 % of the range or less
-        from it, root mean square, on photographs), ``"crop"`` and ``"pad"`` keep pixels as they are around
-        the centre, and refuse images that are too small, or too large.
+        How images are brought to `shape`. ``"resize"`` averages over the area that each new pixel covers, by Pillow's
+        triangle filter in each channel. On photographs, the root mean square difference from
+        `skimage.transform.resize` with `anti_aliasing` is at most 1 % of the range. ``"crop"`` and ``"pad"`` keep the
+        pixels around the centre, and refuse images that are too small, or too large.
     chunks : "auto" or int, default="auto"
         Images in a block. ``"auto"``: up to 64 MB, but at least 8 blocks per thread as long as a block keeps 16
         images.
     sort : {"natural", "name"}, default="natural"
-        Order of the files of a folder or pattern: ``img2`` before ``img10``, or by plain comparison.
+        Order of the files of a folder or pattern: ``"natural"`` puts ``img2`` before ``img10``, ``"name"`` compares
+        the plain strings.
     on_error : {"raise", "skip"}, default="raise"
         Whether a file whose header cannot be read raises, or is left out with a warning and listed in
-        `problems`. A file that fails later, in decoding, always raises; `ImageStack.verify` finds such files.
+        `problems`. A file whose pixels cannot be decoded always raises, when they are computed; `ImageStack.verify`
+        finds these files.
     max_pixels : int, default=178_956_970
         Most pixels, height times width, that an image or a tile of one may claim to have.
 
@@ -90,11 +100,14 @@ def open_stack(
         The images differ in shape or dtype; the message names the option that would accept them.
     StoreError
         A stored stack is incomplete or damaged.
+    ValueError, TypeError
+        An option or the source has a value that is not known.
 
     Notes
     -----
-    Files are JPEG, PNG or TIFF, told by content. Pixels are what a viewer shows: a palette and the EXIF orientation
-    (TIFF's tag of that name too; of a PNG, where it stands in front of the pixels) are applied.
+    Files are JPEG, PNG or TIFF; their content decides, not their suffix. Pixels are read as a viewer shows them: a
+    palette and the EXIF orientation are applied. In a TIFF the orientation is a tag; in a PNG it counts if it stands in
+    front of the pixels.
 
     ==========================  =====================  =======
     mode of the file            shape                  dtype
@@ -113,32 +126,47 @@ def open_stack(
     other TIFF                  (h, w[, n_samples])    integers and floats of 8 to 64 bits
     ==========================  =====================  =======
 
-    Refused, with a reason: PNG in colour or with alpha of 16 bits a channel, animations, and TIFF in other colours
-    (palette, inverted grey, CMYK, YCbCr) or bits. TIFF codecs beyond deflate need imagecodecs.
+    These files are refused, with a reason: PNG of 16 bits a channel in colour or with alpha, animations, and TIFF in
+    other colours (palette, inverted grey, CMYK, YCbCr) or bits. TIFF is decompressed from deflate, LZMA and PackBits;
+    other codecs need imagecodecs.
 
-    A TIFF of several pages is several images, ``files[i]`` being ``"path[3]"``: each page, or what ImageJ, OME-TIFF
-    and tifffile say of their axes: time, z, position and all other axes count images, C and samples are channels,
-    the last axis. Channels of both kinds at once are refused.
+    A TIFF of several pages holds several images, named ``"path[3]"`` in `files`. Each page is an image, unless ImageJ,
+    OME-TIFF or tifffile describe its axes: then C and samples are channels, the last axis, and time, z, position and
+    all other axes count images. A file with both C and samples is refused.
 
-    Paths become absolute, so that the stack outlives a change of folder. A compressed tar is refused: its members
-    cannot be reached one by one. Chunks that a zarr array lacks are its fill value, as zarr has it; only stores that
-    `save_stack` wrote are checked for being complete.
+    Paths become absolute, so that the stack can be read after a change of folder. A compressed tar is refused: its
+    members cannot be reached one by one. Missing chunks of a zarr array are read as its fill value, as zarr does it;
+    only the stores that `save_stack` wrote are checked for missing chunks.
 
-    JPEG and PNG are decoded by Pillow, TIFF by this package where its pixels lie plain in the file and by tifffile
-    else. imagecodecs decodes JPEG 1.7 and PNG 1.5 times as fast, pixels equal, but of a JPEG that was cut at 20
-    places it decoded 18 without a word. ``python -m benchmarks.comparisons.formats`` compares all with
-    Dask and a bare loop.
+    Pillow decodes JPEG and PNG, and tifffile decodes TIFF; uncompressed TIFF is read without it. imagecodecs decodes
+    the same pixels 1.7 (JPEG) and 1.5 (PNG) times as fast, but it decoded 18 of 20 JPEG files that were cut short
+    without an error. ``python -m benchmarks.comparisons.formats`` compares speeds.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from imgstack_ml import open_stack, write_images
+    >>> folder = os.path.join(tempfile.mkdtemp(), "photos")
+    >>> paths = write_images(np.zeros((6, 4, 5), np.uint8), folder)
+    >>> stack = open_stack(folder)
+    >>> stack.shape, stack.dtype, os.path.basename(stack.files[2])
+    ((6, 4, 5), dtype('uint8'), '2.png')
     """
     check_block_size(chunks)
-    policy = Policy(
+    conversion = Conversion(
         mode,
-        None if dtype is None else _dtype_name(dtype),
+        None if dtype is None else _name_of_dtype(dtype),
         None if shape is None else tuple(map(int, shape)),  # type: ignore[arg-type]
         fit,
         max_pixels,
     )
-    opened = open_source(source, policy, recursive=recursive, sort=sort, on_error=on_error)
-    return ImageStack(opened.reader, opened.names, opened.keys, opened.labels, opened.problems, chunks, opened.kinds)
+    stack = _array_stack(source, conversion) if isinstance(source, str | os.PathLike) else None
+    if stack is None:
+        stack = scan_files(list_files(source, recursive=recursive, sort=sort), conversion, on_error=on_error)
+        if recursive and isinstance(source, str | os.PathLike):
+            stack = replace(stack, labels=_folder_labels(stack.files, root_folder(source)))
+    return replace(stack, chunks=chunks)
 
 
 def imread(
@@ -148,16 +176,16 @@ def imread(
 ) -> da.Array:
     """Read images as one lazy Dask array: the call of `dask.array.image.imread`.
 
-    Unlike there, files come in natural order (2 before 10), several to a block, and one that does not fit the
-    others is named.
+    Unlike there, files come in natural order (2 before 10), a block holds several of them, and an error names the file
+    that differs from the others.
 
     Parameters
     ----------
     pattern : str, PathLike or sequence of these
         Glob pattern, or any source of files that `open_stack` takes.
     imread : callable, optional
-        From a file name to an image, instead of this package's own reader. The first file is read at once, to
-        learn shape and dtype.
+        From a file name to an image, in place of this package's own reader. Shape and dtype are those of the first
+        file, which is read at once.
     preprocess : callable, optional
         Applied to each image.
 
@@ -170,20 +198,76 @@ def imread(
     FileNotFoundError
         The pattern matches nothing.
     BadImageError
-        A file cannot be read, or makes another shape or dtype than the first one.
+        A file cannot be read, or gives another shape or dtype than the first one.
     MixedStackError
-        The images differ in shape or dtype (found at once without `imread` and `preprocess`).
+        The images differ in shape or dtype. With `imread` or `preprocess` these files raise BadImageError, when they
+        are read.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from imgstack_ml import imread
+    >>> folder = tempfile.mkdtemp()
+    >>> for i in range(12):
+    ...     np.save(os.path.join(folder, f"{i}.npy"), np.full((4, 5), i))
+    >>> imread(os.path.join(folder, "*.npy"), imread=np.load)[:, 0, 0].compute()
+    array([ 0,  1,  2,  3,  4,  5,  6,  7,  8,  9, 10, 11])
     """
     if imread is None and preprocess is None:
         return open_stack(pattern).data
     files = list_files(pattern)
-    read = decode if imread is None else imread
-    first = read_with(read, preprocess, files[0])
-    reader = FunctionReader(read, preprocess, first.shape, first.dtype, fingerprint(files))
+    read = decode_file if imread is None else imread
+    first = apply_to_file(read, preprocess, files[0])
+    reader = FunctionReader(read, preprocess, first.shape, first.dtype, fingerprint_of_files(files))
     return lazy_array(reader, tuple(files), "auto")
 
 
-def _dtype_name(dtype: Any) -> str:
+def _name_of_dtype(dtype: Any) -> str:
+    """Return the name of a numeric dtype, without its byte order: pixels in memory have that of the machine."""
     if np.dtype(dtype).kind not in "uif":
-        raise ValueError(f"dtype={dtype!r} is not one of numbers; give one such as 'float32'")
-    return np.dtype(dtype).name  # without an order of bytes: pixels in memory have the machine's
+        raise ValueError(f"dtype={dtype!r} is not a dtype of numbers; give e.g. dtype='float32'")
+    return np.dtype(dtype).name
+
+
+def _array_stack(source: str | os.PathLike[str], conversion: Conversion) -> ImageStack | None:
+    """Open a source that is one array on disk; None where it names files of images."""
+    source = os.fspath(source)
+    path = os.path.abspath(source)
+    in_hdf5 = split_hdf5(source)
+    if is_own_store(source):
+        stack = _stack_of_array(*open_store(path))
+    elif is_zarr(source):
+        stack = _stack_of_array(open_zarr(path))
+    elif in_hdf5:
+        stack = _stack_of_array(open_hdf5(os.path.abspath(in_hdf5[0]), in_hdf5[1]))
+    elif is_npy(source):
+        stack = _stack_of_array(open_npy(path))
+    else:
+        return None
+    if conversion.is_identity:
+        return stack
+    with naming_the_file(source):
+        return replace(stack, reader=ConvertingReader(stack.reader, conversion))
+
+
+def _stack_of_array(
+    reader: ArrayReader, files: Sequence[str] | None = None, labels: np.ndarray | None = None
+) -> ImageStack:
+    """Make a stack of all images of an array, named by their positions if they have no files."""
+    header = Header(reader.shape, reader.dtype, reader.kind, mode_of(reader.shape, reader.dtype))
+    return ImageStack(
+        reader,
+        tuple(files) if files else NumberedNames(reader.label, reader.n_images),
+        keys=np.arange(reader.n_images),
+        labels=labels,
+        kinds=Kinds((header,), np.zeros(reader.n_images, np.uint32)),
+    )
+
+
+def _folder_labels(files: Sequence[str], root: str) -> np.ndarray | None:
+    """Name the folder of each file relative to the root, with ``/`` between folders; None where all lie in the root."""
+    folders = (os.path.dirname(file).replace(os.sep, "/") for file in files)
+    root = root.replace(os.sep, "/").rstrip("/")
+    labels = np.array([folder[len(root) :].strip("/") or "." for folder in folders])
+    return labels if (labels != ".").any() else None

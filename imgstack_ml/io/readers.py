@@ -1,21 +1,22 @@
-"""From image files to pixels: one image to one array, the images of a block into one array."""
+"""From image files to pixels: the images of a block are read into one array."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ..errors import BadImageError
-from .convert import Policy
-from .formats.base import Header, Planes
-from .formats.registry import Images, Key, Page, open_images
+from .convert import Conversion
+from .formats.base import Planes
+from .formats.registry import Key, Page, open_images
+from .lazy import Reader
 from .locations.faults import naming_the_file
 
-__all__ = ["FileReader", "FunctionReader", "decode", "read_group", "read_with"]
+__all__ = ["ConvertingReader", "FileReader", "FunctionReader", "apply_to_file", "decode_file"]
 
 
-def decode(path: str) -> np.ndarray:
+def decode_file(path: str) -> np.ndarray:
     """Read a file of one image.
 
     Parameters
@@ -34,47 +35,9 @@ def decode(path: str) -> np.ndarray:
     """
     with open_images(path) as images:
         header = images.header(None)
-        return _decoded(images, None, header)
-
-
-def read_group(
-    keys: Sequence[Key], shape: tuple[int, ...], dtype: np.dtype, policy: Policy | None = None
-) -> np.ndarray:
-    """Read several images into one block, each decoded into its place.
-
-    Parameters
-    ----------
-    keys : sequence of Key
-    shape : tuple of int
-        Shape that every image had when its header was read and the policy was applied.
-    dtype : numpy.dtype
-        Their dtype then.
-    policy : Policy, optional
-        What is done to each image.
-
-    Returns
-    -------
-    ndarray of shape (len(keys), *shape)
-
-    Raises
-    ------
-    BadImageError
-        An image cannot be read whole, or is of another shape or dtype by now.
-    """
-    policy = policy or Policy()
-    is_identity = policy.is_identity
-    out = np.empty((len(keys), *shape), dtype)
-    for name, places in _places_by_file(keys):
-        with open_images(name, policy.max_pixels) as images:
-            for i, planes in places:
-                header = images.header(planes)
-                found = header[:2] if is_identity else policy.layout(header.shape, header.dtype)
-                _check_unchanged(found, shape, dtype)
-                if is_identity:
-                    _decode_into(out[i], images, planes)
-                else:
-                    out[i] = policy.apply(_decoded(images, planes, header))
-    return out
+        out = np.empty(header.shape, header.dtype)
+        images.decode(None, out)
+        return out
 
 
 @dataclass(frozen=True)
@@ -84,28 +47,91 @@ class FileReader:
     Parameters
     ----------
     shape : tuple of int
-        Shape of an image.
+        Shape of an image once it is converted.
     dtype : numpy.dtype
+        Its dtype then.
     fingerprint : str
         Differs when the files do, so that Dask does not take new pixels for those it has kept.
-    policy : Policy
+    conversion : Conversion
         What is done to each image.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     fingerprint: str
-    policy: Policy = field(default_factory=Policy)
+    conversion: Conversion = field(default_factory=Conversion)
     images_per_chunk: ClassVar[int] = 1
 
     def read(self, keys: Sequence[Key]) -> np.ndarray:
+        """Read the images that `keys` name into one block, each file opened once.
+
+        Returns
+        -------
+        ndarray of shape (len(keys), *shape)
+
+        Raises
+        ------
+        BadImageError
+            An image cannot be read whole, or is of another shape or dtype by now.
+        """
+        block = np.empty((len(keys), *self.shape), self.dtype)
+        for name, places in _places_by_file(keys).items():
+            with open_images(name, self.conversion.max_pixels) as images:
+                for i, planes in places:
+                    header = images.header(planes)
+                    self._check_unchanged(header.shape, header.dtype)
+                    if self.conversion.is_identity:
+                        images.decode(planes, block[i])
+                    else:
+                        image = np.empty(header.shape, header.dtype)
+                        images.decode(planes, image)
+                        block[i] = self.conversion.apply(image)
+        return block
+
+    def _check_unchanged(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        found = self.conversion.layout(shape, dtype)
+        if found != (self.shape, self.dtype):
+            raise ValueError(
+                f"it is of shape {found[0]}, {found[1]} now, and was of shape {self.shape}, {self.dtype} when the "
+                "stack was opened; open the stack again"
+            )
+
+
+class ConvertingReader:
+    """Convert the images that another reader reads.
+
+    Parameters
+    ----------
+    reader : object
+        Its images are of one shape and dtype.
+    conversion : Conversion
+
+    Raises
+    ------
+    ValueError
+        The images cannot be converted without losing values.
+    """
+
+    def __init__(self, reader: Reader, conversion: Conversion):
+        self.reader, self.conversion = reader, conversion
+        self.shape, self.dtype = conversion.layout(reader.shape, reader.dtype)
+        self.images_per_chunk = reader.images_per_chunk
+
+    def __dask_tokenize__(self) -> tuple[Reader, Conversion]:
+        return self.reader, self.conversion
+
+    def read(self, keys: Any) -> np.ndarray:
         """Read the images that `keys` name into one block."""
-        return read_group(keys, self.shape, self.dtype, self.policy)
+        images = self.reader.read(keys)
+        block = np.empty((len(images), *self.shape), self.dtype)
+        for place, image in zip(block, images, strict=True):
+            place[...] = self.conversion.apply(image)
+        return block
 
 
 @dataclass(frozen=True)
 class FunctionReader:
-    """Read blocks of images with functions of the caller's.
+    """Read blocks of images by functions of the user.
 
     Parameters
     ----------
@@ -129,48 +155,30 @@ class FunctionReader:
 
     def read(self, paths: Sequence[str]) -> np.ndarray:
         """Read the files at `paths` into one block."""
-        out = np.empty((len(paths), *self.shape), self.dtype)
+        block = np.empty((len(paths), *self.shape), self.dtype)
         for i, path in enumerate(paths):
-            image = read_with(self.imread, self.preprocess, path)
+            image = apply_to_file(self.imread, self.preprocess, path)
             if (image.shape, image.dtype) != (self.shape, self.dtype):
                 raise BadImageError(
                     path,
                     f"imread and preprocess make {image.shape}, {image.dtype} of it; "
                     f"the first image gave {self.shape}, {self.dtype}",
                 )
-            out[i] = image
-        return out
+            block[i] = image
+        return block
 
 
-def read_with(imread: Callable[[str], Any], preprocess: Callable[[Any], Any] | None, path: str) -> np.ndarray:
-    """Read one image with functions of the caller's; what they raise names the file."""
+def apply_to_file(imread: Callable[[str], Any], preprocess: Callable[[Any], Any] | None, path: str) -> np.ndarray:
+    """Read one image by functions of the user; their errors become one that names the file."""
     with naming_the_file(path):
         image = imread(path)
         return np.asarray(image if preprocess is None else preprocess(image))
 
 
-def _places_by_file(keys: Sequence[Key]) -> Iterator[tuple[str, list[tuple[int, Planes | None]]]]:
-    """Group the images of a block by file, so that each file is opened once however they are shuffled."""
+def _places_by_file(keys: Sequence[Key]) -> dict[str, list[tuple[int, Planes | None]]]:
+    """Group the places of images in a block, and what they are in their file, by file."""
     groups: dict[str, list[tuple[int, Planes | None]]] = {}
     for i, key in enumerate(keys):
         name, planes = key if isinstance(key, Page) else (key, None)
         groups.setdefault(name, []).append((i, planes))
-    yield from groups.items()
-
-
-def _check_unchanged(found: tuple[tuple[int, ...], np.dtype], shape: tuple[int, ...], dtype: np.dtype) -> None:
-    if found != (shape, dtype):
-        raise ValueError(
-            f"it is of shape {found[0]}, {found[1]} now, and was of shape {shape}, {dtype} when the stack "
-            "was opened; open the stack again"
-        )
-
-
-def _decoded(images: Images, planes: Planes | None, header: Header) -> np.ndarray:
-    out = np.empty(header.shape, header.dtype)
-    _decode_into(out, images, planes)
-    return out
-
-
-def _decode_into(out: np.ndarray, images: Images, planes: Planes | None) -> None:
-    images.decode(planes, out)
+    return groups

@@ -1,11 +1,10 @@
-"""ImageStack: images on disk behind one lazy Dask array, with their names."""
+"""ImageStack: images on disk as one lazy Dask array, with their names."""
 
 import dataclasses
 import functools
 import html
 import math
 import operator
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,12 +14,13 @@ import numpy as np
 from dask.utils import format_bytes
 
 from ..base.validation import FileStack
+from ..base.warn import warn
 from ..errors import BadImageError
 from ..passes.progress import iterate_rows
 from .lazy import Reader, find_faults, lazy_array
+from .locations.names import is_url, split_member
 from .locations.numbered import NumberedNames
-from .locations.open import is_url, split_member
-from .scan import Kinds, Summary
+from .summary import Kinds, StackSummary
 
 if TYPE_CHECKING:
     import xarray
@@ -30,10 +30,10 @@ __all__ = ["ImageStack"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageStack(FileStack):
-    """Images of one shape and dtype, on disk, to be read block by block.
+    """Images on disk, all of one shape and dtype, that are read block by block.
 
-    Made by `open_stack`. Every estimator takes it as it takes an array. It is small and picklable: it holds
-    names, no pixels.
+    `open_stack` makes it, and every estimator takes it as it takes an array. It holds names and no pixels, so that it
+    is small and can be pickled.
 
     Parameters
     ----------
@@ -43,16 +43,16 @@ class ImageStack(FileStack):
         ``files[i]`` names image ``i``: its file, ``file[3]`` where the file has several images, or
         ``archive.zip::member``.
     keys : sequence or None
-        What the reader is told to read each image; None where that is its name in `files`.
+        By which the reader finds each image; None where that is its name in `files`.
     labels : ndarray of str or None
-        Sub-folder of each image, relative to the source, where it was read recursively and has any; ``"."`` for
-        images beside the sub-folders.
+        Sub-folder of each image, relative to the source; ``"."`` for images beside the sub-folders. None where the
+        source was not read recursively, or has no sub-folders.
     problems : tuple of (str, str)
         Path and reason of each file that was left out.
     chunks : "auto" or int
         Images in a block.
     kinds : Kinds or None
-        What `summary` counts.
+        The headers of the images, which `summary` counts.
 
     Attributes
     ----------
@@ -125,10 +125,10 @@ class ImageStack(FileStack):
         Returns
         -------
         ImageStack or dask.array.Array
-            The images selected, grouped into blocks anew, so that reading them decodes each one once; for an
-            int, that image as a lazy array.
+            The selected images in new blocks, so that reading them decodes each image once. For an int, that image as
+            a lazy array.
         """
-        key = _image_key(key)
+        key = _key_of_images(key)
         if not isinstance(key, slice) and np.ndim(key) == 0:
             return self[[_position(key, len(self))]].data[0]
         return self._select(_positions(key, len(self)))
@@ -150,22 +150,22 @@ class ImageStack(FileStack):
             kinds=None if self.kinds is None else self.kinds.select(positions),
         )
 
-    def summary(self) -> Summary:
-        """Count the images by shape, dtype, format and mode, as their files have them.
+    def summary(self) -> StackSummary:
+        """Count the images by the shape, dtype, format and mode that they have in their files.
 
         Returns
         -------
-        Summary
-            A tuple of ``(header, count)`` in `counts`, and `n_problems`; printed as a table.
+        StackSummary
+            With `counts`, a tuple of ``(header, count)``, and `n_problems`; printed as a table.
         """
         if self.kinds is None:
-            return Summary((), len(self.problems))
+            return StackSummary((), len(self.problems))
         return self.kinds.summary(len(self.problems))
 
     def verify(self, *, progress: bool = False) -> "ImageStack":
-        """Decode every image once, and leave out those that cannot be.
+        """Decode every image once, and leave out those that cannot be decoded.
 
-        Reads the whole stack, block by block, by whatever scheduler Dask is set to; no pixel is kept.
+        The whole stack is read block by block, by the scheduler that Dask is set to. No pixel is kept.
 
         Parameters
         ----------
@@ -175,12 +175,13 @@ class ImageStack(FileStack):
         Returns
         -------
         ImageStack
-            The images that were decoded. The others are listed in its `problems`, and a warning counts them.
+            The images that can be decoded. The others are listed in its `problems`, and a warning counts them. The
+            stack itself where there are no others.
 
         Raises
         ------
         BadImageError
-            None can be decoded.
+            No image can be decoded.
         """
         faults = find_faults(self.reader, self._keys, self.chunks)
         image_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
@@ -190,12 +191,8 @@ class ImageStack(FileStack):
             return self
         if len(bad) == len(self):
             name, reason = next(iter(bad.items()))
-            raise BadImageError(name, f"{reason} (nor can any of the {len(bad)} images)")
-        warnings.warn(
-            f"{len(bad)} of {len(self)} images cannot be decoded and are left out; they are listed in .problems",
-            UserWarning,
-            stacklevel=2,
-        )
+            raise BadImageError(name, f"{reason} (none of the {len(bad)} images can be decoded)")
+        warn(f"{len(bad)} of {len(self)} images cannot be decoded and are left out; they are listed in .problems")
         good = self._select(np.flatnonzero(reasons == ""))
         return dataclasses.replace(good, problems=(*self.problems, *((name, str(why)) for name, why in bad.items())))
 
@@ -205,8 +202,13 @@ class ImageStack(FileStack):
         Returns
         -------
         xarray.DataArray
-            Dimensions ``("sample", "y", "x")``, and ``"channel"`` where the images have channels; the coordinate
-            of ``sample`` is `files`. Where there are labels, they are a second one, ``label``.
+            Dimensions ``("sample", "y", "x")``, and ``"channel"`` where the images have channels. The coordinates of
+            ``sample`` are `files`, and, where there are labels, ``label``.
+
+        Raises
+        ------
+        ImportError
+            xarray is not installed.
         """
         try:
             import xarray
@@ -218,13 +220,13 @@ class ImageStack(FileStack):
         return xarray.DataArray(self.data, dims=("sample", "y", "x", "channel")[: self.ndim], coords=coords)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Without the graph, which is made again from the rest.
+        # Without the cached Dask array, whose graph is large and is made again from these fields.
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
-        """Refuse: the pixels would all be read behind the user's back."""
+        """Raise: NumPy would read all pixels into memory where the user did not ask for it."""
         raise TypeError(
-            "an ImageStack is not read into an array unasked; "
+            "an ImageStack does not become a NumPy array by itself; "
             "take stack.data (a lazy Dask array) or stack.data.compute()"
         )
 
@@ -247,8 +249,8 @@ class ImageStack(FileStack):
         return f"<pre>{html.escape(text)}</pre>{self.data._repr_html_()}"
 
 
-def _image_key(key: Any) -> Any:
-    """Reduce an index to its part about images."""
+def _key_of_images(key: Any) -> Any:
+    """Return the part of an index that selects images; raise if it selects pixels."""
     parts = key if isinstance(key, tuple) else (key,)
     if parts and parts[0] is Ellipsis:
         parts = (slice(None), *parts)
@@ -262,7 +264,7 @@ def _image_key(key: Any) -> Any:
 def _position(key: Any, n_images: int) -> int:
     if isinstance(key, str):
         raise TypeError(f"images are selected by position; of a file it is stack.files.index({key!r})")
-    if isinstance(key, bool | np.bool_):  # what the comparison of a tuple of files with a name gives
+    if isinstance(key, bool | np.bool_):  # stack[stack.files == name] compares a tuple with a str: False
         raise TypeError(
             f"stack[{key}] selects no image; a list of bools selects images, e.g. stack[stack.labels == 'face'] or "
             "stack[[file.endswith('1.png') for file in stack.files]]"
@@ -274,11 +276,11 @@ def _position(key: Any, n_images: int) -> int:
 
 
 def _positions(key: Any, n_images: int) -> np.ndarray:
-    # An empty list would become an array of floats.
+    # NumPy would make an array of floats of an empty list, and floats do not index.
     index = key if isinstance(key, slice) or len(key) else slice(0)
     positions = np.arange(n_images)[index if isinstance(index, slice) else np.asarray(index)]
     if positions.ndim != 1:
-        raise IndexError(f"an ImageStack is indexed by a list of images, not by {positions.ndim} axes of them")
+        raise IndexError(f"an ImageStack is indexed by a list of images, not by an array of {positions.ndim} axes")
     return positions
 
 

@@ -111,13 +111,13 @@ PROGRAM = """
 import signal, sys, time
 sys.path.append(sys.argv[1])
 from tests.lib import fit_stack
-from imgstack_ml.io import readers as decode
+from imgstack_ml.io.readers import FileReader
 fit_stack.save_every_wave()
-read_group = decode.read_group
+read = FileReader.read
 def slowly(*args):
     time.sleep(float(sys.argv[2]))
-    return read_group(*args)
-decode.read_group = slowly
+    return read(*args)
+FileReader.read = slowly
 from imgstack_ml.cli import main
 main(sys.argv[3:])
 """

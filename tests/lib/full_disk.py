@@ -1,4 +1,4 @@
-"""Fill a disk of 4 MB at twenty points of a write: ``python full_disk.py FOLDER``, FOLDER being all of that disk."""
+"""Fill a disk of 4 MB at some points of a write: ``python full_disk.py FOLDER N_POINTS``; FOLDER is that disk."""
 
 import contextlib
 import errno
@@ -17,8 +17,8 @@ from imgstack_ml.errors import StoreError
 from imgstack_ml.passes.checkpoint import open_checkpoint
 from imgstack_ml.report import Report
 
-N_POINTS = 20
-BYTES_NEEDED = f"needs up to {N_POINTS * 2 * 64 * 64:,} bytes"
+N_BLOCKS = 20
+BYTES_NEEDED = f"needs up to {N_BLOCKS * 2 * 64 * 64:,} bytes"
 FILE_BYTES = 1_000_000  # of each model, report and checkpoint
 
 
@@ -48,7 +48,7 @@ def stack_that_fills(folder, point):
             fill(folder)
         return np.random.default_rng(block_id[0]).integers(0, 256, (2, 64, 64), dtype=np.uint8)
 
-    chunks = ((2,) * N_POINTS, (64,), (64,))
+    chunks = ((2,) * N_BLOCKS, (64,), (64,))
     return da.map_blocks(make, chunks=chunks, dtype=np.uint8, meta=np.empty((0, 0, 0), np.uint8), name="one-stack")
 
 
@@ -60,10 +60,10 @@ def check(write, folder, old):
     np.testing.assert_array_equal(open_stack(os.path.join(folder, "old.zarr")).data.compute(), old)
 
 
-def check_stacks(folder):
+def check_stacks(folder, n_points):
     old = np.random.default_rng(99).integers(0, 256, (3, 32, 32), dtype=np.uint8)
     target = save_stack(old, os.path.join(folder, "old.zarr"))
-    for point in range(N_POINTS):
+    for point in np.linspace(0, N_BLOCKS - 1, n_points).astype(int).tolist():
         stack = stack_that_fills(folder, point)
         check(lambda stack=stack: save_stack(stack, target, overwrite=True), folder, old)
     new = os.path.join(folder, "new.zarr")
@@ -76,8 +76,8 @@ def check_stacks(folder):
     shutil.rmtree(target)
 
 
-def check_images(folder):
-    for point in range(0, N_POINTS, 4):
+def check_images(folder, n_points):
+    for point in np.linspace(0, N_BLOCKS - 4, -(-n_points // 4)).astype(int).tolist():
         with pytest.raises(StoreError, match=BYTES_NEEDED):
             write_images(stack_that_fills(folder, point), os.path.join(folder, "images"))
         remove_ballast(folder)
@@ -94,10 +94,10 @@ def check_images(folder):
     os.rmdir(os.path.join(folder, "images"))
 
 
-def check_file(folder, name, write, is_old):
+def check_file(folder, n_points, name, write, is_old):
     """Write a file of some more than FILE_BYTES over an old one, with less and less missing; then with room."""
-    for point in range(N_POINTS):
-        fill(folder, leave=point * FILE_BYTES // N_POINTS)
+    for point in range(n_points):
+        fill(folder, leave=point * FILE_BYTES // n_points)
         with pytest.raises(StoreError, match=rf"the disk is full: '.*{name}' needs up to 1,0\d\d,\d{{3}} bytes"):
             write()
         remove_ballast(folder)
@@ -108,37 +108,42 @@ def check_file(folder, name, write, is_old):
     os.remove(os.path.join(folder, name))
 
 
-def check_models(folder):
+def check_models(folder, n_points):
     path, model = os.path.join(folder, "model.safetensors"), StackCenterer()
     model.mean_ = np.ones(FILE_BYTES // 8)
     save_model(ImageFlattener(), path)
     check_file(
         folder,
+        n_points,
         "model.safetensors",
         lambda: save_model(model, path, overwrite=True),
         lambda: isinstance(load_model(path), ImageFlattener),
     )
 
 
-def check_reports(folder):
+def check_reports(folder, n_points):
     path = Path(folder, "report.html")
     Report({}, "old").save_as_html(path)
     new = Report({}, "é" * (FILE_BYTES // 2 + 1000))
     check_file(
-        folder, "report.html", lambda: new.save_as_html(path, overwrite=True), lambda: path.read_text("utf-8") == "old"
+        folder,
+        n_points,
+        "report.html",
+        lambda: new.save_as_html(path, overwrite=True),
+        lambda: path.read_text("utf-8") == "old",
     )
 
 
-def check_checkpoints(folder):
+def check_checkpoints(folder, n_points):
     """What was saved before stays, and the work that is saved goes on."""
     path, values = os.path.join(folder, "unfinished"), np.ones(FILE_BYTES // 8)
-    for point in range(N_POINTS):
+    for point in range(n_points):
         with contextlib.suppress(ZeroDivisionError), open_checkpoint(path, {}, {}) as checkpoint:
             record = checkpoint.begin_pass("read")
             checkpoint._rate = float("inf")  # whatever that takes
             assert record.save(1, 1, -values)
             checkpoint._rate = float("inf")
-            fill(folder, leave=point * FILE_BYTES // N_POINTS)
+            fill(folder, leave=point * FILE_BYTES // n_points)
             with pytest.warns(UserWarning, match=r"could not be written: it needs 1,000,000 bytes .*No space left"):
                 assert not record.save(2, 2, values)
             raise ZeroDivisionError
@@ -151,12 +156,12 @@ def check_checkpoints(folder):
         assert os.listdir(folder) == []
 
 
-def main(folder):
+def main(folder, n_points):
     with dask.config.set(scheduler="synchronous"):
         for check_kind in (check_stacks, check_images, check_models, check_reports, check_checkpoints):
-            check_kind(folder)
-    print(f"{N_POINTS} points: old stacks, models, reports and checkpoints intact, bytes named")
+            check_kind(folder, n_points)
+    print(f"{n_points} points: old stacks, models, reports and checkpoints intact, bytes named")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,12 +1,23 @@
 """Real image files for tests."""
 
+import os
 import struct
+import tarfile
+import zipfile
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tifffile
 from PIL import Image
+
+from imgstack_ml import open_stack
+from imgstack_ml.errors import BadImageError
+from imgstack_ml.io.formats.jpeg_png import Picture
+from imgstack_ml.io.formats.tiff import TiffImages
+from imgstack_ml.io.readers import decode_file
 
 _ADAM7 = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2), (0, 1, 1, 2))
 
@@ -54,3 +65,65 @@ def png_bytes(pixels, *, height=None, interlaced=False, rows=None):
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
     ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def count_decoded(monkeypatch):
+    """Count how often each image is decoded, by its file and its planes in there."""
+    counts = Counter()
+    for kind in (Picture, TiffImages):
+
+        def decode(self, planes, out, original=kind.decode):
+            counts[self._file.name, planes] += 1
+            original(self, planes, out)
+
+        monkeypatch.setattr(kind, "decode", decode)
+    return counts
+
+
+def assert_named(path, match=None):
+    """A file of one image is not read, and the error names it."""
+    with pytest.raises(BadImageError, match=match) as caught:
+        decode_file(str(path))
+    assert caught.value.path == str(path)
+    assert str(path) in str(caught.value)
+
+
+def read_image(path, **options):
+    """Read a file of one image as a stack."""
+    (image,) = open_stack(path, **options).data.compute()
+    return image
+
+
+def picture_in_mode(mode):
+    """Make a picture of 9 x 7 pixels in one of Pillow's modes."""
+    if mode == "I;16":
+        return Image.fromarray(random_pixels((9, 7), "uint16"))
+    colours = Image.fromarray(random_pixels((9, 7, 4)))
+    return colours.convert("RGB").convert(mode) if mode in ("P", "CMYK", "F", "I") else colours.convert(mode)
+
+
+def pack(folder, path, compression=zipfile.ZIP_STORED):
+    """Pack a folder into a zip or tar archive."""
+    names = sorted(
+        os.path.relpath(os.path.join(parent, name), folder) for parent, _, files in os.walk(folder) for name in files
+    )
+    if str(path).endswith(".zip"):
+        with zipfile.ZipFile(path, "w", compression) as archive:
+            for name in names:
+                archive.write(folder / name, name)
+    else:
+        with tarfile.open(path, "w:gz" if str(path).endswith("gz") else "w") as archive:
+            for name in names:
+                archive.add(folder / name, name)
+    return str(path)
+
+
+def touch(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def relative(files, folder):
+    return [os.path.relpath(file, folder) for file in files]

@@ -1,4 +1,4 @@
-"""What the readers of all formats share: the record of an image, its limits, its orientation, its errors."""
+"""What the readers of all formats share: the header of an image, limits of its size, its orientation."""
 
 import functools
 from typing import NamedTuple
@@ -15,7 +15,7 @@ __all__ = [
     "oriented_shape",
 ]
 
-#: What Pillow refuses as a decompression bomb. tifffile has no guard of its own.
+#: Pillow refuses images of more pixels as decompression bombs; tifffile has no limit of its own.
 MAX_PIXELS = 178_956_970
 
 _MODES = {
@@ -29,13 +29,13 @@ _MODES = {
 }
 
 
-#: Which image of a file is meant: for each of its channels, the offset of a TIFF's directory and the number of the
-#: plane behind it. None stands for the only image of a file.
+#: Where an image of a TIFF is: for each of its channels, the offset of a directory, and which of the planes that follow
+#: each other from there. None stands for the only image of a file.
 Planes = tuple[tuple[int, int], ...]
 
 
 class Header(NamedTuple):
-    """What a file says about an image.
+    """Shape, dtype, format and mode of an image, as its file has them.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class Header(NamedTuple):
         (height, width) or (height, width, n_channels), as read: palette and orientation applied.
     dtype : numpy.dtype
     format : str
-        "JPEG", "PNG" or "TIFF".
+        "JPEG", "PNG" or "TIFF"; of an array "zarr", "hdf5" or "npy".
     mode : str
         Pillow's name of how the pixels are stored, where it has one.
     """
@@ -56,14 +56,14 @@ class Header(NamedTuple):
 
 @functools.lru_cache(maxsize=1000)
 def mode_of(shape: tuple[int, ...], dtype: np.dtype) -> str:
-    """Name the mode of an image in memory as Pillow does; ``"2×float32"`` and the like where it has no name."""
+    """Return Pillow's name for the mode of an image in memory, or one such as ``"2×float32"`` where it has none."""
     channels = shape[2:]
     return _MODES.get((channels, dtype.name)) or (f"{channels[0]}×{dtype}" if channels else str(dtype))
 
 
 def check_size(height: int, width: int, n_channels: int = 1, *, max_pixels: int) -> None:
-    """Refuse what an image claims to be before anything is allocated for it."""
-    # Four channels are an image's own; more count as further pixels.
+    """Raise if an image claims to have more pixels than are read, before memory is allocated for them."""
+    # Up to four channels are not counted; more count as further pixels.
     if not 0 < height * width * max(1, n_channels // 4) <= max_pixels:
         channels = f" of {n_channels} channels" if n_channels > 4 else ""
         raise ValueError(
@@ -73,15 +73,15 @@ def check_size(height: int, width: int, n_channels: int = 1, *, max_pixels: int)
 
 
 def oriented_shape(shape: tuple[int, ...], orientation: int) -> tuple[int, ...]:
-    """Shape of an image once its EXIF orientation is applied."""
+    """Return the shape of an image once its EXIF orientation is applied."""
     return (shape[1], shape[0], *shape[2:]) if orientation >= 5 else shape
 
 
 def orient(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn an image upright: a view of `pixels`, for an EXIF orientation from 1 to 8."""
+    """Return an upright view of an image that has an EXIF orientation from 1 to 8."""
     if orientation >= 5:
         pixels = np.swapaxes(pixels, 0, 1)
-    # Mirrored left to right, upside down, both: of the image as it then stands.
+    # Then mirrored left to right, upside down, or both (turned by 180 degrees).
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     if orientation in (3, 4, 7, 8):

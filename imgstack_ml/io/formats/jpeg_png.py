@@ -1,4 +1,4 @@
-"""JPEG and PNG through Pillow: headers without decoding, and pixels as a viewer shows them."""
+"""JPEG and PNG, read by Pillow: headers without decoding, and pixels as a viewer shows them."""
 
 import io
 import os
@@ -12,14 +12,14 @@ from PIL import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
+from ..locations.base import Bounded
 from ..locations.faults import READ_ERRORS
-from ..locations.open import Bounded
 from .base import Header, Planes, check_size, orient, oriented_shape
 from .tiff_directory import read_first_directory
 
 __all__ = ["Picture"]
 
-# Modes as stored, and what is read of them; a palette's colours depend on its transparency, see `_shown_mode`.
+# The mode in which a picture of each stored mode is read. For palettes see `_shown_mode`.
 _SHOWN = {"1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "CMYK": "RGB", "I;16": "I;16"}
 _LAYOUTS: dict[str, tuple[tuple[int, ...], type]] = {
     "L": ((), np.uint8),
@@ -28,7 +28,7 @@ _LAYOUTS: dict[str, tuple[tuple[int, ...], type]] = {
     "RGBA": ((4,), np.uint8),
     "I;16": ((), np.uint16),
 }
-_SMALL_FILE = 2**16  # bytes: as much as a disk reads ahead
+_SMALL_FILE = 2**16  # bytes
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -37,14 +37,14 @@ _ADAM7 = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), 
 
 
 class _Jpeg(JpegImageFile):
-    """A JPEG whose resolution in EXIF is not looked for: it takes time, and warns of EXIF that is damaged."""
+    """A JPEG whose resolution is not read from EXIF: that takes time, and warns if the EXIF is damaged."""
 
     def _read_dpi_from_exif(self) -> None:
         pass
 
 
 class Picture:
-    """A JPEG or PNG that is open, with its header checked and its pixels not yet decoded.
+    """The image of an open JPEG or PNG file, whose header is checked and whose pixels are not decoded yet.
 
     Parameters
     ----------
@@ -59,17 +59,17 @@ class Picture:
     Raises
     ------
     ValueError, OSError, SyntaxError
-        It is neither, or of a kind that is not read.
+        The file is neither JPEG nor PNG, or of a kind that is not read.
     """
 
     def __init__(self, file: BinaryIO, signature: bytes, n_bytes: int, max_pixels: int):
         self._file = file
-        # A PNG may say of a chunk that it has 4 GB. Of a small file all is read at once: Pillow asks for a few bytes at
-        # a time, and each detour through Python costs a microsecond.
+        # Pillow would make room for a PNG chunk that claims 4 GB, so that its reads are bounded by the size of the
+        # file. A small file is read at once: Pillow reads a few bytes at a time, each at the cost of a microsecond.
         small = n_bytes <= _SMALL_FILE
         self._bounded = bounded = io.BytesIO(file.read(n_bytes)) if small else cast(BinaryIO, Bounded(file, n_bytes))
-        # The plugins are called directly: Image.open would guess the format from all it knows, and would warn of
-        # large images by a limit that is global to the process.
+        # Image.open would try all the formats that it knows, and warn of large images by a limit that is global to
+        # the process.
         if signature.startswith(b"\xff\xd8\xff"):
             self._picture: JpegImageFile | PngImageFile = _Jpeg(bounded)
         elif signature == _PNG_SIGNATURE:
@@ -81,7 +81,7 @@ class Picture:
         check_size(height, width, max_pixels=max_pixels)
         n_frames = getattr(self._picture, "n_frames", 1)
         if n_frames > 1:
-            raise ValueError(f"it is an animation of {n_frames} images, and only single ones are read")
+            raise ValueError(f"it is an animation of {n_frames} images, which is not read")
         self._shown = _shown_mode(self._picture)
         self._orientation = _orientation(self._picture)
 
@@ -96,15 +96,15 @@ class Picture:
         return Header(shape, np.dtype(dtype), self._picture.format or "", self._picture.mode)
 
     def decode(self, planes: Planes | None, out: np.ndarray) -> None:
-        """Decode the picture into its place."""
+        """Decode the picture into `out`."""
         if ImageFile.LOAD_TRUNCATED_IMAGES:
             raise ValueError(
-                "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True, which fills up damaged images with grey pixels; "
+                "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True, so that Pillow fills damaged images with grey pixels; "
                 "set it to False"
             )
         picture = self._picture
         stored = np.asarray(picture)
-        # Pillow leaves rows at zero, without a word, where a PNG's pixel data end early but properly.
+        # Pillow leaves rows at zero, and raises nothing, where a PNG's pixel data end early but with a valid end.
         if isinstance(picture, PngImageFile) and (picture.info.get("interlace") or not stored[-1].any()):
             _check_png_is_whole(self._bounded)
         pixels = stored if self._shown == picture.mode else np.asarray(picture.convert(self._shown))
@@ -123,35 +123,35 @@ def _shown_mode(picture: JpegImageFile | PngImageFile) -> str:
 
 
 def _orientation(picture: JpegImageFile | PngImageFile) -> int:
-    """Read the EXIF orientation, 1 where there is none; Pillow's own reader would decode a PNG to find it."""
+    """Return the EXIF orientation, 1 where there is none; Pillow's getexif would decode a PNG to find it."""
     exif = picture.info.get("exif")
     if not exif:
         return 1
     try:
         directory = read_first_directory(io.BytesIO(exif.removeprefix(b"Exif\0\0")), len(exif))
     except READ_ERRORS:
-        return 1  # damaged remarks about a picture do not spoil it
+        return 1  # pixels can be read although the EXIF is damaged
     return directory.orientation
 
 
 def _check_png(file: BinaryIO) -> None:
-    """Check what Pillow does not: the depth of colour pixels, and that the file has its end."""
+    """Raise if Pillow would lose bits of a PNG, or if its last chunk, IEND, is missing: Pillow checks neither."""
     depth, color_type = file.read(26)[24:]
-    # Pillow reads such pixels too, and drops the lower 8 bits without a word.
+    # Pillow drops the lower 8 bits, and raises nothing.
     if depth == 16 and color_type != 0:
         raise ValueError(
             "it has 16 bits a channel in colour or with transparency, of which Pillow reads only 8; "
             "save it as TIFF, or in grey"
         )
     file.seek(-len(_PNG_END), os.SEEK_END)
-    # Other data may follow the end.
+    # Other data may follow the last chunk.
     if file.read() != _PNG_END and not any(kind == b"IEND" and len(file.read(4)) == 4 for kind, _ in _chunks(file)):
         raise ValueError("the PNG has no end: it was cut")
     file.seek(0)
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Yield the kind and size of each chunk of a PNG, the file standing at its content."""
+    """Yield the kind and size of each chunk of a PNG, with the file positioned at the chunk's content."""
     position = len(_PNG_SIGNATURE)
     file.seek(position)
     while len(head := file.read(8)) == 8:
@@ -162,14 +162,14 @@ def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
 
 
 def _check_png_is_whole(file: BinaryIO) -> None:
-    """Inflate the pixel data of a PNG once more to see whether they make all of its rows."""
+    """Decompress the pixel data of a PNG once more, and raise if they do not fill all of its rows."""
     file.seek(16)
     width, height, depth, color_type, _, _, interlace = struct.unpack(">IIBBBBB", file.read(13))
     passes = _ADAM7 if interlace else ((0, 1, 0, 1),)
     missing = 0
     for left, across, top, down in passes:
         columns, rows = len(range(left, width, across)), len(range(top, height, down))
-        # Each row is led by a byte that names its filter.
+        # A byte in front of each row names its filter.
         missing += rows * (1 + -(-columns * depth * _PNG_CHANNELS[color_type] // 8)) if columns else 0
     inflate = zlib.decompressobj()
     for kind, n_bytes in _chunks(file):

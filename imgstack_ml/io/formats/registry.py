@@ -1,4 +1,4 @@
-"""The images of a file, found by its headers without decoding a pixel."""
+"""Opening of image files of any format: their images are found by their headers, and decoded one by one."""
 
 import contextlib
 import functools
@@ -7,8 +7,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from ..locations.base import State
 from ..locations.faults import naming_the_file
-from ..locations.open import State, open_bytes, read_state
+from ..locations.open import open_bytes, read_state
 from .base import MAX_PIXELS, Header, Planes
 from .jpeg_png import Picture
 from .tiff import TiffImages
@@ -18,18 +19,18 @@ __all__ = ["Images", "Key", "Page", "find_images", "open_images", "read_header"]
 
 
 class Page(NamedTuple):
-    """Key of an image that shares its file with others: the name of the file, and where in it the image is."""
+    """Key of an image in a file of several: the name of the file, and where the image is in it."""
 
     file: str
     planes: Planes
 
 
-#: What a task is told of an image: the name of its file, or where it is in a file of several.
+#: By which a task finds an image: the name of its file, or a page of it.
 Key = str | Page
 
 
 class Images(Protocol):
-    """The images of an open file; `planes` tells which one, None where there is only one."""
+    """The images of an open file. `planes` selects one of them; None stands for the only one."""
 
     def find(self) -> list: ...  # noqa: D102
 
@@ -40,16 +41,16 @@ class Images(Protocol):
 
 @contextlib.contextmanager
 def open_images(name: str, max_pixels: int = MAX_PIXELS, state: State | None = None) -> Iterator[Images]:
-    """Open a file of images, told by content, not by suffix; whatever fails inside the block names the file.
+    """Open a file of images, in the format that its content has; an error inside the block names the file.
 
     Parameters
     ----------
     name : str
-        See `imgstack_ml.io.locations.open`.
+        See `imgstack_ml.io.locations.names`.
     max_pixels : int
         Most pixels that an image may claim to have.
     state : State, optional
-        Size and state of the file, where they are known.
+        That of the file, where it is known already.
 
     Raises
     ------
@@ -57,7 +58,7 @@ def open_images(name: str, max_pixels: int = MAX_PIXELS, state: State | None = N
         The file is missing, not a regular file, damaged, too large or of a kind that is not read.
     """
     with naming_the_file(name):
-        # Before opening it, which would wait at a named pipe until someone writes to it.
+        # The state is checked first: opening a named pipe would wait until another process writes to it.
         state = state or read_state(name)
         with open_bytes(name) as file:
             signature = file.read(8)
@@ -68,16 +69,16 @@ def open_images(name: str, max_pixels: int = MAX_PIXELS, state: State | None = N
                 yield Picture(file, signature, state.n_bytes, max_pixels)
 
 
-# Some 500 bytes an entry of one image.
+# An entry takes about 500 bytes for a file of one image.
 @functools.lru_cache(maxsize=100_000)
 def find_images(name: str, state: State, max_pixels: int) -> tuple[tuple[Key, Header], ...]:
-    """Find the images of a file by its headers; a file that is as it was is not read twice in a process.
+    """Find the images of a file by its headers; a process reads a file again only when its state changes.
 
     Parameters
     ----------
     name : str
     state : State
-        Its size and state, see `imgstack_ml.io.locations.open.read_state`.
+        See `imgstack_ml.io.locations.open.read_state`.
     max_pixels : int
 
     Returns

@@ -1,4 +1,4 @@
-"""Images that are stored in one array, read by their places in it."""
+"""Reading of images by their positions in one stored array, each chunk once."""
 
 from collections.abc import Callable
 
@@ -16,12 +16,12 @@ def read_rows(
     images_per_chunk: int = 1,
     line: int | None = None,
 ) -> np.ndarray:
-    """Read the images at `rows`, each chunk once.
+    """Read the images at `rows`, and decode each chunk once.
 
     Parameters
     ----------
     fetch : callable
-        From a first row and the row after the last one to these images.
+        ``fetch(first, stop)`` reads the images from `first` up to, not including, `stop`.
     rows : ndarray of int
         In any order.
     shape : tuple of int
@@ -30,7 +30,8 @@ def read_rows(
     images_per_chunk : int
         Images that are stored, and so decoded, together.
     line : int, optional
-        Number of rows of a line, where chunks and calls of `fetch` do not reach beyond the end of one.
+        Length of the last axis that counts images, where there are several; neither a chunk nor a call of `fetch`
+        may reach beyond its end.
 
     Returns
     -------
@@ -40,7 +41,7 @@ def read_rows(
     if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))) and lines[0] == lines[-1]:
         return fetch(int(rows[0]), int(rows[0]) + len(rows))
     out = np.empty((len(rows), *shape), dtype)
-    # One plain slice a chunk: many times faster than zarr's own indexing by integers.
+    # One slice a chunk is many times faster than zarr's own indexing by integers.
     chunks = np.stack([lines, places // images_per_chunk])
     for chunk in np.unique(chunks, axis=1).T:
         here = (chunks == chunk[:, None]).all(axis=0)

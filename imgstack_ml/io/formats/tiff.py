@@ -1,15 +1,15 @@
 """Images of a TIFF: which of its pages make an image, and the pixels of an image.
 
-An image is told by its *planes*: for each, the offset of the directory that describes it, and its number among
-the planes that lie one behind the other from where that directory says. So a task goes straight to the pages that it
-reads, whatever else is in the file.
+The key of an image is a tuple of *planes*, one for each channel: the offset of a directory, and which of the planes
+that follow each other from the place that this directory names. A task reads these directories only, however many pages
+the file has.
 
 Which pages are images and which are channels:
 
 ==========================  ==============================================================================
 file                        images, in order; channels are the last axis
 ==========================  ==============================================================================
-pages without a word        each page (smaller copies and masks, by their own mark, are left out)
+no description              each page, except those marked as smaller copies or masks
 ImageJ                      time, then z; its channels are channels
 OME-TIFF                    the images (positions) of the file, then all axes but C in the file's order
 tifffile's own description  all axes in front of y and x but C, in the file's order
@@ -26,7 +26,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import numpy as np
 import tifffile
 
-from ..locations.open import Bounded
+from ..locations.base import Bounded
 from .base import Header, Planes, check_size, mode_of, orient, oriented_shape
 from .tiff_directory import Directory, PageLayout, Tag, page_layout, read_byte_layout, read_directories, read_directory
 from .tiff_ome import check_ome
@@ -36,7 +36,7 @@ __all__ = ["TiffImages"]
 
 
 class _Arrangement(NamedTuple):
-    """Axes in front of those of a page, with their sizes, and the plane at each place, in C order."""
+    """The axes along which the planes of a file are counted, their sizes, and all planes in C order."""
 
     axes: str
     sizes: tuple[int, ...]
@@ -68,14 +68,14 @@ class TiffImages:
         Raises
         ------
         ValueError
-            The file is damaged, or it is not clear what is an image in it.
+            The file is damaged, or it is not clear which of its pages make an image.
         """
         directories = list(read_directories(self._file, self._n_bytes))
         if not directories:
             raise ValueError("it holds no page")
         self._known = {directory.offset: directory for directory in directories}
         found: list[tuple[Planes | None, Header]] = []
-        same: dict[Header, Header] = {}  # one record for all pages alike
+        same: dict[Header, Header] = {}  # pages that are alike share one header, which takes less memory
         for arrangement in self._arrangements(directories):
             for planes in _planes_of_images(arrangement):
                 header = self._header(self._layouts(planes), planes)
@@ -110,7 +110,7 @@ class TiffImages:
     def _only(self) -> Planes:
         directory = self._directory(self._start)
         if directory.next:
-            raise ValueError("it holds several images where there was to be one; open it as a stack")
+            raise ValueError("it holds several images, and one is needed; open it as a stack")
         return ((directory.offset, 0),)
 
     def _directory(self, offset: int) -> Directory:
@@ -119,7 +119,7 @@ class TiffImages:
         return self._known[offset]
 
     def _layouts(self, planes: Planes) -> list[PageLayout]:
-        if planes != self._last[0]:  # asked for the header, and then for the pixels
+        if planes != self._last[0]:  # the layouts for the header are those for the pixels, which are read next
             checked = [page_layout(self._directory(offset), self._n_bytes, self._max_pixels) for offset, _ in planes]
             self._last = planes, checked
         return self._last[1]
@@ -148,7 +148,9 @@ class TiffImages:
         n_bytes = math.prod(layout.shape) * layout.dtype.itemsize
         start = layout.segments[0][0] if layout.segments else 0
         if not start or sum(layout.segments[-1]) != start + n_bytes:
-            raise ValueError("its planes follow one page, and are compressed or scattered, so that none can be reached")
+            raise ValueError(
+                "its planes follow one page, and are compressed or scattered, so that they cannot be reached"
+            )
         end = start + (number + 1) * n_bytes
         if end > self._n_bytes:
             raise ValueError(f"its pixels end at byte {end:,}, and the file has {self._n_bytes:,}: it was cut")
@@ -169,7 +171,7 @@ class TiffImages:
             out[...] = np.moveaxis(pixels, 0, -1)
 
     def _read_strips(self, layout: PageLayout, number: int, out: np.ndarray) -> None:
-        """Read pixels that lie in the file as they do in memory."""
+        """Read uncompressed pixels from the file into `out`, and bring them to the machine's byte order."""
         content = out.reshape(-1).view(np.uint8).data
         position = 0
         for offset, count in layout.segments:
@@ -183,8 +185,8 @@ class TiffImages:
 
     def _tifffile(self) -> tifffile.TiffFile:
         if self._tiff is None:
-            self._file.seek(0)  # what is in front of the position would not be part of the file
-            # Bounded, and so without a name or number of the file: tifffile opens no other files that are named in it.
+            self._file.seek(0)  # tifffile takes the position for the beginning of the file
+            # A Bounded has neither name nor number of a file, so that tifffile cannot open other files beside it.
             self._tiff = tifffile.TiffFile(
                 cast(BinaryIO, Bounded(self._file, self._n_bytes)), name="image.tif", is_lsm=False, is_mmstack=False
             )
@@ -196,20 +198,23 @@ class TiffImages:
         if "<OME" in description:
             check_ome(description, len(directories))
             tiff = self._tifffile()
-            series = [one for one in tiff.series if one.kind == "ome"] if tiff.is_ome else []
+            series = [found for found in tiff.series if found.kind == "ome"] if tiff.is_ome else []
             if series:
-                yield from map(_of_series, series)
+                yield from map(_arrangement_of_ome, series)
                 return
-        arrangement = _imagej(description, images, self._n_bytes) or _described(description, images, self._n_bytes)
-        yield arrangement or _Arrangement("I", (len(images),), [(image.offset, 0) for image in images])
+        yield (
+            _arrangement_of_imagej(description, images, self._n_bytes)
+            or _arrangement_of_tifffile(description, images, self._n_bytes)
+            or _Arrangement("I", (len(images),), [(image.offset, 0) for image in images])
+        )
 
 
-def _of_series(series: tifffile.TiffPageSeries) -> _Arrangement:
-    """Take the order of axes of an OME-TIFF from tifffile, which knows the many ways of saying it."""
+def _arrangement_of_ome(series: tifffile.TiffPageSeries) -> _Arrangement:
+    """Return the axes of an OME-TIFF as tifffile reads them, which knows the many ways of describing them."""
     pages: list[Any] = list(series.pages)
     if any(page is None for page in pages):
-        raise ValueError("it lacks some of the pages that its OME description speaks of")
-    # A page has the last axes: y, x, and its samples if any.
+        raise ValueError("it lacks some of the pages that its OME description names")
+    # The last axes are those of a page: y, x, and its samples if there are any.
     n_leading = len(series.shape)
     while n_leading and math.prod(series.shape[n_leading - 1 :]) <= math.prod(pages[0].shape):
         n_leading -= 1
@@ -219,7 +224,7 @@ def _of_series(series: tifffile.TiffPageSeries) -> _Arrangement:
     if len(pages) == 1:
         planes = [(pages[0].offset, number) for number in range(n_planes)]
     if len(planes) != n_planes:
-        raise ValueError(f"its axes {series.axes} {series.shape} do not go with its {len(pages)} pages")
+        raise ValueError(f"its axes {series.axes} {series.shape} do not match its {len(pages)} pages")
     return _Arrangement(axes, sizes, planes)
 
 
@@ -228,7 +233,7 @@ def _text(directory: Directory) -> str:
     return value.decode("utf-8", "replace").rstrip("\0") if isinstance(value, bytes) else ""
 
 
-def _imagej(description: str, images: list[Directory], n_bytes: int) -> _Arrangement | None:
+def _arrangement_of_imagej(description: str, images: list[Directory], n_bytes: int) -> _Arrangement | None:
     """Read ImageJ's description: lines of ``name=value``, axes in the order t, z, c."""
     if not description.startswith("ImageJ="):
         return None
@@ -238,41 +243,41 @@ def _imagej(description: str, images: list[Directory], n_bytes: int) -> _Arrange
     if math.prod(sizes) != n_planes:
         sizes = (n_planes, 1, 1)
     # Above 4 GB, ImageJ writes one page, and all other planes behind its pixels.
-    return _Arrangement("TZC", sizes, _placed(images, n_planes, n_bytes))
+    return _Arrangement("TZC", sizes, _planes_in_order(images, n_planes, n_bytes))
 
 
-def _described(description: str, images: list[Directory], n_bytes: int) -> _Arrangement | None:
+def _arrangement_of_tifffile(description: str, images: list[Directory], n_bytes: int) -> _Arrangement | None:
     """Read tifffile's own description: the shape of the whole as JSON, and its axes where they were given."""
     # Older versions write the axes in front of the shape.
     if not description.startswith("{") or '"shape":' not in description:
         return None
-    told = json.loads(description)
+    said = json.loads(description)
     height, width = images[0].one(Tag.HEIGHT), images[0].one(Tag.WIDTH)
-    shape, axes = tuple(told["shape"]), str(told.get("axes", ""))
+    shape, axes = tuple(said["shape"]), str(said.get("axes", ""))
     n_own = next((n for n in (2, 3) if shape[-n:][:2] == (height, width)), None)
     if n_own is None or len(shape) == n_own:
         return None
     sizes = shape[:-n_own]
     axes = axes[: len(sizes)] if len(axes) == len(shape) else "Q" * len(sizes)
     n_planes = math.prod(sizes)
-    if not told.get("truncated") and n_planes != len(images):
+    if not said.get("truncated") and n_planes != len(images):
         return None
-    return _Arrangement(axes, sizes, _placed(images, n_planes, n_bytes))
+    return _Arrangement(axes, sizes, _planes_in_order(images, n_planes, n_bytes))
 
 
-def _placed(images: list[Directory], n_planes: int, n_bytes: int) -> list[tuple[int, int]]:
+def _planes_in_order(images: list[Directory], n_planes: int, n_bytes: int) -> list[tuple[int, int]]:
     if len(images) == 1:
-        # Each would hold a byte a pixel or more; asked before there is a list of them.
+        # A pixel takes a byte or more. Checked before a list of all planes is made.
         if n_planes * images[0].one(Tag.HEIGHT) * images[0].one(Tag.WIDTH) > n_bytes:
-            raise ValueError(f"its description speaks of {n_planes:,} planes, which the file has no room for")
+            raise ValueError(f"its description names {n_planes:,} planes, for which the file is too small")
         return [(images[0].offset, number) for number in range(n_planes)]
     if len(images) != n_planes:
-        raise ValueError(f"it holds {len(images)} pages, and its description speaks of {n_planes}")
+        raise ValueError(f"it holds {len(images)} pages, and its description names {n_planes}")
     return [(image.offset, 0) for image in images]
 
 
 def _planes_of_images(arrangement: _Arrangement) -> Iterator[Planes]:
-    """Group planes to images: along C they are channels of one."""
+    """Yield the planes of each image: planes along C are the channels of one image."""
     axes, sizes, planes = arrangement
     order = np.arange(len(planes)).reshape(sizes)
     n_channels = 1

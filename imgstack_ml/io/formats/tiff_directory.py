@@ -1,8 +1,8 @@
-"""Directories of TIFF files: read quickly, and checked before a pixel is.
+"""Directories of TIFF files: a directory lists the tags of a page, and is checked before pixels are read.
 
-tifffile takes some 100 µs to open a file, and builds all directories in front of the one that is asked for. What
-nearly all files are, whole bytes of numbers in strips or tiles, is read here in a tenth of that, and a directory
-is reached by its offset. Whatever needs decoding beyond that goes to tifffile, see `pages`.
+tifffile takes some 100 µs to open a file, and reads all directories in front of the one that is needed. Here a
+directory is read in a tenth of that, directly at its offset. The pixels of compressed pages are decoded by tifffile,
+see `tiff`.
 """
 
 import math
@@ -14,7 +14,7 @@ import numpy as np
 import tifffile
 
 from .base import check_size
-from .tiff_segments import decodes
+from .tiff_segments import can_decode
 
 __all__ = [
     "ByteLayout",
@@ -44,12 +44,12 @@ class Tag:
 
 _WANTED = frozenset(number for name, number in vars(Tag).items() if name.isupper())
 
-# Types of values that the tags above can have, as struct has them.
+# Types that the values of these tags can have, by their codes in struct.
 _TYPES = {1: "B", 2: "s", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 _TEXT = 2
 _NUMBER_KINDS = {1: "u", 2: "i", 3: "f"}
 _REDUCED, _MASK = 1, 4  # bits of SUBFILE_TYPE: a smaller copy, a transparency mask
-_MOST_VALUES = 1 << 18  # of a tag; there is one a strip or tile
+_MOST_VALUES = 1 << 18  # of a tag; some tags have one value for each strip or tile
 _MOST_TEXT = 1 << 24
 _SHOWN_AS_STORED = (1, 2)  # PHOTOMETRIC: grey where zero is black, RGB
 
@@ -62,7 +62,20 @@ class ByteLayout(NamedTuple):
 
 
 class Directory(NamedTuple):
-    """One directory of a TIFF: where it is, where the next one is (0: nowhere), its tags, and the bytes read for it."""
+    """One directory of a TIFF.
+
+    Attributes
+    ----------
+    offset : int
+        Where it lies in the file.
+    next : int
+        Where the next one lies; 0 if there is none.
+    tags : dict
+        Values by the numbers of their tags.
+    layout : ByteLayout
+    n_bytes : int
+        Bytes that were read for it.
+    """
 
     offset: int
     next: int
@@ -72,41 +85,41 @@ class Directory(NamedTuple):
 
     @property
     def orientation(self) -> int:
-        """EXIF orientation; what is none of the eight counts as upright."""
+        """EXIF orientation from 1 to 8; any other value counts as 1, upright."""
         value = self.tags.get(Tag.ORIENTATION, 1)
         return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
     @property
     def is_image(self) -> bool:
-        """Whether it holds an image of its own, not a smaller copy or a mask of one."""
+        """Whether the page is an image, not a smaller copy or a mask of another one."""
         return not self.one(Tag.SUBFILE_TYPE, 0) & (_REDUCED | _MASK)
 
     def one(self, tag: int, default: int | None = None) -> int:
-        """Return the value of a tag that has one."""
+        """Return the value of a tag that has a single number."""
         value = self.tags.get(tag, default)
         if not isinstance(value, int):
             raise ValueError(f"its tag {tag} is {'missing' if value is None else 'not a number'}: it is damaged")
         return value
 
     def many(self, tag: int, default: int = 0) -> tuple[int, ...]:
-        """Return the values of a tag that may have several."""
+        """Return the values of a tag that may have several numbers."""
         value = self.tags.get(tag, default)
         return value if isinstance(value, tuple) else (value,)
 
 
 class PageLayout(NamedTuple):
-    """What a directory says about its pixels, checked against the file.
+    """Where and how the pixels of a page are stored, checked against the file.
 
     Attributes
     ----------
     shape : tuple of int
-        (height, width) or (height, width, n_samples), not turned upright.
+        (height, width) or (height, width, n_samples), before the orientation is applied.
     dtype : numpy.dtype
         In the byte order of the machine.
     orientation : int
     segments : tuple of (int, int)
-        Offset and size of each strip, for pixels that lie in the file as they are in memory, but for the order of
-        their bytes. Empty where they must be decoded.
+        Offset and size of each strip, if pixels lie in the file as they do in memory, except for the order of their
+        bytes. Empty if they have to be decoded.
     is_planar : bool
         Whether each sample is stored as an image of its own.
     """
@@ -119,7 +132,7 @@ class PageLayout(NamedTuple):
 
 
 def is_tiff(signature: bytes) -> bool:
-    """Tell a TIFF by its first bytes."""
+    """Tell whether a file that begins with these bytes is a TIFF."""
     return signature.startswith(_SIGNATURES)
 
 
@@ -144,7 +157,7 @@ def read_first_directory(file: BinaryIO, n_bytes: int) -> Directory:
 
 
 def read_directories(file: BinaryIO, n_bytes: int) -> Iterator[Directory]:
-    """Read the directories of a TIFF one after the other, as they are linked."""
+    """Read the directories of a TIFF one after the other; each holds the offset of the next one."""
     layout, offset = read_byte_layout(file)
     seen: set[int] = set()
     n_read = 0
@@ -171,7 +184,7 @@ def read_directory(file: BinaryIO, layout: ByteLayout, offset: int, n_bytes: int
     layout : ByteLayout
     offset : int
     n_bytes : int
-        Size of the file, which bounds what a damaged directory can ask for.
+        Size of the file. No directory or tag may be larger: a damaged one could ask for any size.
 
     Returns
     -------
@@ -180,7 +193,7 @@ def read_directory(file: BinaryIO, layout: ByteLayout, offset: int, n_bytes: int
     Raises
     ------
     ValueError
-        It does not lie in the file.
+        It does not fit into the file, or a tag has more values than are read.
     """
     order = layout.order
     count_code, entry_code, link_code, inline = ("Q", "HHQ8s", "Q", 8) if layout.big else ("H", "HHI4s", "I", 4)
@@ -206,7 +219,7 @@ def _read_values(file: BinaryIO, order: str, kind: int, count: int, value: bytes
     if size > n_bytes:
         raise ValueError(f"a tag of {count:,} values does not fit into the file: it is damaged")
     if count > (_MOST_TEXT if kind == _TEXT else _MOST_VALUES):
-        raise ValueError(f"a tag of {count:,} values is more than is read")
+        raise ValueError(f"a tag has {count:,} values, which is more than are read")
     if size > len(value):
         file.seek(struct.unpack(order + ("Q" if len(value) == 8 else "I"), value)[0])
         value = file.read(size)
@@ -215,7 +228,7 @@ def _read_values(file: BinaryIO, order: str, kind: int, count: int, value: bytes
 
 
 def page_layout(directory: Directory, n_bytes: int, max_pixels: int) -> PageLayout:
-    """Check a directory, and say what its pixels are.
+    """Return where and how the pixels of a page are stored, after checking its directory.
 
     Parameters
     ----------
@@ -239,7 +252,7 @@ def page_layout(directory: Directory, n_bytes: int, max_pixels: int) -> PageLayo
     if Tag.TILE_WIDTH in tags:
         tile_height, tile_width = directory.one(Tag.TILE_HEIGHT), directory.one(Tag.TILE_WIDTH)
         check_size(tile_height, tile_width, n_samples, max_pixels=max_pixels)
-        # Tiles jut out, and are decoded whole: thin images of tall tiles are work without an end.
+        # Tiles are decoded whole, also where they reach beyond the image. A thin image of tall tiles would take hours.
         padded = (-(-height // tile_height) * tile_height, -(-width // tile_width) * tile_width)
         check_size(*padded, n_samples, max_pixels=4 * max_pixels)
     dtype = _dtype(directory)
@@ -257,7 +270,7 @@ def page_layout(directory: Directory, n_bytes: int, max_pixels: int) -> PageLayo
 
 
 def _dtype(directory: Directory) -> np.dtype:
-    """Tell the dtype of pixels that are numbers of whole bytes, shown as they are stored."""
+    """Return the dtype of pixels that are numbers of whole bytes, and are shown as they are stored."""
     bits, kinds = set(directory.many(Tag.BITS, 1)), set(directory.many(Tag.SAMPLE_FORMAT, 1))
     plain = len(bits) == len(kinds) == 1 and kinds <= _NUMBER_KINDS.keys() and bits <= {8, 16, 32, 64}
     if plain:
@@ -288,7 +301,7 @@ def _name(codes: Any, code: int | None) -> str:
 
 def _check_codecs(directory: Directory) -> None:
     compression, predictor = directory.one(Tag.COMPRESSION, 1), directory.one(Tag.PREDICTOR, 1)
-    if not decodes(compression):
+    if not can_decode(compression):
         missing = f"compression {_name(tifffile.COMPRESSION, compression)}"
     elif predictor not in tifffile.TIFF.UNPREDICTORS:
         missing = f"predictor {predictor}"
@@ -298,7 +311,7 @@ def _check_codecs(directory: Directory) -> None:
 
 
 def _segments(directory: Directory, is_planar: bool, n_bytes: int) -> list[tuple[int, int]]:
-    """Check that all strips or tiles lie in the file; tifffile fills up what is missing with zeros."""
+    """Return offset and size of all strips or tiles. All must lie in the file: tifffile reads missing ones as zeros."""
     tags = directory.tags
     height, width = directory.one(Tag.HEIGHT), directory.one(Tag.WIDTH)
     if Tag.TILE_WIDTH in tags:

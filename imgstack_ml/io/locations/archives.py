@@ -1,30 +1,35 @@
-"""Members of zip and tar archives as files, without unpacking.
+"""Members of zip and tar archives: lists of them, their state and their bytes, without unpacking.
 
-An archive is a named file like any other, so that it may be remote. Its list of members is read once per process
-(and again when the archive changes); its bytes are reached through a file that each caller opens, so that threads
-share no position and no handle stays open.
+An archive may be local or remote. A process reads its list of members once, and again when the archive changes. To read
+a member, each caller opens the archive itself, so that threads share no position and no file stays open.
 """
 
+import fnmatch
 import functools
+import itertools
+import os
 import struct
 import tarfile
 import zipfile
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from .open import State, Window, buffered, open_bytes, read_state
+from .base import State, Window, buffered
+from .faults import naming_the_file
+from .files import open_file, state_of_file
+from .names import ARCHIVE_SUFFIXES, IMAGE_SUFFIXES, WILDCARD, is_hidden, is_image, is_url, split_member
 
-__all__ = ["Archive", "find_archive"]
+__all__ = ["Archive", "find_archive", "list_archive", "split_archive"]
 
 _LOCAL_HEADER = 30
 _ENCRYPTED = 0x1
-# Images hardly inflate a hundredfold unless they are small, or made of nothing.
+# A member of more than 64 MB that grows more than a hundredfold is taken for a decompression bomb.
 _LARGE, _MOST_INFLATED = 64_000_000, 100
-_MOST_DICTIONARY = 1 << 26  # that of LZMA's strongest preset
+_MOST_DICTIONARY = 1 << 26  # bytes, as LZMA's strongest preset has them
 _NOT_THERE = "it is not where its archive says: the archive was cut or changed"
 
 
 class Member(NamedTuple):
-    """Where a member lies in its archive: its size once read, and its place, or the zip's record of it."""
+    """Size of a member, and where it lies in its archive: its first byte in a tar, its entry in a zip."""
 
     n_bytes: int
     start: int
@@ -32,7 +37,7 @@ class Member(NamedTuple):
 
 
 class Archive(NamedTuple):
-    """The members of an archive by their names, and the state of the archive when they were listed."""
+    """An archive: its members by their names, and its state when they were listed."""
 
     name: str
     members: dict[str, Member]
@@ -40,14 +45,14 @@ class Archive(NamedTuple):
     modified: int
 
     def state(self, member: str) -> State:
-        """Return the state of a member; the time is that of the archive."""
+        """Return the state of a member; its time of change is that of the archive."""
         n_bytes, _, info = self._find(member)
         if n_bytes == 0:
             raise ValueError("the file is empty (0 bytes)")
         n_packed = n_bytes if info is None else min(info.compress_size, self.n_bytes)
         if n_bytes > _LARGE and n_bytes > _MOST_INFLATED * n_packed:
             raise ValueError(
-                f"its {n_packed:,} bytes would inflate to {n_bytes:,}, as those of archives made to do harm; "
+                f"its {n_packed:,} bytes would inflate to {n_bytes:,}, as in archives that are made to do harm; "
                 "if it is right, unpack it first"
             )
         return State(n_bytes, self.modified)
@@ -66,7 +71,7 @@ class Archive(NamedTuple):
             return window
         if found.info.compress_type == zipfile.ZIP_LZMA:
             _check_dictionary(window)
-        # Inflates as it is read, so that a header costs its own bytes, and a bomb only what is asked of it.
+        # Decompressed as it is read, so that reading a header decompresses little more than the header.
         content: Any = zipfile.ZipExtFile(cast(Any, window), "r", found.info)
         return content
 
@@ -82,25 +87,69 @@ class Archive(NamedTuple):
             raise FileNotFoundError(f"the archive {self.name!r} holds no file of this name") from None
 
 
-def find_archive(name: str) -> Archive:
-    """List the members of an archive, or take the list from an earlier call if the archive is still the same.
+def split_archive(name: str) -> tuple[str, str] | None:
+    """Split a name into an archive and what of it is meant, empty for all of it; None for any other name."""
+    parts = split_member(name)
+    if parts is None and name.lower().endswith(ARCHIVE_SUFFIXES) and (is_url(name) or os.path.isfile(name)):
+        return name, ""
+    return parts
+
+
+def list_archive(name: str, wanted: str) -> list[str]:
+    """List the images of an archive, in no particular order.
 
     Parameters
     ----------
     name : str
-        Name of a zip file or a tar file that is not compressed.
+        Of the archive.
+    wanted : str
+        A member, a folder of the archive, or a pattern; empty for the whole archive.
+
+    Raises
+    ------
+    FileNotFoundError
+        There are none.
+    BadImageError
+        The archive cannot be read.
+    """
+    with naming_the_file(name):
+        members = find_archive(name).members
+    if wanted in members:
+        found = [wanted]
+    elif WILDCARD.search(wanted):
+        found = [member for member in members if fnmatch.fnmatchcase(member, wanted) and not is_hidden(member)]
+    else:
+        folder = f"{wanted.rstrip('/')}/" if wanted.rstrip("/") else ""
+        found = [member for member in members if is_image(member) and member.startswith(folder)]
+    if not found:
+        asked = f"{wanted!r}" if wanted else f"files that end in {' '.join(IMAGE_SUFFIXES)}"
+        examples = ", ".join(map(repr, itertools.islice(members, 3)))
+        raise FileNotFoundError(
+            f"no images found: searched the archive {name!r} for {asked}. It holds {len(members):,} files, "
+            f"{f'e.g. {examples}' if examples else 'none'}"
+        )
+    return [f"{name}::{member}" for member in found]
+
+
+def find_archive(name: str) -> Archive:
+    """Return the members of an archive; they are listed again only if the archive has changed.
+
+    Parameters
+    ----------
+    name : str
+        Of a zip file, or of a tar file that is not compressed.
 
     Raises
     ------
     OSError, ValueError
         It is missing, damaged, or compressed as a whole.
     """
-    return _list_members(name, read_state(name))
+    return _read_archive(name, state_of_file(name))
 
 
 @functools.lru_cache(maxsize=16)
-def _list_members(name: str, state: State) -> Archive:
-    with open_bytes(name) as file:
+def _read_archive(name: str, state: State) -> Archive:
+    with open_file(name) as file:
         try:
             members = _zip_members(file) if name.lower().endswith(".zip") else _tar_members(file)
         except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
@@ -116,15 +165,16 @@ def _zip_members(file: BinaryIO) -> dict[str, Member]:
 def _tar_members(file: BinaryIO) -> dict[str, Member]:
     with tarfile.open(fileobj=file, mode="r:") as archive:
         files = [info for info in archive if info.isreg() and not info.issparse()]
-        # tarfile takes a damaged header, and an archive that was cut in front of one, for the end.
+        # tarfile stops at a damaged header, or where the archive was cut, and raises nothing. An end is a block of
+        # zeros.
         file.seek(archive.offset)
         if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
-            raise tarfile.ReadError(f"it has no end behind its {len(files):,} files: it was cut or is damaged")
+            raise tarfile.ReadError(f"it has no end after its {len(files):,} files: it was cut or is damaged")
     return {info.name: Member(info.size, info.offset_data, None) for info in files}
 
 
 def _start_of_data(file: BinaryIO, info: zipfile.ZipInfo) -> int:
-    """Step over the header that a zip repeats in front of each member, and whose length the list does not tell."""
+    """Return where the data of a member begin: behind its local header, whose length only that header has."""
     file.seek(info.header_offset)
     head = file.read(_LOCAL_HEADER)
     if len(head) < _LOCAL_HEADER or not head.startswith(b"PK\x03\x04"):
@@ -134,8 +184,8 @@ def _start_of_data(file: BinaryIO, info: zipfile.ZipInfo) -> int:
 
 
 def _check_dictionary(window: BinaryIO) -> None:
-    """Refuse LZMA that asks for more memory than any program has it ask for."""
-    # Version and size of the properties, of 2 bytes each; their first byte, and the size of the dictionary.
+    """Raise if LZMA asks for more memory than any program lets it use."""
+    # 2 bytes of version, 2 of the size of the properties, 1 of properties, and then 4 of the size of the dictionary.
     n_bytes = int.from_bytes(window.read(9)[5:], "little")
     if n_bytes > _MOST_DICTIONARY:
         raise ValueError(f"its LZMA asks for {n_bytes:,} bytes of memory: it is damaged")

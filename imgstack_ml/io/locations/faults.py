@@ -1,4 +1,4 @@
-"""What damaged files make the libraries raise becomes one error that names the file."""
+"""One error that names the file, for all the errors that libraries raise for damaged files."""
 
 import contextlib
 import lzma
@@ -14,7 +14,7 @@ from ...errors import BadImageError
 
 __all__ = ["READ_ERRORS", "naming_the_file"]
 
-# What damaged files make Pillow, tifffile, zipfile and zlib raise: their parsers trust what they read.
+# Pillow, tifffile, zipfile and zlib raise these for damaged files: their parsers trust what they read.
 READ_ERRORS = (
     OSError,
     SyntaxError,
@@ -31,13 +31,13 @@ READ_ERRORS = (
     zlib.error,
     lzma.LZMAError,
     zipfile.BadZipFile,
-    tokenize.TokenError,  # NumPy, of the header of a .npy
+    tokenize.TokenError,  # from NumPy, for a damaged header of a .npy file
 )
 
 
 @contextlib.contextmanager
 def naming_the_file(path: str) -> Iterator[None]:
-    """Turn what damaged files make the libraries raise into a BadImageError with the path."""
+    """Raise a BadImageError with the path in place of any error in `READ_ERRORS`."""
     try:
         yield
     except BadImageError:

@@ -1,4 +1,4 @@
-"""Names of the images of an array, made when one is asked for."""
+"""Names of the images of an array, each made when it is needed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ __all__ = ["NumberedNames"]
 
 
 class NumberedNames(Sequence[str]):
-    """``"label[i]"`` for each image of an array: equal to the tuple of these, which would take 100 bytes an image.
+    """Names ``"label[i]"`` for the images of an array, equal to the tuple of them.
+
+    The tuple would take about 100 bytes an image.
 
     Parameters
     ----------
     label : str
         Names the array.
     numbers : int or ndarray of int
-        How many images there are, or which of them.
+        The number of images, or the positions of some images.
     """
 
     def __init__(self, label: str, numbers: int | np.ndarray):
@@ -26,7 +28,7 @@ class NumberedNames(Sequence[str]):
         self._numbers = range(numbers) if isinstance(numbers, int) else numbers
 
     def select(self, positions: np.ndarray) -> NumberedNames:
-        """Names at these positions, in their order."""
+        """Select names by their positions in this sequence."""
         return NumberedNames(self._label, np.asarray(self._numbers)[positions])
 
     def __len__(self) -> int:

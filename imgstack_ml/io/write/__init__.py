@@ -1,1 +1,1 @@
-"""Writing images: stacks in one zarr array, and one file an image."""
+"""Writing of stacks, into one zarr array or into one file for each image."""

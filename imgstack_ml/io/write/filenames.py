@@ -1,30 +1,30 @@
-"""Names of files to write, from names of files that were read: never outside their folder, never twice."""
+"""Names of the files to write: unique, and without any folder in them."""
 
 import os
 import re
 import unicodedata
 from collections.abc import Sequence
 
-from ..locations.listing import IMAGE_SUFFIXES, natural_key
+from ..locations.names import IMAGE_SUFFIXES, natural_key
 
 __all__ = ["file_names"]
 
-# Separators of paths, archives and systems; what Windows refuses; control characters; bytes that are no UTF-8.
+# Control characters, what Windows refuses, separators of paths, and bytes that are not UTF-8.
 _UNFIT = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\ud800-\udfff]')
 _SEPARATORS = re.compile(r"[/\\]|::")
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
-_MAX_BYTES = 200  # of the 255 that most systems take: the rest is for a number and the suffix
+_MAX_BYTES = 200  # most systems take 255; the rest is for a number and the suffix
 
 
 def file_names(names: Sequence[str] | None, sources: Sequence[str] | None, n_images: int, suffix: str) -> list[str]:
-    """Name a file for each image.
+    """Return a name of a file for each image.
 
     Parameters
     ----------
     names : sequence of str or None
-        What the user wants: checked, and taken as it is.
+        Names that the user gives; they are checked, and get the suffix if they have another one.
     sources : sequence of str or None
-        Files the images came from; where there are none, images are numbered.
+        Files that the images came from; None if they came from an array, and are numbered.
     n_images : int
     suffix : str
         Of the format, with the dot.
@@ -32,12 +32,12 @@ def file_names(names: Sequence[str] | None, sources: Sequence[str] | None, n_ima
     Returns
     -------
     list of str
-        Names that differ even where capitals do not count. Those made from sources stand in natural order.
+        No two are equal, even if upper and lower case are the same. Names made from `sources` are in natural order.
 
     Raises
     ------
     ValueError
-        A name in `names` is no plain name of a file, or is there twice.
+        A name in `names` cannot name a file in a folder, or occurs twice.
     """
     if names is not None:
         return _checked(names, n_images, suffix)
@@ -53,13 +53,13 @@ def file_names(names: Sequence[str] | None, sources: Sequence[str] | None, n_ima
 
 
 def _stem(source: str) -> str:
-    """Make a name without suffix that every system takes."""
+    """Make a name from that of a source, without suffix, that every system takes."""
     name = _SEPARATORS.split(source)[-1]
     stem, suffix = os.path.splitext(name)
     stem = stem if suffix.lower() in IMAGE_SUFFIXES else name
     stem = _UNFIT.sub("_", stem).rstrip(". ")
     stem = stem.encode()[:_MAX_BYTES].decode(errors="ignore")
-    # A dot in front hides a file, a dash makes it an option of commands.
+    # A file whose name begins with a dot is hidden, and one with a dash is taken for an option by commands.
     return f"_{stem}" if not stem or stem[0] in ".-~ " or _DEVICES.match(stem) else stem
 
 
@@ -86,5 +86,5 @@ def _checked(names: Sequence[str], n_images: int, suffix: str) -> list[str]:
 
 
 def _folded(name: str) -> str:
-    """Make names equal that some file system takes for one: by capitals, or by the spelling of accents."""
+    """Return what is equal for names that some file systems do not distinguish: in case, or in the form of accents."""
     return unicodedata.normalize("NFC", name).casefold()

@@ -1,11 +1,10 @@
-"""Storing a stack as one zarr array: whole or not at all, and, if asked for, a piece at a time."""
+"""Storing a stack as one zarr array, which appears when it is complete; an interrupted call can be resumed."""
 
 import errno
 import functools
 import math
 import os
 import shutil
-import warnings
 from typing import Any
 
 import dask.array as da
@@ -16,17 +15,18 @@ from numcodecs import Zstd
 from zarr.codecs import ZstdCodec
 
 from ... import __version__
-from ...base.validation import FileStack
+from ...base.validation import FileStack, StackLike
+from ...base.warn import warn
 from ...errors import StoreError
 from ...files.atomic import atomic_folder
 from ...files.space import explain_full_disk, require_space
 from ...passes.progress import ImageBar
-from ..formats.store import ATTRIBUTE, FORMAT, chunk_files, chunk_names, is_store, mark_complete
+from ..formats.store import ATTRIBUTE, FORMAT, chunk_files, chunk_names, is_zarr, mark_complete
 from .waves import BLOCK_BYTES, Region, as_dask, regions_of, run_on_blocks, run_on_regions
 
 __all__ = ["refuse_overlap", "save_stack"]
 
-# A chunk is read whole, which bounds what reading a single image costs; much less would make too many files.
+# Reading one image reads its whole chunk, which must not be too large; much smaller chunks would be too many files.
 _CHUNK_BYTES = 1_000_000
 
 _LEVEL = 1
@@ -34,7 +34,7 @@ _PARTIAL = ".partial"
 
 
 def save_stack(
-    stack: Any,
+    stack: StackLike,
     path: str | os.PathLike[str],
     *,
     overwrite: bool = False,
@@ -43,23 +43,24 @@ def save_stack(
 ) -> str:
     """Store a stack as one zarr array, block by block.
 
-    The array is built under a hidden name beside `path` and renamed when it is complete: what stood at `path`
-    stays until then, and a call that fails leaves nothing, or, with `resume`, what it has stored so far.
+    The array is built under a hidden name beside `path`, and renamed when it is complete. An array at `path` is
+    replaced then, not before. A call that fails leaves nothing, or, with `resume`, the blocks that it has stored so
+    far.
 
     Parameters
     ----------
     stack : ImageStack, dask.array.Array or ndarray of shape (n_images, ...)
-        Stored as it is, in its dtype. File names and labels of an ImageStack are kept.
+        Pixels are stored in their dtype. File names and labels of an ImageStack are stored with them.
     path : str or PathLike
         Folder to write, usually called ``something.zarr``.
     overwrite : bool, default=False
-        Whether a stored array at `path` may be replaced. Nothing but a zarr array ever is.
+        Whether a zarr array at `path` may be replaced. Nothing else is ever replaced.
     resume : bool, default=False
-        Whether the work may be done in several calls. What is stored when such a call fails or is killed
-        stays, hidden beside `path`, and the next one goes on from there: the blocks whose chunks are all there
-        and decode without an error are left as they are. The input has to be the same: its files, with their
-        sizes and times of change, or Dask's name of the array, and this package's version. Of another one nothing
-        is used, and a warning says so. A call without `resume` begins anew, and removes what was left.
+        Whether a call resumes an earlier one that failed or was killed, and can itself be resumed. The blocks that
+        the earlier call stored, hidden beside `path`, are kept if all of their chunks decode without an error. The
+        input has to be the same: its files, with their sizes and times of change, or Dask's name of the array, and
+        this package's version. If it is not, all images are stored anew, and a warning says so. A call without
+        `resume` removes what an earlier call left.
     progress : bool, default=False
         Whether to show a bar of images, with megabytes a second.
 
@@ -71,8 +72,8 @@ def save_stack(
     Raises
     ------
     StoreError
-        `path` exists, lies inside or above the input, is being written by another process, or its disk has
-        no room for the uncompressed pixels.
+        `path` exists and is not replaced; it is, holds or lies in the input; another process writes it; or its disk
+        has no room for the uncompressed pixels.
     BadImageError
         An image cannot be read.
     TypeError
@@ -80,12 +81,12 @@ def save_stack(
 
     Notes
     -----
-    Images are stored in chunks of about 1 MB (one image where that is larger), which are read whole: a shuffled
-    selection of small images decodes their neighbours too. Blocks of different sizes are regrouped to that of
-    the largest, at most 64 MB. Memory: the blocks that the scheduler's threads are working on.
+    Images are stored in chunks of about 1 MB, or of one image where that is larger. Chunks are read whole: a shuffled
+    selection of small images decodes their neighbours too. Blocks of different sizes are rechunked to the size of the
+    largest one, at most 64 MB. Memory: a block for each thread of the scheduler.
 
-    Chunks are compressed by Zstandard at level 1, with a checksum: a chunk that was damaged raises, it is never
-    read as other pixels. With 2 threads, in MB of pixels a second written and read, and in stored size:
+    Chunks are compressed by Zstandard at level 1, with a checksum: a damaged chunk raises an error, and is never read
+    as other pixels. The table has MB of pixels a second written and read by 2 threads, and the size that is stored:
 
     ==========================  ==================  ==================  ==================
     codec                       photographs, 8 bit  microscopy, 16 bit  constant images
@@ -98,8 +99,8 @@ def save_stack(
     Zstandard 1, bits shuffled  466, 768, 72 %      434, 727, 45 %      667, 1129, 0 %
     ==========================  ==================  ==================  ==================
 
-    Zstandard saves about half of the space where there is something to save, in whatever dtype, and has a checksum
-    of its own.
+    Zstandard saves about half of the space of images that can be compressed, in all dtypes, and has a checksum of its
+    own.
 
     Examples
     --------
@@ -130,14 +131,14 @@ def save_stack(
 
 
 def refuse_overlap(stack: Any, target: str) -> None:
-    """Refuse an output that is, holds or lies in the input.
+    """Raise if an output is, holds or lies in the input.
 
     Parameters
     ----------
     stack : object
-        The `inputs` of an ImageStack count; an array has none.
+        Of an ImageStack, `inputs` are compared; an array has none.
     target : str
-        Path to be written, without links in it.
+        Path to be written, with all links resolved.
 
     Raises
     ------
@@ -150,24 +151,24 @@ def refuse_overlap(stack: Any, target: str) -> None:
 
 
 def _check_replaced(target: str, overwrite: bool) -> None:
-    if overwrite and os.path.isdir(target) and os.listdir(target) and not is_store(target):
+    if overwrite and os.path.isdir(target) and os.listdir(target) and not is_zarr(target):
         raise StoreError(f"{target!r} is a folder that holds no zarr array, so it is not replaced; choose another name")
 
 
-def _plan_chunks(data: da.Array) -> tuple[int, ...]:
-    """Choose the shape of stored chunks."""
-    rows, *pixels = _largest_block(data)
+def _chunk_shape(data: da.Array) -> tuple[int, ...]:
+    """Choose the shape of a stored chunk: about 1 MB of the largest block."""
+    rows, *pixels = _largest_block_shape(data)
     most = min(rows, max(1, _CHUNK_BYTES // (math.prod(pixels) * data.dtype.itemsize)))
-    # A divisor, where there is one of about that size, leaves the blocks as they are.
+    # Blocks are stored as they are if a divisor of their size is a suitable size of chunks.
     return max((d for d in range(most // 2 + 1, most + 1) if rows % d == 0), default=most), *pixels
 
 
-def _plan_blocks(data: da.Array, chunks: tuple[int, ...]) -> tuple[int, ...]:
-    """Choose the shape of the blocks to write, each of which is whole chunks."""
-    return max(1, _largest_block(data)[0] // chunks[0]) * chunks[0], *chunks[1:]
+def _block_shape(data: da.Array, chunks: tuple[int, ...]) -> tuple[int, ...]:
+    """Choose the shape of the blocks to write, each of which consists of whole chunks."""
+    return max(1, _largest_block_shape(data)[0] // chunks[0]) * chunks[0], *chunks[1:]
 
 
-def _largest_block(data: da.Array) -> tuple[int, ...]:
+def _largest_block_shape(data: da.Array) -> tuple[int, ...]:
     rows, *pixels = (max(1, *sizes) for sizes in data.chunks)
     return min(rows, max(1, BLOCK_BYTES // (math.prod(pixels) * data.dtype.itemsize))), *pixels
 
@@ -183,12 +184,12 @@ def _description(stack: Any) -> dict[str, Any]:
 
 
 def _new_array(folder: str, data: da.Array, described: dict[str, Any]) -> zarr.Array:
-    # File names come at the end: every task carries the attributes.
+    # Attributes travel with every task, so that file names are not added before all tasks are done.
     attributes: dict[str, Any] = {ATTRIBUTE: {"input": described.get("input")}}
     return zarr.create_array(
         folder,
         shape=data.shape,
-        chunks=_plan_chunks(data),
+        chunks=_chunk_shape(data),
         dtype=data.dtype,
         filters=None,
         compressors=ZstdCodec(level=_LEVEL, checksum=True),
@@ -197,7 +198,7 @@ def _new_array(folder: str, data: da.Array, described: dict[str, Any]) -> zarr.A
 
 
 def _unfinished_array(folder: str, token: str) -> zarr.Array | None:
-    """Open what an earlier call stored of the same input; what it stored of another is removed."""
+    """Return the array that an earlier call left of the same input; remove that of another input, with a warning."""
     if not os.listdir(folder):
         return None
     try:
@@ -205,13 +206,11 @@ def _unfinished_array(folder: str, token: str) -> zarr.Array | None:
         attributes: Any = array.attrs[ATTRIBUTE]
         if attributes["input"] == token:
             return array
-    except (OSError, ValueError, KeyError, TypeError):  # killed before there was an array
+    except (OSError, ValueError, KeyError, TypeError):  # killed before the array was made
         pass
-    warnings.warn(
-        "what an unfinished call left was stored from another input or by another version; "
-        "none of it is used, and all images are stored anew",
-        UserWarning,
-        stacklevel=3,
+    warn(
+        "the blocks that an unfinished call left are from another input or another version; none of them is used, and "
+        "all images are stored anew"
     )
     shutil.rmtree(folder)
     os.mkdir(folder)
@@ -219,7 +218,7 @@ def _unfinished_array(folder: str, token: str) -> zarr.Array | None:
 
 
 def _store_blocks(data: da.Array, array: zarr.Array, folder: str, progress: bool) -> None:
-    regions = list(regions_of(data.shape, _plan_blocks(data, array.chunks)))
+    regions = list(regions_of(data.shape, _block_shape(data, array.chunks)))
     whole = _whole_regions(data, array, folder, regions)
     todo = [region for region, is_whole in zip(regions, whole, strict=True) if not is_whole]
     image_bytes = array.dtype.itemsize * math.prod(array.shape[1:])
@@ -235,11 +234,11 @@ def _store_blocks(data: da.Array, array: zarr.Array, folder: str, progress: bool
         disable=not progress,
     ) as bar:
         write = functools.partial(_write_chunks, folder, array.chunks)
-        run_on_blocks(write, data, _plan_blocks(data, array.chunks), todo, lambda region: (region,), bar)
+        run_on_blocks(write, data, _block_shape(data, array.chunks), todo, lambda region: (region,), bar)
 
 
 def _whole_regions(data: da.Array, array: zarr.Array, folder: str, regions: list[Region]) -> list[bool]:
-    """Tell which blocks an earlier call stored whole, and remove what it left of chunks that it did not finish."""
+    """Tell which blocks an earlier call stored whole, and remove the chunks that it did not finish."""
     stored = set()
     for name in chunk_files(folder):
         if name.endswith(_PARTIAL):
@@ -248,14 +247,14 @@ def _whole_regions(data: da.Array, array: zarr.Array, folder: str, regions: list
             stored.add(name)
     if not stored:
         return [False] * len(regions)
-    there = [region for region in regions if stored.issuperset(chunk_names(array.chunks, region))]
-    found = run_on_regions(functools.partial(_is_whole, array), data, there)
-    whole = {id(region) for region, is_whole in zip(there, found, strict=True) if is_whole}
+    candidates = [region for region in regions if stored.issuperset(chunk_names(array.chunks, region))]
+    found = run_on_regions(functools.partial(_is_whole, array), data, candidates)
+    whole = {id(region) for region, is_whole in zip(candidates, found, strict=True) if is_whole}
     return [id(region) in whole for region in regions]
 
 
 def _is_whole(array: zarr.Array, region: Region) -> bool:
-    """Decode the chunks of a block: their checksums tell whether they are what was stored."""
+    """Tell whether the chunks of a block decode without an error: each has a checksum."""
     try:
         array[region]
     except (OSError, ValueError, RuntimeError):
@@ -266,10 +265,11 @@ def _is_whole(array: zarr.Array, region: Region) -> bool:
 def _write_chunks(folder: str, sizes: tuple[int, ...], block: np.ndarray, region: Region) -> None:
     """Write the chunks of a block, each under another name until it is whole.
 
-    What zarr would write for the codecs of `_new_array`, chunks of zeros included: left out, they could not be told
-    from lost ones. zarr hands each chunk to an event loop and a pool of its own beside Dask's threads: that was slower.
+    The files are those that zarr would write with the codecs of `_new_array`. zarr itself is slower: it hands each
+    chunk to an event loop and a thread pool beside Dask's threads. Chunks of zeros are written too: a missing file is a
+    lost chunk.
     """
-    if not os.path.isdir(folder):  # the call was interrupted, and has removed it; or another machine does not see it
+    if not os.path.isdir(folder):  # removed when the call was interrupted, or not shared with this machine
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
     codec = Zstd(level=_LEVEL, checksum=True)
     block = block.astype(block.dtype.newbyteorder("<"), copy=False)
@@ -287,7 +287,7 @@ def _write_chunks(folder: str, sizes: tuple[int, ...], block: np.ndarray, region
 
 
 def _full_size(piece: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
-    """Fill up a chunk at the end of an axis, which is stored in full size."""
+    """Pad a chunk at the end of an axis with zeros: zarr stores all chunks in full size."""
     if piece.shape == sizes:
         return np.ascontiguousarray(piece)
     whole = np.zeros(sizes, piece.dtype)

@@ -1,4 +1,4 @@
-"""Writing a stack block by block: waves of small graphs in place of one for the whole stack."""
+"""Writing a stack block by block, in waves: each wave is a small graph in place of one for the whole stack."""
 
 import itertools
 import math
@@ -19,13 +19,13 @@ __all__ = ["BLOCK_BYTES", "Region", "as_dask", "regions_of", "run_on_blocks", "r
 
 Region = tuple[slice, ...]
 
-_BLOCKS_PER_THREAD = 16  # in a wave: threads that wait at its end for the last block idle 3 % of the time
+_BLOCKS_PER_THREAD = 16  # in a wave; threads idle about 3 % of the time, while they wait for its last block
 _MIN_BLOCKS = 64
 BLOCK_BYTES = 64_000_000
 
 
 def as_dask(stack: Any) -> da.Array:
-    """Take the Dask array of what can be written: an ImageStack, a Dask array or an ndarray."""
+    """Return an ImageStack, a Dask array or an ndarray as a Dask array."""
     stack, _ = data_and_files(stack)
     if isinstance(stack, np.ndarray) and stack.ndim:
         rows = max(1, BLOCK_BYTES // max(1, stack[:1].nbytes))
@@ -38,7 +38,7 @@ def as_dask(stack: Any) -> da.Array:
 
 
 def regions_of(shape: Sequence[int], sizes: Sequence[int]) -> Iterator[Region]:
-    """Cut `shape` into blocks of `sizes`, row after row; the last ones may be smaller."""
+    """Cut `shape` into blocks of shape `sizes`, in C order; the last ones may be smaller."""
     axes = [
         [slice(start, min(start + size, length)) for start in range(0, length, size)]
         for length, size in zip(shape, sizes, strict=True)
@@ -56,15 +56,15 @@ def run_on_blocks(
 ) -> None:
     """Call ``write(block, *arguments(region))`` for blocks of a lazy stack.
 
-    A block lives until it is written; graphs are made for a wave of blocks at a time, so that neither the
-    memory nor the graph grows with the stack.
+    A block is released once it is written, and each graph is that of one wave of blocks, so that neither the memory nor
+    the graph grows with the stack.
 
     Parameters
     ----------
     write : callable
         Top-level function, or a `functools.partial` of one.
     data : dask.array.Array
-        Regrouped to the blocks, where its own are others.
+        Rechunked to the blocks, where its own chunks differ.
     sizes : tuple of int
         Shape of a block.
     regions : iterable of tuple of slice
@@ -72,7 +72,7 @@ def run_on_blocks(
     arguments : callable
         Makes the further arguments of a block.
     bar : ImageBar
-        Counts images when the first of the blocks that they are cut into is written.
+        Counts images. Where images are cut into several blocks, an image counts when its first block is written.
     """
     scheduler = dask.base.get_scheduler(collections=[data])
     task = dask.delayed(write, pure=False, traverse=False)
@@ -80,7 +80,7 @@ def run_on_blocks(
     height = max(1, _blocks_per_wave(scheduler) // max(1, per_row)) * sizes[0]
     for wave, group in itertools.groupby(regions, key=lambda region: region[0].start // height):
         first = wave * height
-        # Sliced before it is regrouped: else the graph of the regrouping would be that of the whole stack.
+        # Sliced before it is rechunked: otherwise the graph would hold the rechunking of the whole stack.
         blocks = data[first : first + height].rechunk(sizes).to_delayed()
         calls: list[Any] = []
         images_of: dict[str, int] = {}
@@ -88,7 +88,8 @@ def run_on_blocks(
         for region in group:
             place = (region[0].start - first, *(part.start for part in region[1:]))
             block = blocks[tuple(start // size for start, size in zip(place, sizes, strict=True))]
-            # Dask begins with the last name, where all else is equal; files are read best in their own order.
+            # Dask begins with the last name, where all else is equal: names count down, so that files are read in
+            # order.
             name = f"write-{token}-{999_999 - len(calls):06}"
             calls.append(task(block, *arguments(region), dask_key_name=name))
             images_of[calls[-1].key] = 0 if any(place[1:]) else region[0].stop - region[0].start
@@ -96,7 +97,7 @@ def run_on_blocks(
 
 
 def run_on_regions(check: Callable[[Region], bool], data: da.Array, regions: Sequence[Region]) -> list[bool]:
-    """Call ``check(region)`` for blocks that are stored already, on the scheduler of the stack."""
+    """Call ``check(region)`` for blocks that are stored already, by the scheduler of the stack."""
     scheduler = dask.base.get_scheduler(collections=[data])
     task = dask.delayed(check, pure=False, traverse=False)
     size = _blocks_per_wave(scheduler)

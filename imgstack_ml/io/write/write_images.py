@@ -1,4 +1,4 @@
-"""A stack as a folder of image files, one an image."""
+"""Writing a stack as a folder of image files, one for each image."""
 
 import functools
 import math
@@ -10,13 +10,12 @@ import dask.array as da
 import numpy as np
 
 from ...base.lazy import whole_images
-from ...base.validation import data_and_files
+from ...base.validation import StackLike, data_and_files
 from ...errors import StoreError
 from ...files.atomic import atomic_path
 from ...files.locks import lock_output
 from ...files.space import explain_full_disk
 from ...passes.progress import ImageBar
-from ..formats.store import ZarrReader
 from .filenames import file_names
 from .save_stack import refuse_overlap
 from .waves import BLOCK_BYTES, as_dask, regions_of, run_on_blocks
@@ -28,7 +27,7 @@ _TIFF_DTYPES = ("uint8", "uint16", "float32", "float64")
 
 
 def write_images(
-    stack: Any,
+    stack: StackLike,
     folder: str | os.PathLike[str],
     *,
     format: str = "png",
@@ -38,7 +37,7 @@ def write_images(
 ) -> list[str]:
     """Write each image of a stack into a file of its own.
 
-    Each file appears whole or not at all. What is written when a call fails stays.
+    Each file appears when it is complete. If the call fails, the files that are complete stay.
 
     Parameters
     ----------
@@ -46,17 +45,16 @@ def write_images(
         Pixels are written as they are, never scaled. PNG takes uint8 as grey, RGB or RGBA, and uint16 as grey;
         TIFF takes uint8, uint16, float32 and float64 as grey, RGB or RGBA.
     folder : str or PathLike
-        Made where it is missing, in a folder that exists.
+        Made if it is missing; the folder that it lies in has to exist.
     format : {"png", "tiff"}, default="png"
         PNG is compressed lightly (level 1 of 9), TIFF is not.
     names : sequence of str, optional
-        A name for each image, with or without suffix, and without folders. By default those of the images'
-        files: without their folders, what some system does not take in a name replaced by ``_``, and, where two
-        are alike or their natural order is not that of the stack, led by a number. Images of an array are
-        numbered.
+        A name for each image, with or without suffix, and without folders. By default the names of the images'
+        files, in which ``_`` replaces characters that some systems refuse. A number leads each name where two of them
+        are equal, or where their natural order is not that of the stack. Images of an array are numbered.
     overwrite : bool, default=False
-        Whether `folder` may hold something already. Files of the same names are then replaced; others stay, and
-        are read by ``open_stack(folder)`` as well.
+        Whether `folder` may hold files already. Files of the same names are then replaced. Other files stay, and
+        ``open_stack(folder)`` reads them as well.
     progress : bool, default=False
         Whether to show a bar of images, with megabytes a second.
 
@@ -69,16 +67,19 @@ def write_images(
     Raises
     ------
     StoreError
-        `folder` holds something and `overwrite` is False, is a file, is, holds or lies in a folder of the input,
-        is being written by another process, or its disk is full.
+        `folder` is not empty and `overwrite` is False; it is a file; it is, holds or lies in a folder of the input;
+        another process writes into it; or its disk is full.
     ValueError
-        The format does not take such images, or a name is empty, hidden, twice there, or has a separator.
+        The format does not take images of this shape or dtype, or a name is empty, hidden, used twice, or has a
+        separator.
+    TypeError
+        `stack` is something else.
     BadImageError
         An image cannot be read.
 
     Notes
     -----
-    Memory: the blocks that the scheduler's threads are working on, of at most 64 MB or one image each.
+    Memory: a block of at most 64 MB, or of one image, for each thread of the scheduler.
 
     Examples
     --------
@@ -98,7 +99,7 @@ def write_images(
     paths = [os.path.join(target, name) for name in file_names(names, sources, len(data), _SUFFIXES[format])]
     _check_folder(target, overwrite)
     with lock_output(target), explain_full_disk(target, int(data.nbytes)):
-        _check_folder(target, overwrite)  # again: another process may just have filled it
+        _check_folder(target, overwrite)  # again: another process may have filled it before the lock
         os.makedirs(target, exist_ok=True)
         _refuse_links(paths)
         _write_files(whole_images(data), paths, format, progress)
@@ -110,7 +111,7 @@ def _check_images(data: da.Array, format: str) -> None:
     if 0 in data.shape[1:] or not (grey or (data.ndim == 4 and data.shape[3] in (3, 4))):
         hint = "stack.data[..., 0]" if data.ndim == 4 else "stack.reshape(n_images, height, width)"
         raise ValueError(
-            f"images of shape {data.shape[1:]} are no picture: (height, width) or (height, width, 3 or 4) is needed, "
+            f"images of shape {data.shape[1:]} are not pictures: (height, width) or (height, width, 3 or 4) is needed, "
             f"e.g. write_images({hint}, …)"
         )
     name = data.dtype.name
@@ -124,13 +125,13 @@ def _check_images(data: da.Array, format: str) -> None:
 
 
 def _refuse_input_folders(stack: Any, files: Sequence[str], target: str) -> None:
-    """Refuse a folder in which results would become images to read, or take the place of some."""
+    """Raise if the files would be read as input the next time, or replace files of the input."""
     refuse_overlap(stack, target)
-    # A store keeps the names of files that it does not read: below their folder is no harm, in their place is.
-    reads_store = isinstance(getattr(stack, "reader", None), ZarrReader)
+    # A store names files that it does not read. Writing below their folder is harmless, writing over them is not.
+    reads_own_store = getattr(getattr(stack, "reader", None), "is_own_store", False)
     for folder in {os.path.dirname(file) for file in files}:
         source = os.path.realpath(folder)
-        if source == target or (not reads_store and target.startswith(os.path.join(source, ""))):
+        if source == target or (not reads_own_store and target.startswith(os.path.join(source, ""))):
             raise StoreError(f"{target!r} is, or lies in, the folder {source!r} of the input; choose another place")
 
 
@@ -148,7 +149,7 @@ def _check_folder(folder: str, overwrite: bool) -> None:
 
 
 def _refuse_links(paths: list[str]) -> None:
-    """Refuse to write through a link, which may lead out of the folder."""
+    """Raise if a file to be written is a link, which may lead out of the folder."""
     links = list(filter(os.path.islink, paths))
     if links:
         raise StoreError(f"{links[0]!r} is a link to {os.path.realpath(links[0])!r}; remove it, or name another folder")

@@ -1,0 +1,118 @@
+"""Files of this machine: those of a folder, those that match a pattern, or a single one."""
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from .names import IMAGE_SUFFIXES, WILDCARD, is_hidden, is_image
+
+__all__ = ["list_path", "root_of_path"]
+
+
+def list_path(path: str, recursive: bool) -> list[str]:
+    """List the files of an absolute path: of a folder, a file or a pattern, in no particular order.
+
+    Raises
+    ------
+    FileNotFoundError
+        There are none.
+    """
+    if os.path.isdir(path):
+        found = list(_files_in_folder(path, recursive))
+        if not found:
+            raise FileNotFoundError(_empty_folder_message(path, recursive))
+    elif os.path.exists(path):
+        found = [path]
+    elif WILDCARD.search(path):
+        folder, pattern = _split_pattern(path)
+        found = list(_files_of_pattern(folder, pattern))
+        if not found:
+            raise FileNotFoundError(_empty_pattern_message(folder, pattern))
+    else:
+        raise FileNotFoundError(_missing_path_message(path))
+    return found
+
+
+def root_of_path(path: str) -> str:
+    """Return the folder that a path or pattern is searched from."""
+    return path if os.path.isdir(path) else _split_pattern(path)[0]
+
+
+def _files_in_folder(folder: str, recursive: bool) -> Iterator[str]:
+    """Yield the regular files that end like images; a link counts as the file that it leads to."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if is_image(entry.name) and _is_file(entry):
+                yield entry.path
+            elif recursive and not is_hidden(entry.name) and entry.is_dir(follow_symlinks=False):
+                yield from _files_in_folder(entry.path, recursive)
+
+
+def _is_file(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_file()
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link to itself, which leads to no file
+            return False
+        raise
+
+
+def _split_pattern(path: str) -> tuple[str, str]:
+    """Split an absolute pattern into the folder in front that exists literally, and the rest."""
+    folder, pattern = os.path.split(path)
+    while not os.path.isdir(folder):
+        folder, name = os.path.split(folder)
+        pattern = os.path.join(name, pattern)
+    return folder, pattern
+
+
+def _files_of_pattern(folder: str, pattern: str) -> Iterator[str]:
+    # Unlike glob, pathlib does not follow links to folders for "**", so that loops of links end.
+    # Unlike glob, it also matches hidden names by "*": they are left out here unless the pattern itself has one.
+    wants_hidden = is_hidden(Path(pattern).as_posix())
+    for match in set(Path(folder).glob(pattern)):
+        if match.is_file() and (wants_hidden or not is_hidden(match.relative_to(folder).as_posix())):
+            yield str(match)
+
+
+def _missing_path_message(path: str) -> str:
+    """Say how much of a path exists, which is where a misspelling shows."""
+    parent = folder = os.path.dirname(path)
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    exists = f"its folder {folder!r} exists." if folder == parent else f"only {folder!r} exists."
+    return (
+        f"no images found: there is no file or folder {path!r}; {exists} "
+        "Give a folder, a list of files or a pattern such as 'folder/*.png'."
+    )
+
+
+def _empty_folder_message(folder: str, recursive: bool) -> str:
+    with os.scandir(folder) as entries:
+        names = sorted((entry.is_dir(), entry.name) for entry in entries)
+    others = [name for is_dir, name in names if not is_dir]
+    folders = [name for is_dir, name in names if is_dir]
+    where = "and its sub-folders" if recursive else "but not its sub-folders"
+    message = (
+        f"no images found: searched the folder {folder!r} {where} for files that end in "
+        f"{' '.join(IMAGE_SUFFIXES)}. It holds {_count(others, 'other file')} and "
+        f"{_count(folders, 'sub-folder')}."
+    )
+    if folders and not recursive:
+        return f"{message} To search the sub-folders too: open_stack({folder!r}, recursive=True)"
+    return f"{message} To read files of another name: open_stack({os.path.join(folder, '*.ext')!r})"
+
+
+def _empty_pattern_message(folder: str, pattern: str) -> str:
+    names = sorted(os.listdir(folder))
+    return (
+        f"no images found: no file matches {pattern!r} in the folder {folder!r}, which holds "
+        f"{_count(names, 'name')}. To read all images of the folder: open_stack({folder!r})"
+    )
+
+
+def _count(names: list[str], noun: str) -> str:
+    plural = "" if len(names) == 1 else "s"
+    examples = f" ({', '.join(map(repr, names[:3]))}{', …' if len(names) > 3 else ''})" if names else ""
+    return f"{len(names) or 'no'} {noun}{plural}{examples}"

@@ -1,0 +1,138 @@
+"""JPEG and PNG."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile, ImageOps
+
+from imgstack_ml import open_stack
+from imgstack_ml.io.formats.registry import read_header
+from imgstack_ml.io.readers import decode_file
+from tests.lib.images import assert_named, picture_in_mode, png_bytes, random_pixels, read_image, write_image
+
+MODES = [
+    ("1", ".png", "L", (9, 7)),
+    ("L", ".png", "L", (9, 7)),
+    ("L", ".jpg", "L", (9, 7)),
+    ("LA", ".png", "LA", (9, 7, 2)),
+    ("P", ".png", "RGB", (9, 7, 3)),
+    ("RGB", ".png", "RGB", (9, 7, 3)),
+    ("RGB", ".jpg", "RGB", (9, 7, 3)),
+    ("RGBA", ".png", "RGBA", (9, 7, 4)),
+    ("CMYK", ".jpg", "RGB", (9, 7, 3)),
+    ("I;16", ".png", "I;16", (9, 7)),
+    ("I;16", ".tif", "I;16", (9, 7)),
+    ("I", ".tif", "I", (9, 7)),
+    ("F", ".tif", "F", (9, 7)),
+]
+
+
+@pytest.mark.parametrize("shape", [(16, 12), (16, 12, 3)])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_jpeg_is_what_pillow_decodes(tmp_path, shape, options):
+    path = write_image(tmp_path / "image.jpg", random_pixels(shape), **options)
+    with Image.open(path) as picture:
+        np.testing.assert_array_equal(decode_file(path), np.asarray(picture))
+    assert read_header(path)[:2] == (shape, np.uint8)
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("shape", [(16, 13), (3, 2), (1, 1), (9, 1), (64, 64)])
+def test_png_with_black_last_row_and_interlaced(tmp_path, interlaced, shape):
+    pixels = random_pixels(shape)
+    pixels[-1] = 0
+    path = tmp_path / "a.png"
+    path.write_bytes(png_bytes(pixels, interlaced=interlaced) + b"data after the end are allowed")
+    np.testing.assert_array_equal(decode_file(str(path)), pixels)
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_png_with_too_few_rows_is_named(tmp_path, interlaced):
+    path = tmp_path / "short.png"
+    path.write_bytes(png_bytes(random_pixels((64, 64)), interlaced=interlaced, rows=10))
+    with Image.open(path) as picture:
+        picture.load()  # Pillow has nothing to say
+    assert_named(path, "its pixel data end .* early")
+
+
+def test_animation_is_not_read(tmp_path):
+    first, second = (Image.fromarray(random_pixels((4, 4), seed=seed)) for seed in range(2))
+    first.save(tmp_path / "a.png", save_all=True, append_images=[second])
+    assert_named(tmp_path / "a.png", "an animation of 2 images")
+
+
+def test_png_of_16_bits_in_color_is_not_cut_to_8(tmp_path):
+    path = tmp_path / "a.png"
+    content = bytearray(png_bytes(random_pixels((4, 4))))
+    content[24:26] = 16, 2
+    path.write_bytes(content)
+    assert_named(path, "16 bits a channel .* save it as TIFF")
+
+
+def test_large_images_do_not_warn(tmp_path):
+    # Image.open warns above half of what it refuses.
+    path = tmp_path / "large.png"
+    path.write_bytes(png_bytes(random_pixels((1, 10_000)), height=10_000))
+    assert read_header(str(path)).shape == (10_000, 10_000)
+
+
+def test_pillow_set_to_fill_up_is_refused(tmp_path, monkeypatch):
+    path = write_image(tmp_path / "a.jpg", random_pixels((8, 8)))
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    assert_named(path, "LOAD_TRUNCATED_IMAGES is True")
+
+
+@pytest.mark.parametrize(("mode", "suffix", "shown", "shape"), MODES)
+def test_modes_are_read_as_shown(tmp_path, mode, suffix, shown, shape):
+    path = tmp_path / f"a{suffix}"
+    picture_in_mode(mode).save(path)
+    with Image.open(path) as picture:
+        assert picture.mode == mode
+        expected = np.asarray(picture.convert(shown) if shown != mode else picture)
+    stack = open_stack(path)
+    image = stack.data.compute()[0]
+    assert (image.shape, image.dtype) == (stack.shape[1:], stack.dtype) == (shape, expected.dtype)
+    np.testing.assert_array_equal(image, expected)
+    assert stack.summary().counts[0][0].mode == mode
+
+
+@pytest.mark.parametrize("transparency", [3, bytes(range(256))])
+def test_palettes_with_transparency_have_four_channels(tmp_path, transparency):
+    picture_in_mode("P").save(tmp_path / "a.png", transparency=transparency)
+    with Image.open(tmp_path / "a.png") as picture:
+        np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.asarray(picture.convert("RGBA")))
+
+
+KINDS = [(".jpg", "L"), (".jpg", "CMYK"), (".png", "RGB"), (".png", "P")]
+
+
+# Each orientation in JPEG and PNG, in grey and colour; each kind with four of them.
+@pytest.mark.parametrize(
+    ("orientation", "suffix", "mode"),
+    [(orientation, *KINDS[(orientation + i) % 4]) for orientation in range(1, 9) for i in (0, 2)],
+)
+def test_exif_orientation_is_applied(tmp_path, suffix, mode, orientation):
+    path = tmp_path / f"a{suffix}"
+    exif = Image.Exif()
+    exif[0x010F] = "a maker's name of some length"
+    exif[0x0112] = orientation
+    picture_in_mode(mode).save(path, exif=exif)
+    with Image.open(path) as picture:
+        upright = ImageOps.exif_transpose(picture)
+        expected = np.asarray(upright.convert("RGB") if mode in ("P", "CMYK") else upright)
+    stack = open_stack(path)
+    assert stack.shape[1:] == expected.shape
+    np.testing.assert_array_equal(stack.data.compute()[0], expected)
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"",
+        b"Exif\0\0",
+        b"Exif\0\0II*\0\xff\xff\xff\xff",
+        b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x63\0\0\0\0\0\0",
+    ],
+)
+def test_damaged_exif_is_upright(tmp_path, exif):
+    write_image(tmp_path / "a.jpg", random_pixels((9, 7)), exif=exif)
+    assert read_image(tmp_path / "a.jpg").shape == (9, 7)

@@ -1,0 +1,54 @@
+"""OME-Zarr of all versions."""
+
+import numpy as np
+import pytest
+import zarr
+
+from imgstack_ml import open_stack
+from tests.lib.images import random_pixels
+
+
+def write_ome_zarr(path, pixels, axes, version):
+    """Write the metadata as the specification of each version has them."""
+    group = zarr.create_group(path, zarr_format=3 if version == "0.5" else 2)
+    levels = {"full": pixels, "half": pixels[..., ::2, ::2]}
+    for name, level in levels.items():
+        group.create_array(
+            name, shape=level.shape, chunks=(*(min(n, 2) for n in level.shape[:-2]), 4, 4), dtype=level.dtype
+        )[...] = level
+    image = {"version": version, "datasets": [{"path": name} for name in levels]}
+    if version == "0.3":
+        image["axes"] = list(axes)
+    elif version != "0.1":
+        image["axes"] = [{"name": axis, "type": "space"} for axis in axes]
+    group.attrs.update(
+        {"ome": {"version": "0.5", "multiscales": [image]}} if version == "0.5" else {"multiscales": [image]}
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "axes"),
+    [
+        ("0.1", "tczyx"),  # the only axes of this version
+        ("0.3", "tczyx"),
+        ("0.3", "cyx"),
+        ("0.4", "tzyx"),
+        ("0.4", "yx"),
+        ("0.4", "tczyx"),
+        ("0.5", "tcyx"),
+        ("0.5", "zyx"),
+        ("0.5", "tczyx"),
+    ],
+)
+def test_ome_zarr(tmp_path, axes, version):
+    sizes = {"t": 3, "c": 2, "z": 5, "y": 9, "x": 7}
+    pixels = random_pixels(tuple(sizes[axis] for axis in axes), "uint16")
+    write_ome_zarr(tmp_path / "a.zarr", pixels, axes, version)
+    images = [i for i, axis in enumerate(axes) if axis not in "cyx"]
+    order = [*images, axes.index("y"), axes.index("x"), *([axes.index("c")] if "c" in axes else [])]
+    expected = pixels.transpose(order)
+    expected = expected.reshape(-1, *expected.shape[len(images) :])
+    stack = open_stack(tmp_path / "a.zarr", chunks=4)
+    np.testing.assert_array_equal(stack.data.compute(), expected)
+    order = np.random.default_rng(1).permutation(len(stack))
+    np.testing.assert_array_equal(stack[order].data.compute(), expected[order])

@@ -1,0 +1,143 @@
+"""Directories of TIFF files: damaged, cut, too large, or of kinds that are not read."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from imgstack_ml import open_stack
+from imgstack_ml.errors import BadImageError, MixedStackError
+from tests.lib.images import assert_named, random_pixels, write_image
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_adobe_deflate"])
+def test_cut_tiff_with_directory_at_the_end_is_named(tmp_path, compression):
+    path = tmp_path / "pillow.tif"
+    Image.fromarray(random_pixels((12, 10))).save(path, compression=compression)
+    whole = path.read_bytes()
+    for n_bytes in {*range(0, len(whole), 3), len(whole) - 1}:
+        path.write_bytes(whole[:n_bytes])
+        assert_named(path)
+
+
+def test_cut_tiff_of_two_pages_is_named(tmp_path):
+    path = tmp_path / "two.tif"
+    pixels = random_pixels((2, 8, 6))
+    write_image(path, pixels, photometric="minisblack", metadata=None)
+    whole = path.read_bytes()
+    n_read = 0
+    for n_bytes in range(len(whole)):
+        path.write_bytes(whole[:n_bytes])
+        try:
+            stack = open_stack(path)
+        except BadImageError as error:
+            assert error.path == str(path)  # noqa: PT017 - either outcome is right
+        else:  # what was cut are remarks behind the directories
+            n_read += 1
+            np.testing.assert_array_equal(stack.data.compute(), pixels)
+    assert n_read < 20
+
+
+def test_tiff_with_too_few_rows_is_named(tmp_path):
+    path = tmp_path / "short.tif"
+    write_image(path, random_pixels((10, 16)), compression="zlib")
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        for tag in ("ImageLength", "RowsPerStrip"):
+            tiff.pages.first.tags[tag].overwrite(64)
+    assert_named(path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "match"),
+    [
+        ((5, 8, 6), {"photometric": "minisblack"}, "it holds several images"),
+        ((8, 6), {"photometric": "miniswhite"}, "MINISWHITE"),
+        ((8, 6, 4), {"photometric": "separated"}, "SEPARATED"),
+        ((8, 6), {"photometric": "palette", "colormap": np.zeros((3, 256), "uint16")}, "PALETTE"),
+    ],
+)
+def test_tiffs_that_are_not_read(tmp_path, shape, options, match):
+    write_image(tmp_path / "a.tif", random_pixels(shape), **options)
+    assert_named(tmp_path / "a.tif", match)
+
+
+def test_tiff_dtypes_that_are_not_read(tmp_path):
+    write_image(tmp_path / "a.tif", np.zeros((4, 4), "complex64"))
+    assert_named(tmp_path / "a.tif", "MINISBLACK of 64 bits; only TIFFs of whole numbers")
+    Image.new("1", (9, 9)).save(tmp_path / "b.tif")
+    assert_named(tmp_path / "b.tif", "of 1 bits; only TIFFs of whole numbers of 8 to 64")
+
+
+def test_tile_bomb_is_refused(tmp_path):
+    path = tmp_path / "bomb.tif"
+    write_image(path, random_pixels((16, 16)), tile=(16, 16))
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        for tag in ("TileLength", "TileWidth"):
+            tiff.pages.first.tags[tag].overwrite(65_520)
+    assert_named(path, "claims 65520 × 65520")
+
+
+def test_directories_in_a_circle_are_named(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, random_pixels((2, 5, 6)), photometric="minisblack", metadata=None)
+    with tifffile.TiffFile(path) as tiff:
+        first, second = tiff.pages[0].offset, tiff.pages[1].offset
+    content = bytearray(path.read_bytes())
+    n_tags = int.from_bytes(content[second : second + 2], "little")
+    link = second + 2 + 12 * n_tags
+    content[link : link + 4] = first.to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(BadImageError, match="lead in a circle"):
+        open_stack(path)
+
+
+def test_tile_bombs_and_totals_are_refused(tmp_path):
+    path = write_image(tmp_path / "a.tif", random_pixels((16, 16)), tile=(16, 16))
+    with pytest.raises(BadImageError, match=r"claims 16 × 16 pixels; at most 100 .*max_pixels="):
+        open_stack(path, max_pixels=100)
+    pixels = random_pixels((8, 10, 10))
+    tifffile.imwrite(tmp_path / "c.tif", pixels, photometric="minisblack", metadata={"axes": "CYX"})
+    assert open_stack(tmp_path / "c.tif", max_pixels=200).shape == (1, 10, 10, 8)
+    with pytest.raises(BadImageError, match="10 × 10 pixels of 8 channels; at most 199"):
+        open_stack(tmp_path / "c.tif", max_pixels=199)
+
+
+def test_damaged_directories_raise_nothing_else(tmp_path):
+    pixels = random_pixels((3, 12, 10), "uint16")
+    for number, options in enumerate([{}, {"compression": "zlib"}, {"imagej": True}, {"metadata": None}]):
+        path = tmp_path / f"{number}.tif"
+        tifffile.imwrite(path, pixels, photometric="minisblack", **options)
+        whole = path.read_bytes()
+        rng = np.random.default_rng(number)
+        for _ in range(100):
+            content = bytearray(whole)
+            for position in rng.integers(0, len(content), 4):
+                content[position] = rng.integers(256)
+            path.write_bytes(content)
+            try:
+                images = open_stack(path).data.compute()
+            except (BadImageError, MixedStackError):
+                continue
+            assert images.ndim >= 3
+
+
+def test_tiff_without_a_place_of_its_pixels(tmp_path):
+    """Read from the beginning of the file, headers would be pixels."""
+    path = write_image(tmp_path / "a.tif", random_pixels((9, 7)))
+    content = Path(path).read_bytes()
+    Path(path).write_bytes(content.replace(struct.pack("<HH", 273, 4), struct.pack("<HH", 600, 4)))
+    with pytest.raises(BadImageError, match="strips or tiles are missing"):
+        open_stack(path)
+
+
+def test_of_two_tags_the_first_counts(tmp_path):
+    """As for libtiff and tifffile."""
+    path = write_image(tmp_path / "a.tif", random_pixels((9, 7)), description="x" * 40)
+    content = Path(path).read_bytes()
+    # The entry of the resolution's unit, behind it, becomes another width.
+    unit = content.index(struct.pack("<HHI", 296, 3, 1))
+    Path(path).write_bytes(content[:unit] + struct.pack("<HHII", 256, 3, 1, 5) + content[unit + 12 :])
+    np.testing.assert_array_equal(open_stack(path).data.compute()[0], random_pixels((9, 7)))
