@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 import imgstack_ml as im
 from imgstack_ml.cli import main
-from imgstack_ml.cli._features import FEATURES, make_features
+from imgstack_ml.cli.lib.features import FEATURES, make_features
 from imgstack_ml.io.readers import FileReader
 from tests.lib.images import random_pixels, write_folder, write_image
 
@@ -168,7 +168,7 @@ def test_few_images_take_fewer_components(tmp_path):
     model = im.load_model(tmp_path / "out/model.safetensors")
     assert model["features"].transformer_list[-1][1].n_components_ == 3
     result = run("classify", folder, "-o", tmp_path / "more", "-f", "pca", "--folds", 3, "-k", 5)
-    assert_refused(result, "4 images, the fewest that are fitted here", "give -k 4 or less")
+    assert_refused(result, "the smallest fit here is to 4 images", "give -k 4 or less")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_few_images_take_fewer_components(tmp_path):
         ({"a": 8, "b": 3}, "3 of 'b'. Add images, or divide them into fewer parts: --folds 3"),
         (
             {"a": 8, "b": 3, "c": 1},
-            "a class needs 2 images, one to learn from and one to judge, and there are 3 of 'b', 1",
+            "a class needs 2 images, one to learn from and one to test, and there are 3 of 'b', 1",
         ),
         ({"a": 8, ".": 2}, "itself holds 2 of the images"),
         ({".": 6}, "gives no labels. Give a folder whose sub-folders"),

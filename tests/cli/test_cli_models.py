@@ -275,7 +275,7 @@ def test_a_cluster_without_workers(results, faces, tmp_path):
 
 
 def test_a_cluster_that_is_not_there(faces, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules["imgstack_ml.cli._task"], "_CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(sys.modules["imgstack_ml.cli.lib.task"], "_CONNECT_SECONDS", 0.5)
     result = run("features", faces, "-r", "-o", tmp_path / "f.csv", "--scheduler", "tcp://127.0.0.1:9")
     assert_refused(result, "tcp://127.0.0.1:9")
     assert not os.listdir(tmp_path)
