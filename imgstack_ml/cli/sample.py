@@ -10,13 +10,8 @@ from .lib.terminal import Terminal
 
 __all__ = ["sample"]
 
-_NAMES = (
-    "faces",
-    "digits",
-    "textures",
-    "tissue",
-    "cells",
-)  # the keys of datasets.SAMPLES, which would be slow to import
+# The keys of datasets.SAMPLES, which would be slow to import.
+_NAMES = ("faces", "digits", "textures", "tissue", "cells")
 _LABELLED = ("faces", "digits", "textures")
 
 

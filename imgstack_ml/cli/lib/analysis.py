@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
     from ... import ImageStack
-    from ...decomposition.plan import Plan
 
 __all__ = ["Analysis", "analyse", "describe_fit", "plan_of", "score_names", "write_report", "write_results"]
 
@@ -26,7 +25,7 @@ class Analysis(NamedTuple):
     """A fitted Pipeline that ends in an ImagePCA, the plan of its fit, the seconds it took, and the scores (n, k)."""
 
     pipeline: Pipeline
-    plan: Plan
+    plan: Any
     seconds: float
     scores: np.ndarray
 
@@ -37,17 +36,7 @@ def score_names(k: int) -> list[str]:
 
 
 def analyse(pipeline: Pipeline, run: Run) -> Analysis:
-    """Fit a Pipeline that ends in an ImagePCA to the images, after printing the plan of the fit.
-
-    Parameters
-    ----------
-    pipeline : Pipeline
-    run : Run
-
-    Returns
-    -------
-    Analysis
-    """
+    """Fit a Pipeline that ends in an ImagePCA to the images, after printing the plan of the fit."""
     started = perf_counter()
     images, pca = _before_pca(pipeline, run.stack)
     plan = pca.plan(images)
@@ -66,8 +55,8 @@ def analyse(pipeline: Pipeline, run: Run) -> Analysis:
     return Analysis(pipeline, plan, perf_counter() - started, scores)
 
 
-def plan_of(pipeline: Pipeline, stack: ImageStack) -> Plan:
-    """Plan the fit of `analyse`. It reads images only if the steps before the PCA do so in their fit."""
+def plan_of(pipeline: Pipeline, stack: ImageStack) -> Any:
+    """Plan the fit of `analyse`, by `ImagePCA.plan`. Images are read only if the steps before the PCA learn from them."""
     images, pca = _before_pca(pipeline, stack)
     return pca.plan(images)
 
@@ -81,14 +70,7 @@ def _before_pca(pipeline: Pipeline, stack: ImageStack) -> tuple[Any, Any]:
 
 
 def write_results(folder: OutputFolder, analysis: Analysis, run: Run) -> None:
-    """Write model, scores, the list of skipped files, and pictures.
-
-    Parameters
-    ----------
-    folder : OutputFolder
-    analysis : Analysis
-    run : Run
-    """
+    """Write model, scores, the list of skipped files, and pictures."""
     from ... import save_model
 
     run.terminal.status(f"writing results to {folder.path}")
@@ -101,16 +83,7 @@ def write_results(folder: OutputFolder, analysis: Analysis, run: Run) -> None:
 
 
 def write_report(folder: OutputFolder, analysis: Analysis, run: Run, record: dict[str, Any]) -> None:
-    """Write the page about the run; the images are read once more for it.
-
-    Parameters
-    ----------
-    folder : OutputFolder
-    analysis : Analysis
-    run : Run
-    record : dict
-        Of the run, so far.
-    """
+    """Write the page about the run, with its `record` so far; the images are read once more for it."""
     from ... import generate_report
 
     run.terminal.status("reading the images once more, for the report")
@@ -122,16 +95,7 @@ def write_report(folder: OutputFolder, analysis: Analysis, run: Run, record: dic
 
 
 def describe_fit(analysis: Analysis) -> dict[str, Any]:
-    """Describe a fit in values that JSON can hold, for the record of the run.
-
-    Parameters
-    ----------
-    analysis : Analysis
-
-    Returns
-    -------
-    dict
-    """
+    """Describe a fit in values that JSON can hold, for the record of the run."""
     steps = [step for _, step in analysis.pipeline.steps]
     pca = steps[-1]
     return {
@@ -158,7 +122,7 @@ def _accuracy(pca: Any) -> dict[str, Any]:
     }
 
 
-def _plan_text(plan: Plan, *, read_before: bool) -> str:
+def _plan_text(plan: Any, *, read_before: bool) -> str:
     from dask.utils import format_bytes
 
     reads = f"{plan.n_passes:.3g} {'more ' if read_before else ''}read{'' if plan.n_passes == 1 else 's'}"

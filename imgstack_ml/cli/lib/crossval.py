@@ -29,7 +29,7 @@ class Outcome(NamedTuple):
 def fit_model(
     features: ImageFeatures, classifier: str, run: Run, *, balanced: bool, seed: int
 ) -> tuple[Pipeline, np.ndarray]:
-    """Fit features and classifier to all images.
+    """Fit features and classifier to all images, which have labels.
 
     Parameters
     ----------
@@ -37,9 +37,8 @@ def fit_model(
     classifier : str
         One of `CLASSIFIERS`.
     run : Run
-        Its stack has labels.
     balanced : bool
-        Whether each class counts as much as any other.
+        Whether every class counts the same.
     seed : int
 
     Returns
@@ -63,18 +62,7 @@ def cross_validate(model: Pipeline, rows: np.ndarray, run: Run, *, n_folds: int,
     alone are the same in every fold, and come from `rows`; principal components are fitted in each fold. One
     exception: histograms and textures of floating-point images use the range of all images.
 
-    Parameters
-    ----------
-    model : Pipeline
-    rows : ndarray of shape (n_images, n_features)
-        Both from `fit_model`.
-    run : Run
-        Its stack has labels.
-    n_folds, seed : int
-
-    Returns
-    -------
-    Outcome
+    `model` and `rows` are the results of `fit_model`.
     """
     import numpy as np
     from sklearn.base import clone

@@ -21,13 +21,7 @@ _SMALLEST_CELL = 4  # pixels a side
 
 
 def features_option(*default: str) -> Callable:
-    """Make the option that chooses features.
-
-    Parameters
-    ----------
-    *default : str
-        Those used if the user names none.
-    """
+    """Make the option that chooses features; without it, those in `default` are used."""
     return click.option(
         "-f",
         "--features",

@@ -91,24 +91,10 @@ class ImageOptions:
     shape: tuple[int, int] | None = None
 
     def open(self, terminal: Terminal, started: float, *, out: str | None = None) -> Run:
-        """Open the images, and begin the run about them.
+        """Open the images for a run that began at `started`.
 
-        Parameters
-        ----------
-        terminal : Terminal
-        started : float
-            When the command began, by `time.perf_counter`.
-        out : str, optional
-            A folder to be written, which must lie outside the folders that are read.
-
-        Returns
-        -------
-        Run
-
-        Raises
-        ------
-        BadImageError, FileNotFoundError, MixedStackError, StoreError
-            With what to type on the command line, instead of what to write in Python.
+        The folder `out`, if given, will be written: it must lie outside the folders that are read. Errors say what to
+        type on the command line, instead of what to write in Python.
         """
         if out is not None:
             refuse_inside(out, [self.source])

@@ -145,13 +145,7 @@ def write_record(folder: str, record: dict[str, Any]) -> None:
 
 
 def make_folder(path: str) -> None:
-    """Make a folder, and those above it; the new ones that are empty when the command ends are removed again.
-
-    Parameters
-    ----------
-    path : str
-        The folder. If it exists, it stays.
-    """
+    """Make a folder, and those above it; the new ones that are empty when the command ends are removed again."""
     made = []
     folder = os.path.abspath(path)
     while not os.path.lexists(folder):
@@ -168,33 +162,14 @@ def _remove_empty(folders: Iterable[str]) -> None:
 
 
 def refuse_existing(path: str, *, overwrite: bool) -> None:
-    """Refuse to replace a file or folder without `overwrite`; an empty folder may be replaced.
-
-    Raises
-    ------
-    StoreError
-        Naming the path.
-    """
+    """Refuse to replace a file or folder without `overwrite`; an empty folder may be replaced."""
     is_empty = os.path.isdir(path) and not os.listdir(path)
     if os.path.lexists(path) and not is_empty and not overwrite:
         raise StoreError(f"{path!r} exists already; name another one, or replace it with --overwrite")
 
 
 def refuse_inside(out: str, inputs: Iterable[str]) -> None:
-    """Refuse an output folder that is, or lies inside, an input folder: results would be read as images.
-
-    Parameters
-    ----------
-    out : str
-        The output folder, which need not exist.
-    inputs : iterable of str
-        The folders that images are read from.
-
-    Raises
-    ------
-    StoreError
-        Naming both.
-    """
+    """Refuse an output folder that is, or lies inside, an input folder: results would be read as images."""
     # Images may also be read from the sub-folder that results are written to.
     written = [os.path.realpath(out), os.path.realpath(os.path.join(out, "eigenimages"))]
     for folder in inputs:

@@ -19,12 +19,7 @@ _MIN_SIDE = 256  # small images are enlarged to about this many pixels a side
 def write_pictures(folder: OutputFolder, pipeline: Pipeline, image_shape: tuple[int, ...]) -> None:
     """Draw the mean image, the eigenimages on a sheet and one by one, and the explained variance.
 
-    Parameters
-    ----------
-    folder : OutputFolder
-    pipeline : Pipeline
-        Fitted; its last step is an ImagePCA.
-    image_shape : tuple of int
+    The last step of the fitted `pipeline` is an ImagePCA.
     """
     pyplot = pyplot_without_windows()
     from ... import EigenimageDisplay, ScreeDisplay

@@ -40,21 +40,7 @@ class _NamedImages(FileStack):
 
 
 def reconstruct_images(model: Any, path: str, stack: ImageStack, n_components: int | None) -> Reconstruction:
-    """Reconstruct images lazily from components of a model.
-
-    Parameters
-    ----------
-    model : estimator
-        Fitted.
-    path : str
-        Where the model is from, for errors.
-    stack : ImageStack
-    n_components : int or None
-        How many of the first components to use; None for all.
-
-    Returns
-    -------
-    Reconstruction
+    """Reconstruct images lazily from the first `n_components` of the model in the file `path`; None for all.
 
     Raises
     ------
@@ -80,22 +66,10 @@ def reconstruct_images(model: Any, path: str, stack: ImageStack, n_components: i
 def write_reconstruction(
     out: str, drawn: Reconstruction, stack: ImageStack, *, kind: str | None, overwrite: bool, progress: bool
 ) -> np.dtype:
-    """Write reconstructions, as an array if `out` ends in ``.zarr``, else as files in a folder.
+    """Write reconstructions, as an array if `out` ends in ``.zarr``, else as files in a folder, and return their dtype.
 
-    Parameters
-    ----------
-    out : str
-    drawn : Reconstruction
-    stack : ImageStack
-        The images that are drawn; results have their names.
-    kind : {"png", "tiff"} or None
-        Format of files; None for PNG where that holds the dtype of `stack`.
-    overwrite, progress : bool
-
-    Returns
-    -------
-    dtype
-        Of what is written.
+    `kind` is the format of files: "png", "tiff", or None for PNG where it can hold the dtype of the images. Results
+    are named after the images in `stack`.
 
     Raises
     ------
@@ -117,7 +91,7 @@ def write_reconstruction(
 
 
 def _file_format(kind: str | None, drawn: Reconstruction) -> str:
-    """Choose the format of files; a format that cannot hold the images is refused."""
+    """Choose the format of files, or refuse a format that cannot hold the images."""
     ndim, shape, dtype = drawn.images.ndim, drawn.images.shape, drawn.original_dtype
     if ndim == 4 and shape[3] not in (3, 4):
         raise ModelError(f"no image file holds {shape[3]} channels; give a name that ends in .zarr")

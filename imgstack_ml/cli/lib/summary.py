@@ -22,7 +22,7 @@ _FILES = {
 
 
 def summary(record: dict[str, Any], folder: str, next_lines: str) -> str:
-    """Write the summary of a run as text.
+    """Write the summary of a run: lines of at most 80 columns, except for long names.
 
     Parameters
     ----------
@@ -32,11 +32,6 @@ def summary(record: dict[str, Any], folder: str, next_lines: str) -> str:
         The folder of the results, as the user named it.
     next_lines : str
         The last lines, which say what to type next.
-
-    Returns
-    -------
-    str
-        Lines of at most 80 columns, but for long names.
     """
     files = {name.partition("/")[0] + "/" if "/" in name else name for name in record["outputs"]}
     parts = [

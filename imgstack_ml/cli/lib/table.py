@@ -46,19 +46,7 @@ table_option = click.option(
 
 
 def compute_rows(rows: Any, run: Run, label: str) -> np.ndarray:
-    """Compute rows about images, under a bar in a terminal.
-
-    Parameters
-    ----------
-    rows : ndarray or dask array of shape (n_images, n_columns)
-    run : Run
-    label : str
-        Text before the bar.
-
-    Returns
-    -------
-    ndarray of shape (n_images, n_columns)
-    """
+    """Compute lazy rows about images, (n_images, n_columns), under a bar with the text `label` before it."""
     import numpy as np
 
     return np.concatenate(list(_iterate_rows(rows, run, label)))
