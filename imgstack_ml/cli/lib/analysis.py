@@ -56,7 +56,7 @@ def analyse(pipeline: Pipeline, run: Run) -> Analysis:
 
 
 def plan_of(pipeline: Pipeline, stack: ImageStack) -> Any:
-    """Plan the fit of `analyse`, by `ImagePCA.plan`. Images are read only if the steps before the PCA learn from them."""
+    """Plan the fit of `analyse`, by `ImagePCA.plan`. Images are read only if a step before the PCA learns from them."""
     images, pca = _before_pca(pipeline, stack)
     return pca.plan(images)
 

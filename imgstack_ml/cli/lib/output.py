@@ -72,7 +72,7 @@ class OutputFolder:
         if not overwrite and not (self._resume and unfinished) and os.path.isdir(path) and os.listdir(path):
             raise StoreError(
                 f"the folder {path!r} is not empty; name a new one, or replace the results in it with --overwrite"
-                + (". A run that did not finish left it: resume that with --resume" if unfinished else "")
+                + (". A run that did not finish left it: resume it with --resume" if unfinished else "")
             )
         return _files_in(path) if unfinished else _recorded_files(path)
 
