@@ -22,11 +22,11 @@ import pty
 import struct
 import termios
 
-# A session of its own, with the terminal in charge of it: else Ctrl-C would reach nobody.
+# A session of its own, controlled by the terminal: without it, Ctrl-C would reach no process.
 PROGRAM = """
 import fcntl, signal, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-signal.signal(signal.SIGINT, signal.default_int_handler)  # which a test run in the background was told to ignore
+signal.signal(signal.SIGINT, signal.default_int_handler)  # processes in the background ignore SIGINT
 from imgstack_ml.cli import main
 main(sys.argv[1:], prog_name="imgstack-ml")
 """
@@ -35,7 +35,7 @@ SIDE = 400
 
 
 class Session:
-    """A command in a terminal of so many columns; `text` is all that it has shown."""
+    """A command in a terminal with `columns` columns; `text` is all that it has shown."""
 
     def __init__(self, *args, columns=100):
         self._ours, theirs = pty.openpty()
@@ -119,44 +119,30 @@ def model(tmp_path_factory):
 def test_bars_tell_pace_and_time_left_in_wide_and_narrow_terminals_and_nothing_elsewhere(
     session, many, model, tmp_path
 ):
-    command = [sys.executable, "-m", "imgstack_ml", "transform", model, many / "1[0-4]?.png", "-o", tmp_path / "s.npy"]
+    images = many / "1[0-4]?.png"
+    transform = ["transform", model, images, "--on-error", "skip", "-o"]
+    command = [sys.executable, "-m", "imgstack_ml", *transform, tmp_path / "s.npy"]
     unwatched = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    sessions = {
-        columns: session("transform", model, many / "1[0-4]?.png", "-o", tmp_path / f"{columns}.csv", columns=columns)
-        for columns in (100, 40)
-    }
-    for begun in sessions.values():
+    sessions = {columns: session(*transform, tmp_path / f"{columns}.csv", columns=columns) for columns in (100, 40)}
+    scan = session("scan", images, "--verify", columns=100)
+    for begun in (*sessions.values(), scan):
         assert begun.finish() == 0
+    pace = r"\[\d\d:\d\d<00:00, +[\d.]+ images/s, \d+ MB/s\]"
     wide, narrow = (sessions[columns].bars for columns in (100, 40))
-    assert re.search(r"scores: 100%\|.*\| 50/50 \[\d\d:\d\d<00:00, +[\d.]+ images/s, \d+ MB/s\]", wide[-1])
+    assert re.search(rf"scores: 100%\|.*\| 50/50 {pace}", wide[-1])
+    for bars in (wide, scan.bars):
+        assert re.search(rf"verify: 100%\|.*\| 50/50 {pace}", "\n".join(bars))
     assert re.search(r"^100% 00:00 +[\d.]+ images/s, \d+ MB/s", narrow[-1])
-    for columns, states in ((100, wide), (40, narrow)):
+    assert sum(state.startswith("100% 00:00") for state in narrow) >= 2  # one bar to verify, one for the scores
+    for columns, states in ((100, wide), (40, narrow), (100, scan.bars)):
         assert len(states) >= 2
         assert max(map(len, states)) < columns  # a full line would push the next one down
     assert "50 rows in" in sessions[40].text
     shown, said = unwatched.communicate(timeout=120)
     assert unwatched.returncode == 0
-    assert [line.split()[0] for line in said.splitlines()] == ["reading", "projecting"]
+    assert [line.split()[0] for line in said.splitlines()] == ["reading", "decoding", "projecting"]
     assert "\r" not in shown + said
     assert len(np.load(tmp_path / "s.npy")) == 50
-
-
-@pytest.mark.parametrize("columns", [100, 40])
-def test_decoding_to_find_damage_has_a_bar(session, many, model, tmp_path, columns):
-    commands = [
-        ("scan", many / "1[0-4]?.png", "--verify"),
-        ("transform", model, many / "1[0-4]?.png", "-o", tmp_path / "s.csv", "--on-error", "skip"),
-    ]
-    done = r"verify: 100%\|.*\| 50/50 \[\d\d:\d\d<00:00, +[\d.]+ images/s, \d+ MB/s\]"
-    for begun in [session(*command, columns=columns) for command in commands]:
-        assert begun.finish() == 0
-        assert re.search(
-            done if columns == 100 else r"(?m)^100% 00:00 +[\d.]+ images/s, \d+ MB/s", "\n".join(begun.bars)
-        )
-        assert max(map(len, begun.bars)) < columns
-    command = [sys.executable, "-m", "imgstack_ml", "scan", many / "1[0-4]?.png", "--verify"]
-    unwatched = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
-    assert [line.split()[0] for line in unwatched.stderr.splitlines()] == ["reading", "decoding"]
 
 
 def test_ctrl_c_ends_at_once_and_leaves_nothing_half_written(session, many, model, tmp_path):
@@ -175,6 +161,6 @@ def test_ctrl_c_ends_at_once_and_leaves_nothing_half_written(session, many, mode
         assert "Traceback" not in begun.text
     assert not os.listdir(tmp_path / "a")
     left = set(os.listdir(tmp_path)) - {"a"}
-    # What a fit had read is kept where that can be gone on with.
+    # What a fit had read is kept where it can be resumed.
     assert left == ({"fit"} if "--resume" in sessions["fit"].text else set())
     assert not left or os.listdir(tmp_path / "fit") == ["checkpoint"]
