@@ -1,8 +1,7 @@
 import pytest
 
 import imgstack_ml as im
-from imgstack_ml.io.readers import FileReader
-from tests.lib.commands import run, run_pca
+from tests.lib.commands import recorded_reads, run, run_pca
 
 
 @pytest.fixture(scope="session")
@@ -32,11 +31,10 @@ def model(finished):
 
 
 @pytest.fixture
-def reads(monkeypatch):
+def reads():
     """The images that are read from files, in order."""
-    read, plain = [], FileReader.read
-    monkeypatch.setattr(FileReader, "read", lambda self, keys: (read.extend(keys), plain(self, keys))[1])
-    return read
+    with recorded_reads() as read:
+        yield read
 
 
 @pytest.fixture

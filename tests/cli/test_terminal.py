@@ -7,11 +7,13 @@ import select
 import subprocess
 import sys
 import time
+from itertools import groupby
 
 import numpy as np
 import pytest
 
 import imgstack_ml as im
+from tests.lib.commands import run
 from tests.lib.images import random_pixels, write_image
 
 if sys.platform == "win32":
@@ -23,26 +25,29 @@ import struct
 import termios
 
 # A session of its own, controlled by the terminal: without it, Ctrl-C would reach no process.
-PROGRAM = """
+PROGRAM = r"""
 import fcntl, signal, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # processes in the background ignore SIGINT
 from imgstack_ml.cli import main
-main(sys.argv[1:], prog_name="imgstack-ml")
+*before, last = (command.split("\n") for command in sys.argv[1:])
+for command in before:
+    assert main(command, prog_name="imgstack-ml", standalone_mode=False) is None
+main(last, prog_name="imgstack-ml")
 """
 CTRL_C = b"\x03"
 SIDE = 400
 
 
 class Session:
-    """A command in a terminal with `columns` columns; `text` is all that it has shown."""
+    """Commands, one after the other, in a terminal with `columns` columns; `text` is all that they have shown."""
 
-    def __init__(self, *args, columns=100):
+    def __init__(self, *commands, columns=100):
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
         environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
         self._process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *map(str, args)],
+            [sys.executable, "-c", PROGRAM, *("\n".join(map(str, command)) for command in commands)],
             **dict.fromkeys(("stdin", "stdout", "stderr"), theirs),
             start_new_session=True,
             env=environment,
@@ -91,8 +96,8 @@ def session():
     """Begin commands that end with the test."""
     with contextlib.ExitStack() as opened:
 
-        def begin(*args, **options):
-            begun = Session(*args, **options)
+        def begin(*commands, **options):
+            begun = Session(*commands, **options)
             opened.callback(begun.close)
             return begun
 
@@ -121,27 +126,29 @@ def test_bars_tell_pace_and_time_left_in_wide_and_narrow_terminals_and_nothing_e
 ):
     images = many / "1[0-4]?.png"
     transform = ["transform", model, images, "--on-error", "skip", "-o"]
-    command = [sys.executable, "-m", "imgstack_ml", *transform, tmp_path / "s.npy"]
-    unwatched = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    sessions = {columns: session(*transform, tmp_path / f"{columns}.csv", columns=columns) for columns in (100, 40)}
-    scan = session("scan", images, "--verify", columns=100)
-    for begun in (*sessions.values(), scan):
+    sessions = {
+        columns: session(["scan", images, "--verify"], [*transform, tmp_path / f"{columns}.csv"], columns=columns)
+        for columns in (100, 40)
+    }
+    unwatched = run(*transform, tmp_path / "s.npy")
+    for begun in sessions.values():
         assert begun.finish() == 0
-    pace = r"\[\d\d:\d\d<00:00, +[\d.]+ images/s, \d+ MB/s\]"
     wide, narrow = (sessions[columns].bars for columns in (100, 40))
-    assert re.search(rf"scores: 100%\|.*\| 50/50 {pace}", wide[-1])
-    for bars in (wide, scan.bars):
-        assert re.search(rf"verify: 100%\|.*\| 50/50 {pace}", "\n".join(bars))
-    assert re.search(r"^100% 00:00 +[\d.]+ images/s, \d+ MB/s", narrow[-1])
-    assert sum(state.startswith("100% 00:00") for state in narrow) >= 2  # one bar to verify, one for the scores
-    for columns, states in ((100, wide), (40, narrow), (100, scan.bars)):
-        assert len(states) >= 2
+    # One bar of scan, and two of transform.
+    complete = [state for state in wide if re.search(r": 100%\|.*\| 50/50 \[\d\d:\d\d<00:00", state)]
+    assert [name for name, _ in groupby(complete, lambda state: state.split(":")[0].strip())] == ["verify", "scores"]
+    assert sum(state.startswith("verify") for state in complete) >= 2
+    assert all(re.search(r", +[\d.]+ images/s, \d+ MB/s\]", state) for state in complete)
+    complete = [state for state in narrow if state.startswith("100% 00:00")]
+    assert len(complete) >= 3
+    assert all(re.search(r"^100% 00:00 +[\d.]+ images/s, \d+ MB/s", state) for state in complete)
+    for columns, states in ((100, wide), (40, narrow)):
+        assert len(states) > 3
         assert max(map(len, states)) < columns  # a full line would push the next one down
     assert "50 rows in" in sessions[40].text
-    shown, said = unwatched.communicate(timeout=120)
-    assert unwatched.returncode == 0
-    assert [line.split()[0] for line in said.splitlines()] == ["reading", "decoding", "projecting"]
-    assert "\r" not in shown + said
+    assert unwatched.exit_code == 0
+    assert [line.split()[0] for line in unwatched.stderr.splitlines()] == ["reading", "decoding", "projecting"]
+    assert "\r" not in unwatched.output
     assert len(np.load(tmp_path / "s.npy")) == 50
 
 
@@ -151,7 +158,7 @@ def test_ctrl_c_ends_at_once_and_leaves_nothing_half_written(session, many, mode
         "fit": ("pca", many, "-o", tmp_path / "fit", "-k", 1, "--solver", "randomized", "--memory-limit", "320MB"),
         "store": ("reconstruct", model, many, "-o", tmp_path / "a/store.zarr"),
     }
-    sessions = {name: session(*args) for name, args in written.items()}
+    sessions = {name: session(command) for name, command in written.items()}
     for begun in sessions.values():
         begun.wait_for(r" [1-9]\d*/2000 ")
         begun.press(CTRL_C)

@@ -2,12 +2,14 @@
 
 import csv
 import os
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from imgstack_ml.cli import main
+from imgstack_ml.io.readers import FileReader
 from tests.lib.images import random_pixels, write_image
 
 
@@ -20,6 +22,15 @@ def run_pca(*args, **options):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("imgstack_ml.cli.lib.analysis.write_pictures", lambda *_: None)
         return run("pca", *args, "--no-report", **options)
+
+
+@contextmanager
+def recorded_reads():
+    """Give a list that grows by the images that are read from files, in order."""
+    read, plain = [], FileReader.read
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FileReader, "read", lambda self, keys: (read.extend(keys), plain(self, keys))[1])
+        yield read
 
 
 def assert_refused(result, *parts, hints=()):

@@ -22,7 +22,7 @@ def test_a_folder_that_holds_something(command, faces, tmp_path):
 
 def test_overwrite_leaves_nothing_of_the_earlier_run_and_all_else(faces, tmp_path):
     out = tmp_path / "out"
-    run("pca", faces, "-r", "-o", out, "-k", 6, "--no-report")
+    run("pca", faces, "-r", "-o", out, "-k", 4, "--no-report")
     (out / "eigenimages" / "mine.png").write_text("mine")
     (out / "skipped.csv").write_text("not listed in run.json, hence no result")
     assert run("pca", faces, "-r", "-o", out, "-k", 2, "--no-report", "--overwrite").exit_code == 0
