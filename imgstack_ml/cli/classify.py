@@ -132,8 +132,8 @@ def _check_labels(stack: ImageStack, source: str, n_folds: int) -> None:
         )
     if empty := _empty_sub_folders(stack, source):
         raise LabelError(
-            f"no image was found in {_listed(empty)}. Put images there, or move the sub-folder elsewhere (links to "
-            "folders are not followed)"
+            f"no image was found in {_sub_folders_text(empty)}. Put images there, or move the sub-folder elsewhere "
+            "(links to folders are not followed)"
         )
     if len(counts) == 1:
         raise LabelError(
@@ -143,13 +143,13 @@ def _check_labels(stack: ImageStack, source: str, n_folds: int) -> None:
     small = {label: n for label, n in sorted(counts.items()) if n < n_folds}
     if small and (fewest := min(small.values())) >= 2:
         raise LabelError(
-            f"{n_folds} folds need {n_folds} images of each class, and there are {_counted(small)}. Add images, or "
+            f"{n_folds} folds need {n_folds} images of each class, and there are {_counts_text(small)}. Add images, or "
             f"divide them into fewer parts: --folds {fewest}"
         )
     if small:
         raise LabelError(
-            f"a class needs 2 images, one to learn from and one to test, and there are {_counted(small)}. Add images, "
-            "or move the sub-folders of these classes elsewhere"
+            f"a class needs 2 images, one to learn from and one to test, and there are {_counts_text(small)}. Add "
+            "images, or move the sub-folders of these classes elsewhere"
         )
 
 
@@ -163,13 +163,13 @@ def _empty_sub_folders(stack: ImageStack, source: str) -> list[str]:
     return sorted(set(names) - with_images)
 
 
-def _listed(names: list[str]) -> str:
+def _sub_folders_text(names: list[str]) -> str:
     return (
         f"the sub-folder{'s' if len(names) > 1 else ''} " + ", ".join(map(repr, names[:5])) + (", …" * (len(names) > 5))
     )
 
 
-def _counted(counts: dict[str, int]) -> str:
+def _counts_text(counts: dict[str, int]) -> str:
     shown = [f"{n} of {label!r}" for label, n in list(counts.items())[:5]]
     return ", ".join(shown) + (f" and {len(counts) - 5} more classes" if len(counts) > 5 else "")
 
@@ -209,7 +209,7 @@ def _write_results(folder: OutputFolder, model: Pipeline, outcome: Outcome, foun
 def _without_scaling(model: Pipeline) -> Pipeline:
     """Put the scaling into the coefficients of the linear model: the same predictions, without the scaling step.
 
-    That step makes NumPy arrays of lazy features, for which a lazy stack would be read twice.
+    With that step in the Pipeline, a prediction would read a lazy stack twice.
     """
     from sklearn.base import clone
     from sklearn.pipeline import Pipeline

@@ -71,7 +71,7 @@ def test_writes_all_results(classified):
 
 @pytest.mark.parametrize(
     "names",
-    [("hist", "texture"), ("stats", "pca"), pytest.param(FEATURES, marks=pytest.mark.slow)],
+    [("hist",), ("stats", "pca"), pytest.param(FEATURES, marks=pytest.mark.slow)],
     ids="+".join,
 )
 def test_predictions_are_those_of_cross_validating_the_whole_pipeline(names, faces, stack, tmp_path, without_picture):

@@ -77,14 +77,14 @@ def make_features(
         "stats": lambda: ChannelStatistics(percentiles=(5, 25, 50, 75, 95)),
         "hist": lambda: ImageHistogram(32, span, density=True),
         "texture": lambda: TextureFeatures(range=span),
-        "hog": lambda: _gradients(stack.shape[1:]),
+        "hog": lambda: _hog_features(stack.shape[1:]),
         # A fixed seed: the same command gives the same result.
         "pca": lambda: ImagePCA(k, memory_limit=memory_limit, random_state=0),
     }
     return ImageFeatures([(name, makers[name]()) for name in FEATURES if name in names])
 
 
-def _gradients(image_shape: tuple[int, ...]) -> HOGFeatures:
+def _hog_features(image_shape: tuple[int, ...]) -> HOGFeatures:
     """Make a grid of about 8 by 8 cells, in blocks of 2 by 2: at most 1,764 values for images of any size."""
     from ... import HOGFeatures
 

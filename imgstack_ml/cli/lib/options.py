@@ -32,7 +32,7 @@ _scheduler_option = click.option(
 )
 
 
-def _memory_size(ctx: click.Context, param: click.Parameter, value: str) -> str:
+def _check_memory_size(ctx: click.Context, param: click.Parameter, value: str) -> str:
     """Refuse a malformed size at once, before the headers of a million files are read."""
     if value == "auto":
         return value
@@ -51,7 +51,7 @@ memory_limit_option = click.option(
     default="auto",
     show_default=True,
     metavar="SIZE",
-    callback=_memory_size,
+    callback=_check_memory_size,
     help="Memory that the fit of a PCA may use, e.g. 1GB; auto stays below half of the free memory.",
 )
 

@@ -22,7 +22,7 @@ __all__ = ["compute_rows", "print_table_written", "table_option", "write_table"]
 Part = tuple[list[list[str]], "np.ndarray"]  # columns of text, and rows of numbers, of consecutive images
 
 
-def _known_format(ctx: click.Context, param: click.Parameter, path: str) -> str:
+def _check_format(ctx: click.Context, param: click.Parameter, path: str) -> str:
     """Refuse a format that cannot be written, before any work."""
     suffix = _suffix(path)
     if suffix not in _WRITERS:
@@ -40,7 +40,7 @@ table_option = click.option(
     required=True,
     metavar="FILE",
     type=click.Path(dir_okay=False),
-    callback=_known_format,
+    callback=_check_format,
     help="The table to write: a name that ends in .csv, .parquet (needs pyarrow) or .npy.",
 )
 
@@ -53,7 +53,7 @@ def compute_rows(rows: Any, run: Run, label: str) -> np.ndarray:
 
 
 def write_table(path: str, columns: Sequence[str], rows: Any, run: Run, label: str) -> None:
-    """Write a table with one row for each image, part by part: neither table nor images need fit into memory.
+    """Write a table with a row for each image, part by part: neither table nor images need to fit into memory.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def write_table(path: str, columns: Sequence[str], rows: Any, run: Run, label: s
         Names of the columns of numbers. Before them come the file and, where the stack has labels, the label.
     rows : ndarray or dask array of shape (n_images, n_columns)
     run : Run
-        About whose images they are.
+        The run whose images they describe.
     label : str
         Text before the bar.
     """

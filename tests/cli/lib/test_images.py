@@ -99,21 +99,15 @@ def test_nothing_to_read(faces, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
 
-def test_images_of_several_shapes(tmp_path):
+@pytest.mark.parametrize(("shape", "option"), [((6, 5), ("--shape", "5x5")), ((5, 5, 3), ("--mode", "L"))])
+def test_images_of_several_kinds(shape, option, tmp_path):
     write_folder(tmp_path / "in", 3, (5, 5))
-    write_image(tmp_path / "in/x.png", random_pixels((6, 5)))
+    write_image(tmp_path / "in/x.png", random_pixels(shape))
     result = run_pca(tmp_path / "in", "-o", tmp_path / "out", "-k", 2)
     bring = "bring them to one kind by --mode, e.g. --mode RGB, or --shape"
     assert_refused(result, "4 images are not of one shape", hints=[bring, "a pattern in quotes"])
-    assert run_pca(tmp_path / "in", "-o", tmp_path / "out", "--shape", "5x5").exit_code == 0
+    assert run_pca(tmp_path / "in", "-o", tmp_path / "out", *option).exit_code == 0
     assert len(read_scores(tmp_path / "out")[0]) == 1 + 3  # as many components as four images have
-
-
-def test_images_of_several_modes(tmp_path):
-    write_folder(tmp_path / "in", 3, (5, 5))
-    write_image(tmp_path / "in/x.png", random_pixels((5, 5, 3)))
-    assert_refused(run_pca(tmp_path / "in", "-o", tmp_path / "out"), "4 images are not of one shape")
-    assert run_pca(tmp_path / "in", "-o", tmp_path / "out", "--mode", "L", "-k", 2).exit_code == 0
 
 
 def test_a_failed_run_leaves_no_folder(finished, tmp_path):
