@@ -1,7 +1,7 @@
-"""The command line: one module a command, over the public names of the package.
+"""The command line: a module for each command, and in ``lib`` what they share.
 
-Whatever takes time to import (NumPy, Dask, scikit-learn, matplotlib) is imported inside the functions that use
-it, so that ``--help`` answers at once.
+Libraries that are slow to import (NumPy, Dask, scikit-learn, matplotlib) are imported inside the functions that use
+them, so that ``--help`` answers at once.
 """
 
 import click
@@ -32,10 +32,10 @@ def main() -> None:
       imgstack-ml pca photos -o results             your own images
       imgstack-ml transform results new -o new.csv  other images, same model
       imgstack-ml classify plates -o told-apart     sub-folders told apart
-      imgstack-ml features photos -o all.csv        rows of numbers for other programs
+      imgstack-ml features photos -o all.csv        a table of features for other programs
 
     \b
-    Completion by the Tab key, in bash (zsh and fish likewise):
+    Completion by the Tab key in bash (or zsh_source, fish_source):
     eval "$(_IMGSTACK_ML_COMPLETE=bash_source imgstack-ml)"
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but files were skipped, 130

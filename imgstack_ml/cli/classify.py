@@ -10,12 +10,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ImgstackError, MemoryLimitError
-from ._crossval import CLASSIFIERS, Outcome, cross_validate, fit_model
-from ._features import features_option, make_features, n_components_option
-from ._input import ImageOptions, describe_run, image_names, image_options, input_folders, skipped_files
-from ._output import OutputFolder, refuse_inside
-from ._summary import summary
-from ._task import Task, Terminal, memory_limit_option, run_options
+from .lib.crossval import CLASSIFIERS, Outcome, cross_validate, fit_model
+from .lib.features import features_option, make_features
+from .lib.images import ImageOptions, image_options
+from .lib.model import MODEL_FILE
+from .lib.options import (
+    memory_limit_option,
+    n_components_option,
+    overwrite_option,
+    results_option,
+    run_options,
+    seed_option,
+)
+from .lib.output import OutputFolder, pyplot_without_windows
+from .lib.run import Run
+from .lib.task import Task, hint
+from .lib.terminal import Terminal
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -24,15 +34,15 @@ if TYPE_CHECKING:
 
 __all__ = ["classify"]
 
-_MAX_NUMBERS = 25  # classes whose counts are written into the confusion matrix; more would not be read
+_MAX_NUMBERED = 25  # with more classes, the numbers in the confusion matrix would be too small to read
 
 
 class LabelError(ImgstackError, ValueError):
-    """The sub-folders do not make classes that a classifier can learn and be judged on."""
+    """The sub-folders give no classes that a classifier can learn and be tested on."""
 
 
 @click.command(cls=Task, short_help="Learn to tell sub-folders of images apart.")
-@click.option("-o", "--out", required=True, type=click.Path(file_okay=False), help="Folder for the results.")
+@results_option()
 @features_option("all")
 @click.option(
     "-c",
@@ -40,24 +50,23 @@ class LabelError(ImgstackError, ValueError):
     type=click.Choice(CLASSIFIERS),
     default="logistic",
     show_default=True,
-    help="logistic: linear, and the one that is saved with the features; svm: with a radial kernel; forest: 200 trees.",
+    help="logistic: linear; svm: with a radial kernel; forest: 200 trees. Only logistic can be saved; of "
+    "the others, the features are.",
 )
-@n_components_option
+@n_components_option()
 @click.option(
     "--folds",
     metavar="N",
     type=click.IntRange(min=2),
     default=5,
     show_default=True,
-    help="Parts into which the images are divided, each judged by a model fitted to the others.",
+    help="Parts into which the images are divided; each is predicted by a model fitted to the others.",
 )
 @click.option("--balanced", is_flag=True, help="Let rare classes count as much as frequent ones.")
-@click.option(
-    "--seed", metavar="N", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of folds and trees."
-)
+@seed_option("Seed of folds and trees.")
 @memory_limit_option
-@image_options(recursive=None)
-@click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run.")
+@image_options(recursive=False)
+@overwrite_option()
 @run_options()
 def classify(
     images: ImageOptions,
@@ -72,12 +81,12 @@ def classify(
     memory_limit: str,
     overwrite: bool,
 ) -> None:
-    """Learn to tell the sub-folders of FOLDER apart by their images, and say how well that works.
+    """Learn to tell the sub-folders of FOLDER apart by their images, and measure how well that works.
 
-    The name of a sub-folder is the label of the images in it. Accuracy is that of stratified cross-validation:
-    each image is judged by a model fitted without it, principal components and scaling included, and the share of the
-    most frequent class stands beside it. Only the range of floating-point images is that of all of them. The model
-    that is saved is fitted to all images.
+    The name of a sub-folder is the label of the images in it. Accuracy is measured by stratified cross-validation:
+    each image is predicted by a model fitted without it, principal components and scaling included. The share of the
+    most frequent class is printed for comparison. Only the range of floating-point images comes from all images. The
+    model that is saved is fitted to all images.
 
     \b
     Examples:
@@ -86,93 +95,87 @@ def classify(
     """  # noqa: D301 (click looks for the real character)
     started = perf_counter()
     folder = OutputFolder(out, overwrite=overwrite)
-    refuse_inside(out, [images.source])
-    stack = images.open(terminal)
-    refuse_inside(out, input_folders(stack))
+    run = images.open(terminal, started, out=out)
+    stack = run.stack
     _check_labels(stack, images.source, folds)
-    n_fitted = len(stack) - -(-len(stack) // folds)
+    n_fitted = len(stack) - -(-len(stack) // folds)  # in the smallest fit: without the largest fold
     transformer = make_features(
         features, stack, n_components=n_components, n_fitted=n_fitted, memory_limit=memory_limit
     )
     folder.create()
     terminal.status(f"describing {len(stack)} images by {', '.join(features)}")
-    try:
-        model, rows = fit_model(transformer, classifier, stack, balanced=balanced, seed=seed, terminal=terminal)
-        outcome = cross_validate(model, rows, stack, n_folds=folds, seed=seed, terminal=terminal)
-    except MemoryLimitError as error:
-        error.add_note("here these are the options --memory-limit and -k; or name features without pca, e.g. -f hist")
-        raise
-    folder.begin()
-    found = _judge(stack.labels, outcome, folds)
+    options = "here these are the options --memory-limit and -k; or name features without pca, e.g. -f hist"
+    with hint(MemoryLimitError, options):
+        model, rows = fit_model(transformer, classifier, run, balanced=balanced, seed=seed)
+        outcome = cross_validate(model, rows, run, n_folds=folds, seed=seed)
+    folder.remove_record()
+    found = _accuracy(stack.labels, outcome, folds)
     found |= {"name": classifier, "saved": classifier == "logistic", "n_features": rows.shape[1]}
-    _write_results(folder, model, outcome, found, stack, images.source)
-    record = folder.finish(
-        {**describe_run(stack, images.source, started), "features": list(features), "classifier": found}
-    )
-    path = os.path.join(out, "model.safetensors")
-    terminal.result(
-        summary(record, out, f"Next, in Python: model = imgstack_ml.load_model({path!r})"),
-        record,
-        n_skipped=len(stack.problems),
-    )
+    _write_results(folder, model, outcome, found, run)
+    record = run.describe(features=list(features), classifier=found)
+    path = os.path.join(out, MODEL_FILE)
+    run.finish(folder, record, f"Next, in Python: model = imgstack_ml.load_model({path!r})")
 
 
 def _check_labels(stack: ImageStack, source: str, n_folds: int) -> None:
-    """Refuse what no classifier could learn, or what cross-validation could not judge."""
+    """Refuse labels from which no classifier can learn, or on which cross-validation cannot test it."""
     if stack.labels is None:
-        raise LabelError(f"{source!r} gives no labels. Give a folder whose sub-folders, one a class, hold the images")
+        raise LabelError(
+            f"{source!r} gives no labels. Give a folder whose sub-folders hold the images, one for each class"
+        )
     counts = Counter(stack.labels.tolist())
     if loose := counts["."]:
         first = stack.files[stack.labels.tolist().index(".")]
         raise LabelError(
             f"{source!r} itself holds {loose:,} of the images, such as {os.path.basename(first)!r}, without a label. "
-            "Move each into a sub-folder that is called what the image shows"
+            "Move each into the sub-folder of its class"
         )
     if empty := _empty_sub_folders(stack, source):
         raise LabelError(
-            f"no image was found in {_listed(empty)}. Put images there, or move the sub-folder elsewhere (links to "
-            "folders are not followed)"
+            f"no image was found in {_sub_folders_text(empty)}. Put images there, or move the sub-folder elsewhere "
+            "(links to folders are not followed)"
         )
     if len(counts) == 1:
         raise LabelError(
-            f"all {len(stack):,} images are labelled {str(stack.labels[0])!r}, and telling apart takes two classes. "
+            f"all {len(stack):,} images are labelled {str(stack.labels[0])!r}, and a classifier needs two classes. "
             "Give the folder above, or put images of another class into a sub-folder beside it"
         )
     small = {label: n for label, n in sorted(counts.items()) if n < n_folds}
     if small and (fewest := min(small.values())) >= 2:
         raise LabelError(
-            f"{n_folds} folds take {n_folds} images of each class, and there are {_counted(small)}. Add images, or "
+            f"{n_folds} folds need {n_folds} images of each class, and there are {_counts_text(small)}. Add images, or "
             f"divide them into fewer parts: --folds {fewest}"
         )
     if small:
         raise LabelError(
-            f"a class needs 2 images, one to learn from and one to judge, and there are {_counted(small)}. Add "
-            "images, or move such a sub-folder elsewhere"
+            f"a class needs 2 images, one to learn from and one to test, and there are {_counts_text(small)}. Add "
+            "images, or move the sub-folders of these classes elsewhere"
         )
 
 
 def _empty_sub_folders(stack: ImageStack, source: str) -> list[str]:
-    """Names of the sub-folders of which no image came into the stack."""
+    """Names of the sub-folders without an image in the stack."""
     if os.path.abspath(source) in stack.inputs or stack.labels is None or not os.path.isdir(source):
         return []
-    seen = {label.partition("/")[0] for label in stack.labels.tolist()}
+    with_images = {label.partition("/")[0] for label in stack.labels.tolist()}
     with os.scandir(source) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith(".") and e.name not in seen)
+        names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    return sorted(set(names) - with_images)
 
 
-def _listed(names: list[str]) -> str:
+def _sub_folders_text(names: list[str]) -> str:
     return (
         f"the sub-folder{'s' if len(names) > 1 else ''} " + ", ".join(map(repr, names[:5])) + (", …" * (len(names) > 5))
     )
 
 
-def _counted(counts: dict[str, int]) -> str:
+def _counts_text(counts: dict[str, int]) -> str:
     shown = [f"{n} of {label!r}" for label, n in list(counts.items())[:5]]
-    return ", ".join(shown) + (f" and {len(counts) - 5} more such classes" if len(counts) > 5 else "")
+    return ", ".join(shown) + (f" and {len(counts) - 5} more classes" if len(counts) > 5 else "")
 
 
-def _judge(labels: Any, outcome: Outcome, n_folds: int) -> dict[str, Any]:
-    """Say how often the predictions are right, and what to compare that with."""
+def _accuracy(labels: Any, outcome: Outcome, n_folds: int) -> dict[str, Any]:
+    """Compute how often the predictions are right, and the rates to compare that with."""
     from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix
 
     predicted, fold = outcome
@@ -191,24 +194,22 @@ def _judge(labels: Any, outcome: Outcome, n_folds: int) -> dict[str, Any]:
     }
 
 
-def _write_results(
-    out: OutputFolder, model: Pipeline, outcome: Outcome, found: dict[str, Any], stack: ImageStack, source: str
-) -> None:
+def _write_results(folder: OutputFolder, model: Pipeline, outcome: Outcome, found: dict[str, Any], run: Run) -> None:
     from .. import save_model
 
-    rows = zip(image_names(stack, source), stack.labels, *outcome, strict=True)  # type: ignore[arg-type]
-    out.write_table("predictions.csv", ["file", "label", "predicted", "fold"], rows)
-    if stack.problems:
-        out.write_table("skipped.csv", ["file", "reason"], skipped_files(stack, source))
-    with out.writing("model.safetensors") as temporary:
-        save_model(_one_scale(model) if found["saved"] else model[:1], temporary)
-    _draw_confusion(out, found)
+    rows = zip(run.image_names, run.stack.labels, *outcome, strict=True)  # type: ignore[arg-type]
+    folder.write_table("predictions.csv", ["file", "label", "predicted", "fold"], rows)
+    run.write_skipped(folder)
+    with folder.writing(MODEL_FILE) as temporary:
+        # Of a linear model the coefficients are saved. The others could only be saved as code, by pickle.
+        save_model(_without_scaling(model) if found["saved"] else model[:1], temporary)
+    _draw_confusion(folder, found)
 
 
-def _one_scale(model: Pipeline) -> Pipeline:
-    """Put the scaling into the coefficients of the linear model, which are then those of the features as they are.
+def _without_scaling(model: Pipeline) -> Pipeline:
+    """Put the scaling into the coefficients of the linear model: the same predictions, without the scaling step.
 
-    The same numbers without a step that would have a lazy stack read twice.
+    With that step in the Pipeline, a prediction would read a lazy stack twice.
     """
     from sklearn.base import clone
     from sklearn.pipeline import Pipeline
@@ -221,26 +222,23 @@ def _one_scale(model: Pipeline) -> Pipeline:
     return Pipeline([("features", model["features"]), ("classify", merged)])
 
 
-def _draw_confusion(out: OutputFolder, found: dict[str, Any]) -> None:
-    """Draw which class was taken for which: shares of a row as colours, numbers of images in the cells."""
-    import matplotlib
+def _draw_confusion(folder: OutputFolder, found: dict[str, Any]) -> None:
+    """Draw the confusion matrix: shares of each label as colours, numbers of images in the cells."""
     import numpy as np
 
-    matplotlib.use("agg")  # no window system is needed to write files
-    from matplotlib import pyplot as plt
-
+    plt = pyplot_without_windows()
     classes, counts = list(found["classes"]), np.array(found["confusion"])
     share = counts / counts.sum(axis=1, keepdims=True)
     side = min(12.0, 2.6 + 0.5 * len(classes))
     figure, ax = plt.subplots(figsize=(side, side), layout="constrained")
     ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    if len(classes) <= _MAX_NUMBERS:
+    if len(classes) <= _MAX_NUMBERED:
         for (i, j), count in np.ndenumerate(counts):
             colour = "white" if share[i, j] > 0.5 else "black" if count else "0.7"
             ax.text(j, i, f"{count:,}", ha="center", va="center", color=colour)
-    upright = sum(map(len, classes)) > 8 * side  # names side by side would run into each other
+    upright = sum(map(len, classes)) > 8 * side  # names side by side would overlap
     ax.set_xticks(range(len(classes)), classes, rotation=90 if upright else 0, parse_math=False)
     ax.set_yticks(range(len(classes)), classes, parse_math=False)
-    ax.set(xlabel="predicted", ylabel="label, its images shared out in colour")
+    ax.set(xlabel="predicted", ylabel="label; colour: share of its images")
     ax.set_title(f"{100 * found['n_right'] / counts.sum():.1f} % of {counts.sum():,} right")
-    out.write_figure("confusion.png", figure)
+    folder.write_figure("confusion.png", figure)

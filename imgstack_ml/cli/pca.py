@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shlex
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -14,12 +13,21 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import MemoryLimitError
-from ._analysis import analyse, describe, plan_of, write_report, write_results
-from ._input import ImageOptions, describe_run, image_options, input_folders
-from ._model import MODEL_FILE
-from ._output import OutputFolder, refuse_inside
-from ._summary import summary
-from ._task import Task, Terminal, TerminatedError, memory_limit_option, run_options
+from .lib.analysis import analyse, describe_fit, plan_of, write_report, write_results
+from .lib.images import ImageOptions, image_options
+from .lib.model import MODEL_FILE
+from .lib.options import (
+    DEFAULT_COMPONENTS,
+    memory_limit_option,
+    n_components_option,
+    overwrite_option,
+    results_option,
+    run_options,
+)
+from .lib.output import OutputFolder
+from .lib.run import Run
+from .lib.task import Task, TerminatedError, hint
+from .lib.terminal import Terminal
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -28,39 +36,33 @@ if TYPE_CHECKING:
 
 __all__ = ["pca"]
 
-_COMPONENTS = 16
+_hint_options = partial(hint, MemoryLimitError, "here these are the options --memory-limit, --solver and -k")
 
 
 @click.command(cls=Task, short_help="Principal components of your own images.")
-@click.option("-o", "--out", type=click.Path(file_okay=False), help="Folder for the results; needed, but for --plan.")
-@click.option(
-    "-k",
-    "n_components",
-    metavar="N",
-    type=click.IntRange(min=1),
-    help="Number of components.  [default: 16, or as many as the images allow]",
-)
+@results_option(required=False)
+@n_components_option()
 @image_options()
 @click.option(
     "--rescale/--no-rescale",
     default=False,
     show_default=True,
-    help="Stretch each image to the full range of intensities first, so that bright and dim ones compare; "
-    "else pixels count as they are.",
+    help="Stretch each image to the full range of intensities first, so that bright and dim images compare.",
 )
 @click.option(
     "--solver",
     type=click.Choice(["auto", "gram", "covariance_eigh", "tsqr", "randomized"]),
     default="auto",
     show_default=True,
-    help="How to compute: auto takes the cheapest that fits the memory limit, the exact ones first; randomized is for "
-    "any number of images and certifies its accuracy.",
+    help="How to compute: auto chooses the cheapest solver that fits the memory limit, exact ones first; randomized "
+    "works for any number of images and certifies its accuracy.",
 )
 @memory_limit_option
 @click.option(
     "--plan",
     is_flag=True,
-    help="Say which solver would be taken, what it would read and hold, and stop: nothing is read.",
+    help="Print the solver that would be chosen, its reads and its peak memory, and stop. Nothing is read or written, "
+    "and -o is not needed.",
 )
 @click.option(
     "--report/--no-report",
@@ -68,12 +70,12 @@ _COMPONENTS = 16
     show_default=True,
     help="Write report.html, for which the images are read once more.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run.")
+@overwrite_option()
 @click.option(
     "--resume",
     is_flag=True,
-    help="Go on with a run that was interrupted or killed: the same command, and this option. What it had read for the "
-    "fit is not read again, as far as it was saved.",
+    help="Resume a run that was interrupted or killed: repeat its command with this option added. Reads of the fit "
+    "whose results were saved are not repeated.",
 )
 @run_options()
 def pca(
@@ -92,7 +94,7 @@ def pca(
     """Find the principal components (eigenimages) of the images in FOLDER.
 
     FOLDER can also be a pattern in quotes, such as 'plate*/*.tif', or a stack stored by imgstack_ml.save_stack.
-    The images must be of one shape and type; JPEG, PNG and TIFF are read.
+    The images must have one shape and dtype; JPEG, PNG and TIFF are read.
 
     \b
     Examples:
@@ -102,72 +104,59 @@ def pca(
       imgstack-ml pca plates --recursive --rescale --memory-limit 2GB -o results --resume
     """  # noqa: D301 (click looks for the real character)
     started = perf_counter()
-    make_pipeline = partial(_pipeline, rescale, n_components, solver, memory_limit)
+    make_pipeline = partial(_make_pipeline, rescale, n_components, solver, memory_limit)
     if plan:
-        _show_plan(images.open(terminal), images.source, make_pipeline, terminal, started)
+        _print_plan(images.open(terminal, started), make_pipeline)
         return
     if out is None:
         raise click.UsageError("Missing option '-o' / '--out'.")
     folder = OutputFolder(out, overwrite=overwrite, resume=resume)
-    refuse_inside(out, [images.source])
-    stack = images.open(terminal)
-    refuse_inside(out, input_folders(stack))
+    run = images.open(terminal, started, out=out)
     folder.create()
     try:
-        with _naming_the_options():
-            analysis = analyse(make_pipeline(stack, folder.checkpoint), stack, terminal)
+        with _hint_options():
+            analysis = analyse(make_pipeline(run.stack, folder.checkpoint), run)
     except (KeyboardInterrupt, TerminatedError) as stop:
         if folder.is_resumable:
-            stop.add_note("to go on from here: the same command with --resume")
+            stop.add_note("to resume: the same command with --resume")
         raise
-    write_results(folder, analysis, stack, images.source, terminal)
-    record = describe(analysis, stack, images.source, started)
+    write_results(folder, analysis, run)
+    record = run.describe(fit=describe_fit(analysis))
     if report:
-        write_report(folder, analysis, stack, images.source, record, terminal)
-    record = folder.finish(record)
-    next_lines = (
+        write_report(folder, analysis, run, record)
+    run.finish(
+        folder,
+        record,
         f"Next, in Python: model = imgstack_ml.load_model({os.path.join(out, MODEL_FILE)!r})\n"
-        f"or, for other images: imgstack-ml transform {shlex.quote(out)} FOLDER -o scores.csv"
+        f"or, for other images: imgstack-ml transform {shlex.quote(out)} FOLDER -o scores.csv",
     )
-    terminal.result(summary(record, out, next_lines), record, n_skipped=len(stack.problems))
 
 
-@contextmanager
-def _naming_the_options() -> Iterator[None]:
-    try:
-        yield
-    except MemoryLimitError as error:
-        error.add_note("here these are the options --memory-limit, --solver and -k")
-        raise
-
-
-def _show_plan(
-    stack: ImageStack, source: str, make_pipeline: Callable[..., Pipeline], terminal: Terminal, started: float
-) -> None:
+def _print_plan(run: Run, make_pipeline: Callable[..., Pipeline]) -> None:
     """Print what the fit would do."""
-    with _naming_the_options():
-        plan = plan_of(make_pipeline(stack, None), stack)
-    record = {
-        **describe_run(stack, source, started),
-        "plan": {
+    with _hint_options():
+        plan = plan_of(make_pipeline(run.stack, None), run.stack)
+    record = run.describe(
+        plan={
             "solver": plan.solver,
             "n_passes": float(plan.n_passes),
             "planned_peak_bytes": int(plan.peak_bytes),
             "memory_limit_bytes": int(plan.memory_limit),
-        },
-    }
-    terminal.result(f"{stack!r}\n{plan!r}", record)
+        }
+    )
+    run.terminal.result(f"{run.stack!r}\n{plan!r}", record)
 
 
-def _pipeline(
+def _make_pipeline(
     rescale: bool, n_components: int | None, solver: str, memory_limit: str, stack: ImageStack, checkpoint: str | None
 ) -> Pipeline:
     from sklearn.pipeline import Pipeline
 
     from .. import ImagePCA, IntensityRescaler
 
-    k = n_components or min(_COMPONENTS, max(1, len(stack) - 1), math.prod(stack.shape[1:]))
+    k = n_components or min(DEFAULT_COMPONENTS, max(1, len(stack) - 1), math.prod(stack.shape[1:]))
     first = [("rescale", IntensityRescaler())] if rescale else []
-    # It centres by itself: a StackCenterer before it would cost a read. The same command gives the same result.
+    # ImagePCA centres by itself: a StackCenterer before it would read the images once more. A fixed seed: the same
+    # command gives the same result.
     last = ImagePCA(k, svd_solver=solver, memory_limit=memory_limit, random_state=0, checkpoint=checkpoint)
     return Pipeline([*first, ("pca", last)])

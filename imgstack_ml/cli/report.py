@@ -1,4 +1,4 @@
-"""``imgstack-ml report``: the page about an earlier run, made again."""
+"""``imgstack-ml report``: make the page about an earlier run again."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ImgstackError, StoreError
-from ..files.atomic import atomic_path
-from ._input import image_names
-from ._output import RUN_FILE
-from ._task import Task, Terminal, run_options
+from .lib.model import open_model
+from .lib.options import run_options
+from .lib.output import RUN_FILE, write_record
+from .lib.run import relative_names
+from .lib.task import Task
+from .lib.terminal import Terminal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,32 +32,31 @@ __all__ = ["report"]
     "--read/--no-read",
     default=True,
     show_default=True,
-    help="Read the images once more, where they still are: for alerts, intensities, and pictures of single images.",
+    help="Read the images once more, if they are still there: for alerts, intensities, and pictures of single images.",
 )
 @run_options(json=False)
 def report(out: str, terminal: Terminal, read: bool) -> None:
     """Write OUT/report.html from what an earlier run of pca or demo left in OUT.
 
-    The model, its scores and the record of the run are enough for most of the page; the images themselves need not be
-    there any more.
+    The model, its scores and the record of the run are enough for most of the page: the images themselves may be gone.
 
     \b
     Examples:
       imgstack-ml report results
       imgstack-ml report results --no-read
     """  # noqa: D301 (click looks for the real character)
-    from .. import generate_report, load_model
+    from .. import generate_report
 
     run = _read_record(out)
-    model = load_model(os.path.join(out, "model.safetensors"))
+    model = open_model(out)
     names, scores = _read_scores(os.path.join(out, "scores.csv"))
-    stack = _find_images(run, names, terminal) if read else None
+    stack = _open_images(run, names, terminal) if read else None
     if stack is not None:
         terminal.status("reading the images")
     page = generate_report(model, stack, scores=scores, names=names, run=run, progress=terminal.progress)
     path = os.path.join(out, "report.html")
     page.save_as_html(path, overwrite=True)
-    _note_output(out, run)
+    _list_as_output(out, run)
     findings = "".join(f"\n  {alert.title}" for alert in page.alerts.values())
     terminal.result(f"{path}{findings}")
 
@@ -68,7 +69,7 @@ def _read_record(out: str) -> dict[str, Any]:
             return record
     except FileNotFoundError:
         raise StoreError(
-            f"{out!r} holds no {RUN_FILE}, and so no finished run; make one with imgstack-ml pca FOLDER -o {out}"
+            f"{out!r} holds no {RUN_FILE}, so it is no finished run; make one with imgstack-ml pca FOLDER -o {out}"
         ) from None
     except (ValueError, TypeError):
         pass
@@ -88,16 +89,14 @@ def _read_scores(path: str) -> tuple[list[str], np.ndarray]:
         raise StoreError(f"{path!r} is damaged: {error}; run imgstack-ml pca again with --overwrite") from error
 
 
-def _note_output(out: str, run: dict[str, Any]) -> None:
-    """List the page among the results of the run, so that another one replaces it with them."""
+def _list_as_output(out: str, run: dict[str, Any]) -> None:
+    """Add the page to the results that the record lists: a run with --overwrite then removes it with the others."""
     if "report.html" not in run["outputs"]:
-        with atomic_path(os.path.join(out, RUN_FILE)) as temporary:
-            record = {**run, "outputs": ["report.html", *run["outputs"]]}
-            Path(temporary).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_record(out, {**run, "outputs": ["report.html", *run["outputs"]]})
 
 
-def _find_images(run: dict[str, Any], names: list[str], terminal: Terminal) -> ImageStack | None:
-    """Open the images of the run, or say why the report has to do without."""
+def _open_images(run: dict[str, Any], names: list[str], terminal: Terminal) -> ImageStack | None:
+    """Open the images of the run; where they are gone or others are there, warn and return None."""
     from .. import open_stack
 
     source, options = run["input"]["source"], run["parameters"]
@@ -114,7 +113,7 @@ def _find_images(run: dict[str, Any], names: list[str], terminal: Terminal) -> I
     except (ImgstackError, OSError) as error:
         terminal.warn(f"the report is made without the images: {error}")
         return None
-    if image_names(stack, source) != names or list(stack.shape[1:]) != run["input"]["image_shape"]:
-        terminal.warn(f"the report is made without the images: those in {source!r} are not those of the run any more")
+    if relative_names(stack.files, source) != names or list(stack.shape[1:]) != run["input"]["image_shape"]:
+        terminal.warn(f"the report is made without the images: those in {source!r} are no longer those of the run")
         return None
     return stack

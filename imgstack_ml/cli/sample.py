@@ -4,11 +4,14 @@ import shlex
 
 import click
 
-from ._task import Task, Terminal, run_options
+from .lib.options import run_options, seed_option
+from .lib.task import Task
+from .lib.terminal import Terminal
 
 __all__ = ["sample"]
 
-_NAMES = ("faces", "digits", "textures", "tissue", "cells")  # the keys of datasets.SAMPLES, whose import is slow
+# The keys of datasets.SAMPLES, which would be slow to import.
+_NAMES = ("faces", "digits", "textures", "tissue", "cells")
 _LABELLED = ("faces", "digits", "textures")
 
 
@@ -18,7 +21,7 @@ _LABELLED = ("faces", "digits", "textures")
 @click.option(
     "-n", "n_images", metavar="N", type=click.IntRange(min=1), help="Number of images.  [default: all; 844 cells]"
 )
-@click.option("--seed", metavar="N", type=click.IntRange(min=0), help="Other cells for another number.  [default: 0]")
+@seed_option("Each seed gives other cells.  [default: 0]", default=None)
 @run_options(scheduler=False, json=False)
 def sample(name: str, folder: str, terminal: Terminal, n_images: int | None, seed: int | None) -> None:
     """Write sample images into DIR, a new or empty folder. Nothing is downloaded.
@@ -28,14 +31,14 @@ def sample(name: str, folder: str, terminal: Terminal, n_images: int | None, see
     digits     1797 handwritten digits, 8 x 8, in ten sub-folders
     textures   192 patches of brick, grass and gravel, 64 x 64, in three sub-folders
     tissue     64 patches of stained tissue, 64 x 64 RGB
-    cells      as many generated images of cells as asked for, 256 x 256 RGB
+    cells      generated images of cells, as many as -n asks for, 256 x 256 RGB
 
     \b
     Example:
       imgstack-ml sample cells cells -n 100
     """  # noqa: D301 (click looks for the real character)
     if seed is not None and name != "cells":
-        raise click.UsageError(f"--seed is for generated images, and the {name} are always the same")
+        raise click.UsageError(f"--seed is for generated images; the {name} are always the same")
     from ..datasets import write_sample
 
     terminal.status(f"writing {name} to {folder}")

@@ -1,14 +1,15 @@
-"""``imgstack-ml scan``: what is in a folder of images, and which files are bad."""
+"""``imgstack-ml scan``: what is in a folder of images, and which files are damaged."""
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._input import source_argument
-from ._task import Task, Terminal, run_options
+from .lib.images import recursive_option, source_argument, without_skip_warnings
+from .lib.options import run_options
+from .lib.task import Task, hint
+from .lib.terminal import Terminal
 
 if TYPE_CHECKING:
     from .. import ImageStack
@@ -18,10 +19,17 @@ __all__ = ["scan"]
 
 @click.command(cls=Task, short_help="What is in a folder: shapes, types, modes, bad files.")
 @source_argument
-@click.option("-r", "--recursive", is_flag=True, help="Read the sub-folders of FOLDER too.")
-@click.option("--mode", metavar="MODE", help="As if all images were brought to this mode, e.g. RGB or L.")
-@click.option("--shape", metavar="H W", type=(int, int), help="As if all were brought to this height and width.")
-@click.option("--verify", is_flag=True, help="Decode every image too, which finds files that are damaged further in.")
+@recursive_option()
+@click.option(
+    "--mode", metavar="MODE", help="Describe the images as if all were converted to this mode, e.g. RGB or L."
+)
+@click.option(
+    "--shape",
+    metavar="H W",
+    type=(int, int),
+    help="Describe the images as if all were resized to this height and width.",
+)
+@click.option("--verify", is_flag=True, help="Also decode every image: that finds damage beyond the headers.")
 @run_options()
 def scan(
     source: str,
@@ -31,10 +39,11 @@ def scan(
     shape: tuple[int, int] | None,
     verify: bool,
 ) -> None:
-    """Tell what images are in FOLDER, and which files cannot be read as one.
+    """Print what images are in FOLDER, and which files cannot be read as images.
 
-    FOLDER is whatever imgstack_ml.open_stack takes: also a pattern in quotes, an archive, a TIFF of many pages, a
-    zarr array. Headers only are read, unless --verify is given. The exit code is 3 where files are bad.
+    FOLDER can also be a pattern in quotes, an archive, a TIFF of many pages, a zarr array: whatever
+    imgstack_ml.open_stack takes. Only headers are read, unless --verify is given. The exit code is 3 if files cannot
+    be read.
 
     \b
     Examples:
@@ -44,16 +53,11 @@ def scan(
     from .. import open_stack
 
     terminal.status(f"reading the headers of {source}")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"\d+ of \d+ (files|images) cannot be")  # said below, with names
-        try:
-            stack = open_stack(source, recursive=recursive, mode=mode, shape=shape, on_error="skip")
-            if verify:
-                terminal.status(f"decoding {len(stack):,} images")
-                stack = stack.verify(progress=terminal.progress)
-        except FileNotFoundError as error:
-            error.add_note("sub-folders are read with the option --recursive")
-            raise
+    with without_skip_warnings(), hint(FileNotFoundError, "sub-folders are read with the option --recursive"):
+        stack = open_stack(source, recursive=recursive, mode=mode, shape=shape, on_error="skip")
+        if verify:
+            terminal.status(f"decoding {len(stack):,} images")
+            stack = stack.verify(progress=terminal.progress)
     terminal.result(_text(stack), _record(stack), n_skipped=len(stack.problems))
 
 

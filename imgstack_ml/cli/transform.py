@@ -1,6 +1,4 @@
-"""``imgstack-ml transform``: what a saved model makes of other images, as a table."""
-
-from __future__ import annotations
+"""``imgstack-ml transform``: scores of other images by a saved model, as a table."""
 
 import os
 from time import perf_counter
@@ -8,12 +6,14 @@ from typing import Any
 
 import click
 
-from ._analysis import score_names
-from ._input import ImageOptions, describe_run, image_names, image_options, skipped_files
-from ._model import ModelError, model_argument, naming_the_options, open_model
-from ._output import make_folder, refuse_existing
-from ._table import reading_line, table_option, write_table
-from ._task import Task, Terminal, run_options
+from .lib.analysis import score_names
+from .lib.images import ImageOptions, image_options
+from .lib.model import ModelError, errors_that_name_options, model_argument, open_model
+from .lib.options import overwrite_option, run_options
+from .lib.output import make_folder, refuse_existing
+from .lib.table import print_table_written, table_option, write_table
+from .lib.task import Task
+from .lib.terminal import Terminal
 
 __all__ = ["transform"]
 
@@ -21,8 +21,8 @@ __all__ = ["transform"]
 @click.command(cls=Task, short_help="Scores of other images by a saved model, as one table.")
 @model_argument
 @table_option
-@image_options("Read the sub-folders of FOLDER too; they become a column label.")
-@click.option("--overwrite", is_flag=True, help="Replace the file.")
+@image_options(labels=True)
+@overwrite_option("the file")
 @run_options()
 def transform(
     images: ImageOptions,
@@ -35,8 +35,8 @@ def transform(
 
     MODEL is the file, or the folder of results that holds it. The columns are file, label (where sub-folders are read,
     or a stored stack has labels), and PC1, PC2, ... or the features that the model gives. A .npy file holds a
-    structured array of the fields file, label and values. The images are to be of the shape and mode that the model
-    was fitted to; each is read once, and neither images nor scores need fit into memory.
+    structured array of the fields file, label and values. The images must have the shape and mode of those that the
+    model is fitted to. Each image is read once, and neither images nor scores need fit into memory.
 
     \b
     Examples:
@@ -46,33 +46,25 @@ def transform(
     started = perf_counter()
     refuse_existing(out, overwrite=overwrite)
     fitted = open_model(model)
-    stack = images.open(terminal)
-    with naming_the_options():
-        rows = _rows(fitted, model, stack)
-    columns = _columns(fitted, rows.shape[1])
+    run = images.open(terminal, started)
+    with errors_that_name_options():
+        rows = _lazy_rows(fitted, model, run.stack)
+    columns = _column_names(fitted, rows.shape[1])
     make_folder(os.path.dirname(os.path.abspath(out)))
-    terminal.status(f"projecting {len(stack):,} images on {len(columns):,} columns, to {out}")
-    write_table(out, columns, rows, stack, image_names(stack, images.source), terminal, "scores")
-    record = {**describe_run(stack, images.source, started), "columns": columns, "outputs": [out]}
-    if stack.problems:
-        record["skipped"] = [list(row) for row in skipped_files(stack, images.source)]
-    table = f"{'file, label' if stack.labels is not None else 'file'} and {len(columns):,} columns of numbers"
-    terminal.result(
-        f"{len(stack):,} rows in {out}: {table}, in {record['seconds']:.1f} s\n\nNext, in Python: {reading_line(out)}",
-        record,
-        n_skipped=len(stack.problems),
-    )
+    terminal.status(f"projecting {len(run.stack):,} images on {len(columns):,} columns, to {out}")
+    write_table(out, columns, rows, run, "scores")
+    print_table_written(out, len(columns), run, run.describe_output(out, columns=columns))
 
 
-def _rows(fitted: Any, path: str, stack: Any) -> Any:
-    """Give the rows that the model makes of the images, lazily.
+def _lazy_rows(fitted: Any, path: str, stack: Any) -> Any:
+    """Transform images lazily into rows of numbers.
 
     Raises
     ------
     ModelError
-        If it makes predictions, or images.
+        If the model gives labels or images instead.
     """
-    last = fitted.steps[-1][1] if hasattr(fitted, "steps") else fitted
+    last = _last_step(fitted)
     if not hasattr(fitted, "transform"):
         raise ModelError(
             f"{path!r} ends in a {type(last).__name__}, which predicts labels and gives no scores. In Python: "
@@ -87,6 +79,10 @@ def _rows(fitted: Any, path: str, stack: Any) -> Any:
     return rows
 
 
-def _columns(fitted: Any, width: int) -> list[str]:
-    last = fitted.steps[-1][1] if hasattr(fitted, "steps") else fitted
+def _column_names(fitted: Any, width: int) -> list[str]:
+    last = _last_step(fitted)
     return score_names(width) if hasattr(last, "components_") else list(map(str, last.get_feature_names_out()))
+
+
+def _last_step(fitted: Any) -> Any:
+    return fitted.steps[-1][1] if hasattr(fitted, "steps") else fitted

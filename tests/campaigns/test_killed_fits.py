@@ -168,13 +168,13 @@ def test_a_stopped_command_goes_on(how, code, word, photos, whole_run, tmp_path)
     assert (returned, said) == (code, "")
     assert "Traceback" not in err
     if word:
-        assert err.splitlines()[-2:] == [word, "hint: to go on from here: the same command with --resume"]
+        assert err.splitlines()[-2:] == [word, "hint: to resume: the same command with --resume"]
     assert not (out / "run.json").exists()
     options = ["--rescale"] if how == signal.SIGTERM else []
 
     again = subprocess.run(pca_command(photos, out, *options), capture_output=True, text=True)
     assert again.returncode == 1
-    assert "A run that did not finish left it: go on with --resume" in again.stderr
+    assert "A run that did not finish left it: resume it with --resume" in again.stderr
 
     resumed = subprocess.run(pca_command(photos, out, *options, "--resume"), capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr

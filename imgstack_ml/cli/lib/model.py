@@ -1,4 +1,4 @@
-"""A saved model for a command, and what it makes of images."""
+"""A saved model as the input of a command."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from ..errors import ImgstackError
+from ...errors import ImgstackError
 
-__all__ = ["MODEL_FILE", "ModelError", "model_argument", "naming_the_options", "open_model"]
+__all__ = ["MODEL_FILE", "ModelError", "errors_that_name_options", "model_argument", "open_model"]
 
 MODEL_FILE = "model.safetensors"
 
@@ -19,7 +19,7 @@ model_argument = click.argument("model", metavar="MODEL", type=click.Path(exists
 
 
 class ModelError(ImgstackError, ValueError):
-    """The model cannot do what a command is for."""
+    """The model cannot do what the command needs."""
 
 
 def open_model(path: str) -> Any:
@@ -28,16 +28,16 @@ def open_model(path: str) -> Any:
     Raises
     ------
     StoreError
-        If there is none, or it is damaged.
+        If there is no model, or it is damaged.
     """
-    from .. import load_model
+    from ... import load_model
 
     return load_model(os.path.join(path, MODEL_FILE) if os.path.isdir(path) else path)
 
 
 @contextmanager
-def naming_the_options() -> Iterator[None]:
-    """Say which options bring images to what a model was fitted to, where it refuses them."""
+def errors_that_name_options() -> Iterator[None]:
+    """Name the options that bring images to the shape of a model, where the model refuses their shape."""
     try:
         yield
     except ValueError as error:

@@ -1,28 +1,28 @@
-"""The text that a person reads at the end: made from the record of the run, and from nothing else."""
+"""The text that a person reads at the end, made from the record of the run alone."""
 
 from collections.abc import Iterable
 from typing import Any
 
 __all__ = ["summary"]
 
-_SHOWN = 4  # components whose share of the variance is given one by one
+_MAX_SHOWN = 4  # components whose share of the variance is shown one by one, and classes that are named
 _FILES = {
     "report.html": "all of it on one page, with what to look at first",
     "eigenimages.png": "the mean image and the eigenimages on one sheet",
     "eigenimages/": "each eigenimage as a picture",
     "mean.png": "the mean image, white at its largest value",
     "scree.png": "variance explained by each component",
-    "scores.csv": "the images as numbers: file, label if any, PC1, PC2, ...",
+    "scores.csv": "one row for each image: file, label if any, PC1, PC2, ...",
     "predictions.csv": "the label of each image and the one predicted",
-    "confusion.png": "which label was taken for which",
+    "confusion.png": "labels against predicted labels",
     "skipped.csv": "the files left out, and why",
     "model.safetensors": "the fitted Pipeline, for imgstack_ml.load_model",
-    "run.json": "how this was made: parameters, versions, time",
+    "run.json": "how the results were made: parameters, versions, time",
 }
 
 
-def summary(record: dict[str, Any], folder: str, next_line: str) -> str:
-    """Write the summary of a run.
+def summary(record: dict[str, Any], folder: str, next_lines: str) -> str:
+    """Write the summary of a run: lines of at most 80 columns, except for long names.
 
     Parameters
     ----------
@@ -30,20 +30,15 @@ def summary(record: dict[str, Any], folder: str, next_line: str) -> str:
         As in ``run.json``.
     folder : str
         The folder of the results, as the user named it.
-    next_line : str
-        The last line, which says what to type next.
-
-    Returns
-    -------
-    str
-        Lines of at most 80 columns, but for long names.
+    next_lines : str
+        The last lines, which say what to type next.
     """
     files = {name.partition("/")[0] + "/" if "/" in name else name for name in record["outputs"]}
     parts = [
         _table(_findings(record)),
         f"\nResults in {folder}",
         _table((name, text) for name, text in _FILES.items() if name in files),
-        f"\n{next_line}",
+        f"\n{next_lines}",
     ]
     return "\n".join(parts)
 
@@ -57,7 +52,9 @@ def _findings(record: dict[str, Any]) -> list[tuple[str, str]]:
     if "fit" in record:
         rows += _decomposition(record["fit"])
     if "reload_difference" in record:
-        rows.append(("model", f"loads again; its scores differ by {record['reload_difference']:.0e} of the largest"))
+        rows.append(
+            ("model", f"the saved one gives the same scores, to {record['reload_difference']:.0e} of the largest")
+        )
     if "features" in record:
         rows.append(("features", f"{record['classifier']['n_features']:,}: {', '.join(record['features'])}"))
     if "classifier" in record:
@@ -86,29 +83,25 @@ def _decomposition(fit: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _variance(ratio: list[float]) -> str:
-    first = ", ".join(f"PC{number} {100 * share:.1f} %" for number, share in enumerate(ratio[:_SHOWN], start=1))
+    first = ", ".join(f"PC{number} {100 * share:.1f} %" for number, share in enumerate(ratio[:_MAX_SHOWN], start=1))
     if len(ratio) <= 1:
         return first
-    more = ", ..." if len(ratio) > _SHOWN else ""
+    more = ", ..." if len(ratio) > _MAX_SHOWN else ""
     return f"{first}{more}; {len(ratio)} together {100 * sum(ratio):.1f} %"
 
 
 def _classification(found: dict[str, Any]) -> list[tuple[str, str]]:
     mean, std, majority = (100 * found[key] for key in ("accuracy_mean", "accuracy_std", "majority_rate"))
     names = list(found["classes"])
-    classes = " or ".join(names) if len(names) <= _SHOWN else f"{len(names)} classes"
+    classes = " or ".join(names) if len(names) <= _MAX_SHOWN else f"{len(names)} classes"
     rows = [
         ("classifier", f"{classes}: {mean:.1f} ± {std:.1f} % right over {found['n_folds']} folds"),
-        ("baseline", f"{majority:.1f} % right by always naming the most frequent class"),
+        ("baseline", f"{majority:.1f} % right by always predicting the most frequent class"),
     ]
     if "balanced_accuracy" in found:
         rows.append(("balanced", f"{100 * found['balanced_accuracy']:.1f} % right where every class counts the same"))
-    rows.append(
-        (
-            "predicted",
-            f"{found['n_right']} of {sum(found['classes'].values())} right, each by a model fitted without it",
-        )
-    )
+    n_images = sum(found["classes"].values())
+    rows.append(("predicted", f"{found['n_right']} of {n_images} right, each by a model fitted without it"))
     if not found.get("saved", True):
         rows.append(("saved", "the features only; a file of this classifier would be code (a pickle)"))
     return rows

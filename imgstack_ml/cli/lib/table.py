@@ -1,4 +1,4 @@
-"""Rows of numbers about images: computed under one bar of images, and written as a table."""
+"""Rows of numbers about images: computed under a bar that counts images, and written as a table."""
 
 from __future__ import annotations
 
@@ -11,24 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..files.atomic import atomic_path
-from ._task import Terminal
+from ...files.atomic import atomic_path
+from .run import Run
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from .. import ImageStack
+__all__ = ["compute_rows", "print_table_written", "table_option", "write_table"]
 
-__all__ = ["compute_rows", "reading_line", "table_option", "write_table"]
-
-Part = tuple[list[list[str]], "np.ndarray"]  # columns of text, and rows of numbers, of some images
+Part = tuple[list[list[str]], "np.ndarray"]  # columns of text, and rows of numbers, of consecutive images
 
 
-def _known_format(ctx: click.Context, param: click.Parameter, path: str) -> str:
-    """Refuse at once what could not be written in the end."""
+def _check_format(ctx: click.Context, param: click.Parameter, path: str) -> str:
+    """Refuse a format that cannot be written, before any work."""
     suffix = _suffix(path)
     if suffix not in _WRITERS:
-        raise click.BadParameter(f"{path!r} is of no known format; give a name that ends in .csv, .parquet or .npy")
+        raise click.BadParameter(f"{path!r} has no known format; give a name that ends in .csv, .parquet or .npy")
     if suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise click.BadParameter(
             "a .parquet file needs pyarrow: pip install 'imgstack_ml[parquet]', or give a name that ends in .csv"
@@ -42,91 +40,72 @@ table_option = click.option(
     required=True,
     metavar="FILE",
     type=click.Path(dir_okay=False),
-    callback=_known_format,
-    help="The table to write: a name that ends in .csv, .parquet (which needs pyarrow) or .npy.",
+    callback=_check_format,
+    help="The table to write: a name that ends in .csv, .parquet (needs pyarrow) or .npy.",
 )
 
 
-def compute_rows(rows: Any, stack: ImageStack, terminal: Terminal, what: str) -> np.ndarray:
-    """Compute rows about the images of a stack, with a bar for a person who watches.
-
-    Parameters
-    ----------
-    rows : ndarray or dask array of shape (n_images, n_columns)
-    stack : ImageStack
-        The images, whose bytes the bar counts.
-    terminal : Terminal
-    what : str
-        Words before the bar.
-
-    Returns
-    -------
-    ndarray of shape (n_images, n_columns)
-    """
+def compute_rows(rows: Any, run: Run, label: str) -> np.ndarray:
+    """Compute lazy rows about images, (n_images, n_columns), under a bar with the text `label` before it."""
     import numpy as np
 
-    return np.concatenate(list(_computed(rows, stack, terminal, what)))
+    return np.concatenate(list(_iterate_rows(rows, run, label)))
 
 
-def write_table(
-    path: str,
-    columns: Sequence[str],
-    rows: Any,
-    stack: ImageStack,
-    names: list[str],
-    terminal: Terminal,
-    what: str,
-) -> None:
-    """Write a table of one row an image part by part, so that neither it nor the images need fit into memory.
+def write_table(path: str, columns: Sequence[str], rows: Any, run: Run, label: str) -> None:
+    """Write a table with a row for each image, part by part: neither table nor images need to fit into memory.
 
     Parameters
     ----------
     path : str
-        Its suffix says how: ``.csv``; ``.parquet``; or ``.npy``, a structured array of the fields ``file``, perhaps
-        ``label``, and ``values`` (n_columns,).
+        Its suffix chooses the format: ``.csv``; ``.parquet``; or ``.npy``, a structured array of the fields ``file``,
+        ``label`` where the stack has labels, and ``values`` (n_columns,).
     columns : sequence of str
         Names of the columns of numbers. Before them come the file and, where the stack has labels, the label.
     rows : ndarray or dask array of shape (n_images, n_columns)
-    stack : ImageStack
-        What they are about.
-    names : list of str
-        A name for each image.
-    terminal : Terminal
-    what : str
-        Words before the bar.
+    run : Run
+        The run whose images they describe.
+    label : str
+        Text before the bar.
     """
-    labels = None if stack.labels is None else stack.labels.tolist()
-    text = {"file": names} if labels is None else {"file": names, "label": labels}
+    text = {"file": run.image_names}
+    if run.stack.labels is not None:
+        text["label"] = run.stack.labels.tolist()
 
     def parts() -> Iterator[Part]:
         start = 0
-        for numbers in _computed(rows, stack, terminal, what):
-            some = slice(start, start + len(numbers))
-            start = some.stop
-            yield [column[some] for column in text.values()], numbers
+        for numbers in _iterate_rows(rows, run, label):
+            stop = start + len(numbers)
+            yield [column[start:stop] for column in text.values()], numbers
+            start = stop
 
     with atomic_path(path) as temporary:
         _WRITERS[_suffix(path)](temporary, text, columns, rows.dtype, parts())
 
 
-def reading_line(path: str) -> str:
-    """Write the line of Python that reads a table."""
+def print_table_written(path: str, n_columns: int, run: Run, record: dict[str, Any]) -> None:
+    """Print what a table holds and the line of Python that reads it, or the record."""
     readers = {".csv": "pandas.read_csv", ".parquet": "pandas.read_parquet", ".npy": "numpy.load"}
-    return f"{readers[_suffix(path)]}({path!r})"
+    text = "file" if run.stack.labels is None else "file, label"
+    run.print_result(
+        f"{len(run.stack):,} rows in {path}: {text} and {n_columns:,} columns of numbers, in {record['seconds']:.1f} s"
+        f"\n\nNext, in Python: {readers[_suffix(path)]}({path!r})",
+        record,
+    )
 
 
-def _computed(rows: Any, stack: ImageStack, terminal: Terminal, what: str) -> Iterator[np.ndarray]:
-    """Yield the rows of some images after the other."""
+def _iterate_rows(rows: Any, run: Run, label: str) -> Iterator[np.ndarray]:
+    """Compute rows, and yield those of consecutive images part by part."""
     import dask
     import numpy as np
 
-    from ..passes.progress import iterate_rows
+    from ...passes.progress import iterate_rows
 
     if not dask.is_dask_collection(rows):
         yield np.asarray(rows)
         return
-    image_bytes = stack.dtype.itemsize * math.prod(stack.shape[1:])
-    yield from iterate_rows(rows, image_bytes, what, progress=terminal.progress)
+    image_bytes = run.stack.dtype.itemsize * math.prod(run.stack.shape[1:])
+    yield from iterate_rows(rows, image_bytes, label, progress=run.terminal.progress)
 
 
 def _write_csv(
@@ -136,7 +115,7 @@ def _write_csv(
         table = csv.writer(file)
         table.writerow([*text, *columns])
         for words, numbers in parts:
-            # As NumPy writes them: the shortest text that gives the same number back.
+            # NumPy writes the shortest text that gives the same number back.
             table.writerows([*names, *row] for *names, row in zip(*words, numbers.astype(str).tolist(), strict=True))
 
 
@@ -165,11 +144,11 @@ def _write_npy(
     )
     start = 0
     for words, numbers in parts:
-        some = table[start : start + len(numbers)]
+        part = table[start : start + len(numbers)]
         start += len(numbers)
         for name, column in zip(text, words, strict=True):
-            some[name] = column
-        some["values"] = numbers
+            part[name] = column
+        part["values"] = numbers
     table.flush()
 
 
@@ -181,5 +160,5 @@ def _suffix(path: str) -> str:
 
 
 def _in_utf8(name: str) -> str:
-    """Write bytes of a file name that are not UTF-8, which Parquet cannot hold, by their numbers."""
+    """Replace the bytes of a file name that are not UTF-8, which Parquet cannot hold, by escapes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -1,0 +1,116 @@
+"""One run of a command: the images that it reads, and the record that it leaves."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .summary import summary
+from .terminal import Terminal
+
+if TYPE_CHECKING:
+    from ... import ImageStack
+    from .output import OutputFolder
+
+__all__ = ["Run", "relative_names"]
+
+_NOT_RECORDED = ("as_json", "quiet", "debug", "resume", "scheduler", "plan")  # parameters that change no result
+_PACKAGES = ("imgstack_ml", "numpy", "dask", "scikit-learn", "pillow", "tifffile", "matplotlib")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a command.
+
+    Parameters
+    ----------
+    source : str
+        What the user named: a folder, a pattern, a stored stack.
+    stack : ImageStack
+        The images, opened from `source`.
+    terminal : Terminal
+    started : float
+        When the command began, by `time.perf_counter`.
+    """
+
+    source: str
+    stack: ImageStack
+    terminal: Terminal
+    started: float
+
+    @cached_property
+    def image_names(self) -> list[str]:
+        """Name of each image, relative to the source."""
+        return relative_names(self.stack.files, self.source)
+
+    @cached_property
+    def skipped(self) -> list[tuple[str, str]]:
+        """Name of each file that was left out, relative to the source, and the reason."""
+        names = relative_names([path for path, _ in self.stack.problems], self.source)
+        return [(name, reason) for name, (_, reason) in zip(names, self.stack.problems, strict=True)]
+
+    def describe(self, **found: Any) -> dict[str, Any]:
+        """Describe the run in values that JSON can hold: how it was called, what it read, and what it `found`."""
+        context = click.get_current_context()
+        return {
+            "command": context.info_name,
+            "parameters": {name: value for name, value in context.params.items() if name not in _NOT_RECORDED},
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+            "input": {
+                "source": os.path.abspath(self.source),
+                "n_images": len(self.stack),
+                "image_shape": list(self.stack.shape[1:]),
+                "dtype": str(self.stack.dtype),
+                "n_skipped": len(self.stack.problems),
+            },
+            "seconds": round(perf_counter() - self.started, 3),
+            **found,
+        }
+
+    def describe_output(self, out: str, **found: Any) -> dict[str, Any]:
+        """Describe a run that writes one output, and so has no ``skipped.csv``: skipped files are in the record."""
+        record = self.describe(**found, outputs=[out])
+        return {**record, "skipped": [list(row) for row in self.skipped]} if self.skipped else record
+
+    def write_skipped(self, folder: OutputFolder) -> None:
+        """Write ``skipped.csv``, where files were left out."""
+        if self.skipped:
+            folder.write_table("skipped.csv", ["file", "reason"], self.skipped)
+
+    def finish(self, folder: OutputFolder, record: dict[str, Any], next_lines: str) -> None:
+        """Write the record into the folder of results, and print it."""
+        record = folder.finish(record)
+        self.print_result(summary(record, folder.path, next_lines), record)
+
+    def print_result(self, text: str, record: dict[str, Any]) -> None:
+        """Print the result; the exit code says whether files were left out."""
+        self.terminal.result(text, record, n_skipped=len(self.stack.problems))
+
+
+def relative_names(files: Sequence[str], source: str) -> list[str]:
+    """Names of files relative to a folder, with ``/`` between folders on any system.
+
+    Parameters
+    ----------
+    files : sequence of str
+        Absolute paths.
+    source : str
+        The folder. Where it does not hold all files, as a pattern or a stored stack, the names are relative to the
+        deepest folder that does.
+
+    Returns
+    -------
+    list of str
+    """
+    root = os.path.join(os.path.abspath(source), "")
+    if not all(file.startswith(root) for file in files):
+        root = os.path.commonpath([os.path.dirname(file) for file in files])
+    return [os.path.relpath(file, root).replace(os.sep, "/") for file in files]

@@ -1,0 +1,124 @@
+"""The class of all commands: errors and signals become messages and exit codes."""
+
+import contextlib
+import signal
+import threading
+import traceback
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from ...errors import ImgstackError
+from .terminal import echo
+
+__all__ = ["FAILED", "INTERRUPTED", "TERMINATED", "Task", "TerminatedError", "hint"]
+
+FAILED = 1
+INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT and SIGTERM, as shells have it
+_CONNECT_SECONDS = 10
+
+
+class TerminatedError(BaseException):
+    """SIGTERM was received. It unwinds the program as Ctrl-C does, so that files and locks are closed."""
+
+
+class Task(click.Command):
+    """A command that prints an expected failure, or a signal to end, as one line on stderr and sets the exit code.
+
+    Notes attached to an exception (`BaseException.add_note`) are printed as hints. A parameter named ``debug`` asks
+    for the traceback. A parameter named ``scheduler`` is the address of a cluster on which the command computes.
+    """
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with warnings.catch_warnings(), _sigterm_as_exception():
+            warnings.showwarning = _print_warning
+            try:
+                with _on_cluster(ctx.params.get("scheduler"), quiet=ctx.params.get("quiet", False)):
+                    return super().invoke(ctx)
+            except KeyboardInterrupt as stop:
+                _print_stop("interrupted", stop)
+                ctx.exit(INTERRUPTED)
+            except TerminatedError as stop:
+                _print_stop("terminated", stop)
+                ctx.exit(TERMINATED)
+            except BrokenPipeError:
+                raise  # the reader of our output has gone: click ends quietly
+            except (ImgstackError, OSError, ValueError) as error:
+                _print_error(error, debug=ctx.params.get("debug", False))
+                ctx.exit(FAILED)
+
+
+@contextlib.contextmanager
+def hint(kind: type[BaseException] | tuple[type[BaseException], ...], text: str) -> Iterator[None]:
+    """Add a hint to errors of a kind: `Task` prints it below the message."""
+    try:
+        yield
+    except kind as error:
+        error.add_note(text)
+        raise
+
+
+def _print_error(error: Exception, *, debug: bool) -> None:
+    if debug:
+        echo("".join(traceback.format_exception(error)).rstrip(), err=True)
+        return
+    message = str(error) if not isinstance(error, OSError) or error.strerror is None else _system_message(error)
+    echo(f"error: {message or type(error).__name__}", err=True)
+    _print_hints(error)
+
+
+def _print_stop(word: str, stop: BaseException) -> None:
+    echo(word, err=True)
+    _print_hints(stop)
+
+
+def _print_hints(error: BaseException) -> None:
+    for note in getattr(error, "__notes__", []):
+        echo(f"hint: {note}", err=True)
+
+
+def _system_message(error: OSError) -> str:
+    """Put the file first, and leave the error number of the system out."""
+    return f"{error.filename!r}: {error.strerror}" if error.filename else str(error.strerror)
+
+
+def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    echo(f"warning: {message}", err=True)
+
+
+@contextlib.contextmanager
+def _on_cluster(address: str | None, *, quiet: bool) -> Iterator[None]:
+    """Compute on the Dask cluster at `address`; without an address, on threads as usual."""
+    if address is None:
+        yield
+        return
+    from distributed import Client
+
+    with Client(address, timeout=_CONNECT_SECONDS) as client:
+        n_workers = len(client.scheduler_info(n_workers=-1)["workers"])
+        if not n_workers:
+            raise ImgstackError(f"the cluster at {address} has no workers; start one with: dask worker {address}")
+        if not quiet:
+            workers = f"{n_workers:,} worker{'s' if n_workers > 1 else ''}"
+            echo(f"computing on {address}, {workers}; dashboard: {client.dashboard_link}", err=True)
+        yield
+
+
+@contextlib.contextmanager
+def _sigterm_as_exception() -> Iterator[None]:
+    """Raise `TerminatedError` on SIGTERM. Only the main thread receives signals; elsewhere nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _raise_terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _raise_terminated(*_: Any) -> None:
+    raise TerminatedError

@@ -1,0 +1,125 @@
+"""Images that cannot be opened as they are: messages in terms of options, and files left out."""
+
+import json
+import re
+import shutil
+import sys
+
+import pytest
+
+from tests.lib.commands import assert_refused, read_scores, read_table, run, run_pca, write_damaged
+from tests.lib.images import random_pixels, write_folder, write_image
+
+
+@pytest.fixture
+def with_broken_file(tmp_path):
+    """Six images, and a text file with the name of an image."""
+    write_folder(tmp_path / "in", 6)
+    (tmp_path / "in/img10.png").write_text("no image")
+    return tmp_path / "in"
+
+
+def test_broken_file_is_named(with_broken_file, tmp_path):
+    result = run_pca(with_broken_file, "-o", tmp_path / "out", "-k", 2)
+    assert_refused(result, repr(str(with_broken_file / "img10.png")), "neither JPEG, PNG nor TIFF")
+    assert "hint: to leave out files that are damaged or no images: --on-error skip\n" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_broken_file_is_skipped(with_broken_file, tmp_path):
+    out = tmp_path / "out"
+    result = run_pca(with_broken_file, "-o", out, "-k", 2, "--on-error", "skip")
+    assert result.exit_code == 3
+    assert f"warning: left out {str(with_broken_file / 'img10.png')!r}: " in result.stderr
+    assert re.search("left out +1 unreadable file\n", result.stdout)
+    header, rows = read_table(out / "skipped.csv")
+    assert header == ["file", "reason"]
+    assert [row[0] for row in rows] == ["img10.png"]
+    assert len(read_scores(out)[1]) == 6
+    assert json.loads((out / "run.json").read_text())["input"]["n_skipped"] == 1
+
+    (with_broken_file / "img10.png").unlink()
+    assert run_pca(with_broken_file, "-o", out, "-k", 2, "--on-error", "skip", "--overwrite").exit_code == 0
+    assert not (out / "skipped.csv").exists()
+
+
+def test_many_broken_files_do_not_flood_the_terminal(with_broken_file, tmp_path):
+    for i in range(20, 30):
+        (with_broken_file / f"img{i}.png").write_text("no image")
+    result = run_pca(with_broken_file, "-o", tmp_path / "out", "-k", 2, "--on-error", "skip", "-q")
+    assert result.exit_code == 3
+    assert len(result.stderr.splitlines()) == 6
+    assert "6 more" in result.stderr
+    assert len(read_table(tmp_path / "out/skipped.csv")[1]) == 11
+
+
+@pytest.mark.parametrize("rescale", ["--rescale", "--no-rescale"])
+def test_file_that_fails_in_decoding_is_named_or_skipped(rescale, tmp_path):
+    damaged = write_damaged(tmp_path / "in")
+    result = run_pca(tmp_path / "in", "-o", tmp_path / "out", "-k", 2, rescale)
+    assert_refused(result, repr(str(damaged)))
+    assert not (tmp_path / "out").exists()
+    result = run_pca(tmp_path / "in", "-o", tmp_path / "out", "-k", 2, "--on-error", "skip", rescale)
+    assert result.exit_code == 3
+    assert f"left out {str(damaged)!r}" in result.stderr
+    assert read_table(tmp_path / "out/skipped.csv")[1][0][0] == "4.jpg"
+    assert len(read_scores(tmp_path / "out")[1]) == 5
+
+
+def test_skipped_files_are_listed_by_every_command(faces, finished, tmp_path, monkeypatch):
+    folder = tmp_path / "in"
+    shutil.copytree(faces, folder)
+    (folder / "face/x.png").write_text("no image")
+    monkeypatch.setattr(sys.modules["imgstack_ml.cli.classify"], "_draw_confusion", lambda *_: None)
+    commands = {
+        "classify": ["classify", folder, "-f", "stats", "-o", tmp_path / "classified"],
+        "features": ["features", folder, "-r", "-f", "stats", "-o", tmp_path / "f.csv"],
+        "transform": ["transform", finished, folder, "-r", "-o", tmp_path / "s.csv"],
+        "reconstruct": ["reconstruct", finished, folder, "-r", "-o", tmp_path / "drawn.zarr"],
+    }
+    for name, command in commands.items():
+        assert_refused(run(*command), "x.png", hints=["to leave out", "--on-error skip"])
+        result = run(*command, "--on-error", "skip", "--json", "-q")
+        assert result.exit_code == 3
+        record = json.loads(result.stdout)
+        skipped = read_table(tmp_path / "classified/skipped.csv")[1] if name == "classify" else record["skipped"]
+        assert [row[0] for row in skipped] == ["face/x.png"]
+        assert record["input"]["n_images"] == 24
+    assert len(read_table(tmp_path / "s.csv")[1]) == 24
+
+
+def test_nothing_to_read(faces, tmp_path):
+    (tmp_path / "empty/a").mkdir(parents=True)
+    for command, out in (("pca", "out"), ("classify", "out"), ("features", "x/f.csv")):
+        assert_refused(run(command, tmp_path / "nowhere", "-o", tmp_path / out), "no images found", "nowhere")
+        assert_refused(run(command, tmp_path / "empty", "-o", tmp_path / out), "no images found")
+    for command, out in (("pca", "out"), ("features", "x/f.csv")):
+        result = run(command, faces, "-o", tmp_path / out)
+        assert_refused(result, "no images found", "2 sub-folders", hints=["to read the sub-folders too: --recursive"])
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+@pytest.mark.parametrize(("shape", "option"), [((6, 5), ("--shape", "5x5")), ((5, 5, 3), ("--mode", "L"))])
+def test_images_of_several_kinds(shape, option, tmp_path):
+    write_folder(tmp_path / "in", 3, (5, 5))
+    write_image(tmp_path / "in/x.png", random_pixels(shape))
+    result = run_pca(tmp_path / "in", "-o", tmp_path / "out", "-k", 2)
+    bring = "bring them to one kind by --mode, e.g. --mode RGB, or --shape"
+    assert_refused(result, "4 images are not of one shape", hints=[bring, "a pattern in quotes"])
+    assert run_pca(tmp_path / "in", "-o", tmp_path / "out", *option).exit_code == 0
+    assert len(read_scores(tmp_path / "out")[0]) == 1 + 3  # as many components as four images have
+
+
+def test_a_failed_run_leaves_no_folder(finished, tmp_path):
+    for i in range(12):
+        write_image(tmp_path / f"in/{'ab'[i % 2]}/{i}.png", random_pixels((25, 25), seed=i))
+    damaged = write_damaged(tmp_path / "in/b", n_images=1, damaged=0, shape=(25, 25))
+    for command in (
+        ["classify", tmp_path / "in", "-o", tmp_path / "new/out"],
+        ["features", tmp_path / "in", "-r", "-o", tmp_path / "new/out/f.csv"],
+        ["transform", finished, tmp_path / "in", "-r", "-o", tmp_path / "new/s.csv"],
+        ["reconstruct", finished, tmp_path / "in", "-r", "-o", tmp_path / "new/folder"],
+        ["reconstruct", finished, tmp_path / "in", "-r", "-o", tmp_path / "new/one.zarr"],
+    ):
+        assert_refused(run(*command), repr(str(damaged)))
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]

@@ -1,0 +1,73 @@
+"""``imgstack-ml transform``, against the model itself."""
+
+import json
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+import imgstack_ml as im
+from tests.lib.commands import assert_refused, run
+
+
+def read_any(path):
+    """Names, labels or None, values, names of the columns of values or None."""
+    if path.suffix == ".npy":
+        table = np.load(path)
+        labels = table["label"].tolist() if "label" in table.dtype.names else None
+        return table["file"].tolist(), labels, table["values"], None
+    table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    labels = table.pop("label").tolist() if "label" in table else None
+    return table.pop("file").tolist(), labels, table.to_numpy(), list(table.columns)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npy"])
+def test_writes_what_the_model_gives(suffix, finished, faces, stack, model, tmp_path):
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow")
+    out = tmp_path / f"new/scores{suffix}"
+    result = run("transform", finished, faces, "-r", "-o", out)
+    assert result.exit_code == 0, result.output
+    assert f"24 rows in {out}: file, label and 5 columns" in result.stdout
+    assert result.stdout.splitlines()[-1].startswith("Next, in Python: ")
+    names, labels, values, columns = read_any(out)
+    assert names == [os.path.relpath(file, faces) for file in stack.files]
+    assert labels == stack.labels.tolist()
+    assert columns in (None, ["PC1", "PC2", "PC3", "PC4", "PC5"])
+    # To the last bit: the text is the shortest that gives the float32 back.
+    np.testing.assert_array_equal(values.astype(np.float32), np.asarray(model.transform(stack)))
+
+
+def test_one_folder_has_no_labels(finished, faces, tmp_path):
+    arguments = (finished / "model.safetensors", faces / "face", "-o", tmp_path / "s.npy", "-q")
+    assert run("transform", *arguments).output == ""
+    assert np.load(tmp_path / "s.npy").dtype.names == ("file", "values")
+
+
+def test_by_features(stack, faces, tmp_path):
+    features = im.ImageFeatureUnion([("stats", im.ChannelStatistics()), ("hist", im.ImageHistogram(8))]).fit(stack)
+    im.save_model(make_pipeline(im.IntensityRescaler(), features).fit(stack), tmp_path / "model.safetensors")
+    result = run("transform", tmp_path, faces, "-r", "-o", tmp_path / "f.csv", "--json")
+    record = json.loads(result.stdout)
+    assert record["columns"] == features.get_feature_names_out().tolist() == read_any(tmp_path / "f.csv")[3]
+    assert record["command"] == "transform"
+    assert record["outputs"] == [str(tmp_path / "f.csv")]
+
+
+def test_refuses(finished, faces, stack, tmp_path):
+    out = tmp_path / "s.csv"
+    result = run("transform", finished, faces, "-r", "-o", out, "--shape", "9x9")
+    assert_refused(result, "(25, 25)", hints=["--shape", "--mode"])
+    assert_refused(run("transform", faces, faces, "-r", "-o", out), "model.safetensors")
+    (tmp_path / "no.safetensors").write_text("x")
+    assert_refused(run("transform", tmp_path / "no.safetensors", faces, "-r", "-o", out), "no.safetensors")
+    classifier = make_pipeline(im.ImagePCA(2), LogisticRegression(max_iter=5000)).fit(stack, stack.labels)
+    im.save_model(classifier, tmp_path / "told-apart")
+    assert_refused(run("transform", tmp_path / "told-apart", faces, "-r", "-o", out), "LogisticRegression", ".predict(")
+    im.save_model(im.StackCenterer().fit(stack), tmp_path / "centred")
+    assert_refused(run("transform", tmp_path / "centred", faces, "-r", "-o", out), "StackCenterer", "save_stack")
+    assert run("transform", tmp_path / "nowhere", faces, "-o", out).exit_code == 2
+    assert not out.exists()
