@@ -17,11 +17,17 @@ def no_arrays(monkeypatch):
     monkeypatch.setattr(da.Array, "__array__", refuse)
 
 
-@pytest.fixture(scope="module")
-def client():
-    with (
-        dask.config.set({"distributed.worker.daemon": False}),
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
-        Client(cluster) as client,
-    ):
+@pytest.fixture(scope="session")
+def _cluster():
+    """Two worker processes that all tests share: they start once. Tests that stop workers start their own."""
+    with dask.config.set({"distributed.worker.daemon": False}):
+        cluster = LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0")
+    with cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(_cluster):
+    """A client of the shared cluster. While it is open, Dask computes there."""
+    with Client(_cluster) as client:
         yield client

@@ -23,6 +23,7 @@ from imgstack_ml.passes import runner as _passes
 from tests.lib import fit_stack
 from tests.lib.images import write_folder
 
+N_WORKERS = 3
 WORKER_BYTES = 500_000_000
 TOO_MANY_BYTES = 700_000_000
 SOLVERS = list(fit_stack.CASES)
@@ -30,8 +31,9 @@ SOLVERS = list(fit_stack.CASES)
 pytestmark = pytest.mark.filterwarnings("ignore:After . products")  # tol=0, so that all passes are made
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client():
+    """Workers that nannies start again: those of this file only, since tests stop them."""
     settings = {
         "distributed.worker.memory.spill": False,
         "distributed.worker.memory.pause": False,
@@ -41,7 +43,7 @@ def client():
     with (
         dask.config.set(settings),
         LocalCluster(
-            n_workers=4,
+            n_workers=N_WORKERS,
             threads_per_worker=1,
             processes=True,
             memory_limit=WORKER_BYTES,
@@ -135,7 +137,7 @@ def processes(client):
     gives up on it.
     """
     nannies = client.cluster.workers.values()
-    assert len(nannies) == 4
+    assert len(nannies) == N_WORKERS
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         known = client.scheduler_info(n_workers=-1)["workers"]
@@ -146,8 +148,10 @@ def processes(client):
     raise TimeoutError(f"after a minute there are not all of {list(nannies)}, but {list(known)}")
 
 
-@pytest.mark.parametrize("n_runs", [1, pytest.param(10, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("way", ["SIGKILL", "exit", "memory limit"])
+@pytest.mark.parametrize(
+    ("way", "n_runs"),
+    [("SIGKILL", 1), *(pytest.param(way, 10, marks=pytest.mark.slow) for way in ("SIGKILL", "exit", "memory limit"))],
+)
 def test_a_lost_worker_changes_nothing(client, serial, way, n_runs, tmp_path):
     rng = random.Random(f"{way} {n_runs}")
     fault = {"SIGKILL": nothing_yet, "exit": leave, "memory limit": take_too_much}[way]
@@ -171,7 +175,7 @@ def test_a_lost_worker_changes_nothing(client, serial, way, n_runs, tmp_path):
 
 
 def test_a_file_that_one_worker_cannot_read_is_named(client, tmp_path):
-    client.wait_for_workers(4, timeout=60)
+    processes(client)
     for i in range(200):
         (tmp_path / f"{i}.raw").write_bytes(b"here")
     names = client.run(lambda dask_worker: dask_worker.name)
@@ -193,7 +197,7 @@ def read_or_refuse(path, unlucky):
 
 
 def test_a_file_that_is_gone_is_named(client, tmp_path):
-    client.wait_for_workers(4, timeout=60)
+    processes(client)
     write_folder(tmp_path, 40)
     stack = open_stack(tmp_path, chunks=4)
     os.remove(stack.files[23])
@@ -218,7 +222,7 @@ def test_a_lost_cluster_is_an_error_and_the_fit_goes_on_elsewhere(lost, patience
     over = threading.Event()
     scheduler = start("dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(address))
     worker = ("dask_worker", "--scheduler-file", str(address), "--nthreads", "1", "--no-nanny")
-    workers = [start(*worker) for _ in range(2)]
+    workers = [start(*worker)]
 
     def kill():
         while n_noted(log) < 60 and not over.is_set():
@@ -233,7 +237,7 @@ def test_a_lost_cluster_is_an_error_and_the_fit_goes_on_elsewhere(lost, patience
         while not address.exists():
             time.sleep(0.01)
         with Client(scheduler_file=str(address), set_as_default=True) as client:
-            client.wait_for_workers(2, timeout=60)
+            client.wait_for_workers(1, timeout=60)
             thread = threading.Thread(target=kill)
             thread.start()
             with pytest.raises(Exception, match="scheduler" if lost == "scheduler" else "has lost all its workers"):

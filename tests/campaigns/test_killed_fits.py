@@ -1,4 +1,4 @@
-"""Fits that are killed, at random moments, in real processes, and then go on."""
+"""Fits that are killed, at random moments, in real processes, and then resumed."""
 
 import csv
 import json
@@ -8,27 +8,26 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import dask
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import imgstack_ml
-from imgstack_ml.passes import checkpoint as _checkpoint
-from imgstack_ml.passes import runner as _passes
+from imgstack_ml.cli import main
 from tests.lib import fit_stack
 
 SCRIPT = Path(__file__).parents[1] / "lib" / "fit_stack.py"
 SECONDS_A_BLOCK = 0.002
-WAVE = {"randomized": 8, "covariance_eigh": 6, "gram": 3 + 3}  # blocks, at most; of the third, a panel and a wave
 
 
-@pytest.fixture(autouse=True)
-def two_threads(monkeypatch):
-    monkeypatch.setattr(_checkpoint, "_SHARE", float("inf"))
-    monkeypatch.setattr(_passes, "_LONG_WAVE", 1)
-    with dask.config.set(scheduler="threads", num_workers=2):
+@pytest.fixture(autouse=True, scope="module")
+def two_threads():
+    with pytest.MonkeyPatch.context() as patch, dask.config.set(scheduler="threads", num_workers=2):
+        fit_stack.save_every_wave(patch.setattr)
         yield
 
 
@@ -64,11 +63,11 @@ def test_killed_fits_go_on(tmp_path, n_kills):
     rng = random.Random(n_kills)
     log, folder = tmp_path / "log", tmp_path / "out" / "unfinished"
     folder.parent.mkdir()
-    whole = {solver: fit(solver, None, log) for solver in fit_stack.CASES}
+    whole = cache(lambda solver: fit(solver, None, log))
     killed, survived, redone_blocks = 0, 0, []
     while killed < n_kills:
-        solver = rng.choice(list(whole))
-        expected, n_blocks = whole[solver]
+        solver = rng.choice(list(fit_stack.CASES))
+        expected, n_blocks = whole(solver)
         read, kills = 0, 0
         for _ in range(rng.choice([1, 1, 2])):  # some are killed again on their way
             more, alive = kill_while_fitting(solver, folder, log, rng, n_blocks - read)
@@ -85,7 +84,7 @@ def test_killed_fits_go_on(tmp_path, n_kills):
         assert (resumed.n_passes_, resumed.n_iter_) == (expected.n_passes_, expected.n_iter_)
         assert os.listdir(folder.parent) == []
         redone_blocks.append(read + more - n_blocks)
-        assert 0 <= redone_blocks[-1] <= kills * WAVE[solver]
+        assert 0 <= redone_blocks[-1] <= kills * fit_stack.READ_AGAIN[solver]
         killed += kills
         survived += bool(np.array_equal(resumed.components_, expected.components_))
     print(
@@ -99,40 +98,46 @@ def test_killed_fits_go_on(tmp_path, n_kills):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """A folder of 2,000 images that the memory limit below has no room for."""
+    """A folder of images that the memory limit below has no room for."""
     folder = tmp_path_factory.mktemp("photos") / "images"
     rng = np.random.default_rng(0)
-    images = rng.random((2000, 64, 64), np.float32) * np.linspace(1, 9, 64, dtype=np.float32)
+    images = rng.random((256, 128, 192), np.float32) * np.linspace(1, 9, 192, dtype=np.float32)
     imgstack_ml.write_images(images, folder, format="tiff")
     return folder
 
 
 PROGRAM = """
-import signal, sys, time
+import sys, time
 sys.path.append(sys.argv[1])
+import dask
 from tests.lib import fit_stack
 from imgstack_ml.io.readers import FileReader
 fit_stack.save_every_wave()
+dask.config.set(num_workers=2)
 read = FileReader.read
 def slowly(*args):
-    time.sleep(float(sys.argv[2]))
+    time.sleep(0.05)
     return read(*args)
 FileReader.read = slowly
 from imgstack_ml.cli import main
-main(sys.argv[3:])
+main(sys.argv[2:])
 """
 
 
-def pca_command(photos, out, *options, seconds_a_group=0.0):
-    program = [sys.executable, "-c", PROGRAM, str(Path(__file__).parents[2]), str(seconds_a_group)]
-    limits = ["--solver", "randomized", "--memory-limit", "62MB", "-k", "4"]
-    return [*program, "pca", str(photos), "-o", str(out), *limits, *options]
+def arguments(photos, out, *options):
+    limits = ["--solver", "gram", "--memory-limit", "48MB", "-k", "4", "--no-report"]
+    return ["pca", str(photos), "-o", str(out), *limits, *options]
+
+
+def pca_command(photos, out, *options):
+    """Run the command in this process."""
+    return CliRunner().invoke(main, arguments(photos, out, *options))
 
 
 def stopped(photos, out, how, *options):
-    """Run the command until it has saved something, and stop it."""
-    slowly = pca_command(photos, out, *options, seconds_a_group=0.05)  # else it could end before it is stopped
-    with subprocess.Popen(slowly, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    """Run the command in a process of its own, slowly, until it has saved something, and stop it."""
+    program = [sys.executable, "-c", PROGRAM, str(Path(__file__).parents[2]), *arguments(photos, out, *options)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         while not list(Path(out).glob("checkpoint/pass-0001.safetensors")):
             assert process.poll() is None, process.stderr.read().decode()
             time.sleep(0.005)
@@ -150,35 +155,38 @@ def results(out):
 @pytest.fixture(scope="module")
 def whole_run(photos, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "out"
-    subprocess.run(pca_command(photos, out), check=True, capture_output=True)
+    done = pca_command(photos, out)
+    assert done.exit_code == 0, done.stderr
+    assert json.loads((out / "run.json").read_text())["fit"]["n_passes"] > 2
     return out
 
 
 @pytest.mark.parametrize(
-    ("how", "code", "word"),
+    ("how", "code", "word", "options"),
     [
-        pytest.param(signal.SIGINT, 130, "interrupted", marks=pytest.mark.slow),
-        (signal.SIGTERM, 143, "terminated"),
-        pytest.param(signal.SIGKILL, -9, None, marks=pytest.mark.slow),
+        (signal.SIGTERM, 143, "terminated", []),
+        pytest.param(signal.SIGTERM, 143, "terminated", ["--rescale"], marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, "interrupted", [], marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, -9, None, [], marks=pytest.mark.slow),
     ],
+    ids=["SIGTERM", "SIGTERM-rescale", "SIGINT", "SIGKILL"],
 )
-def test_a_stopped_command_goes_on(how, code, word, photos, whole_run, tmp_path):
+def test_a_stopped_command_goes_on(how, code, word, options, photos, whole_run, tmp_path):
     out = tmp_path / "out"
-    returned, said, err = stopped(photos, out, how, "--rescale" if how == signal.SIGTERM else "--no-rescale")
+    returned, said, err = stopped(photos, out, how, *options)
     assert (returned, said) == (code, "")
     assert "Traceback" not in err
     if word:
         assert err.splitlines()[-2:] == [word, "hint: to resume: the same command with --resume"]
     assert not (out / "run.json").exists()
-    options = ["--rescale"] if how == signal.SIGTERM else []
 
-    again = subprocess.run(pca_command(photos, out, *options), capture_output=True, text=True)
-    assert again.returncode == 1
+    again = pca_command(photos, out, *options)
+    assert again.exit_code == 1
     assert "A run that did not finish left it: resume it with --resume" in again.stderr
 
-    resumed = subprocess.run(pca_command(photos, out, *options, "--resume"), capture_output=True, text=True)
-    assert resumed.returncode == 0, resumed.stderr
-    assert "warning" not in resumed.stderr.replace("warning: After", "")
+    resumed = pca_command(photos, out, *options, "--resume")
+    assert resumed.exit_code == 0, resumed.stderr
+    assert "warning" not in resumed.stderr
     assert not (out / "checkpoint").exists()
     assert not [name for name in os.listdir(out) if name.startswith(".")]
     if not options:
@@ -192,8 +200,8 @@ def test_a_stopped_command_goes_on(how, code, word, photos, whole_run, tmp_path)
 def test_a_new_run_forgets_the_unfinished_one(photos, whole_run, tmp_path):
     out = tmp_path / "out"
     assert stopped(photos, out, signal.SIGTERM)[0] == 143
-    anew = subprocess.run(pca_command(photos, out, "--overwrite"), capture_output=True, text=True)
-    assert anew.returncode == 0, anew.stderr
+    anew = pca_command(photos, out, "--overwrite")
+    assert anew.exit_code == 0, anew.stderr
     assert not (out / "checkpoint").exists()
     assert results(out)[1:] == results(whole_run)[1:]
 
@@ -202,8 +210,8 @@ def test_a_new_run_forgets_the_unfinished_one(photos, whole_run, tmp_path):
 def test_resuming_with_another_option_says_so(photos, tmp_path):
     out = tmp_path / "out"
     stopped(photos, out, signal.SIGINT)
-    resumed = subprocess.run([*pca_command(photos, out, "--resume"), "-k", "5"], capture_output=True, text=True)
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = pca_command(photos, out, "--resume", "-k", "5")
+    assert resumed.exit_code == 0, resumed.stderr
     assert "the fit starts again: n_components was 4 and is 5" in resumed.stderr
 
 
@@ -214,13 +222,13 @@ def test_results_cut_off_are_made_again(photos, whole_run, tmp_path):
     (out / "mean.png").write_bytes(b"old")
     (out / "eigenimages" / "pc_099.png").write_bytes(b"old")
     (out / ".model-0123456789ab.tmp.safetensors").write_bytes(b"half")
-    resumed = subprocess.run(pca_command(photos, out, "--resume"), capture_output=True, text=True)
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = pca_command(photos, out, "--resume")
+    assert resumed.exit_code == 0, resumed.stderr
     assert {p.name for p in out.rglob("*")} == {p.name for p in whole_run.rglob("*")}
 
 
 def test_a_finished_run_is_not_resumed(photos, whole_run):
-    again = subprocess.run(pca_command(photos, whole_run, "--resume"), capture_output=True, text=True)
-    assert again.returncode == 1
+    again = pca_command(photos, whole_run, "--resume")
+    assert again.exit_code == 1
     assert "--overwrite" in again.stderr
     assert "did not finish" not in again.stderr

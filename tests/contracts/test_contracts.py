@@ -38,12 +38,11 @@ from imgstack_ml import (
     load_model,
     save_model,
 )
-from imgstack_ml.passes import checkpoint as _checkpoint
-from imgstack_ml.passes import runner as _passes
+from imgstack_ml.passes.checkpoint import holds_checkpoint, remove_checkpoint
 from imgstack_ml.persistence import SAVABLE
 from tests.lib import fit_stack
+from tests.lib.fit_stack import Reads, StopError, assert_same_fit, fit
 from tests.lib.stacks import photographs
-from tests.passes.test_checkpoint import Reads, StopError, assert_same_fit, fit
 
 DTYPES = ["uint8", "uint16", "float32", "float64"]
 LEARNERS = [
@@ -65,7 +64,7 @@ def outcome(model, X):
 
 
 @pytest.mark.parametrize("learner", LEARNERS, ids=lambda learner: re.sub(r"\s+", " ", repr(learner))[:60])
-@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.integers(8, 30),
     st.sampled_from([(6, 5), (4, 5, 3), (1, 30)]),
@@ -128,13 +127,13 @@ class LifeOfAFit(RuleBasedStateMachine):
 
     @rule()
     def begin_with_other_parameters(self):
-        there = _checkpoint.holds_checkpoint(self.folder / "unfinished")
+        there = holds_checkpoint(self.folder / "unfinished")
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
             with pytest.raises(StopError):
                 fit(self.solver, Reads(9), self.folder / "unfinished", tol=1e-3)
         assert there == any("tol was 0.0 and is 0.001" in str(one.message) for one in seen)
-        _checkpoint.remove_checkpoint(self.folder / "unfinished")
+        remove_checkpoint(self.folder / "unfinished")
 
     @precondition(lambda self: self.model is not None)
     @rule()
@@ -172,10 +171,9 @@ class LifeOfAnyFit(LifeOfAFit):
     solvers = tuple(fit_stack.CASES)
 
 
-@pytest.mark.parametrize(("life", "n_lives"), [(LifeOfAFit, 5), pytest.param(LifeOfAnyFit, 40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("life", "n_lives"), [(LifeOfAFit, 4), pytest.param(LifeOfAnyFit, 40, marks=pytest.mark.slow)])
 def test_a_fit_may_stop_be_saved_loaded_and_go_on_in_any_order(life, n_lives, monkeypatch):
-    monkeypatch.setattr(_checkpoint, "_SHARE", float("inf"))
-    monkeypatch.setattr(_passes, "_LONG_WAVE", 1)
+    fit_stack.save_every_wave(monkeypatch.setattr)
     rules = settings(max_examples=n_lives, stateful_step_count=6, deadline=None, derandomize=True)
     with dask.config.set(scheduler="synchronous", num_workers=2):
         run_state_machine_as_test(life, settings=rules)

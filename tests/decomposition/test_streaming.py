@@ -1,37 +1,34 @@
-"""The streaming solver of ImagePCA: accuracy, reads, what it says of itself, batches that come one by one."""
+"""The streaming solver: accuracy, reads, what it says of itself, peak memory as planned."""
 
+import os
+import re
 import warnings
 from functools import cache
+from pathlib import Path
 
 import dask
 import dask.array as da
 import numpy as np
 import pytest
+from distributed import Client, LocalCluster
 from numpy.testing import assert_allclose
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from imgstack_ml import ImageFlattener, ImagePCA, IntensityRescaler, StackCenterer, load_model, save_model
-from imgstack_ml.base.validation import Images
-from imgstack_ml.decomposition.request import FitRequest
-from imgstack_ml.decomposition.sizes import FitSize
-from imgstack_ml.decomposition.solvers import SOLVERS
-from imgstack_ml.decomposition.streaming_plan import streaming_cost
-from imgstack_ml.passes.runner import PassRunner
+from imgstack_ml import ImageFlattener, ImagePCA, IntensityRescaler, StackCenterer
+from imgstack_ml.decomposition import sizes
+from imgstack_ml.decomposition import streaming as _streaming
+from tests.lib.fits import fresh_process, linux, noise, planted, streamed, streaming, tight, traced_peak
 from tests.lib.stacks import counted, photographs, reference, stack_of_spectrum
 
 K = 10
 
 
-def streamed(X, k=K, *, chunks=64, tol=1e-4, max_passes=6, seed=0):
-    """Factors of a stack that is read again for every product, as one that does not fit is; and its source."""
+def streamed_array(X, k=K, *, chunks=64, max_passes=6, **options):
+    """Factors of images that are read again for every product, and their source."""
     source = counted(X, chunks)
-    images = Images(source.data, None)
-    problem = FitSize.of((len(X), images.n_pixels), X.dtype, k, max(source.data.chunks[0]), max_passes=max_passes)
-    need = streaming_cost(problem, 2**40, 4, kept=False)
-    runner = PassRunner(images, read_bytes=need.reading_bytes)
-    factors = SOLVERS["randomized"](runner, need, problem, FitRequest(k, tol, max_passes, seed))
+    factors, runner = streamed(source.data, k, max_passes=max_passes, **options)
     assert runner.n_passes == source.n_reads <= max_passes
     return factors, source
 
@@ -65,16 +62,30 @@ SPECTRA = {
 @pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA.keys())
 def test_spectra_in_float64(spectrum, images):
     X = stack_of_spectrum(500, (900,), 1e3 * spectrum, offset=100.0, images=images)
-    factors, _ = streamed(X)
+    factors, _ = streamed_array(X)
     assert factors.certificate.converged
     assert relative_errors(factors, X).max() <= 1e-4
 
 
-@pytest.mark.parametrize("name", ["slow", "flat floor", "graded to 1e-3", "graded to 1e-5"])
-def test_spectra_in_float32(name):
-    """Large enough for products in float32; small singular values make the later reads work in float64."""
-    X = stack_of_spectrum(2_000, (15_000,), 1e3 * SPECTRA[name], offset=100.0, dtype="float32")
-    factors, _ = streamed(X)
+FLOAT32 = ["slow", "flat floor", "graded to 1e-3", "graded to 1e-5"]
+LARGE = (400, 75_000)  # enough for products in float32
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        *((name, (300, 2_000)) for name in FLOAT32),
+        ("graded to 1e-5", LARGE),
+        *(pytest.param(name, LARGE, marks=pytest.mark.slow) for name in FLOAT32[:3]),
+    ],
+)
+def test_spectra_in_float32(name, shape, monkeypatch):
+    """Small singular values make the later reads work in float64."""
+    if shape != LARGE:
+        for module in (sizes, _streaming):
+            monkeypatch.setattr(module, "FEW_PRODUCTS", 0)
+    X = stack_of_spectrum(shape[0], shape[1:], 1e3 * SPECTRA[name], offset=100.0, dtype="float32")
+    factors, _ = streamed_array(X)
     assert factors.certificate.converged
     centred = X - X.mean(axis=0, dtype=np.float64)
     expected = np.linalg.eigvalsh(centred @ centred.T)[: -K - 1 : -1]
@@ -103,7 +114,7 @@ def brightest_first(X):
 @pytest.mark.parametrize("arranged", [sorted_by_class, last_tenth_unlike, duplicates, brightest_first])
 def test_order_and_repetition_do_not_matter(arranged):
     X = arranged(photographs(900, (12, 12, 3)))
-    factors, _ = streamed(X, 5)
+    factors, _ = streamed_array(X, 5)
     assert factors.certificate.converged
     assert relative_errors(factors, X).max() <= 1e-4
 
@@ -113,32 +124,38 @@ def test_a_small_change_on_a_large_offset(offset, dtype):
     s = 40.0 * 0.8 ** np.arange(20) * np.sqrt(600)
     X = stack_of_spectrum(600, (20, 20), s, offset=offset, dtype="float64")
     X = np.rint(X).astype(dtype) if dtype == "uint16" else X.astype(dtype)
-    factors, _ = streamed(X)
+    factors, _ = streamed_array(X)
     assert relative_errors(factors, X).max() <= 1e-4
     assert_allclose(factors.mean, reference(X).mean, rtol=0, atol=1e-6)
 
 
 @cache
-def noise():
+def white():
     return np.random.default_rng(0).integers(0, 256, (1_500, 24, 24), dtype=np.uint8)
 
 
 def test_noise_is_slow_and_the_solver_says_so():
     with pytest.warns(ConvergenceWarning, match=r"max_passes=3.*tol="):
-        factors, _ = streamed(noise(), max_passes=3)
+        factors, _ = streamed_array(white(), max_passes=3)
     certificate = factors.certificate
     assert not certificate.converged
-    error = relative_errors(factors, noise()).max()
+    error = relative_errors(factors, white()).max()
     assert 1e-4 < error <= certificate.largest_error
 
 
-@pytest.mark.parametrize("scheduler", ["sync", "threads"])
-@pytest.mark.parametrize("chunks", [1, 37, (400, 1, 199), 600])
+@cache
+def in_hundreds():
+    X = stack_of_spectrum(300, (10, 12, 3), 1e3 * SPECTRA["inverse"], dtype="float32")
+    return X, streamed_array(X, 5, chunks=100, tol=1e-9)[0]
+
+
+@pytest.mark.parametrize(
+    ("chunks", "scheduler"), [(1, "threads"), (37, "sync"), ((200, 1, 99), "threads"), (300, "sync")], ids=str
+)
 def test_chunks_and_schedulers_do_not_matter(chunks, scheduler):
-    X = stack_of_spectrum(600, (10, 12, 3), 1e3 * SPECTRA["inverse"], dtype="float32")
-    expected, _ = streamed(X, 5, chunks=100, tol=1e-9)
+    X, expected = in_hundreds()
     with dask.config.set(scheduler=scheduler):
-        found, _ = streamed(X, 5, chunks=chunks, tol=1e-9)
+        found, _ = streamed_array(X, 5, chunks=chunks, tol=1e-9)
     first = expected.singular_values[0]
     assert_allclose(found.singular_values, expected.singular_values, rtol=0, atol=1e-4 * first)
     assert_allclose(np.abs(np.sum(found.components * expected.components, axis=1)), 1, rtol=0, atol=1e-4)
@@ -160,14 +177,14 @@ def test_the_same_seed_repeats_bit_for_bit():
 def test_reads_are_counted_and_limited(max_passes):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        factors, source = streamed(noise(), max_passes=max_passes)
+        factors, source = streamed_array(white(), max_passes=max_passes)
     assert source.n_reads == max_passes
     assert factors.n_iter == max_passes - 1
 
 
 def test_scores_come_without_a_read_and_are_those_of_transform():
     X = photographs(400, (16, 16, 3))
-    factors, source = streamed(X, 5)
+    factors, source = streamed_array(X, 5)
     before = source.n_reads
     expected = (X.reshape(400, -1) - factors.mean) @ factors.components.T
     assert np.abs(factors.scores - expected).max() <= 1e-5 * factors.singular_values[0]
@@ -175,7 +192,7 @@ def test_scores_come_without_a_read_and_are_those_of_transform():
 
 
 def test_images_that_are_kept_are_read_once_and_iterated():
-    X = noise()
+    X = white()
     source = counted(X, 100)
     pca = ImagePCA(3, svd_solver="randomized", random_state=0, max_passes=2).fit(source.data)
     assert source.n_reads == pca.n_passes_ == 1
@@ -204,7 +221,7 @@ def test_reads_of_a_whole_pipeline():
 @pytest.mark.filterwarnings("error")
 def test_a_single_read_gives_lower_bounds_and_the_exact_total():
     X = photographs(500, (14, 14, 3))
-    factors, source = streamed(X, 5, max_passes=1)
+    factors, source = streamed_array(X, 5, max_passes=1)
     ref = reference(X)
     assert source.n_reads == 1
     assert factors.scores is None
@@ -225,7 +242,7 @@ def test_a_single_read_gives_lower_bounds_and_the_exact_total():
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.97])
 def test_a_share_is_reached_on_exact_variance(share):
     X = stack_of_spectrum(500, (30, 30), 1e3 * SPECTRA["inverse"], dtype="float32")
-    factors, _ = streamed(X, share)
+    factors, _ = streamed_array(X, share)
     ref = reference(X)
     explained = np.cumsum(ref.singular_values**2) / ref.total
     assert len(factors.singular_values) == np.searchsorted(explained, share, side="right") + 1
@@ -234,84 +251,158 @@ def test_a_share_is_reached_on_exact_variance(share):
 
 def test_a_share_out_of_reach_warns_and_says_what_was_reached():
     with pytest.warns(ConvergenceWarning, match=r"n_components=0.99: \d+ components.*explain 0\.\d+ of the variance"):
-        factors, _ = streamed(noise(), 0.99, max_passes=3)
+        factors, _ = streamed_array(white(), 0.99, max_passes=3)
     assert 0.1 < (factors.singular_values**2).sum() / factors.total < 0.99
 
 
-# batches that come one by one
+# peak memory
 
 
-@pytest.mark.parametrize("size", [1, 7, 60, 400])
-def test_any_split_into_batches_agrees_with_one_fit(size):
-    X = stack_of_spectrum(400, (12, 12, 3), 1e3 * 0.8 ** np.arange(60), dtype="float32", offset=50.0)
-    pca = ImagePCA(5)
-    for start in range(0, len(X), size):
-        batch = X[start : start + size]
-        pca.partial_fit(da.from_array(batch, chunks=(5, -1, -1, -1)) if start % 2 else batch)
-    whole = ImagePCA(5, svd_solver="gram").fit(X)
-    assert pca.n_samples_ == 400
-    assert_allclose(pca.explained_variance_, whole.explained_variance_, rtol=1e-3)
-    assert_allclose(pca.explained_variance_ratio_, whole.explained_variance_ratio_, rtol=1e-3)
-    assert_allclose(pca.mean_, whole.mean_, rtol=0, atol=1e-4)
-    assert_allclose(np.abs(np.sum(pca.components_ * whole.components_, axis=1)), 1, rtol=0, atol=1e-3)
-    assert np.all(pca.certificate_.explained_variance_bounds[1] >= whole.explained_variance_)
+WIDE = (150, (128, 128), 10)
+LONG = (1_200, (96, 96), 40)  # does not fit beside the basis with the least memory
+MEMORY = {
+    "kept": (WIDE, 8, {}),
+    "read again": (LONG, 8, {"memory_limit": "least", "max_passes": 3}),
+    "one image a block": ((60, (160, 160), 1), 8, {}),
+    "one block": ((150, (128, 128), 150), 8, {}),
+    "float64": ((100, (96, 96), 10, "float64"), 8, {}),
+    "wide k": ((150, (96, 96), 15), 60, {}),
+    "all components": ((60, (96, 96), 10), None, {}),
+    "a share": ((100, (64, 64), 10), 0.5, {}),
+    "many small images": ((3_000, (16, 16), 200), 8, {}),
+    "one read": (LONG, 8, {"memory_limit": "least", "max_passes": 1}),
+}
 
 
-def test_partial_fit_goes_on_after_fit_and_after_load(tmp_path):
-    X = stack_of_spectrum(400, (12, 12), 1e3 * 0.6 ** np.arange(40), offset=50.0)
-    whole = ImagePCA(5).fit(X)
-    fitted = ImagePCA(5).fit(X[:250])
-    save_model(fitted, tmp_path / "half.safetensors")
-    for pca in (fitted, load_model(tmp_path / "half.safetensors")):
-        pca.partial_fit(X[250:])
-        assert pca.n_samples_ == 400
-        assert_allclose(pca.explained_variance_[:3], whole.explained_variance_[:3], rtol=2e-2)
-        assert_allclose(pca.mean_, whole.mean_, rtol=0, atol=1e-9)
+@pytest.mark.parametrize(("shape", "k", "options"), MEMORY.values(), ids=MEMORY.keys())
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_numpy_takes_no_more_than_planned(shape, k, options):
+    stack, pca = noise(*shape), streaming(k, **options)
+    if pca.memory_limit == "least":
+        pca = tight(pca, stack)
+        assert not pca.plan(stack).chosen.keeps_images
+    planned = pca.plan(stack).peak_bytes
+    streaming(1).fit(noise(8, (3, 2), 2))  # what is made once per process
+    assert traced_peak(lambda: pca.fit(stack)) <= planned
 
 
-def test_fit_begins_anew_after_partial_fit():
-    X = photographs(100, (9, 9))
-    pca = ImagePCA(3).partial_fit(X[:50] // 2)
-    pca.fit(X)
-    assert pca.n_samples_ == 100
-    assert_allclose(pca.explained_variance_, reference(X).explained_variance(3), rtol=1e-6)
+@pytest.mark.parametrize(("shape", "k"), [(WIDE, 8), ((60, (96, 96), 10, "float64"), None)])
+def test_images_in_memory_take_no_more_than_planned(shape, k):
+    stack, pca = noise(*shape).compute(), streaming(k)
+    planned = pca.plan(stack).peak_bytes
+    assert traced_peak(lambda: pca.fit(stack)) <= planned
 
 
-def test_batches_of_another_shape_are_refused():
-    pca = ImagePCA(3).partial_fit(photographs(50, (9, 9)))
-    with pytest.raises(ValueError, match="9"):
-        pca.partial_fit(photographs(50, (8, 9)))
+def test_squares_beyond_float32_take_no_more_than_planned():
+    """The first read is made again in float64."""
+    X = (stack_of_spectrum(1_600, (96, 96), 100 * 0.7 ** np.arange(12), seed=3) * 1e21).astype(np.float32)
+    stack = da.from_array(X, chunks=(20, -1, -1))
+    pca = tight(streaming(10, max_passes=1), stack)
+    plan = pca.plan(stack)
+    assert not plan.chosen.keeps_images
+    assert traced_peak(lambda: pca.fit(stack)) <= plan.peak_bytes
+    assert pca.n_passes_ == 2
 
 
-def test_a_certificate_is_saved_with_the_model(tmp_path):
-    pca = ImagePCA(3, svd_solver="randomized", random_state=0).fit(photographs(90, (9, 9)))
-    save_model(pca, tmp_path / "model.safetensors")
-    loaded = load_model(tmp_path / "model.safetensors").certificate_
-    assert repr(loaded) == repr(pca.certificate_)
-    assert np.array_equal(loaded.explained_variance_bounds, pca.certificate_.explained_variance_bounds)
+@linux
+@pytest.mark.parametrize("earlier", [False, True])
+def test_freed_memory_of_other_threads_stays_within_the_plan(earlier):
+    """It took 470 MB where 189 MB were planned."""
+    pca = streaming(10, memory_limit="190MB", max_passes=2)
+    measured, planned, passes, _ = fresh_process(pca, "noise(800, (256, 256), 20, 'uint16')", 16, earlier)
+    assert measured <= planned
+    assert passes == 2
 
 
-# parameters
-
-
+@pytest.mark.slow
+@linux
+@pytest.mark.parametrize(("threads", "earlier"), [(2, False), (2, True), (16, True)])
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [("max_passes", 0), ("max_passes", 2.5), ("n_oversamples", -1), ("tol", -1.0), ("tol", "small"), ("tol", np.nan)],
+    ("shape", "in_memory", "k", "options"),
+    [
+        ((40_000, (32, 32), 500), False, 10, {}),
+        ((40_000, (32, 32), 500), True, 10, {}),
+        ((40_000, (32, 32), 500), False, 10, {"memory_limit": "150MB", "max_passes": 3}),
+        ((40, (1024, 1024), 4), False, 4, {}),
+        ((600, (256, 256), 300), False, 10, {"memory_limit": "220MB"}),
+        ((800, (256, 256, 3), 16), False, 10, {"memory_limit": "370MB", "max_passes": 3}),
+        ((300, (256, 256, 3), 1), False, 10, {"memory_limit": "370MB", "max_passes": 2}),
+        ((1_000, (256, 256), 20, "uint16"), False, 10, {"memory_limit": "190MB", "max_passes": 3}),
+        ((500, (256, 256), 20, "float64"), False, 10, {"memory_limit": "290MB", "max_passes": 3}),
+        ((500, (256, 256), 20, "float64"), True, 10, {}),
+        ((600, (256, 256), 20), False, 200, {"max_passes": 3}),
+        ((100, (256, 256), 10), False, None, {}),
+        ((300, (128, 128), 10), False, 0.5, {}),
+    ],
 )
-def test_bad_parameters_are_named(name, value):
-    with pytest.raises(ValueError, match=rf"{name}="):
-        ImagePCA(2, **{name: value}).fit(photographs(20, (6, 5)))
+def test_a_fresh_process_takes_no_more_than_planned(shape, in_memory, k, options, threads, earlier):
+    stack = f"noise(*{shape!r})" + ".compute()" * in_memory
+    measured, planned, *_ = fresh_process(streaming(k, **options), stack, threads, earlier)
+    assert measured <= planned
 
 
-def test_auto_streams_what_is_too_large_for_the_exact_solvers():
-    stack = da.zeros((20_032, 256, 256, 3), dtype=np.uint8, chunks=(64, 256, 256, 3))
-    assert ImagePCA(10, memory_limit="1GB").plan(stack).solver == "randomized"
-    assert ImagePCA(10).plan(stack[:200]).solver == "gram"
-    assert ImagePCA(10).plan(da.zeros((100_000, 28, 28), chunks=(1_000, 28, 28))).solver == "covariance_eigh"
+@pytest.mark.slow
+@linux
+@pytest.mark.parametrize("chunk", [16, 64])
+def test_memory_does_not_grow_with_the_stack(chunk):
+    lengths, peaks = np.array([1e9, 2e9, 4e9]), []
+    pca = streaming(10, memory_limit="512MB", max_passes=3, tol=0.0)
+    for n_bytes in lengths:
+        measured, planned, passes, _ = fresh_process(pca, f"planted({int(n_bytes / 196_608)}, {chunk})")
+        assert passes == 3
+        assert measured <= planned <= 512e6
+        peaks.append(measured)
+    slope = np.polyfit(lengths, peaks, 1)[0]
+    print(f"peaks {np.round(np.array(peaks) / 1e6)} MB, slope {slope:.4f}")
+    assert slope <= 0.05
 
 
-def test_a_plan_says_that_a_centerer_costs_a_read():
-    stack = counted(photographs(60, (8, 8)), 10).data
-    centred = StackCenterer().fit(stack).transform(stack)
-    assert "took a read" in repr(ImagePCA(3).plan(centred))
-    assert "took a read" not in repr(ImagePCA(3).plan(stack))
+# a cluster
+
+
+def test_a_cluster_gives_what_threads_give(client):
+    stack = noise(600, (48, 48), 50, distinct=60)
+    there, runner = streamed(stack, 4, tol=1e-9)
+    with dask.config.set(scheduler="threads"):
+        here, _ = streamed(stack, 4, tol=1e-9)
+    assert there.n_iter == here.n_iter > 1
+    assert runner.n_passes == 1 + there.n_iter
+    assert_allclose(there.singular_values**2, here.singular_values**2, rtol=1e-6)
+    assert_allclose(np.abs(np.sum(there.components * here.components, axis=1)), 1, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", ["512MB", "auto"])
+def test_a_cluster_neither_spills_nor_restarts(limit):
+    stack = planted(20_480, 64)
+    pca = streaming(10, memory_limit=limit, max_passes=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        with (
+            LocalCluster(
+                n_workers=2, threads_per_worker=1, processes=True, memory_limit="1GB", dashboard_address=":0"
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            before = client.run(worker_pid)
+            pca.fit(stack)
+            assert client.run(worker_pid) == before
+            peaks, spilled = client.run(worker_peak), client.run(bytes_spilled)
+        print(limit, "peaks", peaks, "spilled", spilled, "read", pca.n_passes_)
+        assert not any(spilled.values())
+        here = streaming(10, memory_limit=limit, max_passes=3).fit(stack)
+    assert_allclose(pca.explained_variance_, here.explained_variance_, rtol=1e-6)
+
+
+def worker_pid():
+    return os.getpid()
+
+
+def worker_peak():
+    """Megabytes."""
+    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) // 1024
+
+
+def bytes_spilled(dask_worker):
+    """Ever written to disk for want of memory."""
+    return dask_worker.data.cumulative_metrics.get(("disk-write", "bytes"), 0)

@@ -1,8 +1,12 @@
-"""A process that fits or fails to: ``python fit_stack.py SOLVER CHECKPOINT LOG SECONDS_A_BLOCK``."""
+"""Fits that stop and are resumed.
+
+As a script, a process that fits: ``python fit_stack.py SOLVER CHECKPOINT LOG SECONDS_A_BLOCK``.
+"""
 
 import sys
 import time
-from functools import partial
+import warnings
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,21 +34,27 @@ class Case(NamedTuple):
 
 CASES = {
     "randomized": Case((600, 64, 64), "float64", 15, "50MB"),
-    "covariance_eigh": Case((20_000, 16, 16), "uint8", 200, "43MB"),
-    "gram": Case((200, 120, 160), "float64", 5, "43MB"),
+    "covariance_eigh": Case((10_000, 16, 16), "uint8", 200, "43MB"),
+    "gram": Case((160, 120, 160), "float64", 5, "44MB"),
 }
+# Blocks that a stop costs at most: those of a wave, and for "gram" those of the panel in memory, too.
+READ_AGAIN = {"randomized": 8, "covariance_eigh": 6, "gram": 5 + 3}
 
 
-def save_every_wave():
-    """Save whatever that costs, and make waves as short as they can be."""
-    _checkpoint._SHARE, _batches._LONG_WAVE = float("inf"), 1
+def save_every_wave(setattr=setattr):
+    """Save whatever that costs, and make waves as short as they can be; `setattr` may be that of a monkeypatch."""
+    setattr(_checkpoint, "_SHARE", float("inf"))
+    setattr(_batches, "_LONG_WAVE", 1)
 
 
+@cache
 def pixels(case, number):
     rng = np.random.default_rng(number)
     n = int(np.prod(case.shape[1:]))
     images = (rng.random((case.rows, n)) + 0.2 * rng.random((case.rows, 1))) * (1 + np.arange(n) // (n // 5)) * 20
-    return images.astype(case.dtype).reshape(case.rows, *case.shape[1:])
+    images = images.astype(case.dtype).reshape(case.rows, *case.shape[1:])
+    images.setflags(write=False)
+    return images
 
 
 def make(block_id, case, log, seconds):
@@ -52,7 +62,8 @@ def make(block_id, case, log, seconds):
     if log:
         with open(log, "a") as file:
             file.write(f"{block_id[0]}\n")
-    time.sleep(seconds)
+    if seconds:
+        time.sleep(seconds)
     return pixels(case, block_id[0])
 
 
@@ -68,6 +79,44 @@ def stack(solver, make=make, log=None, seconds=0.0):
 def estimator(solver, checkpoint=None, **params):
     params = {"max_passes": 3, "tol": 0.0, "random_state": 0, "memory_limit": CASES[solver].memory_limit} | params
     return ImagePCA(4, svd_solver=solver, checkpoint=checkpoint, **params)
+
+
+class StopError(Exception):
+    """What a read was told to raise."""
+
+
+class Reads:
+    """Counts the blocks that are read, and lets read `fail_at` fail."""
+
+    def __init__(self, fail_at=None):
+        self.blocks = []
+        self.fail_at = fail_at
+
+    def make(self, block_id, case, log, seconds):
+        self.blocks.append(block_id[0])
+        if len(self.blocks) == self.fail_at:
+            raise StopError
+        return pixels(case, block_id[0])
+
+
+def fit(solver, reads, folder=None, **params):
+    """Fit the stack of a solver, with reads that are counted and may fail."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "After . products")  # tol=0, so that all passes are made
+        return estimator(solver, folder, **params).fit(stack(solver, reads.make))
+
+
+def assert_same_fit(found, expected):
+    """All that was learned is equal to the last bit."""
+    assert learned(found).keys() == learned(expected).keys()
+    for name, value in learned(expected).items():
+        np.testing.assert_array_equal(learned(found)[name], value, err_msg=name, strict=True)
+
+
+def learned(pca):
+    values = {name: value for name, value in vars(pca).items() if name.endswith("_")}
+    certificate = values.pop("certificate_")
+    return values | ({} if certificate is None else {f"certificate.{k}": v for k, v in vars(certificate).items()})
 
 
 if __name__ == "__main__":

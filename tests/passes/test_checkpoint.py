@@ -1,47 +1,23 @@
-"""Fits that stop on the way and go on: what is read again, what is equal, what is said."""
+"""Checkpoints: what is saved and found again, folders and locks, damage and faults."""
 
 import json
 import os
-import sys
 import warnings
 from contextlib import contextmanager
-from pathlib import Path
 
-import dask
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from safetensors import safe_open
 
-import imgstack_ml
-from imgstack_ml import ImagePCA, open_stack
-from imgstack_ml.errors import BadImageError, StoreError
+from imgstack_ml.errors import StoreError
 from imgstack_ml.files.locks import lock_output
 from imgstack_ml.linalg.gram import Scatter
 from imgstack_ml.passes import checkpoint as _checkpoint
-from imgstack_ml.passes import runner as _passes
-from imgstack_ml.passes.checkpoint import Checkpoint, open_checkpoint
+from imgstack_ml.passes.checkpoint import Checkpoint, holds_checkpoint, open_checkpoint, remove_checkpoint
 from tests.lib import fit_stack
 from tests.lib.faults import every_fault
-
-SOLVERS = list(fit_stack.CASES)
-
-
-class StopError(Exception):
-    """What a read was told to raise."""
-
-
-class Reads:
-    """Counts the blocks that are read, and lets read `fail_at` fail."""
-
-    def __init__(self, fail_at=None):
-        self.blocks = []
-        self.fail_at = fail_at
-
-    def make(self, block_id, case, log, seconds):
-        self.blocks.append(block_id[0])
-        if len(self.blocks) == self.fail_at:
-            raise StopError
-        return fit_stack.pixels(case, block_id[0])
+from tests.lib.fit_stack import StopError
 
 
 @pytest.fixture
@@ -49,35 +25,9 @@ def folder(tmp_path):
     return tmp_path / "unfinished"
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    with dask.config.set(scheduler="synchronous", num_workers=2):
-        yield
-
-
 @pytest.fixture
-def every_wave(monkeypatch):
-    monkeypatch.setattr(_checkpoint, "_SHARE", float("inf"))
-    monkeypatch.setattr(_passes, "_LONG_WAVE", 1)
-
-
-@contextmanager
-def quiet_fits():
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "After . products")  # tol=0, so that all passes are made
-        yield
-
-
-def fit(solver, reads, folder=None, **params):
-    with quiet_fits():
-        return fit_stack.estimator(solver, folder, **params).fit(fit_stack.stack(solver, reads.make))
-
-
-def stop(solver, folder, fail_at, **params):
-    reads = Reads(fail_at)
-    with pytest.raises(StopError):
-        fit(solver, reads, folder, **params)
-    return reads
+def save_every_time(monkeypatch):
+    fit_stack.save_every_wave(monkeypatch.setattr)
 
 
 @contextmanager
@@ -88,74 +38,9 @@ def interrupted(folder, fit=None, begun=None):
         raise StopError
 
 
-def learned(pca):
-    values = {name: value for name, value in vars(pca).items() if name.endswith("_")}
-    certificate = values.pop("certificate_")
-    return values | ({} if certificate is None else {f"certificate.{k}": v for k, v in vars(certificate).items()})
-
-
-def assert_same_fit(found, expected):
-    assert learned(found).keys() == learned(expected).keys()
-    for name, value in learned(expected).items():
-        assert_array_equal(learned(found)[name], value, err_msg=name, strict=True)
-
-
-@pytest.fixture(scope="module")
-def whole():
-    """Fits that nothing stopped, and how many blocks they read."""
-    fits = {}
-    with dask.config.set(scheduler="synchronous", num_workers=2):
-        for solver in SOLVERS:
-            reads = Reads()
-            fits[solver] = fit(solver, reads), len(reads.blocks)
-    return fits
-
-
-@pytest.mark.usefixtures("every_wave")
-@pytest.mark.parametrize(
-    ("solver", "part"),
-    [(solver, part) for solver in SOLVERS for part in (0.02, 0.3, 0.45, 0.7, 0.99) if solver != "gram" or part > 0.4],
-)
-def test_a_fit_goes_on_where_it_stopped(solver, part, whole, folder, monkeypatch):
-    expected, n_blocks = whole[solver]
-    waves = []
-    run_wave = _passes.PassRunner._run_wave
-    monkeypatch.setattr(
-        _passes.PassRunner, "_run_wave", lambda self, *args: waves.append(args[3]) or run_wave(self, *args)
-    )
-    before = stop(solver, folder, max(2, int(part * n_blocks)))
-    again = Reads()
-    resumed = fit(solver, again, folder)
-    assert_same_fit(resumed, expected)
-    redone = len(before.blocks) + len(again.blocks) - n_blocks
-    panel = 3 if solver == "gram" else 0  # blocks, which all waves of that panel need
-    assert redone <= panel + max(wave[-1][-1].stop - wave[0][0].first for wave in waves)
-    assert n_blocks - len(again.blocks) >= part * n_blocks - 12
-    assert not folder.exists()
-
-
-@pytest.mark.usefixtures("every_wave")
-def test_it_may_stop_many_times(whole, folder):
-    expected, n_blocks = whole["randomized"]
-    total = 0
-    for _ in range(100):
-        reads = Reads(fail_at=17)
-        try:
-            resumed = fit("randomized", reads, folder)
-        except StopError:
-            total += len(reads.blocks)
-            continue
-        break
-    assert total > n_blocks
-    assert_same_fit(resumed, expected)
-
-
-def test_a_checkpoint_changes_nothing_and_leaves_nothing(whole, folder):
-    for solver in SOLVERS:
-        reads = Reads()
-        assert_same_fit(fit(solver, reads, folder), whole[solver][0])
-        assert len(reads.blocks) == whole[solver][1]
-        assert not folder.exists()
+def files(folder):
+    """Names of its files, without the lock."""
+    return sorted(name for name in os.listdir(folder) if name[0] != ".")
 
 
 def test_saving_takes_its_share_of_the_time_at_most(folder, monkeypatch):
@@ -173,10 +58,11 @@ def test_saving_takes_its_share_of_the_time_at_most(folder, monkeypatch):
     assert saved[0] <= 2
 
 
-# kinds of results
+# what is saved
 
 
-def test_results_come_back_as_they_were(folder, every_wave):
+@pytest.mark.usefixtures("save_every_time")
+def test_results_come_back_as_they_were(folder):
     value = (
         [np.arange(6.0).reshape(2, 3).T, np.float32([1.5]), np.array(2.5), np.zeros((0, 3))],
         Scatter(3, np.ones(2), np.eye(2)),
@@ -194,7 +80,8 @@ def test_results_come_back_as_they_were(folder, every_wave):
         assert_array_equal(found, expected, strict=isinstance(expected, np.ndarray))
 
 
-def test_what_a_pass_was_given_is_part_of_it(folder, every_wave):
+@pytest.mark.usefixtures("save_every_time")
+def test_what_a_pass_was_given_is_part_of_it(folder):
     with interrupted(folder) as checkpoint:
         checkpoint.begin_pass("x", np.ones(3)).save(1, 1, 7.0)
     others = [("y", np.ones(3)), ("x", np.ones(4)), ("x", np.ones(3, np.float32)), ("x", np.nextafter(np.ones(3), 2))]
@@ -203,171 +90,137 @@ def test_what_a_pass_was_given_is_part_of_it(folder, every_wave):
             assert checkpoint.begin_pass(*given).load().n_done == n_done
 
 
-def test_other_kinds_of_results_are_refused(folder, every_wave):
+@pytest.mark.usefixtures("save_every_time")
+def test_the_result_of_several_passes_replaces_theirs(folder):
+    with interrupted(folder) as checkpoint:
+        whole = checkpoint.begin_pass("whole")
+        for number in range(2):
+            checkpoint.begin_pass("part", number).save(1, 1, 0.0)
+        assert files(folder) == ["fit.json", "pass-0001.safetensors", "pass-0002.safetensors"]
+        whole.save(1, 2, 5.0)
+        checkpoint.begin_pass("next").save(1, 1, 6.0)
+        assert files(folder) == ["fit.json", "pass-0000.safetensors", "pass-0003.safetensors"]
+    with open_checkpoint(folder, {}, {}) as checkpoint:
+        assert checkpoint.begin_pass("whole").load().value == 5.0
+        assert checkpoint.begin_pass("next").load().value == 6.0
+
+
+@pytest.mark.usefixtures("save_every_time")
+def test_other_kinds_of_results_are_refused(folder):
     with pytest.raises(TypeError, match="a dict is not saved"), open_checkpoint(folder, {}, {}) as checkpoint:
         checkpoint.begin_pass("x").save(1, 1, ({},))
 
 
-# what has changed
+@pytest.mark.usefixtures("save_every_time")
+def test_a_checkpoint_is_no_pickle_and_readable_by_others(folder):
+    with interrupted(folder, {"svd_solver": "'gram'"}, {"seed": 3}) as checkpoint:
+        checkpoint.begin_pass("x").save(1, 1, np.ones(3))
+    assert json.loads((folder / "fit.json").read_text()) == {"fit": {"svd_solver": "'gram'"}, "begun": {"seed": 3}}
+    with safe_open(folder / "pass-0000.safetensors", framework="np") as file:
+        assert {file.get_slice(key).get_dtype() for key in file.keys()} == {"F64"}  # noqa: SIM118 (no dict)
 
 
-@pytest.mark.usefixtures("every_wave")
+# what is used again
+
+
+@pytest.mark.usefixtures("save_every_time")
+def test_a_resumed_fit_takes_over_what_the_first_one_began_with(folder):
+    with interrupted(folder, {"a": "1"}, {"seed": 3}) as checkpoint:
+        checkpoint.begin_pass("x").save(1, 1, 7.0)
+    assert holds_checkpoint(folder)
+    with interrupted(folder, {"a": "1"}, {"seed": 4}) as checkpoint:
+        assert checkpoint.begun == {"seed": 3}
+        checkpoint.begin_pass("x").save(2, 2, 8.0)
+    with interrupted(folder, {"a": "1"}, {"seed": 5}) as checkpoint:
+        assert checkpoint.begun == {"seed": 3}
+        assert checkpoint.begin_pass("x").load().value == 8.0
+
+
+@pytest.mark.usefixtures("save_every_time")
 @pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"tol": 1e-12}, r"tol was 0\.0 and is 1e-12"),
-        ({"max_passes": 2}, "max_passes was 3 and is 2"),
-        ({"random_state": 1}, "random_state was 0 and is 1"),
-        ({"memory_limit": "51MB"}, "memory_limit was '50MB' and is '51MB'"),
-    ],
+    ("fit", "change"),
+    [({"a": "2"}, "a was 1 and is 2"), ({}, "a was 1 and is None"), ({"a": "1", "b": "2"}, "b was None and is 2")],
+    ids=["other", "fewer", "more"],
 )
-def test_of_other_parameters_nothing_is_used(params, message, whole, folder):
-    stop("randomized", folder, 60)
-    again = Reads()
-    with pytest.warns(UserWarning, match=message):
-        found = fit("randomized", again, folder, **params)
-    expected = Reads()
-    assert_same_fit(found, fit("randomized", expected, **params))
-    assert sorted(again.blocks) == sorted(expected.blocks)
-    assert not folder.exists()
+def test_of_another_fit_nothing_is_used(fit, change, folder):
+    with interrupted(folder, {"a": "1"}, {"seed": 3}) as checkpoint:
+        for number in range(2):
+            checkpoint.begin_pass(number).save(1, 1, 7.0)
+    with (  # noqa: PT031
+        pytest.warns(UserWarning, match=f"is not used, and the fit starts again: {change}") as record,
+        interrupted(folder, fit, {"seed": 4}) as checkpoint,
+    ):
+        assert checkpoint.begun == {"seed": 4}
+        assert checkpoint.begin_pass(0).load().n_done == 0
+        assert len(files(folder)) == 3  # nothing is removed before there is something new
+        checkpoint.begin_pass(1).save(1, 1, 8.0)
+    assert record[0].filename == __file__
+    assert files(folder) == ["fit.json", "pass-0001.safetensors"]
+    assert json.loads((folder / "fit.json").read_text()) == {"fit": fit, "begun": {"seed": 4}}
 
 
-@pytest.mark.usefixtures("every_wave")
-def test_of_another_version_nothing_is_used(whole, folder, monkeypatch):
-    stop("randomized", folder, 60)
-    monkeypatch.setattr(sys.modules[ImagePCA.__module__], "__version__", "99.0")
-    again = Reads()
-    with pytest.warns(UserWarning, match=rf"the version of imgstack_ml was {imgstack_ml.__version__} and is 99\.0"):
-        assert_same_fit(fit("randomized", again, folder), whole["randomized"][0])
-    assert len(again.blocks) == whole["randomized"][1]
-
-
-@pytest.mark.usefixtures("every_wave")
-def test_of_other_files_nothing_is_used(tmp_path, folder):
-    rng = np.random.default_rng(0)
-    source = tmp_path / "images"
-    imgstack_ml.write_images(rng.random((1000, 64, 64), np.float32), source, format="tiff")
-    names = sorted(os.listdir(source))
-    pca = fit_stack.estimator("randomized", folder, memory_limit="47MB")
-    assert pca.plan(open_stack(source, chunks=10)).n_passes > 1
-    good = (source / names[-1]).read_bytes()
-    stack = open_stack(source, chunks=10)
-    (source / names[-1]).write_bytes(good[:-10])
-    with pytest.raises(BadImageError, match=names[-1]):
-        pca.fit(stack)
-    assert (folder / "fit.json").exists()
-    (source / names[-1]).write_bytes(good)  # later than the stack was opened, though its bytes are the same
-    with pytest.warns(UserWarning, match="the images, .* was images-.* and is images-"), quiet_fits():
-        pca.fit(open_stack(source, chunks=10))
-    assert not folder.exists()
-
-
-@pytest.mark.usefixtures("every_wave")
-def test_what_auto_chose_is_kept(whole, folder, monkeypatch):
-    """The memory available and a seed of the moment differ when the fit goes on."""
-    from imgstack_ml.passes import memory as _memory
-
-    monkeypatch.setattr(_memory, "_available", lambda: 100_000_000)
-    params = {"memory_limit": "auto", "random_state": None}
-    stop("randomized", folder, 60, **params)
-    begun = json.loads((folder / "fit.json").read_text())["begun"]
-    assert begun["limit"] == 50_000_000
-    monkeypatch.setattr(_memory, "_available", lambda: 900_000_000)
-    again = Reads()
-    found = fit("randomized", again, folder, **params)
-    assert_same_fit(found, fit("randomized", Reads(), memory_limit=50_000_000, random_state=_Seed(begun["seed"])))
-    assert len(again.blocks) < whole["randomized"][1] - 40
-
-
-class _Seed(np.random.RandomState):
-    """Draws one number."""
-
-    def __init__(self, seed):
-        super().__init__()
-        self._number = seed
-
-    def randint(self, *_):
-        return self._number
-
-
-@pytest.mark.usefixtures("every_wave")
-def test_less_memory_than_the_fit_began_with(whole, folder, monkeypatch):
-    from imgstack_ml.passes import memory as _memory
-
-    monkeypatch.setattr(_memory, "_available", lambda: 90_000_000)
-    stop("gram", folder, 60, memory_limit="auto")
-    monkeypatch.setattr(_memory, "_available", lambda: 86_000_000)
-    with pytest.warns(UserWarning, match="it takes .*MiB of memory, and 41.01 MiB are left"):
-        assert_same_fit(fit("gram", Reads(), folder, memory_limit="auto"), whole["gram"][0])
-
-
-# what is not saved
-
-
-def test_images_in_memory_are_not_saved(folder):
-    X = np.random.default_rng(0).random((30, 8, 8))
-    ImagePCA(3, checkpoint=folder).fit(X)
-    ImagePCA(3, checkpoint=folder).fit(dask.array.from_array(X, chunks=(5, 8, 8)))
-    assert not folder.exists()
-
-
-def test_a_fit_in_one_piece_says_that_it_is_not_saved(folder):
-    stack = dask.array.random.default_rng(0).random((200_000, 4, 4), chunks=(1000, 4, 4))
-    with pytest.warns(UserWarning, match="svd_solver='tsqr' runs in one piece"):
-        ImagePCA(3, svd_solver="tsqr", memory_limit="25MB", checkpoint=folder).fit(stack)
+@pytest.mark.usefixtures("save_every_time")
+@pytest.mark.parametrize("content", [b"", b"{}", None], ids=["empty", "braces", "half"])
+@pytest.mark.parametrize("name", ["fit.json", "pass-0001.safetensors"])
+def test_damaged_files_are_not_used(name, content, folder):
+    with interrupted(folder, {"a": "1"}) as checkpoint:
+        for number in range(2):
+            checkpoint.begin_pass(number).save(1, 1, np.ones(3))
+    good = (folder / name).read_bytes()
+    (folder / name).write_bytes(good[: len(good) // 2] if content is None else content)
+    with pytest.warns(UserWarning, match="damaged") as record, open_checkpoint(folder, {"a": "1"}, {}) as checkpoint:
+        found = [checkpoint.begin_pass(number).load().n_done for number in range(2)]
+    assert found == ([0, 0] if name == "fit.json" else [1, 0])
+    assert [warning.filename for warning in record] == [__file__]
     assert not folder.exists()
 
 
 # folders, locks, faults
 
 
-@pytest.mark.parametrize("checkpoint", [3, True, b"bytes"])
-def test_what_is_no_folder_is_refused(checkpoint):
-    with pytest.raises(ValueError, match="must be None or a folder"):
-        fit("randomized", Reads(), checkpoint)
-
-
-def test_folders_of_others_are_refused_before_anything_is_read(tmp_path, folder):
+def test_folders_of_others_are_refused(tmp_path, folder):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")
     (tmp_path / "file").write_text("")
-    reads = Reads()
     for path, message in (
         (tmp_path / "mine", "'thesis.txt'; a checkpoint needs a folder of its own"),
         (tmp_path / "file", "is a file; give the name of a folder"),
         (tmp_path / "no" / "folder", "there is no folder '.*no' to make a checkpoint in"),
     ):
-        with pytest.raises(StoreError, match=message):
-            fit("randomized", reads, path)
+        with pytest.raises(StoreError, match=message), open_checkpoint(path, {}, {}):
+            pass
+    with pytest.raises(StoreError, match="thesis"):
+        remove_checkpoint(tmp_path / "mine")
     folder.mkdir()
     with lock_output(folder / "fit"), pytest.raises(StoreError, match="is being written by process"):
-        fit("randomized", reads, folder)
-    assert not reads.blocks
+        remove_checkpoint(folder)
     assert os.listdir(tmp_path / "mine") == ["thesis.txt"]
 
 
-@pytest.mark.usefixtures("every_wave")
-@pytest.mark.parametrize("name", ["fit.json", "pass-0000.safetensors", "pass-0001.safetensors"])
-@pytest.mark.parametrize("content", [b"", b"{}", None])
-def test_damaged_files_are_not_used(name, content, whole, folder):
-    stop("randomized", folder, 70)
-    good = (folder / name).read_bytes()
-    (folder / name).write_bytes(good[: len(good) // 2] if content is None else content)
-    with pytest.warns(UserWarning, match="damaged"):
-        assert_same_fit(fit("randomized", Reads(), folder), whole["randomized"][0])
+@pytest.mark.usefixtures("save_every_time")
+def test_a_checkpoint_can_be_removed(folder):
+    remove_checkpoint(folder)
+    with interrupted(folder) as checkpoint:
+        checkpoint.begin_pass("x").save(1, 1, 7.0)
+    remove_checkpoint(folder)
     assert not folder.exists()
+    assert not holds_checkpoint(folder)
 
 
-@pytest.mark.usefixtures("every_wave")
-def test_strays_of_a_killed_process_go(whole, folder):
-    stop("randomized", folder, 30)
+@pytest.mark.usefixtures("save_every_time")
+def test_strays_of_a_killed_process_go(folder):
+    with interrupted(folder) as checkpoint:
+        checkpoint.begin_pass("x").save(1, 1, 7.0)
     (folder / ".pass-0000-0123456789ab.tmp.safetensors").write_bytes(b"half")
-    fit("randomized", Reads(), folder)
+    with interrupted(folder):
+        assert not list(folder.glob(".*.safetensors"))
+    with open_checkpoint(folder, {}, {}):
+        pass
     assert not folder.exists()
 
 
-@pytest.mark.usefixtures("every_wave")
-def test_every_fault_costs_the_checkpoint_and_not_the_fit(whole, folder, monkeypatch):
+@pytest.mark.usefixtures("save_every_time")
+def test_every_fault_costs_the_checkpoint_and_not_the_fit(folder, monkeypatch):
     seen = set()
 
     def saving():
@@ -386,50 +239,5 @@ def test_every_fault_costs_the_checkpoint_and_not_the_fit(whole, folder, monkeyp
         with interrupted(folder, {"a": "1"}, {"b": 2}) as checkpoint:
             saved = checkpoint.begin_pass("x").load()
         assert saved.value is None or set(saved.value) == {float(saved.n_done)}
-        _checkpoint.remove_checkpoint(folder)
+        remove_checkpoint(folder)
     assert {"open", "fsync", "replace"} <= seen
-
-
-SMALL_DISK = """
-import os, sys, warnings
-sys.path.append(sys.argv[2])
-import dask
-from tests.lib import fit_stack
-from tests.lib.full_disk import fill
-fit_stack.save_every_wave()
-folder = os.path.join(sys.argv[1], "unfinished")
-n = 0
-def make(block_id, case, log, seconds):
-    global n
-    n += 1
-    if n == 50:
-        fill(sys.argv[1])
-    return fit_stack.pixels(case, block_id[0])
-with dask.config.set(scheduler="synchronous", num_workers=2), warnings.catch_warnings(record=True) as seen:
-    warnings.simplefilter("always")
-    full = fit_stack.estimator("randomized", folder).fit(fit_stack.stack("randomized", make))
-    said = [str(w.message) for w in seen if "checkpoint" in str(w.message)]
-    assert len(said) == 1 and "bytes" in said[0] and "No space left" in said[0], said
-    whole = fit_stack.estimator("randomized").fit(fit_stack.stack("randomized"))
-assert (full.components_ == whole.components_).all()
-assert os.listdir(sys.argv[1]) == ["ballast"], os.listdir(sys.argv[1])
-"""
-
-
-def test_a_full_disk_is_named_and_the_fit_goes_on(tmp_path):
-    from tests.campaigns.test_full_disk import in_own_mounts
-
-    if in_own_mounts(tmp_path, "true").returncode:
-        pytest.skip("no small file system can be mounted here: unshare --user --mount is not allowed")
-    root = str(Path(__file__).parents[2])
-    done = in_own_mounts(tmp_path, sys.executable, "-c", SMALL_DISK, str(tmp_path), root)
-    assert done.returncode == 0, done.stderr
-
-
-def test_a_checkpoint_is_no_pickle_and_readable_by_others(folder, every_wave):
-    from safetensors import safe_open
-
-    stop("covariance_eigh", folder, 50)
-    assert json.loads((folder / "fit.json").read_text())["fit"]["svd_solver"] == "'covariance_eigh'"
-    with safe_open(folder / "pass-0000.safetensors", framework="np") as file:
-        assert {file.get_slice(key).get_dtype() for key in file.keys()} == {"F64"}  # noqa: SIM118 (no dict)

@@ -53,9 +53,14 @@ def blas_threads():
     return [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
 
 
-@pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
-@pytest.mark.parametrize("read_bytes", [1, 400, 2**28])
-@pytest.mark.parametrize("chunks", [(23, 6, 5), (4, 6, 5), (1, 6, 5), (7, 4, 2)])
+@pytest.mark.parametrize(
+    ("chunks", "read_bytes", "scheduler"),
+    [
+        (chunks, read_bytes, ["synchronous", "threads"][(i + j) % 2])
+        for i, chunks in enumerate([(23, 6, 5), (4, 6, 5), (1, 6, 5), (7, 4, 2)])
+        for j, read_bytes in enumerate([1, 400, 2**28])
+    ],
+)
 def test_every_image_once_and_in_order(scheduler, read_bytes, chunks):
     stack = da.from_array(STACK, chunks=chunks)
     with dask.config.set(scheduler=scheduler):
@@ -113,8 +118,7 @@ def test_reads_are_counted_as_they_happen():
     np.testing.assert_array_equal(np.concatenate(runner.blocks), STACK)
 
 
-@pytest.mark.parametrize("read_bytes", [800, 1000, 2000, 5000])
-@pytest.mark.parametrize("threads", [1, 3, 8])
+@pytest.mark.parametrize(("read_bytes", "threads"), [(800, 1), (800, 8), (1000, 3), (2000, 8), (5000, 3)])
 def test_a_wave_holds_no_more_than_it_may(monkeypatch, read_bytes, threads):
     """Blocks and results alive at once, counted as they come and go, stay within the bytes given to reading.
 
@@ -140,7 +144,7 @@ def test_a_wave_holds_no_more_than_it_may(monkeypatch, read_bytes, threads):
     def make(block):
         return tracked(block.shape)
 
-    stack = da.zeros((640, 100), chunks=(1, 100), dtype=np.uint8).map_blocks(make, meta=np.empty((0, 0), np.uint8))
+    stack = da.zeros((320, 100), chunks=(1, 100), dtype=np.uint8).map_blocks(make, meta=np.empty((0, 0), np.uint8))
     with dask.config.set(num_workers=threads):
         runner = PassRunner(Images(stack, None), read_bytes=read_bytes)
         runner.run(lambda blocks, start: tracked(50), lambda a, b: tracked(50), partial_bytes=50)
@@ -175,11 +179,10 @@ def test_pixel_ranges_cover_all_pixels_in_order():
     assert all(a[1] == b[0] for a, b in pairwise(ranges))
 
 
-@pytest.mark.parametrize("files", [None, [f"{i}.tif" for i in range(23)]])
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_bad_pixels_are_named(files, value):
+@pytest.mark.parametrize("files", [None, [f"{i}.tif" for i in range(23)]], ids=["no files", "files"])
+def test_bad_pixels_are_named(files):
     bad = STACK.astype(np.float32)
-    bad[17, 2, 3] = value
+    bad[17, 2, 3] = np.nan
     stack = da.from_array(bad, chunks=(5, 6, 5))
     with pytest.raises(NonFiniteError, match=r"image 17 \('17.tif'\)" if files else r"image 17 contains"):
         PassRunner(Images(stack, files)).run(span, joined)
@@ -245,11 +248,11 @@ def test_progress_is_silent_by_default(capsys):
 
 
 def test_a_pass_repeats_bit_for_bit():
-    values = np.random.default_rng(1).standard_normal((200, 40))
+    values = np.random.default_rng(1).standard_normal((120, 40))
     stack = da.from_array(values, chunks=(3, 40))
     run = partial(
         PassRunner(Images(stack, None), read_bytes=5000).run, lambda b, s: np.concatenate(b).sum(axis=0), plus
     )
     first = run()
-    for _ in range(5):
+    for _ in range(3):
         np.testing.assert_array_equal(run(), first)

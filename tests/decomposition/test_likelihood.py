@@ -1,0 +1,62 @@
+"""Likelihoods and the covariance of the probabilistic model."""
+
+import dask.array as da
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
+
+from imgstack_ml import ImagePCA
+from imgstack_ml.decomposition.likelihood import log_likelihood
+from tests.lib.stacks import counted, photographs
+
+
+@pytest.mark.parametrize("k", [11, 12])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_without_noise_there_is_no_likelihood(k, dtype):
+    """All variance explained: what rounding leaves is no noise."""
+    X = np.random.default_rng(0).standard_normal((12, 10, 5)).astype(dtype)
+    pca = ImagePCA(k).fit(X)
+    with pytest.raises(ValueError, match=r"Fit fewer components, e.g. ImagePCA\(5|6\)"):
+        pca.score(X)
+
+
+def test_likelihood_with_all_directions():
+    X = photographs(40, (3, 2), "float64")
+    theirs = PCA(svd_solver="full").fit(X.reshape(40, -1))
+    assert_allclose(ImagePCA().fit(X).score_samples(X), theirs.score_samples(X.reshape(40, -1)), rtol=1e-8)
+
+
+def test_no_covariance_of_large_images():
+    pca = ImagePCA(1).fit(photographs(3, (101, 100)))
+    with pytest.raises(ValueError, match="10100 x 10100"):
+        pca.get_covariance()
+
+
+def test_likelihoods_are_lazy_and_read_each_image_once():
+    source = counted(photographs(30, (6, 5)), 10)
+    pca = ImagePCA(3).fit(source.data.compute())
+    source.reads.clear()
+    found = pca.score_samples(source.data)
+    assert isinstance(found, da.Array)
+    assert not source.reads
+    assert pca.score(source.data) == pytest.approx(found.compute().mean())
+    assert set(source.reads.values()) == {2}
+
+
+def test_likelihood_of_a_block():
+    """A normal distribution in two directions, with variance 4 along the first axis and noise of variance 0.25."""
+    block = np.array([[[1.0, 5.0]], [[3.0, 4.0]]])
+    found = log_likelihood(
+        0.25, 2 * np.log(2 * np.pi), block, np.array([[1.0, 0.0]]), np.array([1.0, 4.0]), np.array([4.0])
+    )
+    assert_allclose(found, -0.5 * (2 * np.log(2 * np.pi) + np.array([1 / 0.25, 2**2 / 4])))
+
+
+def test_no_likelihood_before_fit():
+    for method in (ImagePCA(2).score_samples, ImagePCA(2).score):
+        with pytest.raises(NotFittedError):
+            method(photographs(20, (6, 5)))
+    with pytest.raises(NotFittedError):
+        ImagePCA(2).get_covariance()

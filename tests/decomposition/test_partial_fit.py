@@ -1,0 +1,85 @@
+"""ImagePCA.partial_fit: batches that come one by one."""
+
+import dask.array as da
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from imgstack_ml import ImagePCA, RankWarning, load_model, save_model
+from tests.lib.stacks import counted, photographs, reference, stack_of_spectrum
+
+
+@pytest.mark.parametrize("size", [1, 7, 60, 150])
+def test_any_split_into_batches_agrees_with_one_fit(size):
+    X = stack_of_spectrum(150, (12, 12, 3), 1e3 * 0.8 ** np.arange(60), dtype="float32", offset=50.0)
+    pca = ImagePCA(5)
+    for start in range(0, len(X), size):
+        batch = X[start : start + size]
+        pca.partial_fit(da.from_array(batch, chunks=(5, -1, -1, -1)) if start % 2 else batch)
+    whole = ImagePCA(5, svd_solver="gram").fit(X)
+    assert pca.n_samples_ == 150
+    assert_allclose(pca.explained_variance_, whole.explained_variance_, rtol=1e-3)
+    assert_allclose(pca.explained_variance_ratio_, whole.explained_variance_ratio_, rtol=1e-3)
+    assert_allclose(pca.mean_, whole.mean_, rtol=0, atol=1e-4)
+    assert_allclose(np.abs(np.sum(pca.components_ * whole.components_, axis=1)), 1, rtol=0, atol=1e-3)
+    assert np.all(pca.certificate_.explained_variance_bounds[1] >= whole.explained_variance_)
+
+
+def test_partial_fit_goes_on_after_fit_and_after_load(tmp_path):
+    X = stack_of_spectrum(400, (12, 12), 1e3 * 0.6 ** np.arange(40), offset=50.0)
+    whole = ImagePCA(5).fit(X)
+    fitted = ImagePCA(5).fit(X[:250])
+    save_model(fitted, tmp_path / "half.safetensors")
+    for pca in (fitted, load_model(tmp_path / "half.safetensors")):
+        pca.partial_fit(X[250:])
+        assert pca.n_samples_ == 400
+        assert_allclose(pca.explained_variance_[:3], whole.explained_variance_[:3], rtol=2e-2)
+        assert_allclose(pca.mean_, whole.mean_, rtol=0, atol=1e-9)
+
+
+def test_fit_begins_anew_after_partial_fit():
+    X = photographs(100, (9, 9))
+    pca = ImagePCA(3).partial_fit(X[:50] // 2)
+    pca.fit(X)
+    assert pca.n_samples_ == 100
+    assert_allclose(pca.explained_variance_, reference(X).explained_variance(3), rtol=1e-6)
+
+
+def test_each_batch_is_read_once():
+    source = counted(photographs(60, (9, 9)), 10)
+    pca = ImagePCA(3).partial_fit(source.data[:40])
+    pca.partial_fit(source.data[40:])
+    assert set(source.reads.values()) == {1}
+    assert (pca.n_passes_, pca.svd_solver_, pca.n_samples_) == (1.0, "randomized", 60)
+
+
+def test_a_constant_image_that_was_subtracted_is_part_of_the_mean():
+    X = photographs(60, (9, 9), "float64")
+    lazy = da.from_array(X, chunks=(10, 9, 9))
+    shifted = ImagePCA(3).partial_fit(lazy - X[0]).partial_fit(lazy - X[0])
+    assert_allclose(shifted.mean_, (X.mean(axis=0) - X[0]).ravel(), rtol=0, atol=1e-9)
+
+
+def test_as_many_components_as_the_first_batch_has_images_unless_told():
+    X = photographs(60, (9, 9))
+    pca = ImagePCA().partial_fit(X[:7])
+    assert pca.n_components_ == 7
+    assert pca.partial_fit(X[7:]).n_components_ == 7
+    assert ImagePCA(0.5).partial_fit(X).n_components_ < 7
+
+
+def test_a_batch_of_too_few_images_points_at_the_line_that_gave_it():
+    with pytest.warns(RankWarning, match="3 images have 1 independent") as record:
+        ImagePCA(2).partial_fit(photographs(2, (9, 9))[[0, 1, 1]])
+    assert record[0].filename == __file__
+
+
+def test_batches_of_another_shape_are_refused():
+    pca = ImagePCA(3).partial_fit(photographs(50, (9, 9)))
+    with pytest.raises(ValueError, match="9"):
+        pca.partial_fit(photographs(50, (8, 9)))
+
+
+def test_more_components_than_values_are_refused():
+    with pytest.raises(ValueError, match=r"n_components=5 must be between 1 and .*=4"):
+        ImagePCA(5).partial_fit(photographs(50, (2, 2)))

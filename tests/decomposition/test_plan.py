@@ -1,0 +1,109 @@
+"""Plans: the choice of a solver, and peak memory below the limit, from metadata alone."""
+
+import pickle
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from imgstack_ml import ImagePCA, MemoryLimitError, StackCenterer
+from imgstack_ml.decomposition.plan import plan_fit, tall_height
+from imgstack_ml.decomposition.sizes import FitSize
+from imgstack_ml.decomposition.solvers import SOLVERS
+from imgstack_ml.passes.memory import Allowance
+from tests.lib.stacks import assert_fitted, counted, photographs
+
+
+@st.composite
+def sizes(draw):
+    n, p = draw(st.integers(2, 50_000)), draw(st.integers(1, 3_000_000))
+    k = draw(st.integers(1, min(n, p, 300)))
+    dtype = np.dtype(draw(st.sampled_from(["uint8", "uint16", "float32", "float64"])))
+    wanted = draw(st.just(k) | st.just(None) | st.floats(0.01, 0.99))
+    passes, extra = draw(st.integers(1, 10)), draw(st.integers(0, 50))
+    block = draw(st.none() | st.integers(1, n))
+    return FitSize.of((n, p), dtype, wanted, block, max_passes=passes, n_oversamples=extra)
+
+
+@settings(max_examples=120, deadline=None, derandomize=True)
+@given(sizes(), st.sampled_from(["auto", *SOLVERS]), st.integers(10, 45))
+def test_a_plan_stays_below_its_limit_or_proposes_one_that_works(size, solver, log_limit):
+    limit = 2**log_limit
+    try:
+        plan = plan_fit(size, solver, Allowance(limit, limit))
+    except MemoryLimitError as error:
+        proposed = str(error).split("memory_limit='")[1].split("'")[0]
+        other = str(error).split("svd_solver='")[-1].split("'")[0]
+        limit = dask.utils.parse_bytes(proposed)
+        plan = plan_fit(size, other, Allowance(limit, limit))
+    assert plan.peak_bytes <= limit
+    assert plan.n_passes >= 1
+    assert solver in ("auto", plan.solver)
+    assert "passes" in repr(plan)
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(sizes(), st.sampled_from(["gram", "randomized"]), st.integers(20, 44))
+def test_more_memory_never_means_more_reads(size, solver, log_limit):
+    passes = []
+    for limit in (2**log_limit, 2 ** (log_limit + 1)):
+        try:
+            passes.append(plan_fit(size, solver, Allowance(limit, limit)).n_passes)
+        except MemoryLimitError:
+            assume(False)
+    assert passes[0] >= passes[1] - 1e-9
+
+
+@pytest.mark.parametrize("solver", ["auto", *SOLVERS])
+def test_a_limit_too_small_is_refused_before_any_read_and_the_line_proposed_works(solver):
+    source = counted(photographs(80, (12, 10), "uint8"), 20)
+    with pytest.raises(MemoryLimitError, match="Nothing was read") as refusal:
+        ImagePCA(3, svd_solver=solver, memory_limit="2kB").fit(source.data)
+    assert not source.reads
+    line = str(refusal.value).split("Set ")[1].split(")")[0] + ")"
+    assert line.startswith("ImagePCA(")
+    pca = eval(line, {"ImagePCA": ImagePCA}).set_params(n_components=3)
+    assert_fitted(pca.fit(source.data), photographs(80, (12, 10), "uint8"))
+
+
+def test_auto_streams_what_is_too_large_for_the_exact_solvers():
+    stack = da.zeros((20_032, 256, 256, 3), dtype=np.uint8, chunks=(64, 256, 256, 3))
+    assert ImagePCA(10, memory_limit="1GB").plan(stack).solver == "randomized"
+    assert ImagePCA(10).plan(stack[:200]).solver == "gram"
+    assert ImagePCA(10).plan(da.zeros((100_000, 28, 28), chunks=(1_000, 28, 28))).solver == "covariance_eigh"
+
+
+def test_a_plan_says_that_a_centerer_costs_a_read():
+    stack = counted(photographs(60, (8, 8)), 10).data
+    centred = StackCenterer().fit(stack).transform(stack)
+    assert "took a read" in repr(ImagePCA(3).plan(centred))
+    assert "took a read" not in repr(ImagePCA(3).plan(stack))
+
+
+def test_a_plan_shows_what_does_not_fit_and_the_one_chosen():
+    stack = da.zeros((20_032, 256, 256, 3), dtype=np.uint8, chunks=(64, 256, 256, 3))
+    plan = ImagePCA(10, memory_limit="1GB").plan(stack)
+    lines = {name: next(line for line in repr(plan).splitlines() if name in line) for name in SOLVERS}
+    assert plan.peak_bytes == plan.chosen.peak_bytes <= plan.memory_limit == 10**9
+    assert {one.solver for one in plan.considered} == set(SOLVERS)
+    assert lines["randomized"] != lines["randomized"].replace("->", "")
+    assert "x: does not fit the memory limit" in repr(plan)
+
+
+@pytest.mark.parametrize(("short", "tall", "height"), [(10, 1_000, 100), (10, 200, 44), (10, 15, 15), (10, 25, 20)])
+def test_a_tall_block_is_as_large_as_all_triangular_factors(short, tall, height):
+    assert tall_height(short, tall) == height
+
+
+def test_a_plan_leaves_the_estimator_alone():
+    X = photographs(20, (6, 5))
+    pca = ImagePCA(2).fit(X)
+    before = pickle.dumps(pca)
+    plan = pca.plan(photographs(50, (4, 4, 3)))
+    assert pickle.dumps(pca) == before
+    assert plan.solver in repr(plan)
+    assert plan.peak_bytes <= plan.memory_limit
+    assert not hasattr(ImagePCA(2), "n_features_in_")

@@ -1,0 +1,280 @@
+"""Fits of ImagePCA that stop and are resumed: what is read again, what is equal, what is said."""
+
+import errno
+import json
+import os
+import sys
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+
+import imgstack_ml
+from imgstack_ml import ImagePCA, open_stack
+from imgstack_ml.errors import BadImageError, StoreError
+from imgstack_ml.files.atomic import lock_output
+from imgstack_ml.passes import checkpoint as _checkpoint
+from imgstack_ml.passes import memory as _memory
+from tests.lib import fit_stack
+from tests.lib.fit_stack import CASES, READ_AGAIN, Reads, StopError, assert_same_fit, fit
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "unfinished"
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    with dask.config.set(scheduler="synchronous", num_workers=2):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def save_every_wave(monkeypatch):
+    fit_stack.save_every_wave(monkeypatch.setattr)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """Fits that nothing stopped, and how many blocks they read."""
+    fits = {}
+    with dask.config.set(scheduler="synchronous", num_workers=2):
+        for solver in CASES:
+            reads = Reads()
+            fits[solver] = fit(solver, reads), len(reads.blocks)
+    return fits
+
+
+@pytest.fixture
+def stopped(folder):
+    """Stop a fit of the streaming solver in the middle of its second read."""
+    stop("randomized", folder, 60)
+    return folder
+
+
+def stop(solver, folder, fail_at, **params):
+    reads = Reads(fail_at)
+    with pytest.raises(StopError):
+        fit(solver, reads, folder, **params)
+    return reads
+
+
+@pytest.mark.parametrize(
+    ("solver", "part"),
+    [
+        *(("randomized", part) for part in (0.02, 0.3, 0.45, 0.7, 0.99)),
+        *(("covariance_eigh", part) for part in (0.02, 0.7)),
+        *(("gram", part) for part in (0.45, 0.99)),
+    ],
+)
+def test_a_fit_goes_on_where_it_stopped(solver, part, whole, folder):
+    expected, n_blocks = whole[solver]
+    before = stop(solver, folder, max(2, int(part * n_blocks)))
+    again = Reads()
+    assert_same_fit(fit(solver, again, folder), expected)
+    assert 0 <= len(before.blocks) + len(again.blocks) - n_blocks <= READ_AGAIN[solver]
+    assert not folder.exists()
+
+
+def test_it_may_stop_many_times(whole, folder):
+    expected, n_blocks = whole["randomized"]
+    total = 0
+    for _ in range(100):
+        reads = Reads(fail_at=17)
+        try:
+            resumed = fit("randomized", reads, folder)
+        except StopError:
+            total += len(reads.blocks)
+            continue
+        break
+    assert total > n_blocks
+    assert_same_fit(resumed, expected)
+
+
+def test_a_checkpoint_changes_nothing_and_leaves_nothing(whole, folder):
+    for solver in CASES:
+        reads = Reads()
+        assert_same_fit(fit(solver, reads, folder), whole[solver][0])
+        assert len(reads.blocks) == whole[solver][1]
+        assert not folder.exists()
+
+
+# what has changed
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"tol": 1e-12}, r"tol was 0\.0 and is 1e-12"),
+        ({"max_passes": 2}, "max_passes was 3 and is 2"),
+        ({"random_state": 1}, "random_state was 0 and is 1"),
+        ({"memory_limit": "51MB"}, "memory_limit was '50MB' and is '51MB'"),
+    ],
+    ids=["tol", "max_passes", "random_state", "memory_limit"],
+)
+def test_of_other_parameters_nothing_is_used(params, message, stopped):
+    again = Reads()
+    with pytest.warns(UserWarning, match=message) as record:
+        found = fit("randomized", again, stopped, **params)
+    assert record[0].filename == fit_stack.__file__
+    expected = Reads()
+    assert_same_fit(found, fit("randomized", expected, **params))
+    assert sorted(again.blocks) == sorted(expected.blocks)
+    assert not stopped.exists()
+
+
+@pytest.mark.parametrize("name", ["n_components", "svd_solver", "n_oversamples"])
+def test_every_parameter_that_decides_is_compared(name, stopped):
+    """Without the reads: a fit that fails at the first block has compared already."""
+    pca = fit_stack.estimator("randomized", stopped)
+    value = {"n_components": 3, "svd_solver": "covariance_eigh", "n_oversamples": 11}[name]
+    pca.set_params(memory_limit="50MB" if name != "svd_solver" else "2GB", **{name: value})
+    with pytest.warns(UserWarning, match=f"{name} was .* and is {value!r}"), pytest.raises(StopError):
+        pca.fit(fit_stack.stack("randomized", Reads(1).make))
+
+
+def test_of_another_version_nothing_is_used(whole, stopped, monkeypatch):
+    monkeypatch.setattr(sys.modules["imgstack_ml.decomposition.resume"], "__version__", "99.0")
+    again = Reads()
+    with pytest.warns(UserWarning, match=rf"the version of imgstack_ml was {imgstack_ml.__version__} and is 99\.0"):
+        assert_same_fit(fit("randomized", again, stopped), whole["randomized"][0])
+    assert len(again.blocks) == whole["randomized"][1]
+
+
+# What version 0.1.0 wrote of the same fit.
+FIT_OF_0_1_0 = {
+    "fit": {
+        "n_components": "4",
+        "svd_solver": "'randomized'",
+        "n_oversamples": "10",
+        "tol": "0.0",
+        "max_passes": "3",
+        "memory_limit": "'50MB'",
+        "random_state": "0",
+        "the name of the images, which follows from files, sizes, times of change and blocks,": "the-same-randomized",
+        "the version of imgstack_ml": "0.1.0",
+    },
+    "begun": {"limit": 50_000_000, "keep": 50_000_000, "seed": 209652396},
+}
+
+
+def test_a_checkpoint_of_0_1_0_is_refused_by_name(whole, stopped):
+    (stopped / "fit.json").write_text(json.dumps(FIT_OF_0_1_0, indent=2))
+    again = Reads()
+    with pytest.warns(UserWarning, match=r"not used.* version of imgstack_ml was 0\.1\.0 and is") as record:
+        assert_same_fit(fit("randomized", again, stopped), whole["randomized"][0])
+    assert len(record) == 1
+    assert str(record[0].message).endswith(f"and is {imgstack_ml.__version__}.")
+    assert len(again.blocks) == whole["randomized"][1]
+    assert not stopped.exists()
+
+
+def test_of_other_files_nothing_is_used(tmp_path, folder):
+    source = tmp_path / "images"
+    rng = np.random.default_rng(0)
+    imgstack_ml.write_images(rng.random((200, 128, 160), np.float32), source, format="tiff")
+    names = sorted(os.listdir(source))
+    pca = ImagePCA(4, svd_solver="gram", checkpoint=folder, memory_limit="41MB")
+    stack = open_stack(source, chunks=10)
+    assert pca.plan(stack).n_passes > 1
+    good = (source / names[-1]).read_bytes()
+    (source / names[-1]).write_bytes(good[:-10])
+    with pytest.raises(BadImageError, match=names[-1]):
+        pca.fit(stack)
+    assert (folder / "fit.json").exists()
+    (source / names[-1]).write_bytes(good)  # later than the stack was opened, though its bytes are the same
+    with pytest.warns(UserWarning, match=r"the stack \(its files, .* was images-.* and is images-"):
+        pca.fit(open_stack(source, chunks=10))
+    assert not folder.exists()
+
+
+class OneSeed(np.random.RandomState):
+    """Draws one number."""
+
+    def __init__(self, seed):
+        super().__init__()
+        self._number = seed
+
+    def randint(self, *_):
+        return self._number
+
+
+def test_what_auto_chose_is_kept(whole, folder, monkeypatch):
+    """The memory available and a seed of the moment differ when the fit is resumed."""
+    monkeypatch.setattr(_memory, "_available", lambda: 100_000_000)
+    params = {"memory_limit": "auto", "random_state": None}
+    stop("randomized", folder, 60, **params)
+    begun = json.loads((folder / "fit.json").read_text())["begun"]
+    assert begun["limit"] == 50_000_000
+    monkeypatch.setattr(_memory, "_available", lambda: 900_000_000)
+    again = Reads()
+    found = fit("randomized", again, folder, **params)
+    assert_same_fit(found, fit("randomized", Reads(), memory_limit=50_000_000, random_state=OneSeed(begun["seed"])))
+    assert len(again.blocks) < whole["randomized"][1] - 40
+
+
+def test_less_memory_than_the_fit_began_with(whole, folder, monkeypatch):
+    monkeypatch.setattr(_memory, "_available", lambda: 92_000_000)
+    stop("gram", folder, 60, memory_limit="auto")
+    monkeypatch.setattr(_memory, "_available", lambda: 88_000_000)
+    with pytest.warns(UserWarning, match=r"it takes .*MiB of memory, and 41\.96 MiB are left") as record:
+        assert_same_fit(fit("gram", Reads(), folder, memory_limit="auto"), whole["gram"][0])
+    assert record[0].filename == fit_stack.__file__
+
+
+# what is not saved, or cannot be
+
+
+def test_images_in_memory_are_not_saved(folder):
+    X = np.random.default_rng(0).random((30, 8, 8))
+    ImagePCA(3, checkpoint=folder).fit(X)
+    ImagePCA(3, checkpoint=folder).fit(da.from_array(X, chunks=(5, 8, 8)))
+    assert not folder.exists()
+
+
+def test_a_fit_in_one_piece_says_that_it_is_not_saved(folder):
+    stack = da.random.default_rng(0).random((200_000, 4, 4), chunks=(5_000, 4, 4))
+    with pytest.warns(UserWarning, match="svd_solver='tsqr' runs in one piece") as record:
+        ImagePCA(3, svd_solver="tsqr", memory_limit="25MB", checkpoint=folder).fit(stack)
+    assert record[0].filename == __file__
+    assert not folder.exists()
+
+
+def test_a_full_disk_is_named_once_and_the_fit_goes_on(whole, folder, monkeypatch):
+    """A real disk that fills up is in tests/lib/full_disk.py."""
+    calls = []
+
+    def full(*args):
+        calls.append(args)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(_checkpoint, "save_tensors", full)
+    with pytest.warns(UserWarning, match=r"needs [\d,]{6,} bytes \(.*No space left.*The fit continues") as record:
+        assert_same_fit(fit("randomized", Reads(), folder), whole["randomized"][0])
+    assert len(record) == 1
+    assert record[0].filename == fit_stack.__file__
+    assert len(calls) > 1
+    assert not folder.exists()
+
+
+def test_no_fit_without_its_checkpoint(tmp_path, folder):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("all of it")
+    reads = Reads()
+    with pytest.raises(StoreError, match=r"'thesis\.txt'; a checkpoint needs a folder of its own"):
+        fit("randomized", reads, tmp_path / "mine")
+    folder.mkdir()
+    with lock_output(folder / "fit"), pytest.raises(StoreError, match="is being written by process"):
+        fit("randomized", reads, folder)
+    assert not reads.blocks
+
+
+@pytest.mark.parametrize("name", ["fit.json", "pass-0000.safetensors"])
+def test_damaged_files_are_not_used(name, whole, stopped):
+    good = (stopped / name).read_bytes()
+    (stopped / name).write_bytes(good[: len(good) // 2])
+    with pytest.warns(UserWarning, match="damaged"):
+        assert_same_fit(fit("randomized", Reads(), stopped), whole["randomized"][0])
+    assert not stopped.exists()
