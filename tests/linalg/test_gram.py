@@ -13,7 +13,7 @@ from tests.lib.blocks import DOUBLE, DTYPES, SINGLE, centred, cut, cut_stacks, f
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("work", [SINGLE, DOUBLE])
+@pytest.mark.parametrize("work", [SINGLE, DOUBLE], ids=str)
 def test_centred_gram(dtype, work):
     X = images(9, dtype=dtype)
     parts = [lin.centred_gram(cut(X, 4), lo, hi, work) for lo, hi in [(0, 11), (11, 12), (12, 60)]]
@@ -49,7 +49,7 @@ def test_scatter_in_float32_needs_no_small_mean(dtype):
     assert_allclose(found.matrix, expected, rtol=0, atol=2e-6 * np.trace(expected))
 
 
-@pytest.mark.parametrize("work", [SINGLE, DOUBLE])
+@pytest.mark.parametrize("work", [SINGLE, DOUBLE], ids=str)
 def test_strips_make_the_gram_matrix(work):
     X = images(9)
     shift = lin.first_image([X])
@@ -106,7 +106,7 @@ def test_eigh_descending(k):
     assert_allclose(values, np.linalg.eigvalsh(matrix)[::-1][:k], atol=1e-12)
 
 
-@pytest.mark.parametrize("work", [SINGLE, DOUBLE])
+@pytest.mark.parametrize("work", [SINGLE, DOUBLE], ids=str)
 def test_orthonormalise_rows(work):
     rng = np.random.default_rng(0)
     exact = np.linalg.qr(rng.standard_normal((5000, 8)))[0].T
@@ -123,7 +123,7 @@ def test_orthonormalise_takes_no_rows():
     assert rows.shape == (0, 7)
 
 
-@pytest.mark.parametrize("work", [SINGLE, DOUBLE])
+@pytest.mark.parametrize("work", [SINGLE, DOUBLE], ids=str)
 @pytest.mark.parametrize(
     ("have", "want", "p"),
     [(0, 3, 5), (2, 5, 5), (3, 3, 9), (4, 9, 2000), (0, 150, 150), (149, 150, 150), (75, 150, 151)],

@@ -30,7 +30,7 @@ def assert_between(summary, A):
 # one summary
 
 
-@pytest.mark.parametrize("dtype", [SINGLE, DOUBLE])
+@pytest.mark.parametrize("dtype", [SINGLE, DOUBLE], ids=str)
 @pytest.mark.parametrize("raw", ["uint8", "uint16", "float32", "float64"])
 @pytest.mark.parametrize("size", [1, 4, 100])
 def test_a_summary_is_the_truncated_svd(raw, size, dtype):
@@ -149,7 +149,7 @@ GROUPINGS = {
 
 
 @pytest.mark.parametrize("grouping", GROUPINGS.values(), ids=GROUPINGS.keys())
-@steady(60)
+@steady(30)
 @given(pieces_of_stacks())
 def test_any_cut_and_grouping_keeps_the_bounds(grouping, drawn):
     X, edges, size, dtype = drawn
@@ -163,7 +163,7 @@ def test_any_cut_and_grouping_keeps_the_bounds(grouping, drawn):
 
 
 @pytest.mark.parametrize("grouping", GROUPINGS.values(), ids=GROUPINGS.keys())
-@steady(60)
+@steady(30)
 @given(pieces_of_stacks())
 def test_merging_is_exact_where_nothing_is_cut_off(grouping, drawn):
     X, edges, _, dtype = drawn
@@ -208,7 +208,7 @@ def test_random_sums_are_the_same_in_every_chunking(chunk):
 # inputs
 
 
-@pytest.mark.parametrize("dtype", [SINGLE, DOUBLE])
+@pytest.mark.parametrize("dtype", [SINGLE, DOUBLE], ids=str)
 def test_inputs_are_read_only_and_stay_as_they_are(dtype):
     X = photographs(20, (5, 4), "uint8")
     X.flags.writeable = False

@@ -14,7 +14,7 @@ from tests.lib.blocks import DOUBLE, DTYPES, SINGLE, cut, flat, images
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("work", [SINGLE, DOUBLE])
+@pytest.mark.parametrize("work", [SINGLE, DOUBLE], ids=str)
 def test_tiles_hold_every_value_less_the_shift_exactly(dtype, work):
     X = images(7, dtype=dtype)
     shift = first_image([X])

@@ -1,0 +1,48 @@
+"""One thread of BLAS for each task, however tasks overlap, and the old number afterwards."""
+
+import threading
+
+import pytest
+from threadpoolctl import threadpool_info
+
+from imgstack_ml.passes.blas import one_blas_thread
+
+
+def blas_threads():
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+def test_one_thread_within_and_the_old_number_after():
+    before = blas_threads()
+    with one_blas_thread():
+        assert set(blas_threads()) == {1}
+        with one_blas_thread():
+            assert set(blas_threads()) == {1}
+        assert set(blas_threads()) == {1}
+    assert blas_threads() == before
+
+
+def test_the_old_number_comes_back_after_an_error():
+    before = blas_threads()
+    with pytest.raises(ZeroDivisionError), one_blas_thread():
+        raise ZeroDivisionError
+    assert blas_threads() == before
+
+
+def test_the_old_number_comes_back_where_the_first_task_ends_first():
+    before = blas_threads()
+    entered, may_leave = threading.Event(), threading.Event()
+
+    def first():
+        with one_blas_thread():
+            entered.set()
+            may_leave.wait(10)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert entered.wait(10)
+    with one_blas_thread():
+        may_leave.set()
+        thread.join(10)
+        assert set(blas_threads()) == {1}
+    assert blas_threads() == before
