@@ -85,7 +85,7 @@ class Picture:
         self._shown = _shown_mode(self._picture)
         self._orientation = _orientation(self._picture)
 
-    def find(self) -> list[tuple[None, Header]]:
+    def list_images(self) -> list[tuple[None, Header]]:
         """List the images of the file: one."""
         return [(None, self.header())]
 

@@ -32,7 +32,7 @@ Key = str | Page
 class Images(Protocol):
     """The images of an open file. `planes` selects one of them; None stands for the only one."""
 
-    def find(self) -> list: ...  # noqa: D102
+    def list_images(self) -> list: ...  # noqa: D102
 
     def header(self, planes: Planes | None) -> Header: ...  # noqa: D102
 
@@ -91,7 +91,7 @@ def find_images(name: str, state: State, max_pixels: int) -> tuple[tuple[Key, He
         See `open_images`.
     """
     with open_images(name, max_pixels, state) as images:
-        return tuple((name if planes is None else Page(name, planes), header) for planes, header in images.find())
+        return tuple((name if planes is None else Page(name, planes), header) for planes, header in images.list_images())
 
 
 def read_header(path: str, max_pixels: int = MAX_PIXELS) -> Header:

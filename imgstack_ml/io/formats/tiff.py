@@ -62,7 +62,7 @@ class TiffImages:
         self._last: tuple[Planes, list[PageLayout]] = ((), [])
         self._tiff: tifffile.TiffFile | None = None
 
-    def find(self) -> list[tuple[Planes | None, Header]]:
+    def list_images(self) -> list[tuple[Planes | None, Header]]:
         """List the images of the file: their planes and headers.
 
         Raises
