@@ -193,11 +193,10 @@ def test_rigorous_figures_contain_the_truth(case):
         assert certificate.captured_variance <= along + rounding
 
 
-@pytest.mark.slow
-@settings(max_examples=400, deadline=None, derandomize=True)
-@given(cases())
-def test_rigorous_figures_contain_the_truth_of_many_stacks(case):
-    test_rigorous_figures_contain_the_truth.hypothesis.inner_test(case)
+many = settings(max_examples=400, deadline=None, derandomize=True)
+test_rigorous_figures_contain_the_truth_of_many_stacks = pytest.mark.slow(
+    many(given(cases())(test_rigorous_figures_contain_the_truth.hypothesis.inner_test))
+)
 
 
 # the kernels alone
