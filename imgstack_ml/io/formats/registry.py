@@ -91,7 +91,8 @@ def find_images(name: str, state: State, max_pixels: int) -> tuple[tuple[Key, He
         See `open_images`.
     """
     with open_images(name, max_pixels, state) as images:
-        return tuple((name if planes is None else Page(name, planes), header) for planes, header in images.list_images())
+        found = images.list_images()
+    return tuple((name if planes is None else Page(name, planes), header) for planes, header in found)
 
 
 def read_header(path: str, max_pixels: int = MAX_PIXELS) -> Header:

@@ -1,16 +1,15 @@
 """Files of all formats: told by content, read whole, or named."""
 
 import os
-import struct
 
 import numpy as np
 import pytest
-import tifffile
 
 from imgstack_ml import open_stack
 from imgstack_ml.errors import BadImageError
 from imgstack_ml.io.formats.registry import find_images, read_header
 from imgstack_ml.io.readers import decode_file
+from tests.lib.bombs import BOMBS
 from tests.lib.images import assert_named, png_bytes, random_pixels, write_image
 
 KINDS = [
@@ -89,26 +88,10 @@ def test_files_that_are_no_images(tmp_path):
     assert_named(tmp_path / "missing.png", "No such file")
 
 
-def claim_size(path, height, width):
-    """Rewrite the size in an image's header."""
-    content = bytearray(path.read_bytes())
-    if path.suffix == ".png":
-        path.write_bytes(png_bytes(random_pixels((1, width)), height=height))
-    elif path.suffix == ".jpg":
-        start = content.index(b"\xff\xc0")
-        content[start + 5 : start + 9] = struct.pack(">HH", height, width)
-        path.write_bytes(content)
-    else:
-        with tifffile.TiffFile(path, mode="r+") as tiff:
-            for tag, value in (("ImageLength", height), ("ImageWidth", width)):
-                tiff.pages.first.tags[tag].overwrite(value)
-
-
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
 def test_bombs_are_refused_by_their_header(tmp_path, suffix):
     path = tmp_path / f"bomb{suffix}"
-    write_image(path, random_pixels((4, 4)))
-    claim_size(path, 60_000, 60_000)
+    BOMBS[f"size{suffix}"](path)
     with pytest.raises(BadImageError, match="claims 60000 × 60000 pixels; at most 178,956,970"):
         read_header(str(path))
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from imgstack_ml import open_stack
 from imgstack_ml.errors import BadImageError, MixedStackError
+from tests.lib.bombs import BOMBS
 from tests.lib.images import assert_named, random_pixels, write_image
 
 
@@ -73,10 +74,7 @@ def test_tiff_dtypes_that_are_not_read(tmp_path):
 
 def test_tile_bomb_is_refused(tmp_path):
     path = tmp_path / "bomb.tif"
-    write_image(path, random_pixels((16, 16)), tile=(16, 16))
-    with tifffile.TiffFile(path, mode="r+") as tiff:
-        for tag in ("TileLength", "TileWidth"):
-            tiff.pages.first.tags[tag].overwrite(65_520)
+    BOMBS["tile.tif"](path)
     assert_named(path, "claims 65520 × 65520")
 
 
