@@ -15,6 +15,8 @@ from tests.lib.features import (
     check_in_memory,
     check_lazy,
     texture_pairs,
+    textures,
+    textures_like,
 )
 
 
@@ -26,6 +28,12 @@ def test_in_memory(shape, dtype):
 @pytest.mark.parametrize(("shape", "chunks", "dtype", "scheduler"), LAZY_GRID)
 def test_lazy(shape, chunks, dtype, scheduler):
     check_lazy(texture_pairs, shape, chunks, dtype, scheduler)
+
+
+@pytest.mark.parametrize("levels", [2, 200, 256])
+def test_few_and_many_levels(levels):
+    stack = any_images((2, 12, 10), "uint16")
+    assert_same(textures_like((0, 65536), levels).fit_transform(stack), textures(stack, (0, 65536), levels))
 
 
 @pytest.mark.parametrize("method", ["uniform", "nri_uniform"])

@@ -126,7 +126,7 @@ def histogram_pairs(stack, all_bins=(1, 7, 32)):
 def texture_pairs(stack):
     whole, given = ranges_of(stack)
     yield textures_like(given), textures(stack, given, 16)
-    yield textures_like("stack", 200), textures(stack, whole, 200)
+    yield textures_like("stack", 64), textures(stack, whole, 64)
 
 
 def hog_pairs(stack):
