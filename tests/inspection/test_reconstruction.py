@@ -74,5 +74,7 @@ def test_what_cannot_be_reconstructed_is_refused(faces, faces_pca):
             im.ReconstructionDisplay.from_estimator(pca, faces, n_components=wrong)
     with pytest.raises(ValueError, match="rows of 625 features, of which no images"):
         im.ReconstructionDisplay.from_estimator(faces_pca, faces.reshape(60, -1))
+    with pytest.raises(ValueError, match=r"images has shape \(60, 25\); needed is \(n_shown, height, width"):
+        im.ReconstructionDisplay(faces[:, 0], faces[:, 0], [1])
     with pytest.raises(ValueError, match=r"needed is \(2, 1, 25, 25\)"):
         im.ReconstructionDisplay(faces[:2], faces[:2], [1])

@@ -5,7 +5,7 @@ import numpy as np
 import imgstack_ml as im
 from imgstack_ml.report.alerts import Evidence
 from imgstack_ml.report.survey import read_survey
-from imgstack_ml.report.tables import certificate_table, images_table
+from imgstack_ml.report.tables import certificate_table, command_line, fit_table, images_table, versions_table
 from tests.lib.stacks import counted, photographs
 
 
@@ -37,3 +37,31 @@ def test_certificates_are_told():
     share = f"{certificate.captured_variance / certificate.total_variance:.4%}".replace("%", " %")
     assert share in rows["captured"]
     assert certificate_table(None) == []
+
+
+def test_a_run_of_the_command_line_is_described(faces):
+    run = {
+        "command": "pca",
+        "parameters": {
+            "source": "my faces",
+            "out": "o",
+            "n_components": 4,
+            "recursive": True,
+            "shape": (2, 3),
+            "mask": None,
+        },
+        "versions": {"numpy": "2.0"},
+        "input": {"source": "my faces", "n_images": 5000, "image_shape": [25, 25], "dtype": "uint8"},
+        "fit": {"seconds": 1.25, "planned_peak_bytes": 2**20},
+        "seconds": 3.5,
+    }
+    assert command_line(run) == "imgstack-ml pca 'my faces' -o o -k 4 -r --shape 2x3"
+    assert command_line(None) == ""
+    assert versions_table(run) == [("numpy", "2.0")]
+    pca = im.ImagePCA(4).fit(faces)
+    rows = dict(fit_table(pca, pca, run))
+    assert (rows["time"], rows["memory"]) == ("1.2 s to fit, 3.5 s in all", "planned peak 1.00 MiB")
+    evidence = Evidence(None, None, None, np.ones(1), [], problems=[("a.png", "empty")])
+    assert images_table(None, None, evidence, run) == [
+        ("source", "my faces"), ("images", "5,000 of 25 × 25, uint8"), ("left out", "1 files")
+    ]  # fmt: skip
