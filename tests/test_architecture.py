@@ -34,13 +34,7 @@ FACADES = {"io"}  # rooms whose __init__ shows names of the rooms within
 
 MODULE_LINES, CLASS_LINES, FUNCTION_LINES = 450, 250, 60
 # Larger than that, and why.
-EXCEPTIONS: dict[str, str] = {
-    "decomposition.image_pca": "not cut yet",
-    "decomposition.image_pca:ImagePCA": "not cut yet",
-    "decomposition.streaming": "not cut yet",
-    "passes.runner": "not cut yet",
-    "passes.runner:PassRunner": "not cut yet",
-}
+EXCEPTIONS: dict[str, str] = {}
 
 
 def name_of(path):
