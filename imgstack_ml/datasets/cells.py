@@ -127,15 +127,16 @@ def _scatter(
 
 
 def _render(scene: _Scene, size: int) -> np.ndarray:
-    """Draw the scene: light of shape (size, size, 3), from 0 (dark) to 1 (bright) and above."""
+    """Return the light of each pixel and colour (size, size, 3): 0 is dark, 1 is bright, and values may exceed 1."""
     grid = (np.arange(size, dtype=np.float32) + 0.5) / size
     field = _paint(scene.bodies, grid)
     green_field = _paint(scene.bodies._replace(weight=scene.bodies.weight * scene.greenness), grid)
     body = _edge(field, 0.55, 9)
     nucleus = _edge(_paint(scene.nuclei, grid), 0.5, 8)
     granules = _paint(scene.granules, grid) * body
-    green = green_field / (field + 1e-6)
+    green = green_field / (field + 1e-6)  # mean greenness, weighted by the bodies
 
+    # Bodies glow more where they are thick, and less over the nucleus; blue is mainly nuclei. Numbers chosen by eye.
     stain = body * (0.35 + 0.25 * np.minimum(field, 1.5)) * (1 - 0.5 * nucleus) + 0.6 * granules
     light = np.empty((size, size, 3), dtype=np.float32)
     light[..., 0] = stain * (1 - green) + 0.15 * granules
@@ -143,6 +144,7 @@ def _render(scene: _Scene, size: int) -> np.ndarray:
     light[..., 2] = 0.12 * stain + 0.55 * nucleus
     light += scene.background.astype(np.float32)
 
+    # Uneven illumination: exp of a few cosines of low frequency, which is never negative.
     waves = np.cos(np.pi * np.arange(len(scene.illumination))[:, None] * grid).astype(np.float32)
     lamp = np.exp(waves.T @ scene.illumination.astype(np.float32) @ waves)
     return light * lamp[..., None]

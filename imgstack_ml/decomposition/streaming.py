@@ -160,7 +160,7 @@ def _finish(basis: KrylovBasis, summary: Figures, verdict: Verdict, size: FitSiz
     orthonormalise_rows(components)
     asked = k if request.share is not None else size.k
     certificate = _certify(basis, summary, verdict, rank, asked, size)
-    _warn(certificate, verdict, request, float(theta[:k].sum() / total), basis.n_products)
+    _warn_unless_converged(certificate, verdict, request, float(theta[:k].sum() / total), basis.n_products)
     scores = np.pad(basis.scores(rank), ((0, 0), (0, asked - rank)))
     singular = np.pad(np.sqrt(theta[:rank]), (0, asked - rank))
     components = completed_rows(components, asked)
@@ -213,7 +213,10 @@ def _from_summary(summary: Summary | Figures, k: int) -> np.ndarray:
     return np.pad(summary.singular_values, (0, k))[:k] ** 2 + summary.lost
 
 
-def _warn(certificate: Certificate, verdict: Verdict, request: FitRequest, reached: float, n_products: int) -> None:
+def _warn_unless_converged(
+    certificate: Certificate, verdict: Verdict, request: FitRequest, reached: float, n_products: int
+) -> None:
+    """Warn if the share of the variance was not reached, or the estimated errors are above `tol`."""
     if certificate.converged:
         return
     if request.share is not None and reached <= request.share:
@@ -224,11 +227,12 @@ def _warn(certificate: Certificate, verdict: Verdict, request: FitRequest, reach
             ConvergenceWarning,
         )
         return
-    error = max(certificate.largest_error, 10 * request.tol if certificate.largest_error <= request.tol else 0.0)
+    # All errors can be within tol, and the variance missed is not: then a much larger tol is suggested.
+    acceptable = certificate.largest_error if certificate.largest_error > request.tol else 10 * request.tol
     warn(
-        f"After {n_products} products with the images, explained variances are off by up to an estimated "
-        f"{certificate.largest_error:.1g}, and tol={request.tol:g}. See certificate_ for what is certain. Raise "
-        f"max_passes={request.max_passes}, e.g. to {2 * request.max_passes}, or accept it with tol={error:.1g}.",
+        f"After {n_products} products with the images, the estimated relative error of explained variances is up to "
+        f"{certificate.largest_error:.1g}, and tol={request.tol:g} is not reached. certificate_ has rigorous bounds. "
+        f"Raise max_passes={request.max_passes}, e.g. to {2 * request.max_passes}, or set tol={1.5 * acceptable:.1g}.",
         ConvergenceWarning,
     )
 

@@ -60,13 +60,15 @@ def _tsqr_of_pixels(runner: PassRunner, size: FitSize, request: FitRequest) -> F
 
 
 def _rows_of_images(runner: PassRunner, height: int) -> tuple[da.Array, Any, dict[Any, int]]:
-    """Rows [1, image - first image] of all images, as a lazy array.
+    """Lazy array with one row per image: a 1, and then the image minus the first image.
+
+    The column of ones lets the QR take the mean away, see `rows_after_ones`.
 
     Parameters
     ----------
     runner : PassRunner
     height : int
-        Rows up to which consecutive blocks are joined.
+        Most rows to which consecutive blocks are joined.
 
     Returns
     -------
@@ -74,7 +76,7 @@ def _rows_of_images(runner: PassRunner, height: int) -> tuple[da.Array, Any, dic
     shift : Delayed
         The first image (p,), float64.
     images_of : dict
-        From the key of a task to the images that it handles.
+        Number of images that each task handles, by the key of the task.
     """
     layout = runner.layout
     everything = Batch(0, layout.n_blocks)

@@ -15,19 +15,19 @@ __all__ = ["explain_full_disk", "require_space"]
 
 @contextlib.contextmanager
 def explain_full_disk(target: str, n_bytes: int) -> Iterator[None]:
-    """Replace the system's error about a full disk, quota or file size by one that names the bytes needed.
+    """Replace an OSError for a full disk, quota or file size limit by an error that names the bytes needed.
 
     Parameters
     ----------
     target : str
-        File or folder that the block writes.
+        File or folder that the body of the ``with`` statement writes.
     n_bytes : int
-        Bytes that it needs at most.
+        Largest size of `target` in bytes.
 
     Raises
     ------
     StoreError
-        The block raised an error of that kind. All other errors pass unchanged.
+        The body raised one of these errors. All others pass unchanged.
     """
     try:
         yield

@@ -88,25 +88,25 @@ class ReconstructionDisplay:
         ax: Axes | None = None,
         **plot_options: Any,
     ) -> ReconstructionDisplay:
-        """Draw images, and their reconstructions by a fitted PCA or by a Pipeline that has one.
+        """Draw images next to their reconstructions by a fitted PCA, alone or in a Pipeline.
 
-        Of a lazy stack only the images shown are read. If a step before the PCA cannot be inverted, such as an
-        IntensityRescaler, the originals are shown as that step returns them.
+        Only the images shown are read from a lazy stack. If a step before the PCA cannot be inverted, such as an
+        IntensityRescaler, images and reconstructions are both shown after that step.
 
         Parameters
         ----------
         estimator : ImagePCA or Pipeline
             The fitted estimator.
         X : ImageStack, dask array or array-like of shape (n_images, height, width[, n_channels])
-            Images, as for its `transform`.
+            Images that the estimator's `transform` accepts.
         indices : sequence of int, optional
             Positions of the images to show; by default four at equal distances, from the first to the last.
         n_components : sequence of int, optional
-            Numbers of components to show; by default those of 1, 5, 20 and 100 that are fewer than all, and all.
+            Numbers of components to show; by default 1, 5, 20 and 100, as far as the PCA has more, and then all.
         ax : matplotlib Axes, optional
             Subplot to fill; a new figure if None.
         **plot_options
-            For `plot`.
+            Passed on to `plot`.
 
         Returns
         -------
@@ -115,23 +115,24 @@ class ReconstructionDisplay:
         Raises
         ------
         NotFittedError
-            If there is no fitted PCA.
+            If the estimator is not fitted, or has no PCA.
         ValueError
-            If a number of `n_components` is not from 1 to all components, or if the PCA gets rows of which no images
-            can be made.
+            If `n_components` is empty or holds a number outside of 1 to the number of components; or if the input of
+            the PCA cannot be reshaped to images.
         """
         route = find_route(estimator)
         k = len(route.pca.components_)
-        numbers = [number for number in _N_COMPONENTS if number < k] + [k] if n_components is None else n_components
-        if not len(numbers) or not 0 < min(numbers) <= max(numbers) <= k:
-            raise ValueError(f"n_components={n_components!r}; needed are numbers from 1 to {k}")
+        if n_components is None:
+            n_components = [number for number in _N_COMPONENTS if number < k] + [k]
+        if not len(n_components) or not 0 < min(n_components) <= max(n_components) <= k:
+            raise ValueError(f"n_components={n_components!r} must be one or more numbers from 1 to {k}")
         n_images = data_and_files(X)[0].shape[0]
         if indices is None:
             indices = evenly_spaced(n_images, 4)
-        images, reconstructions = _reconstruct(route, read_images(cls.__name__, X, indices), numbers)
+        images, reconstructions = _reconstruct(route, read_images(cls.__name__, X, indices), n_components)
         all_names = image_names(X, n_images)
         names = [all_names[index] for index in indices]
-        return cls(images, reconstructions, numbers, names=names).plot(ax=ax, **plot_options)
+        return cls(images, reconstructions, n_components, names=names).plot(ax=ax, **plot_options)
 
     def plot(self, *, ax: Axes | None = None, cmap: str = "RdBu_r") -> ReconstructionDisplay:
         """Draw the sheet.

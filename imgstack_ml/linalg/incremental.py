@@ -88,14 +88,17 @@ def summarise(blocks: Sequence[np.ndarray], start: int, size: int, n_draws: int,
 # Here and below, squares may overflow float32. The solver finds an infinite total, and repeats the work in float64.
 @np.errstate(over="ignore", invalid="ignore")
 def _summarise(blocks: Sequence[np.ndarray], omega: np.ndarray, size: int, dtype: np.dtype) -> Summary:
-    """Summary of a few hundred images by the eigenvectors of their Gram matrix. Images are cast to `dtype` twice."""
+    """Summarise a few hundred images with the eigenvectors of their Gram matrix.
+
+    Images are cast to `dtype` twice, tile by tile, so that no cast copy of all of them is held.
+    """
     n, shift = n_rows(blocks), first_image(blocks)
     rest, gram, total = np.empty(shift.size), np.zeros((n, n)), 0.0
     product = np.empty((n, n), dtype)
     for a, b, tile in tiles(blocks, shift, dtype):
-        offset = rest[a:b] = column_means(tile)
-        tile -= offset.astype(dtype)
-        gram += np.matmul(tile, tile.T, out=product)
+        rest[a:b] = column_means(tile)
+        tile -= rest[a:b].astype(dtype)
+        gram += np.matmul(tile, tile.T, out=product)  # a product in `dtype`, the sum in float64
         total += sum_of_squares(tile)  # more exact than the trace of the Gram matrix
     mean, rest = _split_sum(shift, rest)
     vectors, lost = _leading(gram, size)
@@ -103,16 +106,17 @@ def _summarise(blocks: Sequence[np.ndarray], omega: np.ndarray, size: int, dtype
     rows = np.empty((len(weights), shift.size), dtype)
     for a, b, tile in tiles(blocks, mean, dtype):
         np.matmul(weights, tile, out=rows[:, a:b])
-    kept = vectors.shape[1]
-    return Summary(n, mean, rest, total, rows[:kept], lost, rows[kept:], omega.sum(axis=1))
+    n_kept = vectors.shape[1]
+    return Summary(n, mean, rest, total, rows[:n_kept], lost, draws=rows[n_kept:], weights=omega.sum(axis=1))
 
 
 @np.errstate(over="ignore", invalid="ignore")
 def merge_summaries(a: Summary, b: Summary, size: int) -> Summary:
     """Join the summaries of two sets of images.
 
-    Rows of both, and the difference of the means times sqrt(n_a n_b / n), have the scatter matrix of all images. Their
-    leading singular vectors are those of the result.
+    The rows of both are stacked, with one more row: the difference of the means times sqrt(n_a n_b / n). Up to what
+    earlier cuts lost, the scatter matrix of this stack is that of all images. The result keeps the leading `size`
+    singular vectors of the stack, times their singular values.
     """
     n = a.n + b.n
     step = (b.mean - a.mean) + (b.rest - a.rest)
@@ -130,7 +134,7 @@ def merge_summaries(a: Summary, b: Summary, size: int) -> Summary:
     rows = np.empty((len(weights), step.size), dtype)
     for lo, hi, tile in _stacked(parts):
         np.matmul(weights, tile, out=rows[:, lo:hi])
-    # Random sums of images less their old means become those of images less the new mean.
+    # The random sums are of images minus their old means. They must be of images minus the new mean.
     turn = (a.weights * (b.n / n) - b.weights * (a.n / n)).astype(dtype)
     draws = a.draws + b.draws
     for i, factor in enumerate(turn):

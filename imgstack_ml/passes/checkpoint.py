@@ -141,7 +141,11 @@ class Checkpoint:
         return saved
 
     def _save(self, number: int, digest: str, saved: Saved, inner: range) -> bool:
-        """Save the result of a pass so far, if the last save is long enough ago. If writing fails, warn and go on."""
+        """Save the partial result of a pass, and return whether that was done.
+
+        It is not done if the last save was too recent, or if writing fails, which warns. `inner` are the numbers of
+        passes that are parts of this one: their files are no longer needed.
+        """
         arrays: dict[str, np.ndarray] = {}
         value = _split(saved.value, arrays)
         n_bytes = sum(array.nbytes for array in arrays.values())

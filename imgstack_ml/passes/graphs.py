@@ -48,7 +48,7 @@ def wave_graph(
     -------
     result : Delayed
     images_of : dict
-        From the key of a task to the images that it handles.
+        Number of images that each task handles, by the key of the task.
     """
     first = groups[0][0].first
     task, join = dask.delayed(checked_step, pure=False), dask.delayed(merge, pure=False)

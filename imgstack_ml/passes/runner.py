@@ -195,16 +195,21 @@ class PassRunner:
         merge: Callable[[Partial, Partial], Partial],
         blocks: list[np.ndarray] | None = None,
     ) -> Partial:
-        """Cut images in memory into one range of pixels a thread, ``step(blocks, lo, hi)``, and merge in order.
+        """Call ``step(blocks, lo, hi)`` on one range of pixels per thread, and merge the results in order.
 
-        The images are those in `blocks` of this runner, or others, as `fetch` returns them.
+        Parameters
+        ----------
+        step, merge : callable
+            As in `run`; `lo` and `hi` are pixels of the flattened images.
+        blocks : list of ndarray, optional
+            Images in memory, as `fetch` returns them; by default those that this runner keeps.
         """
-        images = self.blocks if blocks is None else blocks
-        assert images is not None, "keep() comes first"
+        blocks = self.blocks if blocks is None else blocks
+        assert blocks is not None, "no images in memory: call keep() before"
         edges = np.linspace(0, self.n_pixels, 1 + min(n_local_threads(), self.n_pixels), dtype=int)
         task = dask.delayed(step, pure=False, traverse=False)
-        shared = dask.delayed(images, pure=False, traverse=False)
-        parts = [task(shared, int(lo), int(hi)) for lo, hi in pairwise(edges)]
+        images = dask.delayed(blocks, pure=False, traverse=False)  # Dask neither hashes nor walks them
+        parts = [task(images, int(lo), int(hi)) for lo, hi in pairwise(edges)]
         with one_blas_thread():
             partials = dask.compute(*parts, scheduler=local_scheduler())
         merged: Partial = reduce(merge, partials)
@@ -218,7 +223,7 @@ class PassRunner:
         *collections : dask arrays or Delayed
             Made from `sources`.
         images_of : dict
-            From the key of a task to the images that it handles, for the bar.
+            Number of images that each task handles, by the key of the task; for the bar.
         label : str
             Purpose of the pass, shown by the progress bar.
         """

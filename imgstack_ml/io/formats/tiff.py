@@ -277,12 +277,12 @@ def _planes_in_order(images: list[Directory], n_planes: int, n_bytes: int) -> li
 
 
 def _planes_of_images(arrangement: _Arrangement) -> Iterator[Planes]:
-    """Yield the planes of each image: planes along C are the channels of one image."""
+    """Yield a tuple of planes for each image: its channels if there is one C axis, else a single plane."""
     axes, sizes, planes = arrangement
-    order = np.arange(len(planes)).reshape(sizes)
+    plane_numbers = np.arange(len(planes)).reshape(sizes)
     n_channels = 1
     if axes.count("C") == 1:
         n_channels = sizes[axes.index("C")]
-        order = np.moveaxis(order, axes.index("C"), -1)
-    for numbers in order.reshape(-1, n_channels).tolist():
-        yield tuple(planes[number] for number in numbers)
+        plane_numbers = np.moveaxis(plane_numbers, axes.index("C"), -1)
+    for channels in plane_numbers.reshape(-1, n_channels).tolist():
+        yield tuple(planes[number] for number in channels)
