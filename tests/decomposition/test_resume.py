@@ -242,7 +242,7 @@ def test_a_fit_in_one_piece_says_that_it_is_not_saved(folder):
     assert not folder.exists()
 
 
-def test_a_full_disk_is_named_once_and_the_fit_goes_on(whole, folder, monkeypatch):
+def test_a_full_disk_is_named_and_the_fit_goes_on(whole, folder, monkeypatch):
     """A real disk that fills up is in tests/lib/full_disk.py."""
     calls = []
 

@@ -58,25 +58,25 @@ SPECTRA = {
 }
 
 
-@pytest.mark.parametrize("images", ["spread", "drift"])
-@pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA.keys())
-def test_spectra_in_float64(spectrum, images):
-    X = stack_of_spectrum(500, (900,), 1e3 * spectrum, offset=100.0, images=images)
+@pytest.mark.parametrize(
+    ("name", "images"), [*((name, "spread") for name in SPECTRA), *((name, "drift") for name in list(SPECTRA)[::2])]
+)
+def test_spectra_in_float64(name, images):
+    X = stack_of_spectrum(500, (900,), 1e3 * SPECTRA[name], offset=100.0, images=images)
     factors, _ = streamed_array(X)
     assert factors.certificate.converged
     assert relative_errors(factors, X).max() <= 1e-4
 
 
 FLOAT32 = ["slow", "flat floor", "graded to 1e-3", "graded to 1e-5"]
-LARGE = (400, 75_000)  # enough for products in float32
+LARGE = (2_000, 15_000)  # enough for products in float32
 
 
 @pytest.mark.parametrize(
     ("name", "shape"),
     [
-        *((name, (300, 2_000)) for name in FLOAT32),
-        ("graded to 1e-5", LARGE),
-        *(pytest.param(name, LARGE, marks=pytest.mark.slow) for name in FLOAT32[:3]),
+        *((name, (300, 2_000)) for name in FLOAT32[:3]),
+        *(pytest.param(name, LARGE, marks=pytest.mark.slow) for name in FLOAT32),
     ],
 )
 def test_spectra_in_float32(name, shape, monkeypatch):
