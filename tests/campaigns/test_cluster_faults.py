@@ -222,7 +222,7 @@ def test_a_lost_cluster_is_an_error_and_the_fit_goes_on_elsewhere(lost, patience
     over = threading.Event()
     scheduler = start("dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(address))
     worker = ("dask_worker", "--scheduler-file", str(address), "--nthreads", "1", "--no-nanny")
-    workers = [start(*worker)]
+    workers = [start(*worker) for _ in range(2)]  # one would merge in another order: waves are shorter
 
     def kill():
         while n_noted(log) < 60 and not over.is_set():
@@ -237,7 +237,7 @@ def test_a_lost_cluster_is_an_error_and_the_fit_goes_on_elsewhere(lost, patience
         while not address.exists():
             time.sleep(0.01)
         with Client(scheduler_file=str(address), set_as_default=True) as client:
-            client.wait_for_workers(1, timeout=60)
+            client.wait_for_workers(2, timeout=60)
             thread = threading.Thread(target=kill)
             thread.start()
             with pytest.raises(Exception, match="scheduler" if lost == "scheduler" else "has lost all its workers"):

@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import sys
 
 import dask
 import dask.array as da
@@ -109,10 +108,8 @@ def test_a_checkpoint_changes_nothing_and_leaves_nothing(whole, folder):
     [
         ({"tol": 1e-12}, r"tol was 0\.0 and is 1e-12"),
         ({"max_passes": 2}, "max_passes was 3 and is 2"),
-        ({"random_state": 1}, "random_state was 0 and is 1"),
-        ({"memory_limit": "51MB"}, "memory_limit was '50MB' and is '51MB'"),
     ],
-    ids=["tol", "max_passes", "random_state", "memory_limit"],
+    ids=["tol", "max_passes"],
 )
 def test_of_other_parameters_nothing_is_used(params, message, stopped):
     again = Reads()
@@ -125,22 +122,26 @@ def test_of_other_parameters_nothing_is_used(params, message, stopped):
     assert not stopped.exists()
 
 
-@pytest.mark.parametrize("name", ["n_components", "svd_solver", "n_oversamples"])
-def test_every_parameter_that_decides_is_compared(name, stopped):
-    """Without the reads: a fit that fails at the first block has compared already."""
-    pca = fit_stack.estimator("randomized", stopped)
-    value = {"n_components": 3, "svd_solver": "covariance_eigh", "n_oversamples": 11}[name]
-    pca.set_params(memory_limit="50MB" if name != "svd_solver" else "2GB", **{name: value})
-    with pytest.warns(UserWarning, match=f"{name} was .* and is {value!r}"), pytest.raises(StopError):
+@pytest.mark.parametrize(
+    ("name", "was", "now"),
+    [
+        ("n_components", 4, 3),
+        ("svd_solver", "randomized", "covariance_eigh"),
+        ("n_oversamples", 10, 11),
+        ("memory_limit", "50MB", "3GB"),
+        ("random_state", 0, 1),
+        ("random_state", 0, None),
+    ],
+)
+def test_every_parameter_that_decides_is_compared(name, was, now, stopped):
+    """Before anything is read: the fit fails at its first block."""
+    pca = fit_stack.estimator("randomized", stopped).set_params(**{name: now})
+    if name == "svd_solver":
+        pca.set_params(memory_limit="3GB")
+    message = f"{name} was {was!r} and is {'no int' if now is None else repr(now)}"
+    with pytest.warns(UserWarning, match=message) as record, pytest.raises(StopError):
         pca.fit(fit_stack.stack("randomized", Reads(1).make))
-
-
-def test_of_another_version_nothing_is_used(whole, stopped, monkeypatch):
-    monkeypatch.setattr(sys.modules["imgstack_ml.decomposition.resume"], "__version__", "99.0")
-    again = Reads()
-    with pytest.warns(UserWarning, match=rf"the version of imgstack_ml was {imgstack_ml.__version__} and is 99\.0"):
-        assert_same_fit(fit("randomized", again, stopped), whole["randomized"][0])
-    assert len(again.blocks) == whole["randomized"][1]
+    assert record[0].filename == __file__
 
 
 # What version 0.1.0 wrote of the same fit.
@@ -160,7 +161,7 @@ FIT_OF_0_1_0 = {
 }
 
 
-def test_a_checkpoint_of_0_1_0_is_refused_by_name(whole, stopped):
+def test_of_another_version_nothing_is_used(whole, stopped):
     (stopped / "fit.json").write_text(json.dumps(FIT_OF_0_1_0, indent=2))
     again = Reads()
     with pytest.warns(UserWarning, match=r"not used.* version of imgstack_ml was 0\.1\.0 and is") as record:
@@ -174,10 +175,10 @@ def test_a_checkpoint_of_0_1_0_is_refused_by_name(whole, stopped):
 def test_of_other_files_nothing_is_used(tmp_path, folder):
     source = tmp_path / "images"
     rng = np.random.default_rng(0)
-    imgstack_ml.write_images(rng.random((200, 128, 160), np.float32), source, format="tiff")
+    imgstack_ml.write_images(rng.random((256, 128, 192), np.float32), source, format="tiff")
     names = sorted(os.listdir(source))
-    pca = ImagePCA(4, svd_solver="gram", checkpoint=folder, memory_limit="41MB")
-    stack = open_stack(source, chunks=10)
+    pca = ImagePCA(4, svd_solver="gram", checkpoint=folder, memory_limit="48MB")
+    stack = open_stack(source, chunks=16)
     assert pca.plan(stack).n_passes > 1
     good = (source / names[-1]).read_bytes()
     (source / names[-1]).write_bytes(good[:-10])
@@ -186,7 +187,7 @@ def test_of_other_files_nothing_is_used(tmp_path, folder):
     assert (folder / "fit.json").exists()
     (source / names[-1]).write_bytes(good)  # later than the stack was opened, though its bytes are the same
     with pytest.warns(UserWarning, match=r"the stack \(its files, .* was images-.* and is images-"):
-        pca.fit(open_stack(source, chunks=10))
+        pca.fit(open_stack(source, chunks=16))
     assert not folder.exists()
 
 
@@ -216,7 +217,7 @@ def test_what_auto_chose_is_kept(whole, folder, monkeypatch):
 
 
 def test_less_memory_than_the_fit_began_with(whole, folder, monkeypatch):
-    monkeypatch.setattr(_memory, "_available", lambda: 92_000_000)
+    monkeypatch.setattr(_memory, "_available", lambda: 90_000_000)
     stop("gram", folder, 60, memory_limit="auto")
     monkeypatch.setattr(_memory, "_available", lambda: 88_000_000)
     with pytest.warns(UserWarning, match=r"it takes .*MiB of memory, and 41\.96 MiB are left") as record:
@@ -242,7 +243,7 @@ def test_a_fit_in_one_piece_says_that_it_is_not_saved(folder):
     assert not folder.exists()
 
 
-def test_a_full_disk_is_named_once_and_the_fit_goes_on(whole, folder, monkeypatch):
+def test_a_full_disk_is_named_and_the_fit_goes_on(whole, folder, monkeypatch):
     """A real disk that fills up is in tests/lib/full_disk.py."""
     calls = []
 
@@ -271,10 +272,9 @@ def test_no_fit_without_its_checkpoint(tmp_path, folder):
     assert not reads.blocks
 
 
-@pytest.mark.parametrize("name", ["fit.json", "pass-0000.safetensors"])
-def test_damaged_files_are_not_used(name, whole, stopped):
-    good = (stopped / name).read_bytes()
-    (stopped / name).write_bytes(good[: len(good) // 2])
+def test_a_damaged_file_is_not_used(whole, stopped):
+    good = (stopped / "pass-0000.safetensors").read_bytes()
+    (stopped / "pass-0000.safetensors").write_bytes(good[: len(good) // 2])
     with pytest.warns(UserWarning, match="damaged"):
         assert_same_fit(fit("randomized", Reads(), stopped), whole["randomized"][0])
     assert not stopped.exists()

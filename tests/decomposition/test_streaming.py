@@ -58,25 +58,25 @@ SPECTRA = {
 }
 
 
-@pytest.mark.parametrize("images", ["spread", "drift"])
-@pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA.keys())
-def test_spectra_in_float64(spectrum, images):
-    X = stack_of_spectrum(500, (900,), 1e3 * spectrum, offset=100.0, images=images)
+@pytest.mark.parametrize(
+    ("name", "images"), [*((name, "spread") for name in SPECTRA), *((name, "drift") for name in list(SPECTRA)[::2])]
+)
+def test_spectra_in_float64(name, images):
+    X = stack_of_spectrum(500, (900,), 1e3 * SPECTRA[name], offset=100.0, images=images)
     factors, _ = streamed_array(X)
     assert factors.certificate.converged
     assert relative_errors(factors, X).max() <= 1e-4
 
 
 FLOAT32 = ["slow", "flat floor", "graded to 1e-3", "graded to 1e-5"]
-LARGE = (400, 75_000)  # enough for products in float32
+LARGE = (2_000, 15_000)  # enough for products in float32
 
 
 @pytest.mark.parametrize(
     ("name", "shape"),
     [
-        *((name, (300, 2_000)) for name in FLOAT32),
-        ("graded to 1e-5", LARGE),
-        *(pytest.param(name, LARGE, marks=pytest.mark.slow) for name in FLOAT32[:3]),
+        *((name, (300, 2_000)) for name in FLOAT32[:3]),
+        *(pytest.param(name, LARGE, marks=pytest.mark.slow) for name in FLOAT32),
     ],
 )
 def test_spectra_in_float32(name, shape, monkeypatch):
@@ -259,7 +259,7 @@ def test_a_share_out_of_reach_warns_and_says_what_was_reached():
 
 
 WIDE = (150, (128, 128), 10)
-LONG = (1_200, (96, 96), 40)  # does not fit beside the basis with the least memory
+LONG = (3_000, (80, 80), 75)  # does not fit beside the basis with the least memory
 MEMORY = {
     "kept": (WIDE, 8, {}),
     "read again": (LONG, 8, {"memory_limit": "least", "max_passes": 3}),
@@ -270,7 +270,7 @@ MEMORY = {
     "all components": ((60, (96, 96), 10), None, {}),
     "a share": ((100, (64, 64), 10), 0.5, {}),
     "many small images": ((3_000, (16, 16), 200), 8, {}),
-    "one read": (LONG, 8, {"memory_limit": "least", "max_passes": 1}),
+    "one read": ((600, (96, 96), 15), 8, {"memory_limit": "least", "max_passes": 1}),
 }
 
 
@@ -293,9 +293,11 @@ def test_images_in_memory_take_no_more_than_planned(shape, k):
     assert traced_peak(lambda: pca.fit(stack)) <= planned
 
 
-def test_squares_beyond_float32_take_no_more_than_planned():
+def test_squares_beyond_float32_take_no_more_than_planned(monkeypatch):
     """The first read is made again in float64."""
-    X = (stack_of_spectrum(1_600, (96, 96), 100 * 0.7 ** np.arange(12), seed=3) * 1e21).astype(np.float32)
+    for module in (sizes, _streaming):
+        monkeypatch.setattr(module, "FEW_PRODUCTS", 0)
+    X = (stack_of_spectrum(600, (96, 96), 100 * 0.7 ** np.arange(12), seed=3) * 1e21).astype(np.float32)
     stack = da.from_array(X, chunks=(20, -1, -1))
     pca = tight(streaming(10, max_passes=1), stack)
     plan = pca.plan(stack)
@@ -365,7 +367,7 @@ def test_a_cluster_gives_what_threads_give(client):
     there, runner = streamed(stack, 4, tol=1e-9)
     with dask.config.set(scheduler="threads"):
         here, _ = streamed(stack, 4, tol=1e-9)
-    assert there.n_iter == here.n_iter > 1
+    assert there.n_iter == here.n_iter >= 1
     assert runner.n_passes == 1 + there.n_iter
     assert_allclose(there.singular_values**2, here.singular_values**2, rtol=1e-6)
     assert_allclose(np.abs(np.sum(there.components * here.components, axis=1)), 1, rtol=0, atol=1e-6)

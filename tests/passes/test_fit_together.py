@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from imgstack_ml import ImageHistogram, IntensityRescaler, MemoryLimitError, StackCenterer, fit_together
-from tests.decomposition.test_solvers import noise, traced_peak
+from tests.lib.fits import noise, traced_peak
 from tests.lib.stacks import counted
 
 LEARNERS = {
