@@ -12,11 +12,12 @@ import dask.array as da
 from ..base.lazy import source_of
 from ..base.validation import Images, rows_are_views
 from ..passes.batches import batch_rows
-from .sizes import FitSize
+from .plan import COSTS
+from .records import FitSize
 
 __all__ = ["SOLVER_NAMES", "check_n_components", "check_parameters", "fit_size", "uncentred"]
 
-SOLVER_NAMES = ("auto", "gram", "covariance_eigh", "tsqr", "randomized")
+SOLVER_NAMES = ("auto", *COSTS)
 
 
 def check_parameters(params: Mapping[str, Any]) -> None:

@@ -13,8 +13,7 @@ from ..linalg import gram as lin
 from ..linalg.moments import moments
 from ..passes.runner import PassRunner
 from .leading import Leading, completed_factors, components_of_kept
-from .request import Factors, FitRequest, component_count
-from .sizes import FitSize, SolverCost
+from .records import Factors, FitRequest, FitSize, SolverCost, component_count
 
 __all__ = ["solve_covariance", "solve_gram"]
 

@@ -26,9 +26,8 @@ from .likelihood import LikelihoodMixin
 from .partial_fit import components_of_batches, learn_batch, summary_of_model
 from .plan import Plan, plan_fit
 from .projection import project, reconstruct
-from .request import Factors, FitRequest
+from .records import Factors, FitRequest, FitSize
 from .resume import fit_checkpoint, resumed
-from .sizes import FitSize
 from .solvers import SOLVERS
 
 __all__ = ["ImagePCA"]

@@ -10,7 +10,7 @@ import numpy as np
 from ..linalg.gram import completed_rows, orthonormalise_rows
 from ..linalg.krylov import add_products
 from ..passes.runner import PassRunner, no_result
-from .request import Factors
+from .records import Factors
 
 __all__ = ["Leading", "completed_factors", "components_of_kept"]
 

@@ -12,8 +12,7 @@ from ..linalg.incremental import Summary, merge_summaries
 from ..passes.blas import one_blas_thread
 from ..passes.runner import PassRunner
 from .checks import check_n_components, check_parameters, fit_size, uncentred
-from .request import Factors, FitRequest
-from .sizes import FitSize
+from .records import Factors, FitRequest, FitSize
 from .streaming import factors_of_summary, first_look
 
 __all__ = ["learn_batch", "summary_of_model"]

@@ -10,10 +10,10 @@ from dask.system import CPU_COUNT
 
 from ..errors import MemoryLimitError
 from ..passes.memory import Allowance, format_bytes
-from .sizes import FitSize, SolverCost
+from .records import FitSize, SolverCost
 from .streaming_plan import randomized_cost
 
-__all__ = ["Plan", "plan_fit", "tall_height"]
+__all__ = ["COSTS", "Plan", "plan_fit", "tall_height"]
 
 _READ_RATE = 2e8  # bytes of decoded images a second. A constant, so that every machine makes the same choice.
 _THREADS = 4  # buffers are planned for at least this many threads, so that small machines make the same plan
@@ -96,7 +96,7 @@ def plan_fit(size: FitSize, svd_solver: str, allowed: Allowance) -> Plan:
         If the solver asked for, or every solver, needs more than the limit.
     """
     threads = max(_THREADS, dask.config.get("num_workers", None) or CPU_COUNT)
-    costs = (cost_of(size, allowed, threads) for cost_of in _COSTS.values())
+    costs = (cost_of(size, allowed, threads) for cost_of in COSTS.values())
     considered = tuple(sorted(costs, key=lambda r: _time(r, size)))
     candidates = [r for r in considered if svd_solver in ("auto", r.solver)]
     fitting = [r for r in candidates if r.peak_bytes <= allowed.limit]
@@ -193,4 +193,4 @@ def tall_height(short: int, tall: int) -> int:
     return min(tall, max(2 * short, isqrt(short * tall)))
 
 
-_COSTS = {"gram": _gram, "covariance_eigh": _covariance, "tsqr": _tsqr, "randomized": randomized_cost}
+COSTS = {"gram": _gram, "covariance_eigh": _covariance, "tsqr": _tsqr, "randomized": randomized_cost}

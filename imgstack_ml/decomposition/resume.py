@@ -16,7 +16,7 @@ from ..base.warn import warn
 from ..passes.checkpoint import Checkpoint, open_checkpoint
 from ..passes.memory import Allowance, format_bytes
 from .plan import Plan
-from .request import FitRequest
+from .records import FitRequest
 
 __all__ = ["fit_checkpoint", "resumed"]
 

@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 from ..passes.runner import PassRunner
 from .exact import solve_covariance, solve_gram
-from .request import Factors, FitRequest
-from .sizes import FitSize, SolverCost
+from .records import Factors, FitRequest, FitSize, SolverCost
 from .streaming import solve_randomized
 from .tsqr import solve_tsqr
 

@@ -16,8 +16,7 @@ from ..linalg.incremental import Summary, merge_summaries, summarise
 from ..passes.runner import PassRunner
 from .certificate import Certificate
 from .krylov_basis import Centre, KrylovBasis
-from .request import Factors, FitRequest, component_count
-from .sizes import FEW_PRODUCTS, FitSize, RowCounts, SolverCost
+from .records import FEW_PRODUCTS, Factors, FitRequest, FitSize, RowCounts, SolverCost, component_count
 
 __all__ = ["factors_of_summary", "first_look", "solve_randomized"]
 

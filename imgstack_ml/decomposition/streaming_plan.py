@@ -9,7 +9,7 @@ import numpy as np
 
 from ..linalg.tiles import tile_width
 from ..passes.memory import Allowance
-from .sizes import FitSize, RowCounts, SolverCost
+from .records import FitSize, RowCounts, SolverCost
 
 __all__ = ["StreamingMemory", "randomized_cost", "streaming_cost"]
 

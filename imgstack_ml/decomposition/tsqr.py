@@ -16,8 +16,7 @@ from ..passes.runner import PassRunner
 from ..passes.steps import checked_step
 from .leading import Leading, completed_factors, components_of_kept
 from .plan import tall_height
-from .request import Factors, FitRequest, component_count
-from .sizes import FitSize, SolverCost
+from .records import Factors, FitRequest, FitSize, SolverCost, component_count
 
 __all__ = ["solve_tsqr"]
 

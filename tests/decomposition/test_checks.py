@@ -8,7 +8,10 @@ import pytest
 
 from imgstack_ml import ImagePCA, StackCenterer
 from imgstack_ml.base.validation import Images
-from imgstack_ml.decomposition.checks import check_parameters, fit_size, uncentred
+from imgstack_ml.cli.pca import pca
+from imgstack_ml.decomposition.checks import SOLVER_NAMES, check_parameters, fit_size, uncentred
+from imgstack_ml.decomposition.plan import COSTS
+from imgstack_ml.decomposition.solvers import SOLVERS
 from tests.lib.stacks import assert_fitted, counted, photographs
 
 
@@ -90,3 +93,9 @@ def test_images_before_a_constant_image_was_subtracted():
         found, shift = uncentred(plain)
         assert found.data is plain.data
         assert not np.any(shift)
+
+
+def test_every_solver_has_a_cost_and_is_an_option_of_the_command_line():
+    option = next(option for option in pca.params if option.name == "solver")
+    assert set(SOLVERS) == set(COSTS)
+    assert set(option.type.choices) == set(SOLVER_NAMES) == {"auto", *SOLVERS}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from imgstack_ml import ImagePCA, MemoryLimitError, StackCenterer
 from imgstack_ml.decomposition.plan import plan_fit, tall_height
-from imgstack_ml.decomposition.sizes import FitSize
+from imgstack_ml.decomposition.records import FitSize
 from imgstack_ml.decomposition.solvers import SOLVERS
 from imgstack_ml.passes.memory import Allowance
 from tests.lib.stacks import assert_fitted, counted, photographs

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from imgstack_ml import MemoryLimitError
-from imgstack_ml.decomposition.sizes import FitSize
+from imgstack_ml.decomposition.records import FitSize
 from imgstack_ml.decomposition.streaming_plan import randomized_cost, streaming_cost
 from imgstack_ml.passes.memory import Allowance
 from tests.lib.fits import streaming, tight

@@ -13,8 +13,7 @@ import pytest
 from imgstack_ml import ImagePCA, MemoryLimitError
 from imgstack_ml.base.validation import Images
 from imgstack_ml.decomposition.plan import plan_fit
-from imgstack_ml.decomposition.request import FitRequest
-from imgstack_ml.decomposition.sizes import FitSize
+from imgstack_ml.decomposition.records import FitRequest, FitSize
 from imgstack_ml.decomposition.solvers import SOLVERS
 from imgstack_ml.decomposition.streaming_plan import streaming_cost
 from imgstack_ml.passes.memory import Allowance

@@ -16,8 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from imgstack_ml.base.validation import Images
 from imgstack_ml.datasets import make_cells
 from imgstack_ml.decomposition import streaming
-from imgstack_ml.decomposition.request import FitRequest
-from imgstack_ml.decomposition.sizes import FitSize
+from imgstack_ml.decomposition.records import FitRequest, FitSize
 from imgstack_ml.decomposition.solvers import SOLVERS
 from imgstack_ml.decomposition.streaming_plan import streaming_cost
 from imgstack_ml.errors import ImagesChangedError

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from imgstack_ml.decomposition.sizes import FEW_PRODUCTS, FitSize, SolverCost
+from imgstack_ml.decomposition.records import FEW_PRODUCTS, FitSize, SolverCost
 from imgstack_ml.linalg.tiles import TILE_BYTES
 from imgstack_ml.passes.memory import Allowance
 
