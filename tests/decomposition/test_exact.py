@@ -12,6 +12,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from imgstack_ml import ImagePCA, RankWarning
+from imgstack_ml.passes.blas import one_blas_thread
 from tests.lib.fits import EXACT, by_panels, fresh_process, linux, noise, traced_peak, unkept
 from tests.lib.stacks import assert_fitted, counted, photographs, reference, stack_of_spectrum, tolerance
 
@@ -82,6 +83,7 @@ def test_ten_digits_in_float64_down_to_a_thousandth(n, p, solver, images, pixels
 
 
 @cache
+@one_blas_thread()
 def large_photographs(shape, dtype):
     """A stack and the squares of its leading singular values, by the smaller matrix of inner products in float64."""
     X = photographs(shape[0], shape[1:], dtype)

@@ -16,6 +16,7 @@ from imgstack_ml.decomposition.plan import plan_fit
 from imgstack_ml.decomposition.records import FitRequest, FitSize
 from imgstack_ml.decomposition.solvers import SOLVERS
 from imgstack_ml.decomposition.streaming_plan import streaming_cost
+from imgstack_ml.passes.blas import one_blas_thread
 from imgstack_ml.passes.memory import Allowance
 from imgstack_ml.passes.runner import PassRunner
 from tests.lib.stacks import counted
@@ -25,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak from /proc")
 
 
-# Solvers without the estimator
+# Solvers without the estimator, in one thread of BLAS as it calls them
 
 
 def solved(solver, stack, k, panel=0):
@@ -38,7 +39,8 @@ def solved(solver, stack, k, panel=0):
     roomy = plan_fit(size, solver, Allowance(2**40, 2**40)).chosen
     cost = roomy._replace(keeps_images=False, panel=panel, reading_bytes=2**16)
     runner = PassRunner(images, read_bytes=cost.reading_bytes)
-    return SOLVERS[solver](runner, cost, size, FitRequest(k)), runner
+    with one_blas_thread():
+        return SOLVERS[solver](runner, cost, size, FitRequest(k)), runner
 
 
 def unkept(solver, X, k, chunks, panel=0):
@@ -58,7 +60,8 @@ def streamed(stack, k, *, tol=1e-4, max_passes=6, seed=0):
     size = FitSize.of((len(stack), images.n_pixels), stack.dtype, k, max(stack.chunks[0]), max_passes=max_passes)
     cost = streaming_cost(size, 2**40, 4, kept=False)
     runner = PassRunner(images, read_bytes=cost.reading_bytes)
-    return SOLVERS["randomized"](runner, cost, size, FitRequest(k, tol, max_passes, seed)), runner
+    with one_blas_thread():
+        return SOLVERS["randomized"](runner, cost, size, FitRequest(k, tol, max_passes, seed)), runner
 
 
 # Peak memory

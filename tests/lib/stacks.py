@@ -10,6 +10,8 @@ import numpy as np
 from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph
 
+from imgstack_ml.passes.blas import one_blas_thread
+
 _fresh = itertools.count()
 
 
@@ -22,6 +24,7 @@ def named(array, name):
     return da.Array(graph, name, array.chunks, meta=array._meta)
 
 
+@one_blas_thread()  # on a busy machine, threads of BLAS wait for each other most of the time
 def stack_of_spectrum(
     n_images, image_shape, singular_values, *, offset=0.0, dtype="float64", seed=0, images="spread", pixels="spread"
 ):
@@ -51,6 +54,7 @@ def _orthonormal(rng, n, k, kind, *, centred):
     return np.linalg.qr(columns)[0]
 
 
+@one_blas_thread()
 def photographs(n_images, image_shape, dtype="uint8", seed=0):
     """Images with a decaying spectrum of separate singular values over noise, in the range of `dtype`."""
     rng = np.random.default_rng(seed)
@@ -118,6 +122,7 @@ class Reference(NamedTuple):
         return np.pad(self.singular_values, (0, k))[:k] ** 2 / (self.n_images - 1)
 
 
+@one_blas_thread()
 def reference(X):
     """NumPy's answer for a stack in memory."""
     X = np.asarray(X, dtype=np.float64).reshape(len(X), -1)
