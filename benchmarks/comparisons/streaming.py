@@ -64,7 +64,7 @@ def image_pca_pass(store: Path, vectors: np.ndarray, shift: np.ndarray) -> None:
         merge_both_products,
         shared=(vectors, shift.astype(np.float64), np.zeros(len(vectors))),
         partial_bytes=vectors.nbytes,
-        batch_bytes=need.sizes.batch_bytes,
+        batch_bytes=need.counts.batch_bytes,
     )
 
 

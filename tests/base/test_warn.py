@@ -119,7 +119,7 @@ def test_filters_by_module_see_the_users_module():
 def test_an_import_is_a_line_of_the_user(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "\n\nfrom imgstack_ml import ImageFeatureUnion\n\n\nimgstack_ml = __import__('imgstack_ml').ImageFeatureUnion\n"
+        "\n\nfrom imgstack_ml import ImageFeatures\n\n\nimgstack_ml = __import__('imgstack_ml').ImageFeatures\n"
     )
     with pytest.warns(FutureWarning, match="ImageFeatureUnion") as caught:
         runpy.run_path(str(script))
