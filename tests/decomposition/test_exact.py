@@ -125,7 +125,8 @@ def test_a_small_change_on_a_large_offset(solver, shape):
     fine = 10 * (fine - fine.mean()) / fine.std()
     single = (1e6 + fine + rng.standard_normal(shape)).astype(np.float32)
     for X in ((30_000 + fine).round().astype(np.uint16), single, 1e9 + fine):
-        assert_fitted(ImagePCA(4, svd_solver=solver).fit(in_blocks(X)), X, rtol=max(1e-9, tolerance(X.dtype)))
+        lazy = da.from_array(X, chunks=(7 if len(X) == 40 else 57, *shape[1:]))
+        assert_fitted(ImagePCA(4, svd_solver=solver).fit(lazy), X, rtol=max(1e-9, tolerance(X.dtype)))
 
 
 def drifting(X):
