@@ -299,12 +299,10 @@ def _make_folder(folder: str) -> None:
 
 
 def _changes(was: dict[str, str], now: dict[str, str]) -> list[str]:
-    """Name the entries that differ."""
-    return [
-        f"{name} was {was.get(name)} and is {now.get(name)}"
-        for name in sorted({*was, *now})
-        if was.get(name) != now.get(name)
-    ]
+    """Name the entries that differ; those that only one of both has, where no other differs."""
+    different = [name for name in sorted({*was, *now}) if was.get(name) != now.get(name)]
+    in_both = [name for name in different if name in was and name in now]
+    return [f"{name} was {was.get(name)} and is {now.get(name)}" for name in in_both or different]
 
 
 def _digest(given: Any) -> str:

@@ -164,7 +164,7 @@ FIT_OF_0_1_0 = {
 def test_of_another_version_nothing_is_used(whole, stopped):
     (stopped / "fit.json").write_text(json.dumps(FIT_OF_0_1_0, indent=2))
     again = Reads()
-    with pytest.warns(UserWarning, match=r"not used.* version of imgstack_ml was 0\.1\.0 and is") as record:
+    with pytest.warns(UserWarning, match=r"starts again: the version of imgstack_ml was 0\.1\.0 and is") as record:
         assert_same_fit(fit("randomized", again, stopped), whole["randomized"][0])
     assert len(record) == 1
     assert str(record[0].message).endswith(f"and is {imgstack_ml.__version__}.")
