@@ -17,7 +17,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from imgstack_ml import ImageFlattener, ImagePCA, IntensityRescaler, StackCenterer
-from imgstack_ml.decomposition import sizes
 from imgstack_ml.decomposition import streaming as _streaming
 from tests.lib.fits import fresh_process, linux, noise, planted, streamed, streaming, tight, traced_peak
 from tests.lib.stacks import counted, photographs, reference, stack_of_spectrum
@@ -82,7 +81,7 @@ LARGE = (2_000, 15_000)  # enough for products in float32
 def test_spectra_in_float32(name, shape, monkeypatch):
     """Small singular values make the later reads work in float64."""
     if shape != LARGE:
-        for module in (sizes, _streaming):
+        for module in (records, _streaming):
             monkeypatch.setattr(module, "FEW_PRODUCTS", 0)
     X = stack_of_spectrum(shape[0], shape[1:], 1e3 * SPECTRA[name], offset=100.0, dtype="float32")
     factors, _ = streamed_array(X)
@@ -295,7 +294,7 @@ def test_images_in_memory_take_no_more_than_planned(shape, k):
 
 def test_squares_beyond_float32_take_no_more_than_planned(monkeypatch):
     """The first read is made again in float64."""
-    for module in (sizes, _streaming):
+    for module in (records, _streaming):
         monkeypatch.setattr(module, "FEW_PRODUCTS", 0)
     X = (stack_of_spectrum(600, (96, 96), 100 * 0.7 ** np.arange(12), seed=3) * 1e21).astype(np.float32)
     stack = da.from_array(X, chunks=(20, -1, -1))

@@ -62,13 +62,16 @@ def test_glibc_reuses_memory_again_after_a_plan(monkeypatch):
     monkeypatch.setattr(memory, "reuse_freed_memory", lambda: None)
     monkeypatch.setattr(memory, "_POLL_SECONDS", 1e-3)
     with within_plan(2**20):
-        taken = bytearray(b"x") * 2**23
+        taken = bytearray(b"x") * 2**26  # larger than what glibc takes from memory that the process holds already
         for _ in range(1000):
             if thresholds:
                 break
             memory.threading.Event().wait(0.01)
-    assert len(taken) == 2**23
-    assert thresholds == [memory._RETURN, memory._REUSE]
+    assert len(taken) == 2**26
+    *while_it_ran, last = thresholds
+    assert set(while_it_ran) == {memory._RETURN}  # once, or again as more is taken
+    assert last == memory._REUSE
+    thresholds.clear()
     with within_plan(2**40):
         pass
-    assert len(thresholds) == 2  # there was room: nothing was changed
+    assert not thresholds  # there was room: nothing was changed
