@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from imgstack_ml import ImageFlattener, ImagePCA, IntensityRescaler, StackCenterer
+from imgstack_ml.decomposition import records
 from imgstack_ml.decomposition import streaming as _streaming
 from tests.lib.fits import fresh_process, linux, noise, planted, streamed, streaming, tight, traced_peak
 from tests.lib.stacks import counted, photographs, reference, stack_of_spectrum
