@@ -95,3 +95,14 @@ def test_sphinx_builds_the_pages_without_a_warning(tmp_path):
     process = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert process.returncode == 0, process.stderr
     assert (tmp_path / "_api" / "imgstack_ml.ImagePCA.html").exists()
+
+
+def test_tests_and_files_that_pages_name_are_there():
+    pages = [*PAGES, *map(DOCS.parent.joinpath, ("README.md", "CONTRIBUTING.md", "benchmarks/README.md"))]
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
+    root = DOCS.parent
+    sources = "".join(path.read_text(encoding="utf-8") for path in (root / "tests").rglob("test_*.py"))
+    for name in set(re.findall(r"`(test_\w+)", text)):
+        assert f"def {name}" in sources, name
+    for file in set(re.findall(r"(?:tests|imgstack_ml)/[\w/]+\.py\b", text)):
+        assert (root / file).exists() or "NAME" in file, file
