@@ -1,4 +1,4 @@
-"""Files that were cut, that lie, or were made to do harm. ``pytest -s`` on this file prints the figures."""
+"""Files that were cut, that lie, or were made to do harm. ``pytest -n0 -s`` on this file prints the figures."""
 
 import json
 import os
