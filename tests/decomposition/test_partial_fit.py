@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from imgstack_ml import ImagePCA, RankWarning, load_model, save_model
+from imgstack_ml import ImagePCA, RankWarning, StackCenterer, load_model, save_model
 from tests.lib.stacks import counted, photographs, reference, stack_of_spectrum
 
 
@@ -83,3 +83,12 @@ def test_batches_of_another_shape_are_refused():
 def test_more_components_than_values_are_refused():
     with pytest.raises(ValueError, match=r"n_components=5 must be between 1 and .*=4"):
         ImagePCA(5).partial_fit(photographs(50, (2, 2)))
+
+
+def test_centred_batches_keep_their_mean():
+    """A lazily centred batch is read from its source, and its mean is that of the centred images."""
+    X = photographs(40, (6, 5))
+    batch = StackCenterer().fit_transform(da.from_array(X, chunks=(10, 6, 5)))
+    pca = ImagePCA(3).partial_fit(batch)
+    assert_allclose(pca.mean_, 0, atol=1e-4)
+    assert_allclose(pca.transform(batch), pca.transform(batch.compute()), rtol=0, atol=1e-2)

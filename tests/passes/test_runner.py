@@ -14,6 +14,7 @@ from imgstack_ml.base.validation import Images
 from imgstack_ml.errors import NonFiniteError
 from imgstack_ml.passes import batches
 from imgstack_ml.passes.blas import one_blas_thread
+from imgstack_ml.passes.executors import LocalExecutor
 from imgstack_ml.passes.runner import PassRunner
 
 SHAPE = (23, 6, 5)
@@ -256,3 +257,13 @@ def test_a_pass_repeats_bit_for_bit():
     first = run()
     for _ in range(3):
         np.testing.assert_array_equal(run(), first)
+
+
+def test_waves_are_merged_in_order_where_the_result_so_far_stays_behind(monkeypatch):
+    """A cluster is not sent the result so far: it is merged with that of each wave in this process."""
+    monkeypatch.setattr(batches, "BATCH_BYTES", 1)
+    monkeypatch.setattr(batches, "_LONG_WAVE", 1)
+    executor = LocalExecutor("threads", keeps_total=False)
+    monkeypatch.setattr(PassRunner, "executor", property(lambda self: executor))
+    seen = PassRunner(Images(da.from_array(STACK, chunks=(1, 6, 5)), None), read_bytes=150).run(span, joined)
+    assert [start for start, _, _ in seen] == list(range(23))
