@@ -16,7 +16,7 @@ __all__ = ["warn"]
 
 # Code that runs between a user's call and our warning: Pipelines call through joblib, Dask in threads, and
 # ``from imgstack_ml import name`` through the import system.
-_PACKAGES = ("imgstack_ml", "sklearn", "dask", "distributed", "joblib", "concurrent.futures")
+_PACKAGES = ("imgstack_ml", "sklearn", "dask", "dask_ml", "distributed", "joblib", "concurrent.futures")
 _FILES = (*(str(module.__file__) for module in (contextlib, functools, queue, threading)), "<frozen importlib.")
 
 

@@ -9,6 +9,7 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+from dask_ml.wrappers import Incremental
 from sklearn.compose import make_column_transformer
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -28,6 +29,12 @@ class Warner(StackTransformer):
         warn("fit")
         self.n_features_in_ = X.shape[1]
         return self
+
+    def partial_fit(self, X, y=None):
+        return self.fit(X)
+
+    def score(self, X, y=None):
+        return 0.0
 
     def transform(self, X):
         warn("transform")
@@ -69,6 +76,7 @@ CALLS = {
     "ColumnTransformer": lambda: make_column_transformer((Warner(), [0, 1])).fit_transform(X),
     "GridSearchCV": lambda: GridSearchCV(make_pipeline(Warner(), LinearRegression()), {}, cv=2, n_jobs=1).fit(X, Y),
     "cross_val_score": lambda: cross_val_score(make_pipeline(Warner(), LinearRegression()), X, Y, cv=2),
+    "dask-ml": lambda: Incremental(Warner()).fit(da.from_array(X, chunks=(4, -1))),
     "NumPy": lambda: map_images(warned, X, image_shape=(3,), dtype=X.dtype),
     "compute": lambda: LAZY.compute(),
     "dask.compute": lambda: dask.compute(LAZY),
