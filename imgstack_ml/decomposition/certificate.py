@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-__all__ = ["Certificate"]
+__all__ = ["Certificate", "in_units"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,3 +95,20 @@ class Certificate:
     def largest_error(self) -> float:
         """Largest of `estimated_errors`; infinite if there is no estimate."""
         return float("inf") if self.estimated_errors is None else float(np.max(self.estimated_errors, initial=0.0))
+
+
+def in_units(certificate: Certificate, exponent: int) -> Certificate:
+    """Return the certificate for images in units of 2^exponent: its variances change by 4^-exponent."""
+    squared = (
+        *("captured_variance", "total_variance", "estimated_deficit", "deficit_bounds"),
+        *("explained_variance_bounds", "residual_norms"),
+    )
+    values = {name: getattr(certificate, name) for name in squared}
+    scaled: dict[str, Any] = {
+        name: np.ldexp(value, -2 * exponent) for name, value in values.items() if value is not None
+    }
+    for name, value in scaled.items():
+        if value.ndim == 0:
+            scaled[name] = float(value)
+    scaled["deficit_bounds"] = tuple(map(float, scaled["deficit_bounds"]))
+    return replace(certificate, **scaled)

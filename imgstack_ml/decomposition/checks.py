@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from math import floor, log10
 from numbers import Integral, Real
 from typing import Any
 
@@ -11,11 +13,13 @@ import dask.array as da
 
 from ..base.lazy import source_of
 from ..base.validation import Images, rows_are_views
+from ..linalg.scaling import largest_value
 from ..passes.batches import batch_rows
+from ..passes.runner import PassRunner
 from .plan import COSTS
 from .records import FitSize
 
-__all__ = ["SOLVER_NAMES", "check_n_components", "check_parameters", "fit_size", "uncentred"]
+__all__ = ["SOLVER_NAMES", "check_n_components", "check_parameters", "fit_size", "refusing_units", "uncentred"]
 
 SOLVER_NAMES = ("auto", *COSTS)
 
@@ -80,6 +84,26 @@ def fit_size(images: Images, params: Mapping[str, Any]) -> FitSize:
         n_oversamples=params["n_oversamples"],
         max_passes=params["max_passes"],
     )
+
+
+@contextmanager
+def refusing_units(runner: PassRunner) -> Iterator[None]:
+    """Name the largest value, in one more read, if float64 does not hold the squares of the images.
+
+    Raises
+    ------
+    ValueError
+        Instead of an OverflowError.
+    """
+    try:
+        yield
+    except OverflowError:
+        largest = runner.run(largest_value, max, label="largest value", save=False)
+        factor = 10.0 ** floor(log10(largest))
+        raise ValueError(
+            f"The images have values of up to {largest:.3g}, whose squares float64 does not hold. Divide the images by "
+            f"{factor:.0e}, e.g. X / {factor:.0e}."
+        ) from None
 
 
 def uncentred(images: Images) -> tuple[Images, Any]:

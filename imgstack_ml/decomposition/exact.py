@@ -11,6 +11,8 @@ import numpy as np
 
 from ..linalg import gram as lin
 from ..linalg.moments import moments
+from ..linalg.orthonormal import orthonormalise_rows
+from ..linalg.scaling import ALL_ZERO, exponent_of
 from ..passes.runner import PassRunner
 from .leading import Leading, completed_factors, components_of_kept
 from .records import Factors, FitRequest, FitSize, SolverCost, component_count
@@ -35,15 +37,17 @@ def solve_gram(runner: PassRunner, cost: SolverCost, size: FitSize, request: Fit
     """Eigenvectors of the inner products of images. One read if images are kept, else by panels and one read more."""
     if cost.keeps_images:
         runner.keep()
-        leading, found = _eigenpairs(partial(_gram_of_kept, runner), size, request, refine=True)
+        assert runner.blocks is not None
+        products = partial(_gram_of_kept, runner, exponent_of(runner.blocks))
+        leading, found = _eigenpairs(products, size, request, refine=True)
     else:
         leading, found = _eigenpairs(partial(_gram_by_panels, runner, cost), size, request, refine=False)
-    weights = leading.vectors / leading.singular
+    weights, exponent = leading.vectors / leading.singular, found.exponent
     if cost.keeps_images:
-        mean, components = found.mean, components_of_kept(runner, weights, found.mean, size.dtype)
+        mean, components = found.mean, components_of_kept(runner, weights, found.mean, size.dtype, exponent)
     else:
-        mean, components = _components_by_reading(runner, weights, found.mean, size.dtype, size.result_bytes)
-    return completed_factors(mean, components, leading, leading.vectors * leading.singular)
+        mean, components = _components_by_reading(runner, weights, found.mean, size, exponent)
+    return completed_factors(mean, components, leading, leading.vectors * leading.singular, exponent)
 
 
 def solve_covariance(runner: PassRunner, cost: SolverCost, size: FitSize, request: FitRequest) -> Factors:
@@ -52,7 +56,7 @@ def solve_covariance(runner: PassRunner, cost: SolverCost, size: FitSize, reques
         runner.keep()
     leading, found = _eigenpairs(partial(_scatter_of_pixels, runner, size), size, request, refine=True)
     components = np.ascontiguousarray(leading.vectors.T, dtype=size.dtype)
-    return completed_factors(found.mean, components, leading, None)
+    return completed_factors(found.mean, components, leading, None, found.exponent)
 
 
 class _Products(NamedTuple):
@@ -65,11 +69,14 @@ class _Products(NamedTuple):
         Mean image, or the shift that was subtracted instead of it before the products.
     offset : float
         Sum of squares that centring the matrix took out after the products. Its rounding stays in the matrix.
+    exponent : int
+        `matrix` and `offset` are in squares of the units 2^exponent, see `linalg.scaling`.
     """
 
     matrix: np.ndarray
     mean: np.ndarray
     offset: float = 0.0
+    exponent: int = 0
 
 
 class _Known(NamedTuple):
@@ -93,7 +100,7 @@ def _eigenpairs(
         found = products(dtype, None)
         total = float(np.trace(found.matrix))
         if not np.isfinite(total):
-            continue
+            raise OverflowError
         values, vectors = lin.eigh_descending(found.matrix, size.k)
         k = component_count(values, total, size.k, request)
         possible = min(k, size.n - 1, size.p)
@@ -103,8 +110,6 @@ def _eigenpairs(
         if last > max(rounding / _DIGITS[size.dtype], _least(dtype, size)):
             return Leading(np.sqrt(values), vectors, total, k), found
         logger.info("eigenvalue %d, %.3g of %.3g, drowns in %s rounding", possible, last, values[0], dtype)
-    if not np.isfinite(total):
-        raise ValueError("The squares of the intensities are beyond float64. Scale the images down, e.g. X / X.max().")
     if refine:
         values, vectors = _refined(products, values, vectors, found.mean)
     else:  # keep the eigenvalues above the rounding of a float64 eigenvalue solver
@@ -145,10 +150,12 @@ def _least(dtype: np.dtype, size: FitSize) -> float:
     return 0.0 if dtype == np.float64 else size.n * size.p * float(np.finfo(dtype).tiny)
 
 
-def _gram_of_kept(runner: PassRunner, dtype: np.dtype, known: _Known | None) -> _Products:
-    step = partial(lin.centred_gram, dtype=dtype, known=None if known is None else known.vectors)
+def _gram_of_kept(runner: PassRunner, exponent: int, dtype: np.dtype, known: _Known | None) -> _Products:
+    vectors = None if known is None else known.vectors
+    step = partial(lin.centred_gram, dtype=dtype, known=vectors, exponent=exponent)
     gram, mean = runner.run_pixels(step, lin.merge_gram)
-    return _Products(lin.double_centred(gram), np.concatenate(mean))  # corrects for the rounding of the means
+    # Centring again corrects for the rounding of the means.
+    return _Products(lin.double_centred(gram), np.concatenate(mean), exponent=exponent)
 
 
 def _scatter_of_pixels(runner: PassRunner, size: FitSize, dtype: np.dtype, known: _Known | None) -> _Products:
@@ -156,7 +163,7 @@ def _scatter_of_pixels(runner: PassRunner, size: FitSize, dtype: np.dtype, known
     step = partial(_scatter, dtype)
     n_bytes = 3 * 8 * size.p**2
     found = runner.run(step, lin.merge_scatter, shared=shared, partial_bytes=n_bytes, label="covariance")
-    return _Products(found.matrix, found.mean)
+    return _Products(found.matrix, found.mean, exponent=found.exponent)
 
 
 def _scatter(dtype: np.dtype, blocks: list[np.ndarray], start: int, *known: np.ndarray) -> lin.Scatter:
@@ -167,33 +174,41 @@ def _gram_by_panels(runner: PassRunner, cost: SolverCost, dtype: np.dtype, known
     """Hold a panel of raw images, read all images after it, continue with the next panel."""
     gram = np.empty((runner.n_images, runner.n_images))
     shift: np.ndarray | None = None
+    units = 0
     for first, stop in _panels(runner.layout.starts, cost.panel):
-        strips, shift = runner.once(partial(_strips, runner, first, stop, shift, dtype), "panel and strips")
+        found = runner.once(partial(_strips, runner, first, stop, shift, units, dtype), "panel and strips")
+        strips, exponent, shift = found
+        units = exponent if first == 0 else units
         rows = slice(runner.layout.starts[first], runner.layout.starts[stop])
-        gram[rows, rows.start :] = np.hstack(strips)
+        gram[rows, rows.start :] = np.ldexp(np.hstack(strips), 2 * (exponent - units))
         gram[rows.start :, rows] = gram[rows, rows.start :].T
     assert shift is not None
     before = np.trace(gram)
     gram = lin.double_centred(gram)
-    return _Products(gram, shift, float(before - np.trace(gram)))
+    return _Products(gram, shift, float(before - np.trace(gram)), units)
 
 
 def _strips(
-    runner: PassRunner, first: int, stop: int, shift: np.ndarray | None, dtype: np.dtype
-) -> tuple[list[np.ndarray], np.ndarray]:
+    runner: PassRunner, first: int, stop: int, shift: np.ndarray | None, units: int, dtype: np.dtype
+) -> tuple[list[np.ndarray], int, np.ndarray]:
     """Inner products of the images of a panel with each other and with all later ones, after subtracting a shift.
 
-    The shift is that of the first panel; it is returned with the strips of the matrix.
+    The shift is that of the first panel, and `units` the exponent of its units. Returned are the strips of the matrix,
+    the exponent of theirs, and the shift.
     """
     panel = runner.fetch((first, stop), label="panel into memory")
-    shift = _shift(panel, dtype) if shift is None else shift
-    own = partial(lin.shifted_gram, shift=shift, dtype=dtype)
+    exponent = exponent_of(panel)
+    if shift is None:
+        shift, exponent = _shift(panel, dtype), 0 if exponent == ALL_ZERO else exponent
+    else:
+        exponent = max(exponent, units)
+    own = partial(lin.shifted_gram, shift=shift, dtype=dtype, exponent=exponent)
     strips = [runner.run_pixels(own, lin.merge_products, panel)]
     if stop < runner.layout.n_blocks:
-        step, rest = partial(lin.cross_gram, dtype=dtype), (stop, runner.layout.n_blocks)
+        step, rest = partial(lin.cross_gram, dtype=dtype, exponent=exponent), (stop, runner.layout.n_blocks)
         later = runner.run(step, lin.merge_strips, shared=(panel, shift), span=rest, label="inner products")
         strips.extend(later)
-    return strips, shift
+    return strips, exponent, shift
 
 
 def _shift(blocks: list[np.ndarray], dtype: np.dtype) -> np.ndarray:
@@ -217,16 +232,16 @@ def _panels(starts: list[int], n_images: int) -> list[tuple[int, int]]:
 
 
 def _components_by_reading(
-    runner: PassRunner, weights: np.ndarray, shift: np.ndarray, dtype: np.dtype, n_bytes: int
+    runner: PassRunner, weights: np.ndarray, shift: np.ndarray, size: FitSize, exponent: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean image (p,), and components (k, p) as `components_of_kept` returns them, in one more read."""
-    shift = shift.astype(dtype).astype(np.float64)
+    shift = shift.astype(size.dtype).astype(np.float64)
     components, total = runner.run(
-        partial(lin.weighted_sums, dtype=dtype),
+        partial(lin.weighted_sums, dtype=size.dtype, exponent=exponent),
         lin.merge_sums,
         shared=(weights.T, shift),
-        partial_bytes=n_bytes,
+        partial_bytes=size.result_bytes,
         label="components",
     )
-    lin.orthonormalise_rows(components)
-    return shift + total / runner.n_images, components
+    orthonormalise_rows(components)
+    return shift + np.ldexp(total / runner.n_images, exponent), components

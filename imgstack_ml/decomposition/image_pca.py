@@ -21,7 +21,7 @@ from ..linalg.signs import component_signs
 from ..passes.blas import one_blas_thread
 from ..passes.memory import Allowance, allowance, within_plan
 from ..passes.runner import PassRunner
-from .checks import check_n_components, check_parameters, fit_size, uncentred
+from .checks import check_n_components, check_parameters, fit_size, refusing_units, uncentred
 from .likelihood import LikelihoodMixin
 from .partial_fit import components_of_batches, learn_batch, summary_of_model
 from .plan import Plan, plan_fit
@@ -390,8 +390,8 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
             plan, request = resumed(checkpoint, partial(self._plan, images), plan, request)
             cost = plan.chosen
             runner = PassRunner(images, read_bytes=cost.reading_bytes, progress=self.progress, checkpoint=checkpoint)
-            with within_plan(cost.peak_bytes):
-                factors = SOLVERS[plan.solver](runner, cost, size, request)
+            with within_plan(cost.peak_bytes), refusing_units(runner):
+                factors = SOLVERS[plan.solver](runner, cost, size, request).in_intensities()
         self.svd_solver_, self.n_passes_ = plan.solver, runner.n_passes
         return factors
 

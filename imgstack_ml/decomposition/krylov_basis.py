@@ -31,19 +31,24 @@ class Centre(NamedTuple):
     shift : ndarray of shape (p,), float64
         Rounded, so that integers minus the shift are exact in `dtype`.
     drift : ndarray of shape (p,), float64
-        Mean minus shift.
+        Mean minus shift, in units of 2^exponent.
     dtype : dtype
+    exponent : int
+        Of the units of products, see `linalg.scaling`.
     """
 
     shift: np.ndarray
     drift: np.ndarray
     dtype: np.dtype
+    exponent: int = 0
 
     @classmethod
-    def of(cls, mean: np.ndarray, integers: bool, dtype: np.dtype) -> Centre:
-        """Split a mean image (p,)."""
+    def of(
+        cls, mean: np.ndarray, integers: bool, dtype: np.dtype, rest: np.ndarray | float = 0.0, exponent: int = 0
+    ) -> Centre:
+        """Split a mean image ``mean + rest``, (p,) each."""
         shift = np.rint(mean) if integers else mean.astype(dtype).astype(np.float64)
-        return cls(shift, mean - shift, dtype)
+        return cls(shift, np.ldexp((mean - shift) + rest, -exponent), dtype, exponent)
 
 
 class KrylovBasis:
@@ -222,13 +227,13 @@ class KrylovBasis:
 
     def _read(self) -> np.ndarray:
         """Project the images on the last block, (n, last); write C times the block into the rows after the basis."""
-        runner, (shift, drift, dtype) = self._runner, self._centre
+        runner, (shift, drift, dtype, exponent) = self._runner, self._centre
         V = self._rows[self.size - self._last : self.size]
         target = self._rows[self.size : self.size + self._last]
         along = np.einsum("ij,j->i", V, drift)
         if runner.blocks is None:
             image = runner.run(
-                partial(krylov.both_products, dtype=dtype),
+                partial(krylov.both_products, dtype=dtype, exponent=exponent),
                 krylov.merge_both_products,
                 shared=(V, shift, along),
                 partial_bytes=V.nbytes,
@@ -238,9 +243,10 @@ class KrylovBasis:
             target[:] = image.products
             Y = np.concatenate(image.scores).astype(np.float64)
         else:
-            Y = runner.run_pixels(partial(krylov.project, V=V, shift=shift, dtype=dtype), np.add) - along
+            centred = dict[str, Any](shift=shift, dtype=dtype, exponent=exponent)
+            Y = runner.run_pixels(partial(krylov.project, V=V, **centred), np.add) - along
             target[:] = 0
-            runner.run_pixels(partial(krylov.add_products, scores=Y, shift=shift, dtype=dtype, out=target), no_result)
+            runner.run_pixels(partial(krylov.add_products, scores=Y, out=target, **centred), no_result)
         self._sums = Y.sum(axis=0)  # 0 except for rounding, which the products contain as well
         Y -= self._sums / len(Y)
         return Y

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..linalg.gram import completed_rows, orthonormalise_rows
 from ..linalg.krylov import add_products
+from ..linalg.orthonormal import completed_rows, orthonormalise_rows
 from ..passes.runner import PassRunner, no_result
 from .records import Factors
 
@@ -36,21 +36,29 @@ class Leading(NamedTuple):
     k: int
 
 
-def components_of_kept(runner: PassRunner, weights: np.ndarray, mean: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Components (k, p) of images in memory: their centred sums, weighted by the columns of `weights` (n, k)."""
+def components_of_kept(
+    runner: PassRunner, weights: np.ndarray, mean: np.ndarray, dtype: np.dtype, exponent: int = 0
+) -> np.ndarray:
+    """Components (k, p) of images in memory: their centred sums, weighted by the columns of `weights` (n, k).
+
+    The weights are for images in units of 2^exponent, see `linalg.scaling`.
+    """
     components = np.zeros((weights.shape[1], runner.n_pixels), dtype)
     shift = mean.astype(dtype).astype(np.float64)  # what the tiles will subtract
-    step = partial(add_products, scores=weights, shift=shift, dtype=dtype, out=components)
+    step = partial(add_products, scores=weights, shift=shift, dtype=dtype, out=components, exponent=exponent)
     runner.run_pixels(step, no_result)
     orthonormalise_rows(components)
     return components
 
 
-def completed_factors(mean: np.ndarray, components: np.ndarray, leading: Leading, scores: np.ndarray | None) -> Factors:
+def completed_factors(
+    mean: np.ndarray, components: np.ndarray, leading: Leading, scores: np.ndarray | None, exponent: int = 0
+) -> Factors:
     """Fill up to the number of components wanted with orthonormal directions of variance 0."""
     rank = len(leading.singular)
     missing = leading.k - rank
     if scores is not None:
         scores = np.pad(scores, ((0, 0), (0, missing)))
     components = completed_rows(components, leading.k)
-    return Factors(mean, components, np.pad(leading.singular, (0, missing)), leading.total, rank, scores)
+    singular = np.pad(leading.singular, (0, missing))
+    return Factors(mean, components, singular, leading.total, rank, scores, exponent=exponent)

@@ -15,6 +15,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..base.lazy import map_images
 from ..base.validation import StackLike, check_images
+from ..linalg.krylov import project
+from ..linalg.orthonormal import inner_products
 from ..linalg.tiles import n_rows, row_groups, tiles
 
 __all__ = ["LikelihoodMixin"]
@@ -71,6 +73,7 @@ class LikelihoodMixin:
             axes=self.components_,
             mean=self.mean_,
             variance=self.explained_variance_,
+            inner=inner_products(self.components_),
         )
 
     def score(self, X: StackLike, y: Any = None) -> float:
@@ -115,16 +118,26 @@ class LikelihoodMixin:
 
 
 def log_likelihood(
-    noise: float, constant: float, block: np.ndarray, axes: np.ndarray, mean: np.ndarray, variance: np.ndarray
+    noise: float,
+    constant: float,
+    block: np.ndarray,
+    axes: np.ndarray,
+    mean: np.ndarray,
+    variance: np.ndarray,
+    inner: np.ndarray,
 ) -> np.ndarray:
-    """Log-likelihood (b,) of a block of images: Tipping & Bishop (1999), eq. 5, in the basis of the components."""
-    scores = np.zeros((len(block), len(axes)))
+    """Log-likelihood (b,) of a block of images: Tipping & Bishop (1999), eq. 5, in the basis of the components.
+
+    What the components leave of an image is formed pixel by pixel. Its square, as a difference of the squares of the
+    image and of its scores, would lose its digits where the image is bright and the rest is faint.
+    """
+    double = np.dtype(np.float64)
+    scores = project([block], 0, mean.size, axes, mean, double)
+    along = np.linalg.solve(inner, scores.T).T  # components in float32 are orthonormal to seven digits only
     squares = np.zeros(len(block))
     for row, pieces in row_groups([block]):
         rows = slice(row, row + n_rows(pieces))
-        for a, b, tile in tiles(pieces, mean, np.dtype(np.float64)):
-            scores[rows] += tile @ axes[:, a:b].T
+        for a, b, tile in tiles(pieces, mean, double):
+            tile -= along[rows] @ axes[:, a:b]
             squares[rows] += np.einsum("ij,ij->i", tile, tile)
-    inside = scores**2
-    residual = np.maximum(squares - inside.sum(axis=1), 0)
-    return -0.5 * (constant + (inside / variance).sum(axis=1) + residual / noise)
+    return -0.5 * (constant + (scores**2 / variance).sum(axis=1) + squares / noise)

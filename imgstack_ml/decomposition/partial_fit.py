@@ -11,7 +11,7 @@ from ..base.validation import Images
 from ..linalg.incremental import Summary, merge_summaries
 from ..passes.blas import one_blas_thread
 from ..passes.runner import PassRunner
-from .checks import check_n_components, check_parameters, fit_size, uncentred
+from .checks import check_n_components, check_parameters, fit_size, refusing_units, uncentred
 from .records import Factors, FitRequest, FitSize
 from .streaming import factors_of_summary, first_look
 
@@ -48,13 +48,13 @@ def learn_batch(
     size = replace(fit_size(source, params), n=_EXPECTED_IMAGES)
     counts = size.row_counts()
     runner = PassRunner(source, read_bytes=max(_READ_BYTES, 4 * counts.summary_bytes), progress=progress)
-    with one_blas_thread():
+    with one_blas_thread(), refusing_units(runner):
         summary, _ = first_look(runner, size, counts, draws=0)
         summary = summary._replace(mean=summary.mean - shift)
         if so_far is not None:
             summary = merge_summaries(so_far, summary, size=counts.summary)
         size = replace(size, n=summary.n)
-        return factors_of_summary(summary, size, request), size, summary
+        return factors_of_summary(summary, size, request).in_intensities(), size, summary
 
 
 def components_of_batches(params: dict[str, Any], images: Images, fitted: int | None) -> int | float:

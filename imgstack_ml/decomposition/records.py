@@ -14,7 +14,7 @@ from ..base.validation import working_dtype
 from ..linalg.tiles import TILE_BYTES
 from ..passes.batches import BATCH_BYTES
 from ..passes.memory import Allowance
-from .certificate import Certificate
+from .certificate import Certificate, in_units
 
 __all__ = ["FEW_PRODUCTS", "Factors", "FitRequest", "FitSize", "RowCounts", "SolverCost", "component_count"]
 
@@ -25,6 +25,7 @@ _BATCH_BYTES = 9 * 2**23  # raw images in one task of the randomized solver; les
 _READ_BYTES = 2**27  # raw images and partial results in flight while a pass runs
 _LARGE_SUMMARY = 4096  # images up to which summaries are large
 FEW_PRODUCTS = 2e9  # up to this many multiply-adds, float64 is used from the start
+_LEAST = 2.0**-960  # sum of squares that leaves float64 room for variances of 1e-19 of it
 _GUESS = 32  # components that are planned for a share of the variance, before the data tell their number
 
 
@@ -260,6 +261,9 @@ class Factors(NamedTuple):
         Products of the covariance with a block; 0 for an exact solver.
     certificate : Certificate, or None
         Error bounds and estimates of approximate factors; None for exact ones.
+    exponent : int
+        Singular values, total, scores and certificate are in units of 2^exponent (or squares of them), see
+        `linalg.scaling`. The mean is in those of the images.
     """
 
     mean: np.ndarray
@@ -270,6 +274,28 @@ class Factors(NamedTuple):
     scores: np.ndarray | None
     n_iter: int = 0
     certificate: Certificate | None = None
+    exponent: int = 0
+
+    def in_intensities(self) -> Factors:
+        """Return the same in the units of the images.
+
+        Raises
+        ------
+        OverflowError
+            If the sum of squares is beyond float64, or below.
+        """
+        e = self.exponent
+        with np.errstate(over="ignore"):
+            total = float(np.ldexp(self.total, 2 * e))
+        if not _LEAST * (self.total > 0) <= total < np.inf:
+            raise OverflowError
+        return self._replace(
+            singular_values=np.ldexp(self.singular_values, e),
+            total=total,
+            scores=None if self.scores is None else np.ldexp(self.scores, e),
+            certificate=None if self.certificate is None else in_units(self.certificate, -e),
+            exponent=0,
+        )
 
 
 def component_count(values: np.ndarray, total: float, most: int, request: FitRequest) -> int:

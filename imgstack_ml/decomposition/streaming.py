@@ -11,8 +11,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from ..base.warn import warn
 from ..linalg.certificate import estimated_errors, nystrom_values, upper_bounds
-from ..linalg.gram import completed_rows, orthonormalise_rows
 from ..linalg.incremental import Summary, merge_summaries, summarise
+from ..linalg.orthonormal import completed_rows, orthonormalise_rows
 from ..passes.runner import PassRunner
 from .certificate import Certificate
 from .krylov_basis import Centre, KrylovBasis
@@ -56,18 +56,19 @@ class Figures(NamedTuple):
     lost: float
     eps: float
     n_draws: int
+    exponent: int
 
     @classmethod
     def of(cls, summary: Summary) -> Figures:
         """Take the figures of a summary."""
         s = summary.singular_values
-        return cls(summary.mean, summary.total, s, summary.lost, summary.eps, len(summary.draws))
+        return cls(summary.mean, summary.total, s, summary.lost, summary.eps, len(summary.draws), summary.exponent)
 
 
 def first_look(
     runner: PassRunner, size: FitSize, counts: RowCounts, seed: int = 0, draws: int | None = None
 ) -> tuple[Summary, np.dtype]:
-    """Summarise the images in one read; in a second one in float64, if squares overflow or underflow in float32.
+    """Summarise the images in one read; in a second one in float64, if squares of what varies underflow in float32.
 
     Returns
     -------
@@ -88,11 +89,11 @@ def first_look(
             label="summary",
         )
         least = summary.n * size.p * float(np.finfo(dtype).tiny)
+        if not np.isfinite(summary.total):
+            raise OverflowError
         exact_zero = summary.total == 0 and size.integers
-        if np.isfinite(summary.total) and (summary.total > least or exact_zero):
-            return summary, dtype
-    if not np.isfinite(summary.total):
-        raise ValueError("The squares of the intensities are beyond float64. Scale the images down, e.g. X / X.max().")
+        if summary.total > least or exact_zero:
+            break
     return summary, dtype
 
 
@@ -108,7 +109,7 @@ def _begin(
     k = min(counts.k, len(s))
     if s[k - 1] < 10 * np.sqrt(np.finfo(np.float32).eps) * s[0]:
         dtype = np.dtype(np.float64)  # in float32, squares of small singular values are lost in the rounding
-    centre = Centre.of(summary.mean, size.integers, dtype)
+    centre = Centre.of(summary.mean, size.integers, dtype, summary.rest, summary.exponent)
     return KrylovBasis(runner, rows, scale, room, centre, counts.batch_bytes)
 
 
@@ -163,7 +164,8 @@ def _finish(basis: KrylovBasis, summary: Figures, verdict: Verdict, size: FitSiz
     scores = np.pad(basis.scores(rank), ((0, 0), (0, asked - rank)))
     singular = np.pad(np.sqrt(theta[:rank]), (0, asked - rank))
     components = completed_rows(components, asked)
-    return Factors(summary.mean, components, singular, total, rank, scores, basis.n_products, certificate)
+    n_iter, exponent = basis.n_products, summary.exponent
+    return Factors(summary.mean, components, singular, total, rank, scores, n_iter, certificate, exponent)
 
 
 def _certify(
@@ -242,13 +244,13 @@ def factors_of_summary(summary: Summary, size: FitSize, request: FitRequest) -> 
     k = component_count(s**2, total, min(size.k, max(1, len(s))), request)
     asked = k if request.share is not None else size.k
     dtype = summary.rows.dtype
-    noise = max(size.n, 64) * float(np.finfo(dtype).eps) * (s[0] if len(s) else 0.0)
-    rank = int(np.count_nonzero(s[:k] > noise))
+    # Rounding moves squares of singular values by up to `pad`: below that, rows are noise.
+    pad = _PAD * float(np.finfo(dtype).eps) * (s[0] ** 2 if len(s) else 0.0)
+    rank = int(np.count_nonzero(s[:k] ** 2 > pad))
     components = summary.rows[:rank] / s[:rank, None].astype(dtype)
     orthonormalise_rows(components)
     components = completed_rows(components, asked).astype(size.dtype, copy=False)
-    pad = _PAD * float(np.finfo(dtype).eps) * (s[0] ** 2 if len(s) else 0.0)
-    lower = np.pad(np.maximum(s[:rank] ** 2 - pad, 0), (0, asked - rank))
+    lower = np.pad(s[:rank] ** 2 - pad, (0, asked - rank))
     upper = np.minimum(_from_summary(summary, asked), total) + pad
     captured = float((s[:rank] ** 2).sum())
     degrees = max(size.n - 1, 1)
@@ -264,4 +266,4 @@ def factors_of_summary(summary: Summary, size: FitSize, request: FitRequest) -> 
         converged=total == 0,
     )
     singular = np.pad(s[:rank], (0, asked - rank))
-    return Factors(summary.mean, components, singular, total, rank, None, 0, certificate)
+    return Factors(summary.mean, components, singular, total, rank, None, 0, certificate, summary.exponent)

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..linalg.gram import first_image
 from ..linalg.moments import moments
+from ..linalg.scaling import largest_value
 from ..linalg.tsqr import centred_columns, rows_after_ones, svd_of_r
 from ..passes.batches import Batch
 from ..passes.runner import PassRunner
@@ -40,9 +41,9 @@ def _tsqr_of_images(runner: PassRunner, size: FitSize, request: FitRequest) -> F
     rows, shift, images_of = _rows_of_images(runner, tall_height(size.p, size.n))
     _, R = da.linalg.tsqr(rows)
     R, shift = runner.compute(R, shift, images_of=images_of, label="triangular factor")
-    leading = _leading_of_r(R[1:, 1:], size, request)
+    leading, exponent = _leading_of_r(R[1:, 1:], size, request)
     components = np.ascontiguousarray(leading.vectors.T, dtype=size.dtype)
-    return completed_factors(shift + R[0, 1:] / R[0, 0], components, leading, None)
+    return completed_factors(shift + R[0, 1:] / R[0, 0], components, leading, None, exponent)
 
 
 def _tsqr_of_pixels(runner: PassRunner, size: FitSize, request: FitRequest) -> Factors:
@@ -50,12 +51,12 @@ def _tsqr_of_pixels(runner: PassRunner, size: FitSize, request: FitRequest) -> F
     assert runner.blocks is not None
     _, R = da.linalg.tsqr(_rows_of_pixels(runner, tall_height(size.n, size.p)))
     (R,) = runner.compute(R, images_of={}, label="triangular factor")
-    leading = _leading_of_r(R, size, request)
+    leading, exponent = _leading_of_r(R, size, request)
     mean = moments(runner.blocks).mean
     weights = leading.vectors / leading.singular
-    components = components_of_kept(runner, weights, mean, np.dtype(np.float64))
+    components = components_of_kept(runner, weights, mean, np.dtype(np.float64), exponent)
     scores = leading.vectors * leading.singular
-    return completed_factors(mean, components.astype(size.dtype, copy=False), leading, scores)
+    return completed_factors(mean, components.astype(size.dtype, copy=False), leading, scores, exponent)
 
 
 def _rows_of_images(runner: PassRunner, height: int) -> tuple[da.Array, Any, dict[Any, int]]:
@@ -101,11 +102,15 @@ def _rows_of_pixels(runner: PassRunner, height: int) -> da.Array:
     return da.concatenate(parts)
 
 
-def _leading_of_r(R: np.ndarray, size: FitSize, request: FitRequest) -> Leading:
-    """Singular pairs of a triangular factor, as far as they stand above rounding."""
-    s, Vt = svd_of_r(R)
+def _leading_of_r(R: np.ndarray, size: FitSize, request: FitRequest) -> tuple[Leading, int]:
+    """Singular pairs of a triangular factor, as far as they stand above rounding, and the exponent of their units."""
+    if not np.isfinite(R).all():
+        raise OverflowError
+    # LAPACK compares with absolute numbers: only values of one size give the same digits in all units.
+    exponent = int(np.frexp(largest_value([R]))[1])
+    s, Vt = svd_of_r(np.ldexp(R, -exponent))
     total = float(s @ s)
     k = component_count(s**2, total, size.k, request)
     floor = max(size.n, size.p) * np.finfo(np.float64).eps * s[0]  # as numpy.linalg.matrix_rank
     rank = np.count_nonzero(s[: min(k, size.n - 1)] > floor)
-    return Leading(s[:rank], Vt[:rank].T, total, k)
+    return Leading(s[:rank], Vt[:rank].T, total, k), exponent

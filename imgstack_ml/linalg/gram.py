@@ -1,4 +1,4 @@
-"""Inner products of images (Gram matrix) and of pixels (scatter matrix), their eigenvectors, and orthonormal rows."""
+"""Inner products of images (Gram matrix) and of pixels (scatter matrix), and their eigenvectors."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 
-from .moments import moments
+from .moments import merge_means, moments
+from .scaling import exponent_of
 from .tiles import column_means, n_rows, row_groups, row_tiles, tile_width, tiles
 
 __all__ = [
     "Scatter",
     "centred_gram",
-    "completed_rows",
     "cross_gram",
     "double_centred",
     "eigh_descending",
@@ -24,7 +24,6 @@ __all__ = [
     "merge_scatter",
     "merge_strips",
     "merge_sums",
-    "orthonormalise_rows",
     "scatter",
     "shifted_gram",
     "weighted_sums",
@@ -37,10 +36,13 @@ def first_image(blocks: Sequence[np.ndarray]) -> np.ndarray:
     return image.ravel().astype(np.float64)
 
 
-# Here and below, squares may overflow float32. The solver finds the infinity, and repeats the work in float64.
-@np.errstate(over="ignore", invalid="ignore")
 def centred_gram(
-    blocks: Sequence[np.ndarray], lo: int, hi: int, dtype: np.dtype, known: np.ndarray | None = None
+    blocks: Sequence[np.ndarray],
+    lo: int,
+    hi: int,
+    dtype: np.dtype,
+    known: np.ndarray | None = None,
+    exponent: int = 0,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Gram matrix AA' of the centred images, over the pixels `lo` to `hi`, and the mean of the images.
 
@@ -52,6 +54,8 @@ def centred_gram(
     known : ndarray of shape (n, r), optional
         Orthonormal eigenvectors E of AA'. A becomes A - EE'A first, so that small eigenvalues do not drown in the
         rounding of the large ones.
+    exponent : int
+        The matrix is in squares of the units 2^exponent, see `scaling`; the mean is not.
 
     Returns
     -------
@@ -61,9 +65,9 @@ def centred_gram(
     n, shift = n_rows(blocks), first_image(blocks)
     gram, product = np.zeros((n, n)), np.empty((n, n), dtype)
     mean = shift[lo:hi].copy()
-    for a, b, tile in tiles(blocks, shift, dtype, lo, hi):
+    for a, b, tile in tiles(blocks, shift, dtype, lo, hi, exponent=exponent):
         offset = column_means(tile)
-        mean[a - lo : b - lo] += offset
+        mean[a - lo : b - lo] += np.ldexp(offset, exponent)
         tile -= offset.astype(dtype)
         if known is not None:
             tile -= known @ (known.T @ tile)
@@ -78,11 +82,12 @@ def merge_gram(
     return a[0] + b[0], a[1] + b[1]
 
 
-@np.errstate(over="ignore", invalid="ignore")
-def shifted_gram(blocks: Sequence[np.ndarray], lo: int, hi: int, shift: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Inner products (n, n), float64, of the rows of X - shift, over the pixels `lo` to `hi`."""
+def shifted_gram(
+    blocks: Sequence[np.ndarray], lo: int, hi: int, shift: np.ndarray, dtype: np.dtype, exponent: int = 0
+) -> np.ndarray:
+    """Inner products (n, n), float64, of the rows of (X - shift) / 2^exponent, over the pixels `lo` to `hi`."""
     gram = np.zeros((n_rows(blocks),) * 2)
-    for _, _, tile in tiles(blocks, shift, dtype, lo, hi):
+    for _, _, tile in tiles(blocks, shift, dtype, lo, hi, exponent=exponent):
         gram += tile @ tile.T
     return gram
 
@@ -93,9 +98,13 @@ def merge_products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return gram
 
 
-@np.errstate(over="ignore", invalid="ignore")
 def cross_gram(
-    blocks: Sequence[np.ndarray], start: int, panel: Sequence[np.ndarray], shift: np.ndarray, dtype: np.dtype
+    blocks: Sequence[np.ndarray],
+    start: int,
+    panel: Sequence[np.ndarray],
+    shift: np.ndarray,
+    dtype: np.dtype,
+    exponent: int = 0,
 ) -> list[np.ndarray]:
     """Inner products of each image of `panel` with each image of `blocks`, all less `shift`.
 
@@ -103,17 +112,20 @@ def cross_gram(
     ----------
     panel : sequence of ndarray (b_i, *image_shape)
         Raw blocks that stay in memory during a pass.
+    exponent : int
+        Of the units of the panel, at least that of the shift. `blocks` have units of their own. The results are in
+        squares of the units of the panel.
 
     Returns
     -------
     strips : list of one ndarray (n_panel, n_blocks), float64
     """
-    strip = np.zeros((n_rows(panel), n_rows(blocks)))
+    strip, own = np.zeros((n_rows(panel), n_rows(blocks))), max(exponent_of(blocks), exponent)
     width = tile_width(sum(strip.shape), dtype)
-    walks = (tiles(some, shift, dtype, width=width) for some in (panel, blocks))
+    walks = (tiles(x, shift, dtype, width=width, exponent=e) for x, e in ((panel, exponent), (blocks, own)))
     for (_, _, left), (_, _, right) in zip(*walks, strict=True):
         strip += left @ right.T
-    return [strip]
+    return [np.ldexp(strip, own - exponent)]
 
 
 def merge_strips(a: list[np.ndarray], b: list[np.ndarray]) -> list[np.ndarray]:
@@ -121,7 +133,6 @@ def merge_strips(a: list[np.ndarray], b: list[np.ndarray]) -> list[np.ndarray]:
     return a + b
 
 
-@np.errstate(invalid="ignore")
 def double_centred(gram: np.ndarray) -> np.ndarray:
     """Gram matrix of the centred images from that of shifted images, in place: HGH with H = I - 11'/n."""
     row = gram.mean(axis=0)
@@ -132,14 +143,31 @@ def double_centred(gram: np.ndarray) -> np.ndarray:
 
 
 class Scatter(NamedTuple):
-    """Number of images, mean (p,), and scatter matrix A'A (p, p) about that mean. Arrays are float64."""
+    """Scatter matrix A'A of `n` images about their mean.
+
+    Attributes
+    ----------
+    n : int
+    mean, rest : ndarray of shape (p,), float64
+        The mean in two parts, as in `Moments`.
+    matrix : ndarray of shape (p, p), float64
+        In squares of the units 2^exponent.
+    exponent : int
+        See `scaling`.
+    """
 
     n: int
     mean: np.ndarray
+    rest: np.ndarray
     matrix: np.ndarray
+    exponent: int = 0
+
+    def in_units(self, exponent: int) -> Scatter:
+        """Return the same in units of 2^exponent."""
+        up = self.exponent - exponent
+        return self._replace(matrix=np.ldexp(self.matrix, 2 * up), exponent=exponent) if up else self
 
 
-@np.errstate(over="ignore", invalid="ignore")
 def scatter(
     blocks: Sequence[np.ndarray],
     start: int,
@@ -157,33 +185,42 @@ def scatter(
     centre : ndarray of shape (p,), optional
         Needed with `known`: subtracted from every image before that.
     """
-    mean = moments(blocks).mean
+    n, mean, rest, _ = moments(blocks)
     shift = (mean if centre is None else centre).astype(dtype).astype(np.float64)
-    n, rest = n_rows(blocks), mean - shift
+    offset, exponent = (mean - shift) + rest, exponent_of(blocks)
     matrix, product = np.zeros((shift.size, shift.size)), np.empty((shift.size, shift.size), dtype)
-    for tile in row_tiles(blocks, shift, dtype):
+    for tile in row_tiles(blocks, shift, dtype, exponent):
         if known is not None:
             tile -= (tile @ known.T) @ known
         matrix += np.matmul(tile.T, tile, out=product)
     if known is not None:
-        rest = mean = rest - (rest @ known.T) @ known
-    matrix -= np.multiply.outer(rest, n * rest)
-    return Scatter(n, mean, matrix)
+        offset -= (offset @ known.T) @ known
+        mean, rest = offset, np.zeros_like(offset)
+    offset = np.ldexp(offset, -exponent)
+    matrix -= np.multiply.outer(offset, n * offset)
+    return Scatter(n, mean, rest, matrix, exponent)
 
 
 def merge_scatter(a: Scatter, b: Scatter) -> Scatter:
     """Join the scatter matrices of two sets of images (Chan, Golub & LeVeque 1983, matrix form of eq. 2.1)."""
-    n = a.n + b.n
-    step = b.mean - a.mean
+    n, exponent = a.n + b.n, max(a.exponent, b.exponent)
+    a, b = a.in_units(exponent), b.in_units(exponent)
+    step, mean, rest = merge_means(a, b)
+    step = np.ldexp(step, -exponent)
     matrix = a.matrix + b.matrix
     matrix += np.multiply.outer(step, step * (a.n * b.n / n))
-    return Scatter(n, a.mean + step * (b.n / n), matrix)
+    return Scatter(n, mean, rest, matrix, exponent)
 
 
 def weighted_sums(
-    blocks: Sequence[np.ndarray], start: int, weights: np.ndarray, shift: np.ndarray, dtype: np.dtype
+    blocks: Sequence[np.ndarray],
+    start: int,
+    weights: np.ndarray,
+    shift: np.ndarray,
+    dtype: np.dtype,
+    exponent: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted sums and the plain sum of the rows of X - shift.
+    """Weighted sums and the plain sum of the rows of X - shift, both in units of 2^exponent.
 
     Parameters
     ----------
@@ -199,7 +236,7 @@ def weighted_sums(
     sums, total = np.zeros((len(own), shift.size), dtype), np.zeros(shift.size)
     for row, pieces in row_groups(blocks):
         part = own[:, row : row + n_rows(pieces)]
-        for a, b, tile in tiles(pieces, shift, dtype):
+        for a, b, tile in tiles(pieces, shift, dtype, exponent=exponent):
             sums[:, a:b] += part @ tile
             total[a:b] += tile.sum(axis=0, dtype=np.float64)
     return sums, total
@@ -216,45 +253,3 @@ def eigh_descending(matrix: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]
     some = None if k == n else (n - k, n - 1)
     values, vectors = scipy.linalg.eigh(matrix, overwrite_a=True, check_finite=False, subset_by_index=some)
     return np.maximum(values[::-1], 0), vectors[:, ::-1]
-
-
-def orthonormalise_rows(rows: np.ndarray) -> None:
-    """Make nearly orthonormal rows (k, p) orthonormal, in place, by Cholesky QR in float64.
-
-    A row changes only by multiples of the rows before it, and in its length.
-    """
-    if not len(rows):
-        return
-    width = tile_width(len(rows), np.dtype(np.float64))
-    gram = np.zeros((len(rows), len(rows)))
-    for a in range(0, rows.shape[1], width):
-        tile = rows[:, a : a + width].astype(np.float64)
-        gram += tile @ tile.T
-    factor = scipy.linalg.cholesky(gram, lower=True)
-    for a in range(0, rows.shape[1], width):
-        tile = rows[:, a : a + width].astype(np.float64)
-        rows[:, a : a + width] = scipy.linalg.solve_triangular(factor, tile, lower=True)
-
-
-def completed_rows(rows: np.ndarray, k: int) -> np.ndarray:
-    """Orthonormal rows (k, p): those given, then random ones orthogonal to them, the same in every call."""
-    missing, p = k - len(rows), rows.shape[1]
-    if missing <= 0:
-        return rows
-    complete = np.empty((k, p), rows.dtype)
-    complete[: len(rows)] = rows
-    fresh = complete[len(rows) :]
-    np.random.default_rng(0).standard_normal(out=fresh, dtype=rows.dtype)
-    for _ in range(2):  # the second round removes what rounding in the first has left of the given rows
-        _project_out(fresh, rows)
-        orthonormalise_rows(fresh)
-    return complete
-
-
-def _project_out(fresh: np.ndarray, rows: np.ndarray) -> None:
-    """Subtract from `fresh` its projection on orthonormal `rows`, in place, tile by tile in float64."""
-    width = tile_width(len(fresh) + len(rows), np.dtype(np.float64))
-    spans = [slice(a, a + width) for a in range(0, rows.shape[1], width)]
-    along = sum((fresh[:, s] @ rows[:, s].T.astype(np.float64) for s in spans), np.zeros((len(fresh), len(rows))))
-    for s in spans:
-        fresh[:, s] -= along @ rows[:, s].astype(np.float64)

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from .gram import first_image
+from .moments import exact_sum, merge_means
+from .scaling import exponent_of
 from .tiles import column_means, n_rows, row_groups, tile_width, tiles
 
 __all__ = ["Summary", "merge_summaries", "random_weights", "summarise"]
@@ -29,8 +31,7 @@ class Summary(NamedTuple):
     n : int
         Number of images.
     mean, rest : ndarray of shape (p,), float64
-        The mean is the sum of both, `rest` being the rounding error of `mean`. Merging needs the difference of two
-        means, which may be far from zero and close to each other.
+        The mean in two parts, as in `Moments`.
     total : float
         T, the sum of squares of the centred images A.
     rows : ndarray of shape (r, p)
@@ -42,6 +43,8 @@ class Summary(NamedTuple):
         because it was cut off in each group of images.
     weights : ndarray of shape (q,), float64
         Sums of the rows of Omega. When the mean changes, `draws` change by multiples of them.
+    exponent : int
+        All but the mean is in units of 2^exponent, see `scaling`: `total` and `lost` in squares of them.
     """
 
     n: int
@@ -52,6 +55,16 @@ class Summary(NamedTuple):
     lost: float
     draws: np.ndarray
     weights: np.ndarray
+    exponent: int = 0
+
+    def in_units(self, exponent: int) -> Summary:
+        """Return the same in units of 2^exponent."""
+        up = self.exponent - exponent
+        if not up:
+            return self
+        rows, draws = np.ldexp(self.rows, up), np.ldexp(self.draws, up)
+        total, lost = np.ldexp(self.total, 2 * up), np.ldexp(self.lost, 2 * up)
+        return self._replace(total=float(total), rows=rows, lost=float(lost), draws=draws, exponent=exponent)
 
     @property
     def eps(self) -> float:
@@ -85,32 +98,29 @@ def summarise(blocks: Sequence[np.ndarray], start: int, size: int, n_draws: int,
     return reduce(partial(merge_summaries, size=size), summaries)
 
 
-# Here and below, squares may overflow float32. The solver finds an infinite total, and repeats the work in float64.
-@np.errstate(over="ignore", invalid="ignore")
 def _summarise(blocks: Sequence[np.ndarray], omega: np.ndarray, size: int, dtype: np.dtype) -> Summary:
     """Summarise a few hundred images with the eigenvectors of their Gram matrix.
 
     Images are cast to `dtype` twice, tile by tile, so that no cast copy of all of them is held.
     """
-    n, shift = n_rows(blocks), first_image(blocks)
-    rest, gram, total = np.empty(shift.size), np.zeros((n, n)), 0.0
+    n, shift, exponent = n_rows(blocks), first_image(blocks), exponent_of(blocks)
+    offsets, gram, total = np.empty(shift.size), np.zeros((n, n)), 0.0
     product = np.empty((n, n), dtype)
-    for a, b, tile in tiles(blocks, shift, dtype):
-        rest[a:b] = column_means(tile)
-        tile -= rest[a:b].astype(dtype)
+    for a, b, tile in tiles(blocks, shift, dtype, exponent=exponent):
+        offsets[a:b] = column_means(tile)
+        tile -= offsets[a:b].astype(dtype)
         gram += np.matmul(tile, tile.T, out=product)  # a product in `dtype`, the sum in float64
         total += sum_of_squares(tile)  # more exact than the trace of the Gram matrix
-    mean, rest = _split_sum(shift, rest)
+    mean, rest = exact_sum(shift, np.ldexp(offsets, exponent))
     vectors, lost = _leading(gram, size)
     weights = np.vstack([vectors.T, omega]).astype(dtype)
     rows = np.empty((len(weights), shift.size), dtype)
-    for a, b, tile in tiles(blocks, mean, dtype):
+    for a, b, tile in tiles(blocks, mean, dtype, exponent=exponent):
         np.matmul(weights, tile, out=rows[:, a:b])
     n_kept = vectors.shape[1]
-    return Summary(n, mean, rest, total, rows[:n_kept], lost, draws=rows[n_kept:], weights=omega.sum(axis=1))
+    return Summary(n, mean, rest, total, rows[:n_kept], lost, rows[n_kept:], omega.sum(axis=1), exponent)
 
 
-@np.errstate(over="ignore", invalid="ignore")
 def merge_summaries(a: Summary, b: Summary, size: int) -> Summary:
     """Join the summaries of two sets of images.
 
@@ -118,9 +128,10 @@ def merge_summaries(a: Summary, b: Summary, size: int) -> Summary:
     earlier cuts lost, the scatter matrix of this stack is that of all images. The result keeps the leading `size`
     singular vectors of the stack, times their singular values.
     """
-    n = a.n + b.n
-    step = (b.mean - a.mean) + (b.rest - a.rest)
-    mean, rest = _split_sum(a.mean, a.rest + step * (b.n / n))
+    n, exponent = a.n + b.n, max(a.exponent, b.exponent)
+    a, b = a.in_units(exponent), b.in_units(exponent)
+    step, mean, rest = merge_means(a, b)
+    step = np.ldexp(step, -exponent)
     total = a.total + b.total + float(step @ step) * (a.n * b.n / n)
     dtype = np.result_type(a.rows, b.rows)
     row = (step * np.sqrt(a.n * b.n / n)).astype(dtype)[None]
@@ -139,7 +150,7 @@ def merge_summaries(a: Summary, b: Summary, size: int) -> Summary:
     draws = a.draws + b.draws
     for i, factor in enumerate(turn):
         draws[i] -= factor * step
-    return Summary(n, mean, rest, total, rows, a.lost + b.lost + lost, draws, a.weights + b.weights)
+    return Summary(n, mean, rest, total, rows, a.lost + b.lost + lost, draws, a.weights + b.weights, exponent)
 
 
 def sum_of_squares(tile: np.ndarray) -> float:
@@ -156,13 +167,6 @@ def random_weights(seed: int, n_draws: int, start: int, n_images: int) -> np.nda
     columns = [np.random.default_rng((seed, i)).standard_normal((_DRAWS, n_draws)) for i in range(first, last + 1)]
     begin = start - first * _DRAWS
     return np.concatenate(columns)[begin : begin + n_images].T
-
-
-def _split_sum(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Add two arrays. Return the rounded sum and its rounding error (Knuth's TwoSum)."""
-    total = a + b
-    part = total - a
-    return total, (a - (total - part)) + (b - part)
 
 
 def _leading(gram: np.ndarray, size: int) -> tuple[np.ndarray, float]:

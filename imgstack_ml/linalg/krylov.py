@@ -47,7 +47,13 @@ class Image(NamedTuple):
 
 
 def both_products(
-    blocks: Sequence[np.ndarray], start: int, V: np.ndarray, shift: np.ndarray, along: np.ndarray, dtype: np.dtype
+    blocks: Sequence[np.ndarray],
+    start: int,
+    V: np.ndarray,
+    shift: np.ndarray,
+    along: np.ndarray,
+    dtype: np.dtype,
+    exponent: int = 0,
 ) -> Image:
     """Scores Y = AV' of some images and the products Y'(X - shift), so that images are read once for both.
 
@@ -58,13 +64,15 @@ def both_products(
         Near the mean.
     along : ndarray of shape (m,), float64
         V (mean - shift), which centres the scores.
+    exponent : int
+        The images, and with them `along` and both results, are in units of 2^exponent, see `scaling`. `shift` is not.
     """
     products = np.zeros(V.shape, V.dtype)
     scores = []
     for _, pieces in row_groups(blocks, _GROUP):
-        Y = project(pieces, 0, shift.size, V, shift, dtype) - along
+        Y = project(pieces, 0, shift.size, V, shift, dtype, exponent) - along
         scores.append(Y.astype(dtype))
-        add_products(pieces, 0, shift.size, Y, shift, dtype, products)
+        add_products(pieces, 0, shift.size, Y, shift, dtype, products, exponent)
     return Image(scores, products)
 
 
@@ -74,13 +82,19 @@ def merge_both_products(a: Image, b: Image) -> Image:
 
 
 def project(
-    blocks: Sequence[np.ndarray], lo: int, hi: int, V: np.ndarray, shift: np.ndarray, dtype: np.dtype
+    blocks: Sequence[np.ndarray],
+    lo: int,
+    hi: int,
+    V: np.ndarray,
+    shift: np.ndarray,
+    dtype: np.dtype,
+    exponent: int = 0,
 ) -> np.ndarray:
-    """(X - shift) V' (n, m), float64, over the pixels `lo` to `hi`."""
+    """(X - shift) V' (n, m), float64, over the pixels `lo` to `hi`, in units of 2^exponent."""
     scores = np.zeros((n_rows(blocks), len(V)))
     for row, pieces in row_groups(blocks, _GROUP):
         part = scores[row : row + n_rows(pieces)]
-        for a, b, tile in tiles(pieces, shift, dtype, lo, hi):
+        for a, b, tile in tiles(pieces, shift, dtype, lo, hi, exponent=exponent):
             part += tile @ V[:, a:b].T.astype(dtype, copy=False)
     return scores
 
@@ -93,12 +107,13 @@ def add_products(
     shift: np.ndarray,
     dtype: np.dtype,
     out: np.ndarray,
+    exponent: int = 0,
 ) -> None:
-    """Add Y'(X - shift) to the columns `lo` to `hi` of `out` (m, p), Y (n, m) being the scores."""
+    """Add Y'(X - shift), X in units of 2^exponent, to the columns `lo` to `hi` of `out` (m, p); Y (n, m) the scores."""
     weights = np.ascontiguousarray(scores.T, dtype=dtype)
     for row, pieces in row_groups(blocks, _GROUP):
         part = weights[:, row : row + n_rows(pieces)]
-        for a, b, tile in tiles(pieces, shift, dtype, lo, hi):
+        for a, b, tile in tiles(pieces, shift, dtype, lo, hi, exponent=exponent):
             out[:, a:b] += part @ tile
 
 

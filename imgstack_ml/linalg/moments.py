@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .tiles import column_means, n_rows, row_groups, tiles
 
-__all__ = ["Moments", "merge_moments", "moments"]
+__all__ = ["Moments", "exact_sum", "merge_means", "merge_moments", "moments"]
 
 
 class Moments(NamedTuple):
-    """Number of images, mean (p,), and sums of squared deviations from the mean (p,) or None. Arrays are float64."""
+    """Number of images, their mean in two parts, and sums of squared deviations from it (p,) or None; all float64.
+
+    The mean is `mean` + `rest`, (p,) each, `rest` being the rounding error of `mean`. Merging needs the difference of
+    two means, which may be far from zero and close to each other.
+    """
 
     n: int
     mean: np.ndarray
+    rest: np.ndarray
     squares: np.ndarray | None
 
 
@@ -30,16 +35,15 @@ def _moments(blocks: Sequence[np.ndarray], with_squares: bool) -> Moments:
     """Moments of a few thousand images. The first image is subtracted before summing, so that sums stay small."""
     shift = blocks[0][0].ravel().astype(np.float64)
     if not with_squares and all(block.dtype.kind in "biu" and block.itemsize <= 2 for block in blocks):
-        return Moments(n_rows(blocks), shift + _mean_offset(blocks, shift), None)
-    mean = np.empty(shift.size)
+        return Moments(n_rows(blocks), *exact_sum(shift, _mean_offset(blocks, shift)), None)
+    offsets = np.empty(shift.size)
     squares = np.empty(shift.size) if with_squares else None
     for a, b, tile in tiles(blocks, shift, np.dtype(np.float64)):
-        offset = tile.mean(axis=0)
-        mean[a:b] = shift[a:b] + offset
+        offsets[a:b] = tile.mean(axis=0)
         if squares is not None:
-            tile -= offset
+            tile -= offsets[a:b]
             np.einsum("ij,ij->j", tile, tile, out=squares[a:b])
-    return Moments(n_rows(blocks), mean, squares)
+    return Moments(n_rows(blocks), *exact_sum(shift, offsets), squares)
 
 
 def _mean_offset(blocks: Sequence[np.ndarray], shift: np.ndarray) -> np.ndarray:
@@ -52,10 +56,27 @@ def _mean_offset(blocks: Sequence[np.ndarray], shift: np.ndarray) -> np.ndarray:
 
 def merge_moments(a: Moments, b: Moments) -> Moments:
     """Join the moments of two sets of images (Chan, Golub & LeVeque 1983, eq. 2.1)."""
+    step, mean, rest = merge_means(a, b)
     n = a.n + b.n
-    step = b.mean - a.mean
-    mean = a.mean + step * (b.n / n)
     squares = None
     if a.squares is not None and b.squares is not None:
         squares = a.squares + b.squares + step**2 * (a.n * b.n / n)
-    return Moments(n, mean, squares)
+    return Moments(n, mean, rest, squares)
+
+
+def merge_means(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Difference of two means of `n` images, ``b - a``, and both parts of the mean of all images, (p,) each.
+
+    Parameters
+    ----------
+    a, b : records with `n`, `mean` and `rest`
+    """
+    step = (b.mean - a.mean) + (b.rest - a.rest)
+    return step, *exact_sum(a.mean, a.rest + step * (b.n / (a.n + b.n)))
+
+
+def exact_sum(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Add two arrays. Return the rounded sum and its rounding error (Knuth's TwoSum)."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)

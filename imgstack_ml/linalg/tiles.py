@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from .scaling import power_of_two
+
 __all__ = ["column_means", "flat_rows", "n_rows", "row_groups", "row_tiles", "tile_width", "tiles"]
 
 TILE_BYTES = 2**22  # of float values in one tile: small enough for the cache, large enough for BLAS at full speed
@@ -32,8 +34,9 @@ def tiles(
     lo: int = 0,
     hi: int | None = None,
     width: int | None = None,
+    exponent: int = 0,
 ) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Yield ``(a, b, tile)`` with tile = (X - shift)[:, a:b], for consecutive ranges a to b from `lo` to `hi`.
+    """Yield ``(a, b, tile)`` with tile = (X - shift)[:, a:b] / 2^exponent, for consecutive ranges from `lo` to `hi`.
 
     Parameters
     ----------
@@ -47,6 +50,8 @@ def tiles(
         Range of pixels; all pixels by default.
     width : int, optional
         Pixels in a tile; by default as many as fit into `TILE_BYTES`.
+    exponent : int
+        Of the units of the tile, see `scaling`.
 
     Notes
     -----
@@ -59,7 +64,7 @@ def tiles(
     for a in range(lo, hi, width):
         b = min(a + width, hi)
         tile = buffer[: rows * (b - a)].reshape(rows, b - a)
-        _shift_into(tile, [block[:, a:b] for block in flat], shift[a:b].astype(dtype))
+        _shift_into(tile, [block[:, a:b] for block in flat], shift[a:b].astype(dtype), exponent)
         yield a, b, tile
 
 
@@ -84,8 +89,12 @@ def row_groups(blocks: Sequence[np.ndarray], size: int = 2 * TERMS) -> Iterator[
         yield start, pieces
 
 
-def row_tiles(blocks: Sequence[np.ndarray], shift: np.ndarray, dtype: np.dtype) -> Iterator[np.ndarray]:
-    """Yield rows of X - shift with all their pixels: 512 to 2048 images of a block at a time, for images of few pixels.
+def row_tiles(
+    blocks: Sequence[np.ndarray], shift: np.ndarray, dtype: np.dtype, exponent: int = 0
+) -> Iterator[np.ndarray]:
+    """Yield rows of (X - shift) / 2^exponent with all their pixels, for images of few pixels.
+
+    A tile has 512 to 2048 images of a block.
 
     All tiles share one buffer, as those of `tiles` do.
     """
@@ -95,7 +104,7 @@ def row_tiles(blocks: Sequence[np.ndarray], shift: np.ndarray, dtype: np.dtype) 
     for block in flat_rows(blocks):
         for i in range(0, len(block), height):
             rows = block[i : i + height]
-            _shift_into(buffer[: len(rows)], [rows], c)
+            _shift_into(buffer[: len(rows)], [rows], c, exponent)
             yield buffer[: len(rows)]
 
 
@@ -113,8 +122,8 @@ def column_means(tile: np.ndarray) -> np.ndarray:
     return sums / len(tile)
 
 
-def _shift_into(out: np.ndarray, parts: Sequence[np.ndarray], shift: np.ndarray) -> None:
-    """Write the rows of all parts, less `shift`, into `out`."""
+def _shift_into(out: np.ndarray, parts: Sequence[np.ndarray], shift: np.ndarray, exponent: int) -> None:
+    """Write the rows of all parts, less `shift`, into `out`, in units of 2^exponent."""
     row = 0
     for part in parts:
         target = out[row : row + len(part)]
@@ -124,3 +133,6 @@ def _shift_into(out: np.ndarray, parts: Sequence[np.ndarray], shift: np.ndarray)
             target[...] = part
             target -= shift
         row += len(part)
+    factor = power_of_two(exponent, out.dtype)
+    if factor != 1:
+        out *= factor

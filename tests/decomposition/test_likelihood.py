@@ -48,9 +48,8 @@ def test_likelihoods_are_lazy_and_read_each_image_once():
 def test_likelihood_of_a_block():
     """A normal distribution in two directions, with variance 4 along the first axis and noise of variance 0.25."""
     block = np.array([[[1.0, 5.0]], [[3.0, 4.0]]])
-    found = log_likelihood(
-        0.25, 2 * np.log(2 * np.pi), block, np.array([[1.0, 0.0]]), np.array([1.0, 4.0]), np.array([4.0])
-    )
+    axes, mean, variance = np.array([[1.0, 0.0]]), np.array([1.0, 4.0]), np.array([4.0])
+    found = log_likelihood(0.25, 2 * np.log(2 * np.pi), block, axes, mean, variance, np.eye(1))
     assert_allclose(found, -0.5 * (2 * np.log(2 * np.pi) + np.array([1 / 0.25, 2**2 / 4])))
 
 

@@ -223,7 +223,16 @@ def test_inputs_are_read_only_and_stay_as_they_are(dtype):
         assert_array_equal(value, old)
 
 
-def test_squares_that_float32_cannot_hold_are_seen_in_the_total():
-    X = 1e25 * np.random.default_rng(0).standard_normal((10, 6)).astype(np.float32)
-    assert not np.isfinite(summary_of(X, dtype=SINGLE).total)
-    assert np.isfinite(summary_of(X, dtype=DOUBLE).total)
+@pytest.mark.parametrize("work", [SINGLE, DOUBLE], ids=str)
+@pytest.mark.parametrize("power", [-80, -20, 33, 97])
+def test_summaries_are_the_same_in_any_units(work, power):
+    X = np.random.default_rng(0).standard_normal((40, 6, 5)).astype(np.float32)
+    X[:15] *= 2.0**-30  # and batches of units of their own merge
+    usual, scaled = (
+        reduce(partial(merge_summaries, size=4), [summary_of(part, dtype=work, size=4) for part in cut(x, 15, 30)])
+        for x in (X, np.ldexp(X, power))
+    )
+    scaled = scaled._replace(exponent=scaled.exponent - power, mean=np.ldexp(scaled.mean, -power))
+    for name, value in scaled.in_units(usual.exponent)._asdict().items():
+        if name != "rest":
+            assert_array_equal(value, getattr(usual, name), err_msg=name)

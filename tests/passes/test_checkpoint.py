@@ -65,7 +65,7 @@ def test_saving_takes_its_share_of_the_time_at_most(folder, monkeypatch):
 def test_results_come_back_as_they_were(folder):
     value = (
         [np.arange(6.0).reshape(2, 3).T, np.float32([1.5]), np.array(2.5), np.zeros((0, 3))],
-        Scatter(3, np.ones(2), np.eye(2)),
+        Scatter(3, np.ones(2), np.zeros(2), np.eye(2), 32),
         (1, 0.1, float("inf"), None, True),
     )
     with interrupted(folder, {"a": "1"}) as checkpoint:

@@ -1,0 +1,89 @@
+"""Orthonormal rows of the size of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import scipy.linalg
+
+from .tiles import tile_width
+
+__all__ = ["completed_rows", "inner_products", "orthonormalise_rows"]
+
+_ROUNDS = 8  # each reduces the condition number of the rows by 1e5 or more; float64 knows none above 1e16
+_SHIFT = 1e-11  # share of the trace that makes inner products positive definite which rounding has made indefinite
+
+
+def orthonormalise_rows(rows: np.ndarray) -> None:
+    """Make rows (k, p) orthonormal, in place, by Cholesky QR in float64. k must not be more than p.
+
+    A row changes only by multiples of the rows before it, and in its length; zeros and what is linearly dependent
+    become arbitrary directions. One round is enough for nearly orthonormal rows. For others, the factorisation is
+    shifted and repeated (Fukaya, Kannan, Nakatsukasa, Yamamoto & Yanagisawa 2020, "Shifted Cholesky QR for computing
+    the QR factorization of ill-conditioned matrices", algorithm 4.2).
+    """
+    for _ in range(_ROUNDS if len(rows) else 0):
+        gram = inner_products(rows)
+        empty = np.flatnonzero(np.diag(gram) == 0)
+        if empty.size:
+            rows[empty] = np.random.default_rng(0).standard_normal((empty.size, rows.shape[1]))
+            continue
+        norms = np.sqrt(np.diag(gram))
+        gram /= np.multiply.outer(norms, norms)
+        apart = np.linalg.norm(gram - np.eye(len(gram)))
+        factor = norms[:, None] * _factor(gram)
+        for _, tile, out in _tiles(rows):
+            out[:] = scipy.linalg.solve_triangular(factor, tile, lower=True)
+        if apart < 0.5:
+            return
+
+
+def completed_rows(rows: np.ndarray, k: int) -> np.ndarray:
+    """Orthonormal rows (k, p): those given, then random ones orthogonal to them, the same in every call."""
+    missing, p = k - len(rows), rows.shape[1]
+    if missing <= 0:
+        return rows
+    complete = np.empty((k, p), rows.dtype)
+    complete[: len(rows)] = rows
+    fresh = complete[len(rows) :]
+    np.random.default_rng(0).standard_normal(out=fresh, dtype=rows.dtype)
+    for _ in range(2):  # the second round removes what rounding in the first has left of the given rows
+        _project_out(fresh, rows)
+        orthonormalise_rows(fresh)
+    return complete
+
+
+def inner_products(rows: np.ndarray) -> np.ndarray:
+    """Inner products (k, k) of rows, float64."""
+    gram = np.zeros((len(rows), len(rows)))
+    for _, tile, _ in _tiles(rows):
+        gram += tile @ tile.T
+    return gram
+
+
+def _factor(gram: np.ndarray) -> np.ndarray:
+    """Lower Cholesky factor; of a shifted matrix, if rounding has made it indefinite."""
+    factor: np.ndarray
+    try:
+        factor = scipy.linalg.cholesky(gram, lower=True)
+    except scipy.linalg.LinAlgError:
+        factor = scipy.linalg.cholesky(gram + _SHIFT * np.trace(gram) * np.eye(len(gram)), lower=True)
+    return factor
+
+
+def _project_out(fresh: np.ndarray, rows: np.ndarray) -> None:
+    """Subtract from `fresh` its projection on orthonormal `rows`, in place, tile by tile in float64."""
+    along = np.zeros((len(fresh), len(rows)))
+    for span, tile, _ in _tiles(fresh, len(rows)):
+        along += tile @ rows[:, span].T
+    for span, tile, out in _tiles(fresh, len(rows)):
+        out[:] = tile - along @ rows[:, span]
+
+
+def _tiles(rows: np.ndarray, n_others: int = 0) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Yield ranges of columns, a copy of them in float64, and the columns themselves."""
+    width = tile_width(len(rows) + n_others, np.dtype(np.float64))
+    for a in range(0, rows.shape[1], width):
+        span = slice(a, a + width)
+        yield span, rows[:, span].astype(np.float64), rows[:, span]
