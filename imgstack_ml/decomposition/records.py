@@ -25,7 +25,7 @@ _BATCH_BYTES = 9 * 2**23  # raw images in one task of the randomized solver; les
 _READ_BYTES = 2**27  # raw images and partial results in flight while a pass runs
 _LARGE_SUMMARY = 4096  # images up to which summaries are large
 FEW_PRODUCTS = 2e9  # up to this many multiply-adds, float64 is used from the start
-_LEAST = 2.0**-960  # sum of squares that leaves float64 room for variances of 1e-19 of it
+_LEAST = 2.0**-1000  # sum of squares that leaves float64 room for variances of 1e-7 of it
 _GUESS = 32  # components that are planned for a share of the variance, before the data tell their number
 
 

@@ -41,7 +41,9 @@ def _tsqr_of_images(runner: PassRunner, size: FitSize, request: FitRequest) -> F
     rows, shift, images_of = _rows_of_images(runner, tall_height(size.p, size.n))
     _, R = da.linalg.tsqr(rows)
     R, shift = runner.compute(R, shift, images_of=images_of, label="triangular factor")
-    leading, exponent = _leading_of_r(R[1:, 1:], size, request)
+    # LAPACK compares with absolute numbers: only values of one size give the same digits in all units.
+    exponent = int(np.frexp(largest_value([R[1:, 1:]]))[1])
+    leading = _leading_of_r(np.ldexp(R[1:, 1:], -exponent), size, request)
     components = np.ascontiguousarray(leading.vectors.T, dtype=size.dtype)
     return completed_factors(shift + R[0, 1:] / R[0, 0], components, leading, None, exponent)
 
@@ -49,9 +51,10 @@ def _tsqr_of_images(runner: PassRunner, size: FitSize, request: FitRequest) -> F
 def _tsqr_of_pixels(runner: PassRunner, size: FitSize, request: FitRequest) -> Factors:
     """No more images than pixels: R of rows of pixels, centred; the images are in memory."""
     assert runner.blocks is not None
-    _, R = da.linalg.tsqr(_rows_of_pixels(runner, tall_height(size.n, size.p)))
+    exponent = 0 if size.integers else int(np.frexp(largest_value(runner.blocks))[1])
+    _, R = da.linalg.tsqr(_rows_of_pixels(runner, tall_height(size.n, size.p), exponent))
     (R,) = runner.compute(R, images_of={}, label="triangular factor")
-    leading, exponent = _leading_of_r(R, size, request)
+    leading = _leading_of_r(R, size, request)
     mean = moments(runner.blocks).mean
     weights = leading.vectors / leading.singular
     components = components_of_kept(runner, weights, mean, np.dtype(np.float64), exponent)
@@ -91,26 +94,26 @@ def _rows_of_images(runner: PassRunner, height: int) -> tuple[da.Array, Any, dic
     return da.concatenate(parts), shift, images_of
 
 
-def _rows_of_pixels(runner: PassRunner, height: int) -> da.Array:
-    """Pixels of all images in memory, centred, as the rows of a lazy array (p, n), float64."""
+def _rows_of_pixels(runner: PassRunner, height: int, exponent: int) -> da.Array:
+    """Pixels of all images in memory, centred, in units of 2^exponent, as the rows of a lazy array (p, n), float64."""
     task = dask.delayed(centred_columns, pure=False, traverse=False)
     blocks = dask.delayed(runner.blocks, pure=False, traverse=False)
     parts = []
     for lo in range(0, runner.n_pixels, height):
         hi = min(lo + height, runner.n_pixels)
-        parts.append(da.from_delayed(task(blocks, lo, hi), shape=(hi - lo, runner.n_images), dtype=np.float64))
+        parts.append(
+            da.from_delayed(task(blocks, lo, hi, exponent), shape=(hi - lo, runner.n_images), dtype=np.float64)
+        )
     return da.concatenate(parts)
 
 
-def _leading_of_r(R: np.ndarray, size: FitSize, request: FitRequest) -> tuple[Leading, int]:
-    """Singular pairs of a triangular factor, as far as they stand above rounding, and the exponent of their units."""
+def _leading_of_r(R: np.ndarray, size: FitSize, request: FitRequest) -> Leading:
+    """Singular pairs of a triangular factor, as far as they stand above rounding."""
     if not np.isfinite(R).all():
         raise OverflowError
-    # LAPACK compares with absolute numbers: only values of one size give the same digits in all units.
-    exponent = int(np.frexp(largest_value([R]))[1])
-    s, Vt = svd_of_r(np.ldexp(R, -exponent))
+    s, Vt = svd_of_r(R)
     total = float(s @ s)
     k = component_count(s**2, total, size.k, request)
     floor = max(size.n, size.p) * np.finfo(np.float64).eps * s[0]  # as numpy.linalg.matrix_rank
     rank = np.count_nonzero(s[: min(k, size.n - 1)] > floor)
-    return Leading(s[:rank], Vt[:rank].T, total, k), exponent
+    return Leading(s[:rank], Vt[:rank].T, total, k)

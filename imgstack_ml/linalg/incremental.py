@@ -115,8 +115,11 @@ def _summarise(blocks: Sequence[np.ndarray], omega: np.ndarray, size: int, dtype
     vectors, lost = _leading(gram, size)
     weights = np.vstack([vectors.T, omega]).astype(dtype)
     rows = np.empty((len(weights), shift.size), dtype)
-    for a, b, tile in tiles(blocks, mean, dtype, exponent=exponent):
+    near = mean.astype(dtype).astype(np.float64)  # what the tiles will subtract
+    sums, beside = weights.sum(axis=1, dtype=np.float64), np.ldexp((mean - near) + rest, -exponent)
+    for a, b, tile in tiles(blocks, near, dtype, exponent=exponent):
         np.matmul(weights, tile, out=rows[:, a:b])
+        rows[:, a:b] -= np.multiply.outer(sums, beside[a:b])
     n_kept = vectors.shape[1]
     return Summary(n, mean, rest, total, rows[:n_kept], lost, rows[n_kept:], omega.sum(axis=1), exponent)
 

@@ -24,17 +24,28 @@ def rows_after_ones(blocks: Sequence[np.ndarray], start: int, shift: np.ndarray)
     for block in flat_rows(blocks):
         np.subtract(block, shift, out=rows[row : row + len(block), 1:], dtype=np.float64)
         row += len(block)
-    return rows
+    return _finite(rows)
 
 
-def centred_columns(blocks: Sequence[np.ndarray], lo: int, hi: int) -> np.ndarray:
-    """Columns `lo` to `hi` of the centred images A as rows, (hi - lo, n), float64. `blocks` hold all images."""
-    ((_, _, tile),) = tiles(blocks, first_image(blocks), np.dtype(np.float64), lo, hi, width=hi - lo)
+def centred_columns(blocks: Sequence[np.ndarray], lo: int, hi: int, exponent: int = 0) -> np.ndarray:
+    """Columns `lo` to `hi` of the centred images A / 2^exponent as rows, (hi - lo, n), float64.
+
+    `blocks` hold all images.
+    """
+    shift, double = first_image(blocks), np.dtype(np.float64)
+    ((_, _, tile),) = tiles(blocks, shift, double, lo, hi, width=hi - lo, exponent=exponent)
     tile -= tile.mean(axis=0)
-    return tile.T
+    return _finite(tile.T)
 
 
 def svd_of_r(R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Singular values (r,), descending, and right singular vectors (r, r) in rows, of a triangular factor (r, r)."""
     _, s, Vt = np.linalg.svd(R, full_matrices=False)
     return s, Vt
+
+
+def _finite(rows: np.ndarray) -> np.ndarray:
+    """Return the rows, or raise if differences of values are beyond float64: LAPACK could hang."""
+    if not np.isfinite(rows.sum()):
+        raise OverflowError
+    return rows
