@@ -124,7 +124,7 @@ class ImageError(ImgstackError):
 
 
 class NonFiniteError(ImageError, ValueError):
-    """An image has NaN or infinite pixels.
+    """An image has NaN or infinite pixels, or pixels from which NaN or infinity would be computed.
 
     Raised when the image is read. Repair it, or leave it out as the message shows.
 
@@ -134,11 +134,14 @@ class NonFiniteError(ImageError, ValueError):
         Position of the image in the stack.
     file : str, optional
         File of the image, if it is known.
+    reason : str, optional
+        What is wrong with its pixels, if that is something else than NaN or infinity among them.
     """
 
-    def __init__(self, index: int, file: str | None = None):
+    def __init__(self, index: int, file: str | None = None, reason: str | None = None):
         advice = f"Repair it or leave it out, e.g. keep = np.arange(len(X)) != {index}; X = X[keep]"
-        super().__init__(index, file, f" contains NaN or infinity. {advice}")
+        super().__init__(index, file, f" {reason or f'contains NaN or infinity. {advice}'}")
+        self._more = (reason,)
 
 
 class ImageFunctionError(ImageError, RuntimeError):

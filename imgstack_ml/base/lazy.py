@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import dask
 import dask.array as da
 import numpy as np
-from dask.layers import ArrayBlockwiseDep
 
 from ..errors import ImageError
+from .gate import Place, Places, checked_block, gated
 
-__all__ = ["Source", "join_rows", "map_images", "note_source", "source_of", "whole_images"]
+__all__ = ["Source", "files_of", "join_rows", "map_images", "note_source", "source_of", "whole_images"]
 
 _IN_MEMORY_BYTES = 2**22  # of a NumPy stack, mapped at a time: temporary arrays stay small
 
@@ -48,9 +48,21 @@ def source_of(array: da.Array) -> Source:
     return Source(array, shift)
 
 
+def files_of(array: da.Array) -> Sequence[str] | None:
+    """Return the files of the images from which `map_images` computes `array`, one for each of its rows, if known."""
+    name, files = getattr(array, "_imgstack_files", (None, None))
+    return files if name == array.name else None
+
+
 def whole_images(data: da.Array) -> da.Array:
-    """Rechunk so that every block holds whole images; chunks along the first axis stay as they are."""
-    return data.rechunk(dict.fromkeys(range(1, data.ndim), -1)) if max(data.numblocks[1:]) > 1 else data
+    """Rechunk so that every block holds whole images; chunks along the first axis stay as they are.
+
+    Blocks are checked before: rechunking would cut what is too much, and move images to other positions.
+    """
+    if max(data.numblocks[1:]) == 1:
+        return data
+    whole: da.Array = gated(data).rechunk(dict.fromkeys(range(1, data.ndim), -1))
+    return whole
 
 
 def map_images(
@@ -61,9 +73,10 @@ def map_images(
     dtype: np.dtype,
     files: Sequence[str] | None = None,
     fills: bool = False,
+    finite: bool = True,
     **arrays: np.ndarray,
 ) -> np.ndarray | da.Array:
-    """Apply ``func(block, **arrays) -> block`` to blocks of whole images.
+    """Apply ``func(block, **arrays) -> block`` to blocks of whole images; those of lazy stacks are checked before.
 
     Parameters
     ----------
@@ -81,6 +94,8 @@ def map_images(
         Files of the images, for error messages; each task gets the names of its own block only.
     fills : bool
         Whether `func` has a parameter ``out``. Results for NumPy stacks are then written there, without a copy.
+    finite : bool
+        Whether NaN and infinity in a lazy stack are errors; NumPy stacks have been searched by `check_images`.
     **arrays
         Arrays that `func` needs for every block. Each is in the graph once, for all blocks.
 
@@ -90,15 +105,18 @@ def map_images(
         Lazy for lazy `data`: one layer is added to its graph, and nothing is read.
     """
     if isinstance(data, da.Array):
-        return _map_lazily(func, whole_images(data), image_shape, np.dtype(dtype), files, arrays)
+        mapped = _map_lazily(func, whole_images(data), image_shape, np.dtype(dtype), files, finite, arrays)
+        mapped._imgstack_files = (mapped.name, files)  # type: ignore[attr-defined]
+        return mapped
     out = np.empty((len(data), *image_shape), dtype)
     step = max(1, _IN_MEMORY_BYTES // max(1, data[:1].nbytes))
     for i in range(0, len(data), step):
-        block, place, result = data[i : i + step], (i, None), out[i : i + step]
-        if fills:
-            _on_block(func, block, place, out=result, **arrays)
-        else:
-            result[:] = _on_block(func, block, place, **arrays)
+        block, result = data[i : i + step], out[i : i + step]
+        with _counting_from(i, None):
+            if fills:
+                func(block, out=result, **arrays)
+            else:
+                result[:] = func(block, **arrays)
     return out
 
 
@@ -130,36 +148,24 @@ def _join_blocks(*blocks: np.ndarray) -> np.ndarray:
     return np.concatenate(blocks, axis=1)
 
 
-class _Places(ArrayBlockwiseDep):
-    """For each block: the position of its first image in the stack, and the files of its images or None."""
-
-    def __init__(self, sizes: tuple[int, ...], files: Sequence[str] | None):
-        super().__init__((sizes,))
-        self._starts = (0, *accumulate(sizes))
-        self._files = files
-
-    def __getitem__(self, idx: tuple[int, ...]) -> tuple[int, Sequence[str] | None]:
-        start, stop = self._starts[idx[0] : idx[0] + 2]
-        return start, None if self._files is None else self._files[start:stop]
-
-
 def _map_lazily(
     func: Callable[..., np.ndarray],
     data: da.Array,
     image_shape: tuple[int, ...],
     dtype: np.dtype,
     files: Sequence[str] | None,
+    finite: bool,
     arrays: dict[str, np.ndarray],
 ) -> da.Array:
-    token = dask.base.tokenize(func, data.name, image_shape, dtype, arrays)
+    token = dask.base.tokenize(func, data.name, image_shape, dtype, finite, arrays)
     # Input axes 1, 2, ... all get index 1, which the output has. Each has one block, so that any index is right; but
     # Dask takes an index that the output lacks for a reduction, and does not fuse a reduction with its source.
     mapped: da.Array = da.blockwise(
-        partial(_on_block, func),
+        partial(_on_block, func, data.dtype, finite),
         range(1 + len(image_shape)),
         data,
         (0, *(1,) * (data.ndim - 1)),
-        _Places(data.chunks[0], files),
+        Places(data.chunks, files, n_axes=1),
         (0,),
         name=f"{dask.utils.funcname(func).strip('_')}-{token}",
         dtype=dtype,
@@ -173,18 +179,24 @@ def _map_lazily(
 
 
 def _on_block(
-    func: Callable[..., np.ndarray], block: Any, place: tuple[int, Sequence[str] | None], **arrays: np.ndarray
+    func: Callable[..., np.ndarray], dtype: np.dtype, finite: bool, block: Any, place: Place, **arrays: np.ndarray
 ) -> np.ndarray:
-    """Call `func`; an error about an image is raised with its position in the stack and its file."""
+    images = checked_block(dtype, finite, _unnested(block), place)
+    with _counting_from(place.start, place.files):
+        return func(images, **arrays)
+
+
+@contextmanager
+def _counting_from(start: int, files: Sequence[str] | None) -> Iterator[None]:
+    """Raise an error about an image of a block with its position in the stack, and its file."""
     try:
-        return func(_unnested(block), **arrays)
+        yield
     except ImageError as error:
-        raise error.at(*place) from error.__cause__
+        raise error.at(start, files) from error.__cause__
 
 
-def _unnested(block: Any) -> np.ndarray:
-    """Return the array out of the lists of one item each in which `da.blockwise` passes it, without a copy."""
-    while isinstance(block, list):
+def _unnested(block: Any) -> Any:
+    """Return the block out of the lists of one item each in which `da.blockwise` passes it, without a copy."""
+    while isinstance(block, list) and len(block) == 1:
         (block,) = block
-    array: np.ndarray = block
-    return array
+    return block

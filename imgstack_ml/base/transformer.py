@@ -11,7 +11,8 @@ import numpy as np
 import sklearn
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 
-from .validation import data_and_files, is_lazy
+from .state import unchanged_if_it_fails
+from .validation import is_lazy
 
 __all__ = ["ImageTransformer", "StackTransformer", "for_table"]
 
@@ -38,15 +39,21 @@ class ImageTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  
         return tags
 
 
-# The method before scikit-learn wraps it: it calls transform, which makes the table already.
-ImageTransformer.fit_transform = TransformerMixin.fit_transform.__wrapped__
+@functools.wraps(TransformerMixin.fit_transform.__wrapped__)
+def _fit_transform(self: Any, X: Any, y: Any = None, **fit_params: Any) -> Any:
+    with unchanged_if_it_fails(self):
+        return TransformerMixin.fit_transform.__wrapped__(self, X, y, **fit_params)
+
+
+# The method without scikit-learn's ``set_output`` wrapper: it calls transform, which makes the table already.
+ImageTransformer.fit_transform = _fit_transform
 
 
 class StackTransformer(OneToOneFeatureMixin, ImageTransformer):  # type: ignore[misc]  # scikit-learn has no types
     """Base of the transformers that return a value for every pixel; ``set_output`` leaves lazy rows lazy, too."""
 
     def _returns_stack(self, X: Any) -> bool:
-        return is_lazy(X) or (isinstance(data_and_files(X)[0], np.ndarray) and X.ndim > 2)
+        return is_lazy(X) or getattr(X, "ndim", 2) > 2
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -1,9 +1,10 @@
-"""Checks of input. They look at the metadata of lazy input, never at its pixels."""
+"""Checks of input. They look at the metadata of lazy input, never at its pixels, which `base/gate.py` checks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
+from numbers import Number
 from typing import Any, NamedTuple, TypeAlias
 
 import dask
@@ -13,15 +14,19 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from ..errors import NonFiniteError
+from .gate import first_nonfinite
+from .lazy import files_of
+from .state import unchanged_if_it_fails
 
 __all__ = [
     "FileStack",
     "Images",
     "StackLike",
     "check_images",
+    "check_rows",
     "data_and_files",
-    "first_nonfinite",
     "is_lazy",
+    "refuse_unreadable",
     "rows_are_views",
     "working_dtype",
 ]
@@ -78,7 +83,7 @@ def data_and_files(X: Any) -> tuple[Any, Sequence[str] | None]:
 def is_lazy(X: Any) -> bool:
     """Whether the pixels of `X` are not in memory: a Dask array, an ImageStack, or a chunked array on disk."""
     X = data_and_files(X)[0]
-    return dask.is_dask_collection(X) or _is_chunked_store(X)
+    return dask.is_dask_collection(X) or _is_chunked_store(X.data if _has_axis_names(X) else X)
 
 
 def check_images(estimator: Any, X: Any, *, reset: bool, finite: bool = True) -> Images:
@@ -93,7 +98,7 @@ def check_images(estimator: Any, X: Any, *, reset: bool, finite: bool = True) ->
     reset : bool
         True in ``fit``. If False, the images must have the shape of those that the estimator was fitted on.
     finite : bool
-        Whether images in memory must be free of NaN and infinity.
+        Whether images in memory must be free of NaN and infinity. Lazy ones are searched when they are computed.
 
     Returns
     -------
@@ -104,38 +109,76 @@ def check_images(estimator: Any, X: Any, *, reset: bool, finite: bool = True) ->
     NotFittedError
         `reset` is False, and the estimator is not fitted.
     TypeError
-        `X` is a lazy collection other than a Dask array, or a masked array.
+        `X` is a lazy collection other than a Dask array, a masked or sparse array, a list of lazy arrays, or has names
+        of axes in another order than that of a stack.
     NonFiniteError
         An image in memory has NaN or infinity, and `finite` is True.
     ValueError
-        `X` has a wrong number of axes, unknown chunk sizes, complex values, or images of another shape than fitted.
+        `X` has a wrong number of axes, unknown chunk sizes, values that are no real numbers, or images of another shape
+        than fitted.
     """
     if not reset:
         check_is_fitted(estimator)
         _refuse_one_image(estimator, X)
+    with unchanged_if_it_fails(*([estimator] if reset else [])):
+        return _check_images(estimator, X, reset, finite)
+
+
+def check_rows(caller: str, X: Any, n_columns: int, *, finite: bool = True) -> Images:
+    """Check rows of numbers, such as scores or flattened images. Lazy rows stay lazy.
+
+    Parameters
+    ----------
+    caller : str
+        Begins error messages, e.g. ``"ImagePCA.inverse_transform"``.
+    X : dask array or array-like of shape (n_rows, n_columns)
+    n_columns : int
+    finite : bool
+        Whether rows in memory must be free of NaN and infinity.
+
+    Raises
+    ------
+    TypeError, NonFiniteError, ValueError
+        As from `check_images`.
+    """
     X, files = data_and_files(X)
-    lazy = is_lazy(X)
-    data = _check_lazy(estimator, X) if lazy else _check_in_memory(estimator, X, reset, finite)
-    images = Images(data, files)
-    if reset:
-        if lazy:
-            validate_data(estimator, X, reset=True, skip_check_array=True)  # removes feature names of an earlier fit
-        estimator.image_shape_ = images.image_shape
-        estimator.n_features_in_ = images.n_pixels
+    X = refuse_unreadable(caller, X)
+    rows: np.ndarray | da.Array = _check_lazy(caller, X) if is_lazy(X) else np.asarray(X)
+    if isinstance(rows, da.Array):
+        files = files_of(rows) if files is None else files
     else:
-        _compare_with_fitted(estimator, images)
-    return images
+        _check_numbers(caller, rows, finite)
+    if rows.ndim != 2 or rows.shape[1] != n_columns:
+        raise ValueError(f"X has shape {rows.shape}; {caller} needs rows of {n_columns} values, (n_rows, {n_columns}).")
+    return Images(rows, files)
 
 
-def first_nonfinite(rows: np.ndarray) -> int | None:
-    """Index of the first image with a NaN or infinite value, or None if all values are finite."""
-    if rows.dtype.kind != "f":
-        return None
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(rows.sum(dtype=np.float64)):  # fast, and true for nearly every block
-            return None
-    bad = ~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
-    return int(bad.argmax()) if bad.any() else None
+def refuse_unreadable(caller: str, X: Any) -> Any:
+    """Return `X` without the names of its axes; raise for what would be read with a loss, or where nobody asked for it.
+
+    Raises
+    ------
+    TypeError
+        `X` is masked or sparse, a list that holds lazy arrays, or has names of axes in another order than a stack.
+    """
+    if _has_axis_names(X):
+        X = _without_axis_names(caller, X)
+    if isinstance(X, list | tuple):
+        _refuse_arrays_in_lists(caller, X)
+    kind = X._meta if isinstance(X, da.Array) else X
+    if isinstance(kind, np.ma.MaskedArray):
+        lazy = "dask.array.ma.filled(X, value), or dask.array.ma.getdata(X)"
+        line = lazy if isinstance(X, da.Array) else "X.filled(value), or X.data"
+        raise TypeError(f"X is a masked array, whose mask would be ignored. Pass {line} to ignore it on purpose.")
+    name = type(kind).__name__
+    if hasattr(kind, "todense"):
+        line = "X.map_blocks(lambda block: block.todense())" if isinstance(X, da.Array) else "X.todense()"
+        raise TypeError(f"X is sparse ({name}); {caller} needs dense arrays of NumPy. Pass {line}.")
+    if isinstance(X, da.Array) and not isinstance(kind, np.ndarray):
+        raise TypeError(f"X is a Dask array of {name}; {caller} needs one of NumPy arrays: X.map_blocks(np.asarray).")
+    if hasattr(X, "data_vars"):
+        raise TypeError(f"X is a {name}; {caller} needs one of its arrays, e.g. X[{next(iter(X), 'name')!r}].")
+    return X
 
 
 def rows_are_views(data: np.ndarray) -> bool:
@@ -148,30 +191,86 @@ def _is_chunked_store(X: Any) -> bool:
     return not isinstance(X, np.ndarray) and all(hasattr(X, a) for a in ("chunks", "shape", "dtype", "ndim"))
 
 
-def _check_lazy(estimator: Any, X: Any) -> da.Array:
-    """Return lazy input as a Dask array, or raise if its chunks, dtype or shape cannot be used."""
-    name = type(estimator).__name__
+def _has_axis_names(X: Any) -> bool:
+    """Whether `X` is an array of xarray, or one like it."""
+    return isinstance(getattr(X, "dims", None), tuple) and hasattr(X, "data")
+
+
+def _without_axis_names(caller: str, X: Any) -> Any:
+    """Return the array inside one of xarray, if its axes are those of a stack or of rows, in that order."""
+    first, *pixels = X.dims or [""]
+    unnamed = all(name == f"dim_{i}" for i, name in enumerate(X.dims))
+    rows = len(pixels) == 1 and not {"y", "x"} & {first, *pixels}
+    if unnamed or rows or (first not in ("y", "x") and pixels in (["y", "x"], ["y", "x", "channel"])):
+        return X.data
+    raise TypeError(
+        f"X has the axes {X.dims}; {caller} needs a first axis for the images, then 'y', 'x', and 'channel' if there "
+        "are channels. Pass e.g. X.rename(height='y', width='x').transpose('time', 'y', 'x'), or X.data, an array "
+        "without names, if its axes are in this order."
+    )
+
+
+def _refuse_arrays_in_lists(caller: str, X: Sequence[Any]) -> None:
+    for item in _items(X):
+        if isinstance(item, FileStack) or is_lazy(item) or _has_axis_names(item):
+            kind = f"{type(item).__module__.partition('.')[0]}.{type(item).__name__}"
+            raise TypeError(
+                f"X is a list that holds a {kind}; {caller} needs one array. Pass dask.array.stack(X) for a list of "
+                "images, dask.array.concatenate(X) for one of stacks; of an ImageStack take its .data, of xarray .data."
+            )
+        refuse_unreadable(caller, item)
+
+
+def _items(X: Sequence[Any]) -> Iterator[Any]:
+    """Yield what nested lists hold, apart from numbers."""
+    for item in X:
+        if isinstance(item, Number):
+            return
+        if isinstance(item, list | tuple):
+            yield from _items(item)
+        else:
+            yield item
+
+
+def _check_images(estimator: Any, X: Any, reset: bool, finite: bool) -> Images:
+    caller = type(estimator).__name__
+    X, files = data_and_files(X)
+    X = refuse_unreadable(caller, X)
+    data: np.ndarray | da.Array
+    if is_lazy(X):
+        data = lazy = _check_lazy(caller, X)
+        files = files_of(lazy) if files is None else files
+        if reset:
+            validate_data(estimator, X, reset=True, skip_check_array=True)  # removes feature names of an earlier fit
+    else:
+        data = _check_in_memory(estimator, X, reset, finite)
+    _check_shape(caller, data.shape)
+    images = Images(data, files)
+    if reset:
+        estimator.image_shape_ = images.image_shape
+        estimator.n_features_in_ = images.n_pixels
+    else:
+        _compare_with_fitted(estimator, images)
+    return images
+
+
+def _check_lazy(caller: str, X: Any) -> da.Array:
+    """Return lazy input as a Dask array, or raise if its chunks or dtype cannot be used."""
     if not dask.is_dask_collection(X):
         X = da.from_array(X, chunks=X.chunks or "auto")
     if not isinstance(X, da.Array):
         hint = "X.to_dask_array(lengths=True)" if hasattr(X, "to_dask_array") else "X.data"
-        raise TypeError(f"X is a lazy {type(X).__name__}; {name} needs a Dask array. Pass {hint} instead.")
+        raise TypeError(f"X is a lazy {type(X).__name__}; {caller} needs a Dask array. Pass {hint} instead.")
     if any(np.isnan(size) for sizes in X.chunks for size in sizes):
         raise ValueError(
-            f"X has unknown chunk sizes {X.chunks}; {name} needs them. Call X.compute_chunk_sizes() first."
+            f"X has unknown chunk sizes {X.chunks}; {caller} needs them. Call X.compute_chunk_sizes() first."
         )
-    if X.dtype.kind not in "biuf":
-        raise ValueError(f"X has dtype {X.dtype}; {name} needs integers or real floats, e.g. X.astype('float32').")
-    _check_shape(name, X.shape)
+    _check_dtype(caller, X.dtype)
     return X
 
 
 def _check_in_memory(estimator: Any, X: Any, reset: bool, finite: bool) -> np.ndarray:
-    """Return input in memory as a NumPy array, or raise if its values or shape cannot be used."""
-    if isinstance(X, np.ma.MaskedArray):
-        raise TypeError(
-            "X is a masked array, whose mask would be ignored. Pass X.filled(value), or X.data to ignore it on purpose."
-        )
+    """Return input in memory as a NumPy array, or raise if its values cannot be used."""
     if isinstance(X, list | tuple) and np.ndim(X) > 2:
         X = np.asarray(X)
     if getattr(X, "ndim", 2) <= 2:
@@ -181,11 +280,20 @@ def _check_in_memory(estimator: Any, X: Any, reset: bool, finite: bool) -> np.nd
         if reset:
             validate_data(estimator, X, reset=True, skip_check_array=True)
     checked: np.ndarray = X
-    _check_shape(type(estimator).__name__, checked.shape)
-    bad = first_nonfinite(checked) if finite else None
+    _check_numbers(type(estimator).__name__, checked, finite)
+    return checked
+
+
+def _check_numbers(caller: str, X: np.ndarray, finite: bool) -> None:
+    _check_dtype(caller, X.dtype)
+    bad = first_nonfinite(X) if finite else None
     if bad is not None:
         raise NonFiniteError(bad)
-    return checked
+
+
+def _check_dtype(caller: str, dtype: np.dtype) -> None:
+    if dtype.kind not in "biuf":
+        raise ValueError(f"X has dtype {dtype}; {caller} needs integers or real floats, e.g. X.astype('float32').")
 
 
 def _check_shape(name: str, shape: tuple[int, ...]) -> None:

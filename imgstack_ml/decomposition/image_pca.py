@@ -13,8 +13,9 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted
 
 from ..base.lazy import map_images
+from ..base.state import unchanged_if_it_fails
 from ..base.transformer import for_table
-from ..base.validation import Images, StackLike, check_images, data_and_files
+from ..base.validation import Images, StackLike, check_images, check_rows
 from ..base.warn import warn
 from ..errors import RankWarning
 from ..linalg.signs import component_signs
@@ -211,7 +212,8 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         ConvergenceWarning
             If the estimated error is above `tol` after `max_passes` reads, or the share of the variance is not reached.
         """
-        self._fit(X)
+        with unchanged_if_it_fails(self):
+            self._fit(X)
         return self
 
     def partial_fit(self, X: StackLike, y: Any = None) -> ImagePCA:
@@ -237,13 +239,14 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
             If there are more components than values in an image.
         """
         fitted = self.n_components_ if hasattr(self, "components_") else None
-        images = check_images(self, X, reset=fitted is None)
-        params = self.get_params(deep=False)
-        params["n_components"] = components_of_batches(params, images, fitted)
-        so_far = None if fitted is None else getattr(self, "_summary", None) or summary_of_model(self)
-        factors, size, summary = learn_batch(images, params, self._request(), so_far, self.progress)
-        self.svd_solver_, self.n_passes_, self._summary = "randomized", 1.0, summary
-        self._store(factors, size)
+        with unchanged_if_it_fails(self):
+            images = check_images(self, X, reset=fitted is None)
+            params = self.get_params(deep=False)
+            params["n_components"] = components_of_batches(params, images, fitted)
+            so_far = None if fitted is None else getattr(self, "_summary", None) or summary_of_model(self)
+            factors, size, summary = learn_batch(images, params, self._request(), so_far, self.progress)
+            self.svd_solver_, self.n_passes_, self._summary = "randomized", 1.0, summary
+            self._store(factors, size)
         return self
 
     def fit_transform(self, X: StackLike, y: Any = None) -> np.ndarray | da.Array:
@@ -260,9 +263,10 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         scores : ndarray or dask array of shape (n_images, n_components_)
             As from `transform`; a Dask array in the row chunks of `X` for lazy input.
         """
-        images, scores = self._fit(X)
-        if scores is None:
-            return for_table(self, self._project(images))
+        with unchanged_if_it_fails(self):
+            images, scores = self._fit(X)
+            if scores is None:
+                return for_table(self, self._project(images))
         scores = (scores / self._score_scale()).astype(self.components_.dtype)
         if isinstance(images.data, da.Array):
             return for_table(self, da.from_array(scores, chunks=(images.data.chunks[0], -1)))
@@ -299,18 +303,16 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         Raises
         ------
         ValueError
-            If `X` does not have n_components_ columns.
+            If `X` does not have n_components_ columns, or has NaN or infinity.
         """
         check_is_fitted(self)
-        scores = data_and_files(X)[0]
-        scores = scores if isinstance(scores, da.Array) else np.asarray(scores)
-        if scores.ndim != 2 or scores.shape[1] != self.n_components_:
-            raise ValueError(f"X has shape {scores.shape}; inverse_transform needs (n_images, {self.n_components_}).")
+        scores = check_rows("ImagePCA.inverse_transform", X, self.n_components_)
         return map_images(
             partial(reconstruct, self.image_shape_),
-            scores,
+            scores.data,
             image_shape=self.image_shape_,
             dtype=self.components_.dtype,
+            files=scores.files,
             axes=self.components_,
             mean=self.mean_,
             scale=self._score_scale(),
@@ -381,7 +383,7 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
 
     def _solve(self, images: Images, plan: Plan, allowed: Allowance) -> Factors:
         """Run the solver of the plan, or of the plan that a fit in the checkpoint began with."""
-        params, request = self.get_params(deep=False), self._request()
+        params, request = self.get_params(deep=False), self._request(draws=plan.solver == "randomized")
         size = fit_size(images, params)
         # Passes run in as many threads as there are cores. The work between them gains little from BLAS threads of its
         # own, and loses a lot when others use the machine: eigh of 844 x 844 takes 0.09 s with one thread, and with
@@ -395,8 +397,8 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         self.svd_solver_, self.n_passes_ = plan.solver, runner.n_passes
         return factors
 
-    def _request(self) -> FitRequest:
-        return FitRequest.of(self.n_components, self.tol, self.max_passes, self.random_state)
+    def _request(self, draws: bool = False) -> FitRequest:
+        return FitRequest.of(self.n_components, self.tol, self.max_passes, self.random_state if draws else 0)
 
     def _store(self, factors: Factors, size: FitSize) -> np.ndarray | None:
         """Set the fitted attributes with settled signs, and return the scores if the solver has them."""
@@ -439,6 +441,7 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
             images.data,
             image_shape=(self.n_components_,),
             dtype=self.components_.dtype,
+            files=images.files,
             axes=self.components_,
             mean=self.mean_,
             scale=self._score_scale(),

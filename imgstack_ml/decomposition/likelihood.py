@@ -70,6 +70,7 @@ class LikelihoodMixin:
             images.data,
             image_shape=(),
             dtype=np.dtype(np.float64),
+            files=images.files,
             axes=self.components_,
             mean=self.mean_,
             variance=self.explained_variance_,

@@ -14,7 +14,7 @@ from ..linalg.scaling import largest_value
 from ..linalg.tsqr import centred_columns, rows_after_ones, svd_of_r
 from ..passes.batches import Batch
 from ..passes.runner import PassRunner
-from ..passes.steps import checked_step
+from ..passes.steps import on_one_blas_thread
 from .leading import Leading, completed_factors, components_of_kept
 from .plan import tall_height
 from .records import Factors, FitRequest, FitSize, SolverCost, component_count
@@ -85,7 +85,7 @@ def _rows_of_images(runner: PassRunner, height: int) -> tuple[da.Array, Any, dic
     everything = Batch(0, layout.n_blocks)
     sources = runner.sources(everything)
     shift = dask.delayed(first_image, pure=False)(sources[:1])
-    task = dask.delayed(checked_step, pure=False)
+    task = dask.delayed(on_one_blas_thread, pure=False)
     parts, images_of = [], {}
     for batch in layout.batches(everything, height * layout.image_bytes):
         part = task(rows_after_ones, sources[batch.first : batch.stop], layout.starts[batch.first], [shift])

@@ -12,8 +12,8 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from ..base.lazy import map_images
 from ..base.transformer import ImageTransformer, for_table
-from ..base.validation import Images, StackLike, check_images, first_nonfinite
-from ..errors import NonFiniteError
+from ..base.validation import Images, StackLike, check_images
+from ..errors import ImageError
 from ..passes.fit_together import PassLearner, fit_together
 from ..passes.runner import Pass
 
@@ -114,14 +114,14 @@ class FeatureTransformer(PassLearner, ImageTransformer):
 
 
 def features_of_block(block: np.ndarray, *, kernel: Callable[[np.ndarray], np.ndarray], n_features: int) -> np.ndarray:
-    """Compute the features of a block (b, n_features), a few images at a time; NaN and infinity raise."""
-    bad = first_nonfinite(block)
-    if bad is not None:
-        raise NonFiniteError(bad)
+    """Compute the features of a block (b, n_features), a few images at a time."""
     out = np.empty((len(block), n_features))
     step = max(1, _PIECE_BYTES // max(1, block[:1].nbytes))
     for i in range(0, len(block), step):
-        out[i : i + step] = kernel(block[i : i + step])
+        try:
+            out[i : i + step] = kernel(block[i : i + step])
+        except ImageError as error:
+            raise error.at(i, None) from error.__cause__
     return out
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..base.validation import Images
+from ..errors import NonFiniteError
 from ..passes.runner import Pass
 from .base import FeatureTransformer
 
@@ -30,7 +31,7 @@ class HOGFeatures(FeatureTransformer):
     block_norm : {"L1", "L1-sqrt", "L2", "L2-Hys"}, default="L2-Hys"
         Normalisation of a block.
     transform_sqrt : bool, default=False
-        Take the square root of the intensities first; they must not be negative.
+        Take the square root of the intensities first. An image with a negative one is an error.
 
     Attributes
     ----------
@@ -106,6 +107,10 @@ def gradients_of(images: np.ndarray, *, options: dict[str, Any]) -> np.ndarray:
     """Return histograms of oriented gradients (b, n_features) of images (b, height, width[, n_channels])."""
     from skimage.feature import hog
 
+    negative = images.reshape(len(images), -1).min(axis=1) < 0
+    if options["transform_sqrt"] and negative.any():
+        reason = "has negative pixels, of which HOGFeatures(transform_sqrt=True) cannot take the square root."
+        raise NonFiniteError(int(negative.argmax()), None, reason)
     channel_axis = -1 if images.ndim == 4 else None
     images = images if images.ndim > 2 else images[:, None]
     return np.stack([hog(image, channel_axis=channel_axis, **options) for image in images])

@@ -11,6 +11,7 @@ from sklearn.pipeline import FeatureUnion
 from sklearn.utils.validation import check_is_fitted
 
 from ..base.lazy import join_rows
+from ..base.state import unchanged_if_it_fails
 from ..base.transformer import for_table
 from ..base.validation import StackLike
 from ..passes.fit_together import PassLearner, fit_together, reads_of
@@ -137,7 +138,7 @@ class ImageFeatureUnion(FeatureUnion):
             As from `transform`.
         """
         members = self._members()
-        with sklearn.config_context(transform_output="default"):
+        with unchanged_if_it_fails(self), sklearn.config_context(transform_output="default"):
             self.n_passes_ = fit_together([member for _, member in members if isinstance(member, PassLearner)], X)
             parts = []
             for name, member in members:

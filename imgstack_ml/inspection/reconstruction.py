@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..base.validation import StackLike, data_and_files
+from ..base.validation import StackLike
 from ._drawing import draw_picture, picture_grid
 from .pictures import common_limits, plain_picture, signed_picture, visible_channels
 from .pipelines import Route, find_route
@@ -126,7 +126,7 @@ class ReconstructionDisplay:
             n_components = [number for number in _N_COMPONENTS if number < k] + [k]
         if not len(n_components) or not 0 < min(n_components) <= max(n_components) <= k:
             raise ValueError(f"n_components={n_components!r} must be one or more numbers from 1 to {k}")
-        n_images = data_and_files(X)[0].shape[0]
+        n_images = len(X)  # type: ignore[arg-type]  # NumPy's type of array-likes includes numbers
         if indices is None:
             indices = evenly_spaced(n_images, 4)
         images, reconstructions = _reconstruct(route, read_images(cls.__name__, X, indices), n_components)

@@ -6,9 +6,11 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import dask.array as da
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from ..base.gate import gated
 from ..base.validation import FileStack, Images, check_images, data_and_files
 
 __all__ = ["check_stack", "evenly_spaced", "image_names", "printable", "read_images", "short_name"]
@@ -28,9 +30,9 @@ def read_images(caller: str, X: Any, indices: Sequence[int]) -> np.ndarray:
         For an index beyond the stack.
     """
     indices = [int(index) for index in indices]
-    if isinstance(X, FileStack):
-        return np.asarray(X[indices].data)
-    return np.asarray(check_stack(caller, X).data[indices])
+    images = check_stack(caller, X[indices] if isinstance(X, FileStack) else X)
+    data = gated(images.data, images.files, finite=True) if isinstance(images.data, da.Array) else images.data
+    return np.asarray(data if isinstance(X, FileStack) else data[indices])
 
 
 def evenly_spaced(n_images: int, n_chosen: int) -> list[int]:

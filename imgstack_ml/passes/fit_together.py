@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from ..base.state import unchanged_if_it_fails
 from ..base.validation import Images, check_images
 from .runner import Pass, PassRunner
 
@@ -42,7 +43,7 @@ def fit_together(
     Parameters
     ----------
     estimators : iterable of estimators
-        Each is fitted in place, with the same result as ``fit(X, y)``.
+        Each is fitted in place, with the same result as ``fit(X, y)``. If one of them fails, all stay as they were.
     X : ImageStack, dask array or array-like, (n_images, height, width[, n_channels]) or (n_samples, n_features)
         The images.
     y : array-like of shape (n_images,), optional
@@ -84,12 +85,13 @@ def fit_together(
     """
     estimators = list(estimators)
     learners = [estimator for estimator in estimators if isinstance(estimator, PassLearner)]
-    n_passes = _learn_in_one_pass(learners, X, progress, memory_limit) if learners else 0.0
-    for estimator in estimators:
-        if not isinstance(estimator, PassLearner):
-            estimator.fit(X, y)
-            n_passes += reads_of(estimator)
-    return n_passes
+    with unchanged_if_it_fails(*estimators):
+        n_passes = _learn_in_one_pass(learners, X, progress, memory_limit) if learners else 0.0
+        for estimator in estimators:
+            if not isinstance(estimator, PassLearner):
+                estimator.fit(X, y)
+                n_passes += reads_of(estimator)
+        return n_passes
 
 
 def reads_of(estimator: Any) -> float:

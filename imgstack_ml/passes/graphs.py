@@ -12,7 +12,7 @@ from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 
 from .batches import Group, Layout
-from .steps import checked_step
+from .steps import on_one_blas_thread
 
 __all__ = ["blocks_as_tasks", "wave_graph", "without_empty_blocks"]
 
@@ -51,7 +51,7 @@ def wave_graph(
         Number of images that each task handles, by the key of the task.
     """
     first = groups[0][0].first
-    task, join = dask.delayed(checked_step, pure=False), dask.delayed(merge, pure=False)
+    task, join = dask.delayed(on_one_blas_thread, pure=False), dask.delayed(merge, pure=False)
     results = [] if total is None else [dask.delayed(total, pure=False, traverse=False)]
     images_of: dict[Any, int] = {}
     for group in groups:

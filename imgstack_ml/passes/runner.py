@@ -18,9 +18,9 @@ import dask
 import dask.array as da
 import numpy as np
 
+from ..base.gate import gated
 from ..base.lazy import whole_images
 from ..base.validation import Images, rows_are_views
-from ..errors import NonFiniteError
 from .batches import READ_BYTES, Batch, Group, Groups, Layout, batch_rows, plan_groups, read_bytes_within
 from .blas import one_blas_thread
 from .checkpoint import Checkpoint, PassRecord
@@ -72,7 +72,6 @@ class PassRunner:
     ):
         reuse_freed_memory()
         data = images.data
-        self._files = images.files
         self._progress = progress
         self._checkpoint = checkpoint
         self.n_images = len(data)
@@ -80,7 +79,9 @@ class PassRunner:
         self.n_images_read = 0
         self.blocks: list[np.ndarray] | None = None
         self._lazy: da.Array | None = None
-        if isinstance(data, np.ndarray) and not rows_are_views(data):
+        if isinstance(data, da.Array):
+            data = gated(data, images.files, finite=True)
+        elif not rows_are_views(data):
             data = da.from_array(data, chunks=(batch_rows(images), *images.image_shape), name=False)
         if isinstance(data, da.Array):
             self._lazy = whole_images(without_empty_blocks(data))
@@ -139,13 +140,14 @@ class PassRunner:
 
         Raises
         ------
-        NonFiniteError
-            Naming an image, and its file where known, with a NaN or infinite pixel.
+        TypeError, ValueError
+            A block of a lazy stack is not what the stack declares; see `checked_block`. A NonFiniteError names an
+            image, and its file where known, with a NaN or infinite pixel.
         """
         blocks = Batch(*(span or (0, self.layout.n_blocks)))
         plan = plan_groups(self.layout, blocks, self._read_bytes, partial_bytes, batch_bytes)
         record = self._begin_record(label, plan.groups, shared) if save else None
-        with self._bar(label, self.layout.n_images(blocks)) as bar, self._naming_files():
+        with self._bar(label, self.layout.n_images(blocks)) as bar:
             total: Partial = self._run_groups(step, merge, plan, shared, bar, record)
             return_freed_memory()
         self._count(blocks)
@@ -227,7 +229,7 @@ class PassRunner:
         label : str
             Purpose of the pass, shown by the progress bar.
         """
-        with one_blas_thread(), self._naming_files():
+        with one_blas_thread():
             if self._progress and self._lazy is not None:
                 values = [_unoptimized(one) for one in collections]
                 with self._bar(label, self.n_images) as bar:
@@ -309,15 +311,6 @@ class PassRunner:
         what = f"read {int(self.n_passes) + 1}: {label}" if self._lazy is not None else label
         with ImageBar(self.layout.image_bytes, total=n_images, desc=what, disable=not self._progress) as bar:
             yield bar
-
-    @contextmanager
-    def _naming_files(self) -> Iterator[None]:
-        """Name the file of an image with NaN or infinite pixels."""
-        try:
-            yield
-        except NonFiniteError as error:
-            file = error.file if self._files is None else str(self._files[error.index])
-            raise NonFiniteError(error.index, file) from None
 
 
 def _unoptimized(collection: Any) -> Any:

@@ -8,11 +8,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from ..base.validation import first_nonfinite
-from ..errors import NonFiniteError
 from .blas import one_blas_thread
 
-__all__ = ["Pass", "checked_step", "combined", "concatenated", "no_result", "raw_blocks"]
+__all__ = ["Pass", "combined", "concatenated", "no_result", "on_one_blas_thread", "raw_blocks"]
 
 Partial = TypeVar("Partial")
 
@@ -36,20 +34,10 @@ def combined(passes: Sequence[Pass]) -> Pass:
     )
 
 
-def checked_step(step: Callable[..., Partial], blocks: list[np.ndarray], start: int, shared: Sequence[Any]) -> Partial:
-    """Call ``step(blocks, start, *shared)`` with one thread of BLAS, after a look for NaN and infinity.
-
-    Raises
-    ------
-    NonFiniteError
-        With the position of the image in the stack.
-    """
-    position = start
-    for block in blocks:
-        bad = first_nonfinite(block)
-        if bad is not None:
-            raise NonFiniteError(position + bad)
-        position += len(block)
+def on_one_blas_thread(
+    step: Callable[..., Partial], blocks: list[np.ndarray], start: int, shared: Sequence[Any]
+) -> Partial:
+    """Call ``step(blocks, start, *shared)`` with one thread of BLAS."""
     with one_blas_thread():
         return step(blocks, start, *shared)
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import dask.array as da
 import numpy as np
 
+from ..base.gate import first_nonfinite
 from ..base.lazy import map_images, note_source
 from ..base.transformer import StackTransformer
 from ..base.validation import Images, StackLike, check_images, working_dtype
+from ..errors import NonFiniteError
 from ..linalg.moments import Moments, merge_moments, moments
 from ..passes.fit_together import PassLearner, fit_together
 from ..passes.runner import Pass
@@ -80,14 +83,19 @@ class StackCenterer(PassLearner, StackTransformer):
         ------
         NonFiniteError
             Naming the image (and file) with a NaN or infinite pixel.
+        ValueError
+            If the mean, or with `with_std` the variance of a pixel, is beyond float64.
         """
         fit_together([self], X)
         return self
 
     def _needed_pass(self, images: Images) -> Pass:
-        return Pass(partial(_moments_of_batch, bool(self.with_std)), merge_moments, 24 * images.n_pixels, "mean image")
+        return Pass(partial(_moments_of_batch, bool(self.with_std)), _merged, 24 * images.n_pixels, "mean image")
 
     def _learn(self, found: Moments, images: Images) -> None:
+        if not np.isfinite(found.mean).all() or not (found.squares is None or np.isfinite(found.squares).all()):
+            what, divisor = ("differences of images are", "4") if found.squares is None else ("variances are", "1e200")
+            raise ValueError(f"The {what} beyond float64. Divide the stack, e.g. StackCenterer().fit(X / {divisor}).")
         self.n_samples_ = found.n
         self.mean_ = found.mean.reshape(images.image_shape)
         self.scale_ = None if found.squares is None else _scale(found.squares / found.n).reshape(images.image_shape)
@@ -104,6 +112,12 @@ class StackCenterer(PassLearner, StackTransformer):
         -------
         centred : ndarray or dask array of the shape of `X`
             float32 for integers of up to 16 bits and float32, float64 otherwise.
+
+        Raises
+        ------
+        NonFiniteError
+            Naming the image (and file) with NaN or infinity, or whose result is beyond the dtype. For a lazy stack this
+            happens when the result is computed.
         """
         images = check_images(self, X, reset=False)
         centred = self._map(_centred, images)
@@ -128,11 +142,18 @@ class StackCenterer(PassLearner, StackTransformer):
         if self.scale_ is not None:
             learned["scale"] = self.scale_
         dtype = working_dtype(images.data.dtype)
-        return map_images(func, images.data, image_shape=images.image_shape, dtype=dtype, fills=True, **learned)
+        shape, files = images.image_shape, images.files
+        return map_images(func, images.data, image_shape=shape, dtype=dtype, files=files, fills=True, **learned)
 
 
 def _moments_of_batch(with_squares: bool, blocks: list[np.ndarray], start: int) -> Moments:
-    return moments(blocks, with_squares)
+    with np.errstate(over="ignore", invalid="ignore"):  # _learn refuses what is not finite
+        return moments(blocks, with_squares)
+
+
+def _merged(earlier: Moments, later: Moments) -> Moments:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return merge_moments(earlier, later)
 
 
 def _scale(variance: np.ndarray) -> np.ndarray:
@@ -144,17 +165,46 @@ def _scale(variance: np.ndarray) -> np.ndarray:
 def _centred(
     block: np.ndarray, mean: np.ndarray, scale: np.ndarray | None = None, out: np.ndarray | None = None
 ) -> np.ndarray:
-    out = np.empty(block.shape, working_dtype(block.dtype)) if out is None else out
-    np.subtract(block, mean, out=out, casting="same_kind")  # computed in float64, rounded once
-    if scale is not None:
-        np.divide(out, scale, out=out, casting="same_kind")
-    return out
+    return _within_dtype(_subtract, block, mean, scale, out)
 
 
 def _restored(
     block: np.ndarray, mean: np.ndarray, scale: np.ndarray | None = None, out: np.ndarray | None = None
 ) -> np.ndarray:
+    return _within_dtype(_add, block, mean, scale, out)
+
+
+def _within_dtype(
+    compute: Callable[..., None],
+    block: np.ndarray,
+    mean: np.ndarray,
+    scale: np.ndarray | None,
+    out: np.ndarray | None,
+) -> np.ndarray:
+    """Return ``compute(block, mean, scale, out)``; an image whose result is too large for the dtype raises."""
     out = np.empty(block.shape, working_dtype(block.dtype)) if out is None else out
+    try:
+        with np.errstate(over="raise"):
+            compute(block, mean, scale, out)
+    except FloatingPointError as error:
+        with np.errstate(over="ignore", invalid="ignore"):
+            compute(block, mean, scale, out)
+        bad = first_nonfinite(out) or 0
+        largest = max(np.abs(block[bad]).max(), np.abs(mean).max())
+        reason = (
+            f"or the mean has values up to {largest:.3g}, and the result is beyond {out.dtype}. Fit X / {largest:.1g}."
+        )
+        raise NonFiniteError(bad, None, reason) from error
+    return out
+
+
+def _subtract(block: np.ndarray, mean: np.ndarray, scale: np.ndarray | None, out: np.ndarray) -> None:
+    np.subtract(block, mean, out=out, casting="same_kind")  # computed in float64, rounded once
+    if scale is not None:
+        np.divide(out, scale, out=out, casting="same_kind")
+
+
+def _add(block: np.ndarray, mean: np.ndarray, scale: np.ndarray | None, out: np.ndarray) -> None:
     work = out if out.dtype == np.float64 else None  # for float32 results a float64 temporary, so that they round once
     restored = np.multiply(block, 1 if scale is None else scale, out=work, dtype=np.float64)
-    return np.add(restored, mean, out=out, casting="same_kind")
+    np.add(restored, mean, out=out, casting="same_kind")

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..base.lazy import map_images, note_source
 from ..base.transformer import StackTransformer
-from ..base.validation import StackLike, check_images, data_and_files
+from ..base.validation import Images, StackLike, check_images, check_rows
 
 __all__ = ["ImageFlattener"]
 
@@ -19,7 +19,8 @@ __all__ = ["ImageFlattener"]
 class ImageFlattener(StackTransformer):
     """Turn a stack of images into a matrix with one row an image, and rows back into images.
 
-    Lazy stacks stay lazy and keep their row chunks. `fit` learns the shape of an image only, and reads nothing.
+    Lazy stacks stay lazy and keep their row chunks. `fit` learns the shape of an image only, and reads nothing. NaN and
+    infinity pass, so that an imputer of scikit-learn can follow.
 
     Attributes
     ----------
@@ -55,7 +56,7 @@ class ImageFlattener(StackTransformer):
         -------
         self : ImageFlattener
         """
-        check_images(self, X, reset=True)
+        check_images(self, X, reset=True, finite=False)
         return self
 
     def transform(self, X: StackLike) -> np.ndarray | da.Array:
@@ -71,8 +72,8 @@ class ImageFlattener(StackTransformer):
         rows : ndarray or dask array of shape (n_images, n_features_in_)
             In the dtype of `X`; for a NumPy stack a view if its memory layout allows.
         """
-        images = check_images(self, X, reset=False)
-        return _reshaped(images.data, (images.n_pixels,))
+        images = check_images(self, X, reset=False, finite=False)
+        return _reshaped(images, (images.n_pixels,))
 
     def inverse_transform(self, X: StackLike) -> np.ndarray | da.Array:
         """Turn rows back into images: flattened images, components, or one mean as ``mean[None]``.
@@ -93,20 +94,21 @@ class ImageFlattener(StackTransformer):
             If a row has not as many values as an image.
         """
         check_is_fitted(self)
-        X = data_and_files(X)[0]
-        rows = X if isinstance(X, da.Array) else np.asarray(X)
-        if rows.ndim != 2 or rows.shape[1] != self.n_features_in_:
-            raise ValueError(
-                f"X has shape {rows.shape}; ImageFlattener needs rows of {self.n_features_in_} values, "
-                f"(n_rows, {self.n_features_in_}), to make images of shape {self.image_shape_}."
-            )
+        rows = check_rows("ImageFlattener.inverse_transform", X, self.n_features_in_, finite=False)
         return _reshaped(rows, self.image_shape_)
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
 
-def _reshaped(data: np.ndarray | da.Array, image_shape: tuple[int, ...]) -> np.ndarray | da.Array:
+
+def _reshaped(images: Images, image_shape: tuple[int, ...]) -> np.ndarray | da.Array:
+    data, files = images
     if isinstance(data, np.ndarray):
         return data.reshape(len(data), *image_shape)
-    rows = map_images(partial(_reshaped_block, image_shape), data, image_shape=image_shape, dtype=data.dtype)
+    func = partial(_reshaped_block, image_shape)
+    rows = map_images(func, data, image_shape=image_shape, dtype=data.dtype, files=files, finite=False)
     return note_source(rows, data)
 
 

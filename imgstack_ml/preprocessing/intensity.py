@@ -76,7 +76,7 @@ def rescale_block(
     Raises
     ------
     NonFiniteError
-        Naming the first image of the block with NaN or infinity.
+        Naming the first image of the block with NaN or infinity, or with a range beyond the dtype.
     """
     out = np.empty(block.shape, output_dtype(block.dtype, out_range)) if out is None else out
     images, result = joined_channels(np.ascontiguousarray(block)), joined_channels(out)
@@ -92,7 +92,17 @@ def rescale_block(
         extremes = extremes_of(tile, n_channels)
         _refuse_nonfinite(*extremes, start=i)
         clip = percentiles is not None or not is_word(in_range, "image")
-        _rescale_tile(tile, extremes, ranges_of(tile, extremes), result[i : i + step], clip=clip)
+        try:
+            with np.errstate(over="raise"):
+                _rescale_tile(tile, extremes, ranges_of(tile, extremes), result[i : i + step], clip=clip)
+        except FloatingPointError as error:
+            wide = int(np.argmax((extremes[1].astype(np.float64) / 2 - extremes[0].astype(np.float64) / 2).max(axis=1)))
+            largest = max(abs(float(ends[wide].max())) for ends in extremes)
+            reason = (
+                f"has values up to {largest:.3g}, and its range, or in_range or out_range, is beyond {block.dtype}. "
+                f"Rescale X / {largest:.1g}, or X.astype('float64')."
+            )
+            raise NonFiniteError(i + wide, None, reason) from error
     return out
 
 

@@ -12,9 +12,11 @@ import dask.array as da
 import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin
 
+from ..base.gate import gated
 from ..base.lazy import map_images
+from ..base.state import unchanged_if_it_fails
 from ..base.transformer import ImageTransformer, for_table
-from ..base.validation import Images, StackLike, check_images
+from ..base.validation import FileStack, Images, StackLike, check_images
 from ..errors import ImageFunctionError
 
 __all__ = ["ImageMap"]
@@ -116,17 +118,18 @@ class ImageMap(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
         TypeError
             If `func` is not callable, or cannot be sent to the processes that would run it.
         """
-        images = check_images(self, X, reset=True, finite=False)
-        func = self._block_function()
-        _refuse_unpicklable(func, images.data)
-        shape, dtype = func.shape, func.dtype
-        if shape is None or dtype is None:
-            try:
-                first = func(_first_image(X, images))
-            except ImageFunctionError as error:
-                raise error.at(0, images.files) from error.__cause__
-            shape, dtype = first.shape[1:], first.dtype
-        self.output_shape_, self.output_dtype_ = shape, dtype
+        with unchanged_if_it_fails(self):
+            images = check_images(self, X, reset=True, finite=False)
+            func = self._block_function()
+            _refuse_unpicklable(func, images.data)
+            shape, dtype = func.shape, func.dtype
+            if shape is None or dtype is None:
+                try:
+                    first = func(_first_image(X, images))
+                except ImageFunctionError as error:
+                    raise error.at(0, images.files) from error.__cause__
+                shape, dtype = first.shape[1:], first.dtype
+            self.output_shape_, self.output_dtype_ = shape, dtype
         return self
 
     def transform(self, X: StackLike) -> np.ndarray | da.Array:
@@ -154,7 +157,12 @@ class ImageMap(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
         func = replace(self._block_function(), shape=self.output_shape_, dtype=self.output_dtype_)
         _refuse_unpicklable(func, images.data)
         results = map_images(
-            func, images.data, image_shape=self.output_shape_, dtype=self.output_dtype_, files=images.files
+            func,
+            images.data,
+            image_shape=self.output_shape_,
+            dtype=self.output_dtype_,
+            files=images.files,
+            finite=False,
         )
         return results if self._returns_stack(X) else for_table(self, results)
 
@@ -258,8 +266,8 @@ def _first_image(X: Any, images: Images) -> np.ndarray:
     """Read the first image, (1, *image_shape): one file of an ImageStack, the first block of another lazy stack."""
     if isinstance(images.data, np.ndarray):
         return images.data[:1]
-    first = images.data[:1] if images.files is None else X[:1].data
-    return first.compute()
+    first = X[:1].data if isinstance(X, FileStack) else images.data
+    return gated(first, images.files)[:1].compute()
 
 
 def _refuse_unpicklable(func: _BlockFunction, data: np.ndarray | da.Array) -> None:

@@ -179,7 +179,7 @@ class IntensityRescaler(PassLearner, StackTransformer):
         )
         dtype = output_dtype(images.data.dtype, self.out_range)
         shape, files = images.image_shape, images.files
-        return map_images(kernel, images.data, image_shape=shape, dtype=dtype, files=files, fills=True)
+        return map_images(kernel, images.data, image_shape=shape, dtype=dtype, files=files, fills=True, finite=False)
 
 
 def _check_ranges(in_range: Any, out_range: Any, percentiles: Any) -> None:

@@ -17,7 +17,7 @@ from ..base.validation import StackLike
 from ..files.atomic import atomic_path
 from ..files.space import explain_full_disk
 from ..inspection.pipelines import split_at_pca
-from ..inspection.stacks import image_names, printable
+from ..inspection.stacks import check_stack, image_names, printable
 from .alerts import Alert, Evidence, find_alerts
 from .content import Content, gather
 from .survey import Survey, read_survey
@@ -143,6 +143,8 @@ def generate_report(
     array([7])
     """
     _, pca = split_at_pca(estimator)
+    if stack is not None and not hasattr(stack, "dtype"):  # a list, or a table
+        stack = check_stack("generate_report", stack).data
     survey = None if stack is None else read_survey(estimator, stack, progress=progress)
     if survey is not None:
         scores = survey.scores

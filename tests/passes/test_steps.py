@@ -1,11 +1,9 @@
 """Steps and merges: checked, several in one, and raw copies of blocks."""
 
 import numpy as np
-import pytest
 from threadpoolctl import threadpool_info
 
-from imgstack_ml.errors import NonFiniteError
-from imgstack_ml.passes.steps import Pass, checked_step, combined, concatenated, no_result, raw_blocks
+from imgstack_ml.passes.steps import Pass, combined, concatenated, no_result, on_one_blas_thread, raw_blocks
 
 BLOCKS = [np.arange(4.0).reshape(2, 2), np.arange(6.0).reshape(3, 2)]
 
@@ -32,17 +30,7 @@ def test_a_step_is_given_what_is_shared_and_one_thread_of_blas():
         threads = {lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"}
         return total(blocks, start) * factor + offset, threads
 
-    assert checked_step(step, BLOCKS, 3, [2, 1]) == (49.0, {1})
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize(("block", "row"), [(0, 1), (1, 0), (1, 2)])
-def test_an_image_that_is_not_finite_is_named_and_no_step_sees_it(value, block, row):
-    blocks = [block.copy() for block in BLOCKS]
-    blocks[block][row, 1] = value
-    with pytest.raises(NonFiniteError) as caught:
-        checked_step(lambda *_: pytest.fail("the step was called"), blocks, 10, ())
-    assert caught.value.index == 10 + 2 * block + row
+    assert on_one_blas_thread(step, BLOCKS, 3, [2, 1]) == (49.0, {1})
 
 
 def test_raw_blocks_are_kept_as_they_are_unless_they_keep_more_alive():

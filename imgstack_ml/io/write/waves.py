@@ -11,7 +11,8 @@ import dask.array as da
 import numpy as np
 from dask.system import CPU_COUNT
 
-from ...base.validation import data_and_files
+from ...base.gate import gated
+from ...base.validation import data_and_files, refuse_unreadable
 from ...passes.cluster import client_of
 from ...passes.progress import ImageBar, compute_with_bar
 
@@ -25,16 +26,18 @@ BLOCK_BYTES = 64_000_000
 
 
 def as_dask(stack: Any) -> da.Array:
-    """Return an ImageStack, a Dask array or an ndarray as a Dask array."""
-    stack, _ = data_and_files(stack)
+    """Return an ImageStack, a Dask array or an ndarray as a Dask array, whose blocks are checked."""
+    given = type(stack).__name__
+    stack, files = data_and_files(stack)
+    stack = refuse_unreadable("writing", stack)
     if isinstance(stack, np.ndarray) and stack.ndim:
         rows = max(1, BLOCK_BYTES // max(1, stack[:1].nbytes))
         stack = da.from_array(stack, chunks=(rows, *stack.shape[1:]), name=False)
     if not isinstance(stack, da.Array) or not stack.ndim:
-        raise TypeError(f"stack is a {type(stack).__name__}; an ImageStack, a Dask array or an ndarray is needed")
+        raise TypeError(f"stack is a {given}; an ImageStack, a Dask array or an ndarray is needed")
     if any(map(math.isnan, stack.shape)):
         raise ValueError("stack has unknown chunk sizes; call stack.compute_chunk_sizes() first")
-    return stack
+    return gated(stack, files)
 
 
 def regions_of(shape: Sequence[int], sizes: Sequence[int]) -> Iterator[Region]:

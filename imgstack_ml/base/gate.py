@@ -1,0 +1,161 @@
+"""The check that every block of a lazy stack passes when it is computed: it is what the stack declares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import dask
+import dask.array as da
+import numpy as np
+from dask.layers import ArrayBlockwiseDep
+
+from ..errors import NonFiniteError
+
+__all__ = ["Place", "Places", "checked_block", "first_nonfinite", "gated"]
+
+
+class Place(NamedTuple):
+    """Where a block is in its stack.
+
+    Attributes
+    ----------
+    number : tuple of int
+        Of the block: ``X.blocks[number]``.
+    start : int
+        Position of its first image.
+    shape : tuple of int
+        The shape that the stack declares.
+    files : sequence of str, or None
+        Of its images, where they are known.
+    """
+
+    number: tuple[int, ...]
+    start: int
+    shape: tuple[int, ...]
+    files: Sequence[str] | None
+
+    def __str__(self) -> str:
+        number = ", ".join(map(str, self.number if any(self.number[1:]) else self.number[:1]))
+        last = self.start + max(1, self.shape[0]) - 1
+        images = f"image {self.start}" if last == self.start else f"images {self.start} to {last}"
+        files = "" if not self.files else ", ".join(dict.fromkeys(repr(str(self.files[i])) for i in (0, -1)))
+        return f"X.blocks[{number}] ({images}{files and f', from {files}'})"
+
+
+class Places(ArrayBlockwiseDep):
+    """The `Place` of each block, as an argument of `dask.array.blockwise` with the first `n_axes` axes as indices."""
+
+    def __init__(self, chunks: tuple[tuple[int, ...], ...], files: Sequence[str] | None, n_axes: int | None = None):
+        super().__init__(chunks[:n_axes])
+        self._all_chunks = chunks
+        self._starts = (0, *accumulate(chunks[0]))
+        self._files = files
+
+    def __getitem__(self, idx: tuple[int, ...]) -> Place:
+        number = (*idx, *(0,) * (len(self._all_chunks) - len(idx)))  # one block along the axes that are no indices
+        start, stop = self._starts[number[0] : number[0] + 2]
+        shape = tuple(sizes[i] for sizes, i in zip(self._all_chunks, number, strict=True))
+        return Place(number, start, shape, None if self._files is None else self._files[start:stop])
+
+
+def gated(data: da.Array, files: Sequence[str] | None = None, *, finite: bool = False) -> da.Array:
+    """Return a lazy stack whose blocks are checked when they are computed, in the same task where Dask can fuse them.
+
+    Parameters
+    ----------
+    data : dask array
+    files : sequence of str, optional
+        Files of the images, for error messages.
+    finite : bool
+        Whether NaN and infinity are errors.
+    """
+    axes = tuple(range(data.ndim))
+    checked: da.Array = da.blockwise(
+        partial(checked_block, data.dtype, finite),
+        axes,
+        data,
+        axes,
+        Places(data.chunks, files),
+        axes,
+        name=f"checked-{dask.base.tokenize(data.name, finite)}",
+        dtype=data.dtype,
+        meta=np.empty((0,) * data.ndim, data.dtype),
+        align_arrays=False,
+    )
+    return checked
+
+
+def checked_block(dtype: np.dtype, finite: bool, block: Any, place: Place) -> np.ndarray:
+    """Return a block as a NumPy array of the declared shape and dtype.
+
+    Parameters
+    ----------
+    dtype : dtype
+        The declared one. A block of a dtype that casts to it safely is cast.
+    finite : bool
+        Whether NaN and infinity are errors.
+    block : object
+        What the task of the block returned.
+    place : Place
+
+    Raises
+    ------
+    TypeError
+        The block is masked, sparse, or no array.
+    ValueError
+        It has another shape or dtype than its stack declares.
+    NonFiniteError
+        Naming the image (and file) with NaN or infinity.
+    """
+    if type(block) is not np.ndarray:
+        block = _plain(block, place)
+    if block.shape != place.shape:
+        raise ValueError(
+            f"{place} has shape {block.shape}, and X declares {place.shape}. Correct the function that makes it, or "
+            "the declared shape: with more or fewer images, all later ones would be at other positions."
+        )
+    if block.dtype != dtype:
+        if not np.can_cast(block.dtype, dtype, "safe"):
+            raise ValueError(
+                f"{place} has dtype {block.dtype}, which does not cast safely to {dtype}, as X declares. Declare "
+                f"dtype='{block.dtype}' where X is made, or convert all blocks: "
+                f"X.map_blocks(np.ndarray.astype, '{dtype}', dtype='{dtype}')."
+            )
+        block = block.astype(dtype)
+    images: np.ndarray = block
+    bad = first_nonfinite(images) if finite else None
+    if bad is not None:
+        raise NonFiniteError(bad).at(place.start, place.files)
+    return images
+
+
+def first_nonfinite(rows: np.ndarray) -> int | None:
+    """Index of the first image with a NaN or infinite value, or None if all values are finite."""
+    if rows.dtype.kind != "f":
+        return None
+    with np.errstate(over="ignore", invalid="ignore"):
+        # Fast, and true for nearly every block. NumPy adds float16 slowly, and the sum would often be infinite.
+        if np.isfinite(rows.sum(dtype=np.float64 if rows.itemsize == 2 else None)):
+            return None
+    bad = ~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
+    return int(bad.argmax()) if bad.any() else None
+
+
+def _plain(block: Any, place: Place) -> np.ndarray:
+    """Return a memory map or matrix as a plain array; raise for what is masked, sparse or no array."""
+    if isinstance(block, np.ma.MaskedArray):
+        raise TypeError(
+            f"{place} is a masked array, whose mask would be ignored. Pass dask.array.ma.filled(X, value), or "
+            "dask.array.ma.getdata(X) to ignore it on purpose."
+        )
+    if not isinstance(block, np.ndarray):
+        dense = "block.todense()" if hasattr(block, "todense") else "np.asarray(block)"
+        raise TypeError(
+            f"{place} is a {type(block).__name__}, and NumPy arrays are needed. Pass "
+            f"X.map_blocks(lambda block: {dense}, dtype=X.dtype, meta=np.empty((0,) * X.ndim, X.dtype))."
+        )
+    plain: np.ndarray = np.asarray(block)
+    return plain
