@@ -96,7 +96,10 @@ def plan_fit(size: FitSize, svd_solver: str, allowed: Allowance) -> Plan:
         If the solver asked for, or every solver, needs more than the limit.
     """
     threads = max(_THREADS, dask.config.get("num_workers", None) or CPU_COUNT)
-    costs = (cost_of(size, allowed, threads) for cost_of in COSTS.values())
+    graphs = size.graph_bytes
+    left = Allowance(allowed.limit - graphs, allowed.keep - graphs)
+    costs = (cost_of(size, left, threads) for cost_of in COSTS.values())
+    costs = (cost._replace(peak_bytes=cost.peak_bytes + graphs) for cost in costs)
     considered = tuple(sorted(costs, key=lambda r: _time(r, size)))
     candidates = [r for r in considered if svd_solver in ("auto", r.solver)]
     fitting = [r for r in candidates if r.peak_bytes <= allowed.limit]

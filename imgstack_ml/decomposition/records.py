@@ -181,6 +181,12 @@ class FitSize:
         return max(blocks, min(batches, self.raw_bytes, (allowed.limit - rest) // 4))
 
     @property
+    def graph_bytes(self) -> int:
+        """Bytes of Dask's graphs: of a block in those of a wave (up to 4096 blocks), and in those of the stack."""
+        n_blocks = 0 if self.in_memory else ceil(self.n / self.block)
+        return 2500 * min(n_blocks, 4096) + 600 * n_blocks
+
+    @property
     def image_bytes(self) -> int:
         """Bytes of one raw image."""
         return self.p * self.itemsize

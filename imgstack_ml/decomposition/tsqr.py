@@ -82,13 +82,13 @@ def _rows_of_images(runner: PassRunner, height: int) -> tuple[da.Array, Any, dic
         Number of images that each task handles, by the key of the task.
     """
     layout = runner.layout
-    everything = Batch(0, layout.n_blocks)
-    sources = runner.sources(everything)
-    shift = dask.delayed(first_image, pure=False)(sources[:1])
+    batches = layout.batches(Batch(0, layout.n_blocks), height * layout.image_bytes)
+    sources = runner.sources(batches)
+    shift = dask.delayed(first_image, pure=False)(sources[0])
     task = dask.delayed(on_one_blas_thread, pure=False)
     parts, images_of = [], {}
-    for batch in layout.batches(everything, height * layout.image_bytes):
-        part = task(rows_after_ones, sources[batch.first : batch.stop], layout.starts[batch.first], [shift])
+    for batch, blocks in zip(batches, sources, strict=True):
+        part = task(rows_after_ones, blocks, layout.starts[batch.first], [shift])
         images_of[part.key] = layout.n_images(batch)
         parts.append(da.from_delayed(part, shape=(images_of[part.key], 1 + runner.n_pixels), dtype=np.float64))
     return da.concatenate(parts), shift, images_of

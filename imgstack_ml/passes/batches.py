@@ -19,6 +19,8 @@ __all__ = ["BATCH_BYTES", "READ_BYTES", "Batch", "Group", "Layout", "batch_rows"
 BATCH_BYTES = 2**25  # raw images handed to one task; larger batches pass 2 threads no faster
 READ_BYTES = 2**28  # of raw images and partial results in flight, unless a plan says otherwise
 _WORK_BYTES = 2**23  # a step on one thread: tiles of float values, and temporary arrays of NumPy
+_BATCH_BLOCKS = 1024  # at most; a block takes 2 kB of a graph, which is more than some images
+_WAVE_BLOCKS = 4 * _BATCH_BLOCKS
 _LONG_WAVE = 16  # groups in a wave. At the end of each wave threads wait for the last of them.
 
 
@@ -65,11 +67,11 @@ class Layout(NamedTuple):
         return self.image_bytes * self.n_images(batch)
 
     def batches(self, span: Batch, n_bytes: int) -> list[Batch]:
-        """Join consecutive blocks of `span` up to `n_bytes`; a larger block is a batch of its own."""
+        """Join up to 1024 consecutive blocks of `span`, up to `n_bytes`; a larger block is a batch of its own."""
         batches = [Batch(span.first, span.first + 1)]
         for block in range(span.first + 1, span.stop):
             longer = Batch(batches[-1].first, block + 1)
-            if self.n_bytes(longer) <= n_bytes:
+            if self.n_bytes(longer) <= n_bytes and longer.stop - longer.first <= _BATCH_BLOCKS:
                 batches[-1] = longer
             else:
                 batches.append(Batch(block, block + 1))
@@ -87,9 +89,12 @@ class Groups(NamedTuple):
 
         Threads take batches in order, and each holds one at a time together with the results that wait for a
         neighbour. With at least two batches a thread in a group, a wave of many groups therefore holds no more than one
-        group does, and threads seldom wait for its end. With fewer, a process gets one group at a time.
+        group does, and threads seldom wait for its end. With fewer, a process gets one group at a time. The graph of a
+        wave has 4096 blocks for each process, or one group.
         """
-        return n_processes * (_LONG_WAVE if self.together >= 2 * n_threads else 1)
+        blocks = max((group[-1].stop - group[0].first for group in self.groups), default=1)
+        longest = max(1, min(_LONG_WAVE, _WAVE_BLOCKS // blocks))
+        return n_processes * (longest if self.together >= 2 * n_threads else 1)
 
 
 def plan_groups(layout: Layout, span: Batch, read_bytes: int, partial_bytes: int = 0, batch_bytes: int = 0) -> Groups:
@@ -112,7 +117,8 @@ def plan_groups(layout: Layout, span: Batch, read_bytes: int, partial_bytes: int
     widest = max(map(layout.n_bytes, batches)) + partial_bytes
     if batch_bytes:  # no more results than planned, even if blocks make the batches smaller
         widest = max(widest, aim + partial_bytes)
-    together = max(1, read_bytes // widest)
+    blocks = max(batch.stop - batch.first for batch in batches)
+    together = max(1, min(read_bytes // widest, _WAVE_BLOCKS // blocks))
     return Groups([batches[i : i + together] for i in range(0, len(batches), together)], together)
 
 

@@ -10,11 +10,13 @@ import dask
 import dask.array as da
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
+from dask.optimization import cull
+from dask.utils import ensure_dict
 
-from .batches import Group, Layout
+from .batches import Batch, Group, Layout
 from .steps import on_one_blas_thread
 
-__all__ = ["blocks_as_tasks", "wave_graph", "without_empty_blocks"]
+__all__ = ["batches_as_tasks", "wave_graph", "without_empty_blocks"]
 
 
 def wave_graph(
@@ -37,7 +39,7 @@ def wave_graph(
         See `PassRunner.run`.
     groups : sequence of Group
     sources : sequence
-        Blocks of the groups, as arrays or tasks.
+        The blocks of each batch, in the order of the batches: lists of arrays, or tasks that give lists.
     layout : Layout
     shared : tuple
         Further arguments of the step.
@@ -50,15 +52,14 @@ def wave_graph(
     images_of : dict
         Number of images that each task handles, by the key of the task.
     """
-    first = groups[0][0].first
     task, join = dask.delayed(on_one_blas_thread, pure=False), dask.delayed(merge, pure=False)
     results = [] if total is None else [dask.delayed(total, pure=False, traverse=False)]
     images_of: dict[Any, int] = {}
+    blocks = iter(sources)
     for group in groups:
         level = []
         for batch in group:
-            blocks = sources[batch.first - first : batch.stop - first]
-            level.append(task(step, blocks, layout.starts[batch.first], shared))
+            level.append(task(step, next(blocks), layout.starts[batch.first], shared))
             images_of[level[-1].key] = layout.n_images(batch)
         while len(level) > 1:
             pairs = [join(*level[i : i + 2]) for i in range(0, len(level) - 1, 2)]
@@ -67,17 +68,21 @@ def wave_graph(
     return reduce(join, results), images_of
 
 
-def blocks_as_tasks(data: da.Array, first: int, stop: int) -> list[Delayed]:
-    """Give the row blocks `first` to `stop` of an array as tasks.
+def batches_as_tasks(data: da.Array, batches: Sequence[Batch]) -> list[Delayed]:
+    """Give the blocks of each batch, as tasks whose results are lists of arrays.
 
-    ``data.blocks[first:stop].to_delayed()`` gives the same, with one more task a block on a cluster.
+    Dask handles each argument of a task for itself. With a task for a batch instead of one for each block, and a graph
+    of its own for each batch, its time grows with the number of blocks, and not with its square.
     """
     rest = (0,) * (data.ndim - 1)
-    keys = [(data.name, i, *rest) for i in range(first, stop)]
-    graph = data.__dask_optimize__(data.__dask_graph__(), keys)
-    layer = f"delayed-{data.name}"
-    graph = HighLevelGraph.from_collections(layer, graph, dependencies=())
-    return [Delayed(key, graph, layer=layer) for key in keys]
+    keys = [[(data.name, i, *rest) for i in range(batch.first, batch.stop)] for batch in batches]
+    graph = ensure_dict(data.__dask_optimize__(data.__dask_graph__(), keys))
+    tasks = []
+    for blocks in keys:
+        layer = f"batch-{blocks[0][1]}-{len(blocks)}-{data.name}"
+        own = {**cull(graph, blocks)[0], layer: (list, blocks)}
+        tasks.append(Delayed(layer, HighLevelGraph.from_collections(layer, own, dependencies=()), layer=layer))
+    return tasks
 
 
 def without_empty_blocks(data: da.Array) -> da.Array:

@@ -25,7 +25,7 @@ from .batches import READ_BYTES, Batch, Group, Groups, Layout, batch_rows, plan_
 from .blas import one_blas_thread
 from .checkpoint import Checkpoint, PassRecord
 from .executors import Executor, executor_for, local_scheduler, n_local_threads
-from .graphs import blocks_as_tasks, wave_graph, without_empty_blocks
+from .graphs import batches_as_tasks, wave_graph, without_empty_blocks
 from .memory import return_freed_memory, reuse_freed_memory
 from .progress import ImageBar
 from .steps import Pass, combined, concatenated, no_result, raw_blocks
@@ -239,12 +239,13 @@ class PassRunner:
         self._count(Batch(0, self.layout.n_blocks))
         return results
 
-    def sources(self, span: Batch) -> list[Any]:
-        """Return some blocks: arrays in memory, or tasks that read them."""
+    def sources(self, batches: Sequence[Batch]) -> list[Any]:
+        """Return the blocks of each batch: lists of arrays in memory, or tasks that read them and give lists."""
         if self._lazy is not None:
-            return blocks_as_tasks(self._lazy, span.first, span.stop)
-        assert self.blocks is not None
-        return self.blocks[span.first : span.stop]
+            return batches_as_tasks(self._lazy, batches)
+        blocks = self.blocks
+        assert blocks is not None
+        return [blocks[batch.first : batch.stop] for batch in batches]
 
     def _count(self, span: Batch) -> None:
         if self._lazy is not None:
@@ -299,7 +300,7 @@ class PassRunner:
         total: Any,
     ) -> Any:
         """Run some groups of batches and merge them with the result so far, if there is one."""
-        sources = self.sources(Batch(groups[0][0].first, groups[-1][-1].stop))
+        sources = self.sources([batch for group in groups for batch in group])
         within, before = (total, None) if executor.keeps_total else (None, total)
         graph, images_of = wave_graph(step, merge, groups, sources, self.layout, shared, within)
         with one_blas_thread():

@@ -1,5 +1,7 @@
 """Graphs of a pass: the order of merges, the images of each task, blocks as tasks."""
 
+import cProfile
+import pstats
 from itertools import pairwise
 
 import dask
@@ -8,8 +10,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+from imgstack_ml.base.validation import Images
 from imgstack_ml.passes.batches import Batch, Layout
-from imgstack_ml.passes.graphs import blocks_as_tasks, wave_graph, without_empty_blocks
+from imgstack_ml.passes.graphs import batches_as_tasks, wave_graph, without_empty_blocks
+from imgstack_ml.passes.runner import PassRunner
 
 X = np.arange(7 * 4).reshape(7, 2, 2)
 LAYOUT = Layout([0, 1, 2, 3, 4, 5, 7], X[0].nbytes)
@@ -31,7 +35,7 @@ def groups(*sizes):
 
 
 def run(groups, total=None, step=first_image, merge=pair, shared=()):
-    sources = BLOCKS[groups[0][0].first : groups[-1][-1].stop]
+    sources = [BLOCKS[batch.first : batch.stop] for group in groups for batch in group]
     graph, images_of = wave_graph(step, merge, groups, sources, LAYOUT, shared, total)
     return graph.compute(scheduler="synchronous"), images_of, graph
 
@@ -84,14 +88,38 @@ def test_images_are_counted_by_the_task_of_their_batch():
 
 
 @pytest.mark.parametrize("derived", [False, True])
-def test_blocks_as_tasks(derived):
+def test_batches_as_tasks(derived):
     stack = da.from_array(X, chunks=(2, 2, 2))
     stack, expected = (stack.map_blocks(np.negative) + 1, 1 - X) if derived else (stack, X)
-    tasks = blocks_as_tasks(stack, 1, 3)
-    for task, block in zip(tasks, (expected[2:4], expected[4:6]), strict=True):
-        assert_array_equal(task.compute(scheduler="synchronous"), block)
-    assert_array_equal(np.concatenate(dask.compute(*tasks, scheduler="synchronous")), expected[2:6])
-    assert {key[1] for key in tasks[0].dask if isinstance(key, tuple) and key[0] == stack.name} == {1, 2}
+    tasks = batches_as_tasks(stack, [Batch(1, 2), Batch(2, 4)])
+    both = dask.compute(*tasks, scheduler="synchronous")
+    for task, found, cuts in zip(tasks, both, ([2, 4], [4, 6, 7]), strict=True):
+        blocks = [expected[a:b] for a, b in pairwise(cuts)]
+        for result in (found, task.compute(scheduler="synchronous")):
+            assert len(result) == len(blocks)
+            for block, wanted in zip(result, blocks, strict=True):
+                assert_array_equal(block, wanted)
+    assert {key[1] for key in tasks[0].dask if isinstance(key, tuple) and key[0] == stack.name} == {1}
+
+
+@pytest.mark.parametrize("n_blocks", [2_000, 8_000])
+def test_the_time_grows_with_the_number_of_blocks(n_blocks):
+    """No more than Dask's own sum over them, counted in calls of functions, which do not depend on the machine."""
+    stack = da.zeros((n_blocks, 2, 2), chunks=(1, 2, 2), dtype=np.uint8)
+    ours = calls_of(lambda: PassRunner(Images(stack, None)).run(raw_sum, np.add))
+    assert ours <= 1.5 * calls_of(lambda: stack.sum(axis=0).compute(scheduler="synchronous"))
+
+
+def raw_sum(blocks, start):
+    return sum(block.sum(axis=0) for block in blocks)
+
+
+def calls_of(function):
+    """Calls of Python functions while `function` runs."""
+    profile = cProfile.Profile(builtins=False)
+    with dask.config.set(scheduler="synchronous"):
+        profile.runcall(function)
+    return pstats.Stats(profile).total_calls
 
 
 def test_blocks_of_no_image_are_joined_with_others():
