@@ -12,7 +12,7 @@ from .tiles import tile_width
 __all__ = ["completed_rows", "inner_products", "orthonormalise_rows"]
 
 _ROUNDS = 8  # each reduces the condition number of the rows by 1e5 or more; float64 knows none above 1e16
-_SHIFT = 1e-11  # share of the trace that makes inner products positive definite which rounding has made indefinite
+_SHIFT = 1e-11  # share of the trace that makes positive definite what rounding has made indefinite
 
 
 def orthonormalise_rows(rows: np.ndarray) -> None:
@@ -23,16 +23,18 @@ def orthonormalise_rows(rows: np.ndarray) -> None:
     shifted and repeated (Fukaya, Kannan, Nakatsukasa, Yamamoto & Yanagisawa 2020, "Shifted Cholesky QR for computing
     the QR factorization of ill-conditioned matrices", algorithm 4.2).
     """
-    for _ in range(_ROUNDS if len(rows) else 0):
+    for number in range(_ROUNDS if len(rows) else 0):
         gram = inner_products(rows)
-        empty = np.flatnonzero(np.diag(gram) == 0)
-        if empty.size:
-            rows[empty] = np.random.default_rng(0).standard_normal((empty.size, rows.shape[1]))
-            continue
         norms = np.sqrt(np.diag(gram))
+        if _filled(rows, norms == 0, number):
+            continue
         gram /= np.multiply.outer(norms, norms)
         apart = np.linalg.norm(gram - np.eye(len(gram)))
-        factor = norms[:, None] * _factor(gram)
+        factor = _factor(gram)
+        # What is still dependent after one round has no other direction.
+        if number and _filled(rows, np.diag(factor) ** 2 < 10 * _SHIFT * len(rows), number):
+            continue
+        factor *= norms[:, None]
         for _, tile, out in _tiles(rows):
             out[:] = scipy.linalg.solve_triangular(factor, tile, lower=True)
         if apart < 0.5:
@@ -62,13 +64,19 @@ def inner_products(rows: np.ndarray) -> np.ndarray:
     return gram
 
 
+def _filled(rows: np.ndarray, which: np.ndarray, number: int) -> bool:
+    """Fill some rows with random numbers, others in each round. Return whether there were any."""
+    rows[which] = np.random.default_rng((1, number)).standard_normal((np.count_nonzero(which), rows.shape[1]))
+    return bool(which.any())
+
+
 def _factor(gram: np.ndarray) -> np.ndarray:
-    """Lower Cholesky factor; of a shifted matrix, if rounding has made it indefinite."""
+    """Lower Cholesky factor of a matrix with diagonal 1; of a shifted one, if rounding has made it indefinite."""
     factor: np.ndarray
     try:
         factor = scipy.linalg.cholesky(gram, lower=True)
     except scipy.linalg.LinAlgError:
-        factor = scipy.linalg.cholesky(gram + _SHIFT * np.trace(gram) * np.eye(len(gram)), lower=True)
+        factor = scipy.linalg.cholesky(gram + _SHIFT * len(gram) * np.eye(len(gram)), lower=True)
     return factor
 
 

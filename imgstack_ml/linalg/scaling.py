@@ -17,14 +17,14 @@ _STEP = 32  # exponents are multiples of it: images in usual units are not divid
 
 
 def exponent_of(blocks: Sequence[np.ndarray]) -> int:
-    """Exponent e of the units 2^e for some images: 0 for integers, and for floats of up to 2^32 and down to 2^-32.
+    """Exponent e of the units 2^e for some images: 0 for integers, and for floats between 2^-32 and 2^32.
 
     The largest value is between 2^-32 and 2^32 in these units.
     """
     if all(block.dtype.kind != "f" for block in blocks):
         return 0
     largest = largest_value(blocks)
-    binary = _STEP * int(np.frexp(largest)[1] / _STEP)
+    binary = _STEP * int((np.frexp(largest)[1] - 1) / _STEP)
     # 2^128 is no float32, and 2^1024 no float64.
     return ALL_ZERO if largest == 0 else -96 if binary == -128 else max(binary, -992)
 

@@ -126,6 +126,7 @@ def _shift_into(out: np.ndarray, parts: Sequence[np.ndarray], shift: np.ndarray,
     """Write the rows of all parts, less `shift`, into `out`, in units of 2^exponent."""
     row = 0
     for part in parts:
+        _refuse_inexact(part)
         target = out[row : row + len(part)]
         if part.dtype == out.dtype:
             np.subtract(part, shift, out=target)
@@ -136,3 +137,14 @@ def _shift_into(out: np.ndarray, parts: Sequence[np.ndarray], shift: np.ndarray,
     factor = power_of_two(exponent, out.dtype)
     if factor != 1:
         out *= factor
+
+
+def _refuse_inexact(part: np.ndarray) -> None:
+    """Raise if 64-bit integers are beyond those that float64 tells apart: their differences would be lost."""
+    if part.dtype.kind in "iu" and part.itemsize == 8 and part.size:
+        value = max(int(part.max()), -int(part.min()))
+        if value > 2**53:
+            raise ValueError(
+                f"The images have integers of up to {value} in magnitude, and float64 tells them apart up to 2**53 = "
+                f"{2**53}. Subtract what all images have in common first, e.g. X - X[0]."
+            )

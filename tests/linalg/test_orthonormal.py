@@ -39,3 +39,24 @@ def test_completed_rows_are_orthonormal_and_repeat(have, want, p, work):
     assert_array_equal(full[:have], rows)
     assert_allclose(full @ full.T, np.eye(want), atol=20 * np.finfo(work).eps)
     assert_array_equal(full, lin.completed_rows(rows, want))
+
+
+@pytest.mark.parametrize("work", [SINGLE, DOUBLE], ids=str)
+@pytest.mark.parametrize("kind", ["equal", "zeros", "graded", "one pixel", "random"])
+def test_any_rows_become_orthonormal(kind, work):
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((20, 300))
+    if kind == "equal":
+        rows[:] = rows[0]
+    elif kind == "zeros":
+        rows[5:] = 0
+    elif kind == "graded":
+        rows = np.linalg.qr(rows.T)[0].T * np.logspace(0, -30, 20)[:, None] + rows[0]
+    elif kind == "one pixel":
+        rows = np.zeros((20, 300))
+        rows[:, 7] = rng.standard_normal(20)
+    rows = rows.astype(work)
+    first = rows[0] / np.linalg.norm(rows[0].astype(float))
+    lin.orthonormalise_rows(rows)
+    assert_allclose(rows @ rows.T, np.eye(20), atol=20 * np.finfo(work).eps)
+    assert_allclose(rows[0], first, atol=1e-6)

@@ -66,3 +66,12 @@ def test_row_tiles_give_every_image_once():
 
 def test_rows_of_all_blocks_are_counted():
     assert n_rows([np.zeros((5, 5))] * 2) == 10
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+def test_integers_that_float64_cannot_tell_apart_are_refused(dtype):
+    X = np.full((4, 3), 2**53, dtype)
+    for step in (moments, partial(scatter, start=0, dtype=DOUBLE)):
+        step([X])
+        with pytest.raises(ValueError, match=rf"up to {2**60} in magnitude.*X - X\[0\]"):
+            step([X, np.full((2, 3), 2**60, dtype)])
