@@ -135,6 +135,11 @@ class KrylovBasis:
         """Ritz value below which there is only rounding."""
         return max(len(self._scores) * float(np.finfo(np.float64).eps), (8 * self.eps) ** 2) * float(self.values[0])
 
+    def rounding(self, k: int) -> np.ndarray:
+        """Relative errors (k,) of the leading Ritz values that the rounding of scores, and of their eigh, can cause."""
+        ratio = self.values[0] / np.maximum(self.values[:k], self.noise or 1.0)
+        return 8 * (self.eps * np.sqrt(ratio) + float(np.finfo(np.float64).eps) * ratio)
+
     @property
     def values(self) -> np.ndarray:
         """Ritz values, descending."""

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from ..base.warn import warn
-from ..linalg.certificate import estimated_errors, nystrom_values, upper_bounds
+from ..linalg.certificate import estimated_errors, nystrom_values, trusted, upper_bounds
 from ..linalg.gram import completed_rows, orthonormalise_rows
 from ..linalg.incremental import Summary, merge_summaries, summarise
 from ..passes.runner import PassRunner
@@ -35,11 +35,13 @@ def solve_randomized(runner: PassRunner, cost: SolverCost, size: FitSize, reques
     products = _ITERATIONS if cost.keeps_images else request.max_passes - round(runner.n_passes)
     if products < 1 or summary.total == 0:
         return factors_of_summary(summary, size, request)
-    basis = _begin(runner, cost.room, size, counts, summary, dtype)
+    basis = _begin(runner, cost.room, size, counts, summary, dtype, request)
     seen = Figures.of(summary)
     del summary  # frees its rows before the basis grows
     for left in reversed(range(products)):
         basis.multiply()
+        if left and _far(basis, seen, size, request) and basis.grow():
+            continue
         verdict = _judge(basis, seen, size, request)
         logger.info("%d products: %r", basis.n_products, verdict)
         if verdict.good or not left or not basis.grow():
@@ -54,14 +56,20 @@ class Figures(NamedTuple):
     total: float
     singular_values: np.ndarray
     lost: float
+    rounding: float
     eps: float
     n_draws: int
+
+    @property
+    def largest_total(self) -> float:
+        """T with the largest rounding error that it can have."""
+        return self.total * (1 + _PAD * self.eps)
 
     @classmethod
     def of(cls, summary: Summary) -> Figures:
         """Take the figures of a summary."""
         s = summary.singular_values
-        return cls(summary.mean, summary.total, s, summary.lost, summary.eps, len(summary.draws))
+        return cls(summary.mean, summary.total, s, summary.lost, summary.rounding, summary.eps, len(summary.draws))
 
 
 def first_look(
@@ -97,7 +105,13 @@ def first_look(
 
 
 def _begin(
-    runner: PassRunner, room: int, size: FitSize, counts: RowCounts, summary: Summary, dtype: np.dtype
+    runner: PassRunner,
+    room: int,
+    size: FitSize,
+    counts: RowCounts,
+    summary: Summary,
+    dtype: np.dtype,
+    request: FitRequest,
 ) -> KrylovBasis:
     """Start a basis whose first block is spanned by leading rows of the summary and its random sums."""
     s = summary.singular_values
@@ -105,9 +119,11 @@ def _begin(
     rows = np.vstack([summary.rows[:leading], summary.draws]).astype(size.dtype, copy=False)
     scale = np.full(len(rows), np.sqrt(summary.total))
     scale[:leading] = s[0]
-    k = min(counts.k, len(s))
-    if s[k - 1] < 10 * np.sqrt(np.finfo(np.float32).eps) * s[0]:
-        dtype = np.dtype(np.float64)  # in float32, squares of small singular values are lost in the rounding
+    k = len(s) if request.share else min(counts.k, len(s))
+    eps = np.finfo(np.float32).eps
+    # In float32, squares of small singular values are lost in the rounding, or not known to `tol`.
+    if s[k - 1] < 10 * np.sqrt(eps) * s[0] or request.tol * s[k - 1] < 8 * eps * s[0]:
+        dtype = np.dtype(np.float64)
     centre = Centre.of(summary.mean, size.integers, dtype)
     return KrylovBasis(runner, rows, scale, room, centre, counts.batch_bytes)
 
@@ -126,7 +142,11 @@ class Verdict(NamedTuple):
     deficit : float
         Estimated variance missed: at least the sum of the errors.
     good : bool
-        Whether the fit has converged.
+        Whether errors and deficit are within `tol`: more products would gain nothing.
+    rounding : float
+        Largest relative error of a Ritz value that rounding alone can cause.
+    converged : bool
+        Whether the fit is good, and `tol` is not below `rounding`.
     """
 
     k: int
@@ -134,21 +154,47 @@ class Verdict(NamedTuple):
     errors: np.ndarray
     deficit: float
     good: bool
+    rounding: float
+    converged: bool
 
 
 def _judge(basis: KrylovBasis, summary: Figures, size: FitSize, request: FitRequest) -> Verdict:
     """Judge convergence, which means estimated errors of the variances, and of the variance left over, within `tol`."""
     residuals, theta, total = basis.residuals(), basis.values, summary.total
     k = component_count(theta, total, min(size.k, len(theta)), request)
-    # Rounding alone makes denominators this large, and numerators.
-    least, rounding = _PAD * summary.eps * total, _PAD * float(np.finfo(np.float64).eps) * float(theta[0])
-    nystrom = nystrom_values(residuals, basis.noise, total)
+    use = trusted(residuals, basis.noise, summary.largest_total)
+    nystrom = nystrom_values(residuals, use)
     errors = estimated_errors(theta, nystrom, k, basis.block)
+    # A residual that is rounding tells nothing of its vector: the error can be all that is left.
+    errors[~use[:k] & (theta[:k] > basis.noise)] = max(summary.largest_total - theta.sum(), 0.0)
     deficit = max(2 * float((nystrom[:k] - theta[:k]).sum()), float(errors.sum()))
-    near = errors <= request.tol * theta[:k] + rounding
-    missed_little = deficit <= request.tol * max(total - theta[:k].sum(), least) + k * rounding
+    near = errors <= request.tol * theta[:k] + _rounding(theta)
     reached = request.share is None or theta[:k].sum() > request.share * total
-    return Verdict(k, nystrom, errors, deficit, bool(reached and near.all() and missed_little))
+    good = bool(reached and near.all() and deficit <= _tolerated(theta, k, summary, request))
+    rounding = float(basis.rounding(k)[theta[:k] > basis.noise].max(initial=0.0))
+    return Verdict(k, nystrom, errors, deficit, good, rounding, good and rounding <= request.tol)
+
+
+def _far(basis: KrylovBasis, summary: Figures, size: FitSize, request: FitRequest) -> bool:
+    """Whether `_judge` is sure to find that too much variance is missed, told by residuals without an eigensolver.
+
+    The k largest eigenvalues of the Nystrom approximation add up to at least k of its diagonal entries (Ky Fan).
+    """
+    residuals, theta = basis.residuals(), basis.values
+    k = component_count(theta, summary.total, min(size.k, len(theta)), request)
+    use = trusted(residuals, basis.noise, summary.largest_total)[:k]
+    gains = residuals.norms[:k][use] ** 2 / theta[:k][use]
+    return bool(2 * gains.sum() > _tolerated(theta, k, summary, request))
+
+
+def _tolerated(theta: np.ndarray, k: int, summary: Figures, request: FitRequest) -> float:
+    """Variance that k components may miss. Rounding alone makes denominators and numerators this large."""
+    least = _PAD * summary.eps * summary.total
+    return request.tol * max(summary.total - float(theta[:k].sum()), least) + k * _rounding(theta)
+
+
+def _rounding(theta: np.ndarray) -> float:
+    return _PAD * float(np.finfo(np.float64).eps) * float(theta[0])
 
 
 def _finish(basis: KrylovBasis, summary: Figures, verdict: Verdict, size: FitSize, request: FitRequest) -> Factors:
@@ -171,26 +217,26 @@ def _certify(
 ) -> Certificate:
     theta, k, s = basis.values, verdict.k, summary.singular_values
     outside = s[basis.block - summary.n_draws :]  # rows of the summary that are not in the first block
-    lost = summary.lost + (float(outside[0]) ** 2 if len(outside) else 0.0) + basis.dropped
+    lost = summary.lost + summary.rounding + (float(outside[0]) ** 2 if len(outside) else 0.0) + basis.dropped
     residuals = basis.residuals()
-    # Lower bounds come from the last products. Upper bounds also use the total and the cuts of the summary.
-    pad, pad_above = _PAD * basis.eps * theta[0], _PAD * max(basis.eps, summary.eps) * theta[0]
+    pad = _PAD * basis.eps * theta[0]
     pads = pad + basis.restart_error * theta[:k]
     # Residuals are rounded to the dtype of the basis, and small ones dropped: their squares are off by as much.
     rounded, forgotten = basis.stored_eps * basis.image_norms(k), basis.forgotten_norms(k)
     squares = 2 * residuals.norms[:k] * rounded + (8 * rounded) ** 2 + (2 * forgotten) ** 2
     stored = squares / np.maximum(theta[:k], basis.noise)
     captured = float(theta[:rank].sum())
-    upper = upper_bounds(residuals, verdict.nystrom, k, summary.total, lost)
-    upper = np.minimum(upper + pads + stored, _from_summary(summary, k)) + pad_above
+    upper = upper_bounds(residuals, verdict.nystrom, k, summary.largest_total, lost)
+    upper = np.minimum(upper + pads + stored + pad, _from_summary(summary, k))
     upper = np.append(upper, np.full(asked - k, upper[-1]))  # eigenvalues descend
     lower = np.zeros(asked)
-    lower[:k] = np.maximum(theta[:k] - pads, 0)
-    # Components below the noise count as missed. The total has rounding errors of its own.
-    most = min(float(upper.sum() - lower[:rank].sum()), summary.total * (1 + _PAD * summary.eps) - captured + pad_above)
+    lower[:k] = np.clip(theta[:k] - pads, 0, upper[:k])
+    # Components below the noise count as missed.
+    most = min(float(upper.sum() - lower[:rank].sum()), summary.largest_total - captured + pad)
     least = max(float((verdict.nystrom[:k] - theta[:k] - pads - stored).sum()), 0.0)
     errors = np.zeros(asked)
     np.divide(verdict.errors, theta[:k], out=errors[:k], where=theta[:k] > basis.noise)
+    np.maximum(errors[:k], basis.rounding(k), out=errors[:k], where=theta[:k] > basis.noise)
     norms = np.zeros(asked)
     norms[:k] = residuals.norms[:k]
     degrees = max(size.n - 1, 1)
@@ -203,13 +249,14 @@ def _certify(
         estimated_errors=errors,
         residual_norms=norms / degrees,
         is_exact=True,
-        converged=verdict.good,
+        converged=verdict.converged,
     )
 
 
 def _from_summary(summary: Summary | Figures, k: int) -> np.ndarray:
     """Upper bounds s_j^2 + lost of the leading eigenvalues."""
-    return np.pad(summary.singular_values, (0, k))[:k] ** 2 + summary.lost
+    s = np.pad(summary.singular_values, (0, k + 1))
+    return s[:k] ** 2 + summary.lost + summary.rounding + _PAD * summary.eps * s[0] ** 2
 
 
 def _warn_unless_converged(
@@ -223,6 +270,14 @@ def _warn_unless_converged(
             f"n_components={request.share:g}: {verdict.k} components explain {reached:.4g} of the variance, and "
             f"max_passes={request.max_passes} and the memory allow no more components. Raise max_passes or "
             "memory_limit, or set n_components to a number.",
+            ConvergenceWarning,
+        )
+        return
+    if verdict.good:
+        warn(
+            f"tol={request.tol:g} is not known to be reached: rounding alone can change the smallest explained "
+            f"variance by {verdict.rounding:.1g} of it. Set tol={1.5 * verdict.rounding:.1g}, or ask for fewer "
+            "components.",
             ConvergenceWarning,
         )
         return
@@ -247,16 +302,17 @@ def factors_of_summary(summary: Summary, size: FitSize, request: FitRequest) -> 
     components = summary.rows[:rank] / s[:rank, None].astype(dtype)
     orthonormalise_rows(components)
     components = completed_rows(components, asked).astype(size.dtype, copy=False)
-    pad = _PAD * float(np.finfo(dtype).eps) * (s[0] ** 2 if len(s) else 0.0)
-    lower = np.pad(np.maximum(s[:rank] ** 2 - pad, 0), (0, asked - rank))
-    upper = np.minimum(_from_summary(summary, asked), total) + pad
+    pad = summary.rounding + _PAD * summary.eps * (s[0] ** 2 if len(s) else 0.0)
+    largest_total = Figures.of(summary).largest_total
+    upper = np.minimum(_from_summary(summary, asked), largest_total)
+    lower = np.pad(np.clip(s[:rank] ** 2 - pad, 0, upper[:rank]), (0, asked - rank))
     captured = float((s[:rank] ** 2).sum())
     degrees = max(size.n - 1, 1)
     certificate = Certificate(
         captured_variance=captured / degrees,
         total_variance=total / degrees,
         estimated_deficit=None,
-        deficit_bounds=(0.0, min(float((upper - lower).sum()), total - captured + pad) / degrees),
+        deficit_bounds=(0.0, max(min(float((upper - lower).sum()), largest_total - captured + pad), 0.0) / degrees),
         explained_variance_bounds=np.vstack([lower, upper]) / degrees,
         estimated_errors=None,
         residual_norms=None,

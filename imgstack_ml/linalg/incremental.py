@@ -18,6 +18,7 @@ from .tiles import column_means, n_rows, row_groups, tile_width, tiles
 __all__ = ["Summary", "merge_summaries", "random_weights", "summarise"]
 
 _GROUP = 128  # images, or three times as many as singular vectors, whose inner products are formed at a time
+_ROUNDING = 4  # roundings of a cut, in units of eps: weights are rounded, and not quite orthonormal; so are products
 _DRAWS = 1024  # images that share a generator of random weights
 
 
@@ -36,12 +37,15 @@ class Summary(NamedTuple):
     rows : ndarray of shape (r, p)
         B: the leading right singular vectors of A, each times its singular value, descending.
     lost : float
-        A bound of what B lacks: ``B'B <= A'A <= B'B + lost * I`` up to rounding.
+        A bound of what B lacks: ``B'B <= A'A <= B'B + lost * I`` up to `rounding`.
     draws : ndarray of shape (q, p)
         Random sums ``Omega A`` of the centred images. Every direction contributes to them, even one that B lacks
         because it was cut off in each group of images.
     weights : ndarray of shape (q,), float64
         Sums of the rows of Omega. When the mean changes, `draws` change by multiples of them.
+    rounding : float
+        ``B'B - rounding * I <= A'A <= B'B + (lost + rounding) * I``. Each cut adds a few eps times the largest
+        eigenvalue at that time: after hundreds of merges, that is more than any constant number of eps.
     """
 
     n: int
@@ -52,6 +56,7 @@ class Summary(NamedTuple):
     lost: float
     draws: np.ndarray
     weights: np.ndarray
+    rounding: float = 0.0
 
     @property
     def eps(self) -> float:
@@ -107,7 +112,8 @@ def _summarise(blocks: Sequence[np.ndarray], omega: np.ndarray, size: int, dtype
     for a, b, tile in tiles(blocks, mean, dtype):
         np.matmul(weights, tile, out=rows[:, a:b])
     n_kept = vectors.shape[1]
-    return Summary(n, mean, rest, total, rows[:n_kept], lost, draws=rows[n_kept:], weights=omega.sum(axis=1))
+    sums = omega.sum(axis=1)
+    return Summary(n, mean, rest, total, rows[:n_kept], lost, rows[n_kept:], sums, _rounding(rows[:n_kept]))
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -139,7 +145,8 @@ def merge_summaries(a: Summary, b: Summary, size: int) -> Summary:
     draws = a.draws + b.draws
     for i, factor in enumerate(turn):
         draws[i] -= factor * step
-    return Summary(n, mean, rest, total, rows, a.lost + b.lost + lost, draws, a.weights + b.weights)
+    rounding = a.rounding + b.rounding + _rounding(rows)
+    return Summary(n, mean, rest, total, rows, a.lost + b.lost + lost, draws, a.weights + b.weights, rounding)
 
 
 def sum_of_squares(tile: np.ndarray) -> float:
@@ -172,6 +179,12 @@ def _leading(gram: np.ndarray, size: int) -> tuple[np.ndarray, float]:
     values, vectors = np.linalg.eigh(gram)  # releases the GIL, unlike SciPy's
     values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
     return vectors[:, :size], float(values[size]) if len(values) > size else 0.0
+
+
+def _rounding(rows: np.ndarray) -> float:
+    """Rounding of B'B in a cut that gave these rows B, the largest first."""
+    first = rows[:1].astype(np.float64)
+    return _ROUNDING * float(np.finfo(rows.dtype).eps) * float(np.vdot(first, first))
 
 
 def _stacked(parts: Sequence[np.ndarray]) -> Iterator[tuple[int, int, np.ndarray]]:
