@@ -136,9 +136,11 @@ class KrylovBasis:
         return max(len(self._scores) * float(np.finfo(np.float64).eps), (8 * self.eps) ** 2) * float(self.values[0])
 
     def rounding(self, k: int) -> np.ndarray:
-        """Relative errors (k,) of the leading Ritz values that the rounding of scores, and of their eigh, can cause."""
-        ratio = self.values[0] / np.maximum(self.values[:k], self.noise or 1.0)
-        return 8 * (self.eps * np.sqrt(ratio) + float(np.finfo(np.float64).eps) * ratio)
+        """Relative errors (k,) of the leading Ritz values that rounding can cause: of scores, eigh and stored rows."""
+        values = np.maximum(self.values[:k], self.noise or 1.0)
+        ratio = self.values[0] / values
+        forgotten = self.forgotten_norms(k) / values
+        return 8 * (self.eps * np.sqrt(ratio) + float(np.finfo(np.float64).eps) * ratio) + 2 * forgotten**2
 
     @property
     def values(self) -> np.ndarray:

@@ -18,12 +18,12 @@ from .certificate import Certificate
 from .krylov_basis import Centre, KrylovBasis
 from .records import FEW_PRODUCTS, Factors, FitRequest, FitSize, RowCounts, SolverCost, component_count
 
-__all__ = ["factors_of_summary", "first_look", "solve_randomized"]
+__all__ = ["PAD", "factors_of_summary", "first_look", "share_reached", "solve_randomized"]
 
 logger = logging.getLogger("imgstack_ml")
 
 _ITERATIONS = 30  # at most, for images in memory, which cost no read
-_PAD = 64  # rounding can move a bound by this many times eps times the largest eigenvalue
+PAD = 64  # rounding can move a bound by this many times eps times the largest eigenvalue
 
 
 def solve_randomized(runner: PassRunner, cost: SolverCost, size: FitSize, request: FitRequest) -> Factors:
@@ -40,7 +40,7 @@ def solve_randomized(runner: PassRunner, cost: SolverCost, size: FitSize, reques
     del summary  # frees its rows before the basis grows
     for left in reversed(range(products)):
         basis.multiply()
-        if left and _far(basis, seen, size, request) and basis.grow():
+        if left and not _judge(basis, seen, size, request, rough=True).good and basis.grow():
             continue
         verdict = _judge(basis, seen, size, request)
         logger.info("%d products: %r", basis.n_products, verdict)
@@ -63,7 +63,7 @@ class Figures(NamedTuple):
     @property
     def largest_total(self) -> float:
         """T with the largest rounding error that it can have."""
-        return self.total * (1 + _PAD * self.eps)
+        return self.total * (1 + PAD * self.eps)
 
     @classmethod
     def of(cls, summary: Summary) -> Figures:
@@ -158,43 +158,33 @@ class Verdict(NamedTuple):
     converged: bool
 
 
-def _judge(basis: KrylovBasis, summary: Figures, size: FitSize, request: FitRequest) -> Verdict:
-    """Judge convergence, which means estimated errors of the variances, and of the variance left over, within `tol`."""
+def _judge(
+    basis: KrylovBasis, summary: Figures, size: FitSize, request: FitRequest, rough: bool = False
+) -> Verdict:
+    """Judge convergence, which means estimated errors of the variances, and of the variance left over, within `tol`.
+
+    `rough` uses the leading Ritz vectors alone, in a fraction of the time. Then errors are smaller, or equal (Cauchy's
+    interlacing): what is not good is not good either if all vectors are used.
+    """
     residuals, theta, total = basis.residuals(), basis.values, summary.total
     k = component_count(theta, total, min(size.k, len(theta)), request)
-    use = trusted(residuals, basis.noise, summary.largest_total)
+    use, real = trusted(residuals, basis.noise, summary.largest_total), theta[:k] > basis.noise
+    undecided = real & ~use[:k]
+    if rough:
+        use[k:] = False
     nystrom = nystrom_values(residuals, use)
     errors = estimated_errors(theta, nystrom, k, basis.block)
     # A residual that is rounding tells nothing of its vector: the error can be all that is left.
-    errors[~use[:k] & (theta[:k] > basis.noise)] = max(summary.largest_total - theta.sum(), 0.0)
+    errors[undecided] = max(summary.largest_total - theta.sum(), 0.0)
     deficit = max(2 * float((nystrom[:k] - theta[:k]).sum()), float(errors.sum()))
-    near = errors <= request.tol * theta[:k] + _rounding(theta)
+    # Rounding alone makes denominators this large, and numerators.
+    least, rounding = PAD * summary.eps * total, PAD * float(np.finfo(np.float64).eps) * float(theta[0])
+    near = errors <= request.tol * theta[:k] + rounding
+    missed_little = deficit <= request.tol * max(total - theta[:k].sum(), least) + k * rounding
     reached = request.share is None or theta[:k].sum() > request.share * total
-    good = bool(reached and near.all() and deficit <= _tolerated(theta, k, summary, request))
-    rounding = float(basis.rounding(k)[theta[:k] > basis.noise].max(initial=0.0))
-    return Verdict(k, nystrom, errors, deficit, good, rounding, good and rounding <= request.tol)
-
-
-def _far(basis: KrylovBasis, summary: Figures, size: FitSize, request: FitRequest) -> bool:
-    """Whether `_judge` is sure to find that too much variance is missed, told by residuals without an eigensolver.
-
-    The k largest eigenvalues of the Nystrom approximation add up to at least k of its diagonal entries (Ky Fan).
-    """
-    residuals, theta = basis.residuals(), basis.values
-    k = component_count(theta, summary.total, min(size.k, len(theta)), request)
-    use = trusted(residuals, basis.noise, summary.largest_total)[:k]
-    gains = residuals.norms[:k][use] ** 2 / theta[:k][use]
-    return bool(2 * gains.sum() > _tolerated(theta, k, summary, request))
-
-
-def _tolerated(theta: np.ndarray, k: int, summary: Figures, request: FitRequest) -> float:
-    """Variance that k components may miss. Rounding alone makes denominators and numerators this large."""
-    least = _PAD * summary.eps * summary.total
-    return request.tol * max(summary.total - float(theta[:k].sum()), least) + k * _rounding(theta)
-
-
-def _rounding(theta: np.ndarray) -> float:
-    return _PAD * float(np.finfo(np.float64).eps) * float(theta[0])
+    good = bool(reached and near.all() and missed_little)
+    relative = float(basis.rounding(k)[real].max(initial=0.0))
+    return Verdict(k, nystrom, errors, deficit, good, relative, good and relative <= request.tol)
 
 
 def _finish(basis: KrylovBasis, summary: Figures, verdict: Verdict, size: FitSize, request: FitRequest) -> Factors:
@@ -219,7 +209,7 @@ def _certify(
     outside = s[basis.block - summary.n_draws :]  # rows of the summary that are not in the first block
     lost = summary.lost + summary.rounding + (float(outside[0]) ** 2 if len(outside) else 0.0) + basis.dropped
     residuals = basis.residuals()
-    pad = _PAD * basis.eps * theta[0]
+    pad = PAD * basis.eps * theta[0]
     pads = pad + basis.restart_error * theta[:k]
     # Residuals are rounded to the dtype of the basis, and small ones dropped: their squares are off by as much.
     rounded, forgotten = basis.stored_eps * basis.image_norms(k), basis.forgotten_norms(k)
@@ -256,7 +246,7 @@ def _certify(
 def _from_summary(summary: Summary | Figures, k: int) -> np.ndarray:
     """Upper bounds s_j^2 + lost of the leading eigenvalues."""
     s = np.pad(summary.singular_values, (0, k + 1))
-    return s[:k] ** 2 + summary.lost + summary.rounding + _PAD * summary.eps * s[0] ** 2
+    return s[:k] ** 2 + summary.lost + summary.rounding + PAD * summary.eps * s[0] ** 2
 
 
 def _warn_unless_converged(
@@ -291,28 +281,44 @@ def _warn_unless_converged(
     )
 
 
+def share_reached(summary: Summary, request: FitRequest) -> bool:
+    """Whether the rows of a summary explain the share of the variance asked for, if one was."""
+    explained = float((summary.singular_values**2).sum())
+    return request.share is None or summary.total == 0 or explained > request.share * summary.total
+
+
 def factors_of_summary(summary: Summary, size: FitSize, request: FitRequest) -> Factors:
-    """Components from a single read: variances are lower bounds, and scores need another read."""
+    """Components from a single read: variances are lower bounds, and scores need another read.
+
+    Warns if they do not explain the share of the variance that was asked for.
+    """
     s, total = summary.singular_values, summary.total
     k = component_count(s**2, total, min(size.k, max(1, len(s))), request)
     asked = k if request.share is not None else size.k
+    if not share_reached(summary, request):
+        warn(
+            f"n_components={request.share:g}: {k} components explain {(s**2).sum() / total:.4g} of the variance, and "
+            "no more directions are kept from a single read of each image. Set n_oversamples, e.g. to "
+            f"{2 * len(s)}, or set n_components to a number.",
+            ConvergenceWarning,
+        )
     dtype = summary.rows.dtype
     noise = max(size.n, 64) * float(np.finfo(dtype).eps) * (s[0] if len(s) else 0.0)
     rank = int(np.count_nonzero(s[:k] > noise))
     components = summary.rows[:rank] / s[:rank, None].astype(dtype)
     orthonormalise_rows(components)
     components = completed_rows(components, asked).astype(size.dtype, copy=False)
-    pad = summary.rounding + _PAD * summary.eps * (s[0] ** 2 if len(s) else 0.0)
+    pad = summary.rounding + PAD * summary.eps * (s[0] ** 2 if len(s) else 0.0)
     largest_total = Figures.of(summary).largest_total
     upper = np.minimum(_from_summary(summary, asked), largest_total)
     lower = np.pad(np.clip(s[:rank] ** 2 - pad, 0, upper[:rank]), (0, asked - rank))
-    captured = float((s[:rank] ** 2).sum())
+    captured = float(lower.sum())
     degrees = max(size.n - 1, 1)
     certificate = Certificate(
         captured_variance=captured / degrees,
         total_variance=total / degrees,
         estimated_deficit=None,
-        deficit_bounds=(0.0, max(min(float((upper - lower).sum()), largest_total - captured + pad), 0.0) / degrees),
+        deficit_bounds=(0.0, max(min(float(upper.sum()), largest_total) - captured, 0.0) / degrees),
         explained_variance_bounds=np.vstack([lower, upper]) / degrees,
         estimated_errors=None,
         residual_norms=None,

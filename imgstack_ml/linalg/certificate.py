@@ -124,6 +124,8 @@ def _block_values(residuals: Residuals, outside: float, k: int) -> np.ndarray:
     are above x as of the Schur complement of diag(small theta) - x I in K - x I (Sylvester's law of inertia). In that
     complement the term of the small values is largest at x = theta_k.
     """
+    if not np.isfinite(residuals.inner).all():  # squares are beyond float64, and LAPACK could hang
+        return np.full(k, np.inf)
     theta, factor = residuals.values, residuals.factor
     least, corner = theta[k - 1], outside * np.eye(len(factor))
     if len(theta) + len(factor) > _LARGE and least > 0:
@@ -132,6 +134,4 @@ def _block_values(residuals: Residuals, outside: float, k: int) -> np.ndarray:
         corner += (small / (least - theta[few:])) @ small.T
         theta, factor = theta[:few], factor[:, :few]
     matrix = np.block([[np.diag(theta), factor.T], [factor, corner]])
-    if not np.isfinite(matrix).all():  # squares of the images are beyond float64; LAPACK could hang
-        return np.full(k, np.inf)
     return np.linalg.eigvalsh(matrix)[::-1][:k]
