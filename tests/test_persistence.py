@@ -580,6 +580,11 @@ HOSTILE_HEADERS = {
         header_of({"class": "ImagePCA", "params": {"checkpoint": "/tmp"}, "arrays": [], "fitted": {}}),
         r"unknown parameters \['checkpoint'\]",
     ),
+    "state of another class": (header_of(centerer(state={})), "a state, which no fit learns"),
+    "state without fields": (
+        header_of({"class": "ImagePCA", "params": {}, "arrays": [], "fitted": {}, "state": {}}),
+        "state of ImagePCA with wrong fields",
+    ),
     "method": (header_of(centerer(fitted={"transform": 1})), "attribute 'transform', which no fit learns"),
     "dunder": (header_of(centerer(fitted={"__class__": 1})), "attribute '__class__'"),
     "private": (header_of(centerer(fitted={"_a_": 1})), "attribute '_a_'"),

@@ -54,8 +54,8 @@ class Certificate:
     Upper bounds of lambda_j, of which the least is taken: s_j^2 + lost, from the first read's factor B, which obeys
     B'B <= C <= B'B + lost I; Weyl's nystrom_j + min(T - sum nystrom, kappa); and the j-th eigenvalue of
     [Theta, R'; R, kappa I], kappa being a bound of C outside of W: the lesser of T - sum Theta and lost + the largest
-    s_j^2 whose row of B is not in W, and the largest Ritz values dropped to save memory. After `partial_fit` has gone on
-    from components alone, all bounds are widened by the norm of their residuals.
+    s_j^2 whose row of B is not in W, and the largest Ritz values dropped to save memory. If `partial_fit` goes on from
+    components alone, all bounds are widened by the norm of their residuals.
 
     Estimated errors: (nystrom_j - theta_j) / (1 - min(theta_m / theta_j, 0.9)), over theta_j, m being the size of one
     block: the gains continue as a geometric series would. Estimated deficit: the sum of these errors (times theta_j),

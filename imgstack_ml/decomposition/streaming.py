@@ -158,9 +158,7 @@ class Verdict(NamedTuple):
     converged: bool
 
 
-def _judge(
-    basis: KrylovBasis, summary: Figures, size: FitSize, request: FitRequest, rough: bool = False
-) -> Verdict:
+def _judge(basis: KrylovBasis, summary: Figures, size: FitSize, request: FitRequest, rough: bool = False) -> Verdict:
     """Judge convergence, which means estimated errors of the variances, and of the variance left over, within `tol`.
 
     `rough` uses the leading Ritz vectors alone, in a fraction of the time. Then errors are smaller, or equal (Cauchy's
@@ -206,8 +204,8 @@ def _certify(
     basis: KrylovBasis, summary: Figures, verdict: Verdict, rank: int, asked: int, size: FitSize
 ) -> Certificate:
     theta, k, s = basis.values, verdict.k, summary.singular_values
-    outside = s[basis.block - summary.n_draws :]  # rows of the summary that are not in the first block
-    lost = summary.lost + summary.rounding + (float(outside[0]) ** 2 if len(outside) else 0.0) + basis.dropped
+    others = s[basis.block - summary.n_draws :]  # rows of the summary that are not in the first block
+    lost = summary.lost + summary.rounding + (float(others[0]) ** 2 if len(others) else 0.0) + basis.dropped
     residuals = basis.residuals()
     pad = PAD * basis.eps * theta[0]
     pads = pad + basis.restart_error * theta[:k]
@@ -216,9 +214,9 @@ def _certify(
     squares = 2 * residuals.norms[:k] * rounded + (8 * rounded) ** 2 + (2 * forgotten) ** 2
     stored = squares / np.maximum(theta[:k], basis.noise)
     captured = float(theta[:rank].sum())
-    upper = upper_bounds(residuals, verdict.nystrom, k, summary.largest_total, lost)
+    *upper, outside = upper_bounds(residuals, verdict.nystrom, k, summary.largest_total, lost)
     upper = np.minimum(upper + pads + stored + pad, _from_summary(summary, k))
-    upper = np.append(upper, np.full(asked - k, upper[-1]))  # eigenvalues descend
+    upper = np.append(upper, np.full(asked - k, min(upper[-1], outside + pad)))
     lower = np.zeros(asked)
     lower[:k] = np.clip(theta[:k] - pads, 0, upper[:k])
     # Components below the noise count as missed.
@@ -294,7 +292,6 @@ def factors_of_summary(summary: Summary, size: FitSize, request: FitRequest) -> 
     """
     s, total = summary.singular_values, summary.total
     k = component_count(s**2, total, min(size.k, max(1, len(s))), request)
-    asked = k if request.share is not None else size.k
     if not share_reached(summary, request):
         warn(
             f"n_components={request.share:g}: {k} components explain {(s**2).sum() / total:.4g} of the variance, and "
@@ -305,6 +302,7 @@ def factors_of_summary(summary: Summary, size: FitSize, request: FitRequest) -> 
     dtype = summary.rows.dtype
     noise = max(size.n, 64) * float(np.finfo(dtype).eps) * (s[0] if len(s) else 0.0)
     rank = int(np.count_nonzero(s[:k] > noise))
+    asked = max(rank, 1) if request.share is not None else size.k
     components = summary.rows[:rank] / s[:rank, None].astype(dtype)
     orthonormalise_rows(components)
     components = completed_rows(components, asked).astype(size.dtype, copy=False)

@@ -34,8 +34,15 @@ class Residuals(NamedTuple):
     inner: np.ndarray
 
     @property
+    def known(self) -> bool:
+        """Whether the inner products are numbers. If they are beyond float64, LAPACK could hang."""
+        return bool(np.isfinite(self.inner).all())
+
+    @property
     def norms(self) -> np.ndarray:
         """||r_j|| (r,): some eigenvalue of C, not necessarily the j-th, is at most this far from theta_j."""
+        if not self.known:
+            return np.full(len(self.values), np.inf)
         squares = np.einsum("ij,ik,kj->j", self.coefficients, self.inner, self.coefficients, optimize=True)
         norms: np.ndarray = np.sqrt(np.maximum(squares, 0))
         return norms
@@ -92,7 +99,9 @@ def estimated_errors(theta: np.ndarray, nystrom: np.ndarray, k: int, block: int)
 
 
 def upper_bounds(residuals: Residuals, nystrom: np.ndarray, k: int, total: float, lost: float | None) -> np.ndarray:
-    """Rigorous upper bounds (k,) of lambda_1 ... lambda_k: the smaller of two kinds, true up to rounding.
+    """Rigorous upper bounds (k + 1,) of lambda_1 ... lambda_k, and of C outside of W, true up to rounding.
+
+    The last one bounds lambda_(r + 1), too, if W has r rows. The others are the smaller of two kinds.
 
     Parameters
     ----------
@@ -114,24 +123,34 @@ def upper_bounds(residuals: Residuals, nystrom: np.ndarray, k: int, total: float
     rest, outside = max(total - nystrom.sum(), 0.0), max(total - theta.sum(), 0.0)
     if lost is not None:
         rest, outside = min(rest, lost), min(outside, lost)
-    return np.minimum(nystrom[:k] + rest, np.maximum(_block_values(residuals, outside, k), outside))
+    values = np.maximum(_block_values(residuals, outside, k, nystrom[k - 1]), outside)
+    return np.append(np.minimum(nystrom[:k] + rest, values), outside)
 
 
-def _block_values(residuals: Residuals, outside: float, k: int) -> np.ndarray:
-    """Leading eigenvalues (k,) of K = [diag(theta), S'; S, outside I], or numbers a little above.
+def _block_values(residuals: Residuals, outside: float, k: int, least: float) -> np.ndarray:
+    """Leading eigenvalues (k,) of K = [diag(theta), S'; S, outside I], or numbers a little above; all are >= `least`.
 
-    If K is large, the Ritz values up to theta_k / 2 are eliminated first: for x >= theta_k, as many eigenvalues of K
-    are above x as of the Schur complement of diag(small theta) - x I in K - x I (Sylvester's law of inertia). In that
-    complement the term of the small values is largest at x = theta_k.
+    If K is large, Ritz values up to least / 2 are eliminated first: for x >= least, K - x I has as many positive
+    eigenvalues as its Schur complement of diag(small theta) - x I (Sylvester's law of inertia). In that complement the
+    term of the small values is largest at the least x, which is raised before to the k-th eigenvalue of K without them
+    (Cauchy's interlacing).
     """
-    if not np.isfinite(residuals.inner).all():  # squares are beyond float64, and LAPACK could hang
+    if not residuals.known:
         return np.full(k, np.inf)
     theta, factor = residuals.values, residuals.factor
-    least, corner = theta[k - 1], outside * np.eye(len(factor))
-    if len(theta) + len(factor) > _LARGE and least > 0:
-        few = np.count_nonzero(theta > least / 2)
-        small = factor[:, few:]
-        corner += (small / (least - theta[few:])) @ small.T
-        theta, factor = theta[:few], factor[:, :few]
-    matrix = np.block([[np.diag(theta), factor.T], [factor, corner]])
+    if len(theta) + len(factor) <= _LARGE or least <= 0:
+        return _leading_values(theta, factor, outside, k)
+    few = max(k, np.count_nonzero(theta > least / 2))
+    large, small = factor[:, :few], factor[:, few:]
+    least = max(least, _leading_values(theta[:few], large, outside, k)[-1])
+    outside = outside * np.eye(len(factor)) + (small / (least - theta[few:])) @ small.T
+    return _leading_values(theta[:few], large, outside, k)
+
+
+def _leading_values(theta: np.ndarray, factor: np.ndarray, corner: np.ndarray | float, k: int) -> np.ndarray:
+    """Leading eigenvalues (k,) of [diag(theta), S'; S, corner], where a number stands for a multiple of I."""
+    r = len(theta)
+    matrix = np.diag(np.append(theta, np.zeros(len(factor))))
+    matrix[r:, :r], matrix[:r, r:] = factor, factor.T
+    matrix[r:, r:] = corner if isinstance(corner, np.ndarray) else corner * np.eye(len(factor))
     return np.linalg.eigvalsh(matrix)[::-1][:k]

@@ -182,7 +182,7 @@ def _leading(gram: np.ndarray, size: int) -> tuple[np.ndarray, float]:
 
 
 def _rounding(rows: np.ndarray) -> float:
-    """Rounding of B'B in a cut that gave these rows B, the largest first."""
+    """Bound the rounding of B'B in a cut that gave these rows B, the largest first."""
     first = rows[:1].astype(np.float64)
     return _ROUNDING * float(np.finfo(rows.dtype).eps) * float(np.vdot(first, first))
 
