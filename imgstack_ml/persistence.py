@@ -103,11 +103,7 @@ def save_model(model: Any, path: str | os.PathLike[str], *, overwrite: bool = Fa
     node = _model_to_json(model, arrays, prefix="")
     header = {
         "format_version": FORMAT_VERSION if any("._" in f".{name}" for name in arrays) else 1,
-        "versions": {
-            "imgstack_ml": __version__,
-            "numpy": np.__version__,
-            "scikit-learn": sklearn.__version__,
-        },
+        "versions": {"imgstack_ml": __version__, "numpy": np.__version__, "scikit-learn": sklearn.__version__},
         "model": node,
     }
     text = json.dumps(header)
@@ -191,10 +187,9 @@ def _model_to_json(model: Any, arrays: dict[str, np.ndarray], prefix: str) -> di
         arrays[prefix + key] = _finite_array(fitted[key], f"{name}.{key}")
     attribute, _ = STATES.get(name, ("", ""))
     if state := vars(model).get(attribute):
-        numbers = _numbers_of(type(state))
-        node["state"] = {key: _to_json(kind(getattr(state, key)), attribute) for key, kind in numbers.items()}
-        for key in set(state._fields) - numbers.keys():
-            arrays[f"{prefix}{attribute}.{key}"] = _finite_array(getattr(state, key), f"{attribute}.{key}")
+        fields, numbers = state._asdict(), _numbers_of(type(state))
+        node["state"] = {key: _to_json(kind(fields.pop(key)), f"{name}.{key}") for key, kind in numbers.items()}
+        arrays |= {f"{prefix}{attribute}.{key}": _finite_array(fields[key], f"{name}.{key}") for key in fields}
     return node
 
 
@@ -370,7 +365,7 @@ def _restore_state(model: Any, name: str, numbers: dict[str, Any], arrays: _Arra
     names = [key for key in get_type_hints(cls) if key not in numbers]
     state: Any = cls(**numbers, **{key: arrays.take(f"{prefix}{attribute}.{key}") for key in names})
     shapes = {state.mean.shape, state.rest.shape, state.rows.shape[1:], state.draws.shape[1:]}
-    if shapes != {np.shape(getattr(model, "mean_", None))} or state.weights.shape != state.draws.shape[:1]:
+    if shapes != {np.shape(vars(model).get("mean_", 0))} or state.weights.shape != state.draws.shape[:1]:
         raise ValueError(f"its state of {name} has arrays of wrong shapes")
     vars(model)[attribute] = state
 

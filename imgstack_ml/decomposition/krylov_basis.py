@@ -71,6 +71,8 @@ class KrylovBasis:
         Blocks multiplied so far.
     block : int
         Rows given for the first block.
+    rounded : float
+        Bound of B'B outside of the first block, B being the rows given: those that are rounding are left out.
     dropped : float
         Bound of C on the directions that restarts took out of the basis.
     """
@@ -91,7 +93,9 @@ class KrylovBasis:
         self._forgotten = np.empty((0, 0))
         self._scores = np.empty((runner.n_images, len(self._rows)), centre.dtype, order="F")
         inner = self._sweep(len(rows))
-        self._append(len(rows), inner, self._independent(inner, scale))
+        turn = self._independent(inner, scale)
+        self.rounded = (len(rows) - len(turn)) * (krylov.ROUNDING * self.stored_eps * float(scale.max())) ** 2
+        self._append(len(rows), inner, turn)
 
     def multiply(self) -> None:
         """Multiply C by the last block: one read, or none if the images are in memory."""

@@ -205,7 +205,8 @@ def _certify(
 ) -> Certificate:
     theta, k, s = basis.values, verdict.k, summary.singular_values
     others = s[basis.block - summary.n_draws :]  # rows of the summary that are not in the first block
-    lost = summary.lost + summary.rounding + (float(others[0]) ** 2 if len(others) else 0.0) + basis.dropped
+    lost = summary.lost + summary.rounding + basis.rounded + basis.dropped
+    lost += float(others[0]) ** 2 if len(others) else 0.0
     residuals = basis.residuals()
     pad = PAD * basis.eps * theta[0]
     pads = pad + basis.restart_error * theta[:k]
@@ -214,9 +215,9 @@ def _certify(
     squares = 2 * residuals.norms[:k] * rounded + (8 * rounded) ** 2 + (2 * forgotten) ** 2
     stored = squares / np.maximum(theta[:k], basis.noise)
     captured = float(theta[:rank].sum())
-    *upper, outside = upper_bounds(residuals, verdict.nystrom, k, summary.largest_total, lost)
-    upper = np.minimum(upper + pads + stored + pad, _from_summary(summary, k))
-    upper = np.append(upper, np.full(asked - k, min(upper[-1], outside + pad)))
+    bounds = upper_bounds(residuals, verdict.nystrom, k, summary.largest_total, lost)
+    upper = np.minimum(bounds[:k] + pads + stored + pad, _from_summary(summary, k))
+    upper = np.append(upper, np.full(asked - k, min(upper[-1], bounds[k] + pad)))
     lower = np.zeros(asked)
     lower[:k] = np.clip(theta[:k] - pads, 0, upper[:k])
     # Components below the noise count as missed.

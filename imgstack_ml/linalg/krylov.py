@@ -16,6 +16,7 @@ import scipy.linalg
 from .tiles import TERMS, n_rows, row_groups, tile_width, tiles
 
 __all__ = [
+    "ROUNDING",
     "Image",
     "Ritz",
     "add_products",
@@ -28,6 +29,7 @@ __all__ = [
     "ritz_pairs",
 ]
 
+ROUNDING = 30  # a row shorter than this many times eps is rounding
 _GROUP = 512  # images in a tile: few enough to stay in the cache between both products
 
 
@@ -208,7 +210,7 @@ def orthonormalising_weights(inner: np.ndarray, scale: np.ndarray, eps: float) -
     """
     # Float32 sums are symmetric but for rounding. Pivoting mixes both halves, so they must be equal.
     inner = (inner + inner.T) / 2
-    norms, least = np.sqrt(np.maximum(np.diag(inner), 0)), 30 * eps * scale
+    norms, least = np.sqrt(np.maximum(np.diag(inner), 0)), ROUNDING * eps * scale
     use = np.flatnonzero(norms > least)
     turn = np.zeros((len(use), len(inner)))
     if not len(use):
