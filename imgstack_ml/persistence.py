@@ -7,7 +7,7 @@ import math
 import os
 import re
 from importlib import import_module
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_type_hints
 
 import numpy as np
 import sklearn
@@ -19,7 +19,7 @@ from .files.tensors import map_tensors, save_tensors
 
 __all__ = ["load_model", "save_model"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 has no states, and is written where there is none, so that version 0.1 can load the file
 HEADER_KEY = "imgstack_ml"  # entry of the metadata of a safetensors file that holds our header
 MAPPED_BYTES = 2**20  # smaller arrays are read even with mmap_mode="r", and checked for NaN
 MAX_HEADER_BYTES = 32 * 2**20  # names of about 500,000 features; files with more are refused
@@ -42,6 +42,8 @@ SAVABLE = {
 RENAMED = {"ImageFeatures": "ImageFeatureUnion"}  # class names in files written before 0.2
 MEMBERS = {"ImageFeatureUnion": "transformer_list", "Pipeline": "steps"}  # parameters that hold estimators
 RECORDS = {"Certificate": "imgstack_ml.decomposition.certificate:Certificate"}  # types of fitted attributes
+# What partial_fit learns on from: a private attribute, and its type, a NamedTuple of numbers and arrays.
+STATES = {"ImagePCA": ("_summary", "imgstack_ml.linalg.incremental:Summary")}
 PASSTHROUGH = "passthrough"
 DROP = "drop"
 # Parameters that are folders. They are not saved, and a file from a stranger must not choose them.
@@ -57,8 +59,9 @@ ATTRIBUTE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*_")
 def save_model(model: Any, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Save an estimator, fitted or not, in a safetensors file.
 
-    Parameters and fitted attributes (public ones, ending in ``_``) are saved. Settings of ``set_output`` are not, nor
-    is the parameter `checkpoint` of ImagePCA, a folder on the machine where it was fitted.
+    Parameters and fitted attributes (public ones, ending in ``_``) are saved, and what ``ImagePCA.partial_fit`` keeps
+    of the images so far. Settings of ``set_output`` are not, nor is the parameter `checkpoint` of ImagePCA, a folder on
+    the machine where it was fitted.
 
     Parameters
     ----------
@@ -97,14 +100,11 @@ def save_model(model: Any, path: str | os.PathLike[str], *, overwrite: bool = Fa
     StackCenterer()
     """
     arrays: dict[str, np.ndarray] = {}
+    node = _model_to_json(model, arrays, prefix="")
     header = {
-        "format_version": FORMAT_VERSION,
-        "versions": {
-            "imgstack_ml": __version__,
-            "numpy": np.__version__,
-            "scikit-learn": sklearn.__version__,
-        },
-        "model": _model_to_json(model, arrays, prefix=""),
+        "format_version": FORMAT_VERSION if any("._" in f".{name}" for name in arrays) else 1,
+        "versions": {"imgstack_ml": __version__, "numpy": np.__version__, "scikit-learn": sklearn.__version__},
+        "model": node,
     }
     text = json.dumps(header)
     if len(text) > MAX_HEADER_BYTES // 2:  # half, because safetensors quotes it within JSON, which adds backslashes
@@ -185,6 +185,11 @@ def _model_to_json(model: Any, arrays: dict[str, np.ndarray], prefix: str) -> di
     }
     for key in node["arrays"]:
         arrays[prefix + key] = _finite_array(fitted[key], f"{name}.{key}")
+    attribute, _ = STATES.get(name, ("", ""))
+    if state := vars(model).get(attribute):
+        fields, numbers = state._asdict(), _numbers_of(type(state))
+        node["state"] = {key: _to_json(kind(fields.pop(key)), f"{name}.{key}") for key, kind in numbers.items()}
+        arrays |= {f"{prefix}{attribute}.{key}": _finite_array(fields[key], f"{name}.{key}") for key in fields}
     return node
 
 
@@ -192,6 +197,11 @@ def _member_to_json(step: Any, arrays: dict[str, np.ndarray], prefix: str) -> An
     if step is None or (isinstance(step, str) and step in (PASSTHROUGH, DROP)):
         return step or PASSTHROUGH
     return _model_to_json(step, arrays, prefix)
+
+
+def _numbers_of(cls: Any) -> dict[str, type]:
+    """Return the types of the fields of a state that are numbers. The others are arrays."""
+    return {key: kind for key, kind in get_type_hints(cls).items() if kind in (int, float)}
 
 
 def _class_name(model: Any) -> str:
@@ -340,7 +350,24 @@ def _model_from_json(node: dict[str, Any], arrays: _Arrays, prefix: str) -> Any:
     for key in array_names:
         fitted[key] = arrays.take(prefix + key)
     vars(model).update(fitted)
+    if "state" in node:
+        _restore_state(model, name, _get(node, "state", dict), arrays, prefix)
     return model
+
+
+def _restore_state(model: Any, name: str, numbers: dict[str, Any], arrays: _Arrays, prefix: str) -> None:
+    """Give a model the state that partial_fit learns on from."""
+    if name not in STATES:
+        raise ValueError(f"it gives {name} a state, which no fit learns")
+    attribute, cls = STATES[name][0], _import_type(STATES[name][1])
+    if {key: type(_from_json(value)) for key, value in numbers.items()} != _numbers_of(cls):
+        raise ValueError(f"its header holds a state of {name} with wrong fields")
+    names = [key for key in get_type_hints(cls) if key not in numbers]
+    state: Any = cls(**numbers, **{key: arrays.take(f"{prefix}{attribute}.{key}") for key in names})
+    shapes = {state.mean.shape, state.rest.shape, state.rows.shape[1:], state.draws.shape[1:]}
+    if shapes != {np.shape(vars(model).get("mean_", 0))} or state.weights.shape != state.draws.shape[:1]:
+        raise ValueError(f"its state of {name} has arrays of wrong shapes")
+    vars(model)[attribute] = state
 
 
 def _members_from_json(steps: list[Any], arrays: _Arrays, prefix: str) -> list[tuple[str, Any]]:

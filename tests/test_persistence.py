@@ -467,6 +467,23 @@ def test_files_of_before_a_parameter_was_there_load(path):
     assert load_model(path).get_params() == ImagePCA(3).get_params()
 
 
+def test_what_partial_fit_keeps_is_saved_and_checked(stack, path):
+    model = ImagePCA(2).partial_fit(stack)
+    pipeline = make_pipeline(IntensityRescaler(), model)
+    for saved in (model, pipeline):
+        save_model(saved, path, overwrite=True)
+        loaded = load_model(path)
+        state = (loaded if saved is model else loaded[-1])._summary
+        assert_same_value(state._asdict(), model._summary._asdict())
+        assert b'format_version\\": 2' in path.read_bytes()  # which version 0.1 refuses by name
+    save_model(ImagePCA(2).fit(stack), path, overwrite=True)
+    assert b'format_version\\": 1' in path.read_bytes()
+    model._summary = model._summary._replace(mean=np.zeros(7))
+    save_model(model, path, overwrite=True)
+    with pytest.raises(StoreError, match="arrays of wrong shapes"):
+        load_model(path)
+
+
 def test_a_header_that_no_load_accepts_is_not_saved(path):
     model = ImageFlattener()
     model.feature_names_in_ = np.array(["n" * (MAX_HEADER_BYTES // 2)], dtype=object)
@@ -579,6 +596,11 @@ HOSTILE_HEADERS = {
     "a folder to write": (
         header_of({"class": "ImagePCA", "params": {"checkpoint": "/tmp"}, "arrays": [], "fitted": {}}),
         r"unknown parameters \['checkpoint'\]",
+    ),
+    "state of another class": (header_of(centerer(state={})), "a state, which no fit learns"),
+    "state without fields": (
+        header_of({"class": "ImagePCA", "params": {}, "arrays": [], "fitted": {}, "state": {}}),
+        "state of ImagePCA with wrong fields",
     ),
     "method": (header_of(centerer(fitted={"transform": 1})), "attribute 'transform', which no fit learns"),
     "dunder": (header_of(centerer(fitted={"__class__": 1})), "attribute '__class__'"),

@@ -20,8 +20,8 @@ class Certificate:
     Attributes
     ----------
     captured_variance : float
-        Sum of the variances along the components, sum_j theta_j. Exact up to rounding if `is_exact`; a lower bound
-        after a single read.
+        Sum of the variances along the components, sum_j theta_j. Exact up to rounding if `is_exact`; a rigorous lower
+        bound after a single read.
     total_variance : float
         T, the trace of C; exact up to rounding.
     estimated_deficit : float or None
@@ -32,29 +32,31 @@ class Certificate:
     explained_variance_bounds : ndarray of shape (2, n_components)
         Rigorous lower and upper bounds of lambda_1 ... lambda_k.
     estimated_errors : ndarray of shape (n_components,), or None
-        Estimated relative errors of `explained_variance_`.
+        Estimated relative errors of `explained_variance_`, at least as large as those that rounding can cause.
     residual_norms : ndarray of shape (n_components,), or None
         ||C v_j - theta_j v_j||: some eigenvalue, not necessarily the j-th, is within this distance of theta_j.
     is_exact : bool
         Whether `captured_variance` was measured on all images with the final components: True after two reads.
     converged : bool
-        Whether estimated errors and estimated_deficit / (T - captured_variance) were within ``tol``.
+        Whether estimated errors and estimated_deficit / (T - captured_variance) were within ``tol``. False if rounding
+        alone can cause larger errors, e.g. for ``tol=0``.
 
     Notes
     -----
     W is the basis of all blocks, Theta its Ritz values, R the residuals of its Ritz vectors. Every rigorous bound is
     widened by 64 eps lambda_1 for rounding. Bounds that use residuals are widened by the squared rounding of residuals
-    over theta_j, and by that of rows that were too small to be stored.
+    over theta_j, and by that of rows that were too small to be stored. T is widened by 64 eps T, and what the first
+    read cut off by 4 eps times the largest eigenvalue of the images so far, for each cut: errors of merging add up.
 
     Lower bounds: theta_j <= nystrom_j <= lambda_j, where nystrom_j are the eigenvalues of the Nystrom approximation
     C W (W'CW)^-1 W'C, that is of Theta + Theta^-1/2 R'R Theta^-1/2 (Tropp & Webber 2023, "Randomized algorithms for
     low-rank matrix approximation"). Hence the lower bound of the deficit, sum_j (nystrom_j - theta_j).
 
     Upper bounds of lambda_j, of which the least is taken: s_j^2 + lost, from the first read's factor B, which obeys
-    B'B <= C <= B'B + lost I; Weyl's nystrom_j + min(T - sum nystrom, kappa); and the least x > kappa for which
-    Theta + R'R / (x - kappa) has at most j - 1 eigenvalues above x (Sylvester's law of inertia for the Schur
-    complement), kappa being a bound of C outside of W: the lesser of T - sum Theta and lost + the largest s_j^2 whose
-    row of B is not in W, and the largest Ritz values dropped to save memory.
+    B'B <= C <= B'B + lost I; Weyl's nystrom_j + min(T - sum nystrom, kappa); and the j-th eigenvalue of
+    [Theta, R'; R, kappa I], kappa being a bound of C outside of W: the lesser of T - sum Theta and lost + the largest
+    s_j^2 whose row of B is not in W, and the largest Ritz values dropped to save memory. If `partial_fit` goes on from
+    components alone, all bounds are widened by the norm of their residuals.
 
     Estimated errors: (nystrom_j - theta_j) / (1 - min(theta_m / theta_j, 0.9)), over theta_j, m being the size of one
     block: the gains continue as a geometric series would. Estimated deficit: the sum of these errors (times theta_j),

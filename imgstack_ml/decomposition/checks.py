@@ -45,8 +45,8 @@ def check_parameters(params: Mapping[str, Any]) -> None:
         raise ValueError(f"tol={params['tol']!r} must be a number of at least 0, e.g. tol=1e-4.")
 
 
-def check_n_components(n_components: Any, n: int, p: int) -> None:
-    """Refuse what is no number of components of (n, p) data, and no share of their variance.
+def check_n_components(n_components: Any, n: int | None, p: int) -> None:
+    """Refuse what is no number of components of (n, p) data, and no share of their variance; `n` is None if unknown.
 
     Raises
     ------
@@ -55,11 +55,13 @@ def check_n_components(n_components: Any, n: int, p: int) -> None:
     """
     if n_components is None:
         return
-    most = min(n, p)
+    most = p if n is None else min(n, p)
     if isinstance(n_components, Integral) and not isinstance(n_components, bool):
         if not 1 <= int(n_components) <= most:
             raise ValueError(
-                f"n_components={n_components} must be between 1 and min(n_samples, n_features)={most} "
+                f"n_components={n_components} must be between 1 and n_features={p}."
+                if n is None
+                else f"n_components={n_components} must be between 1 and min(n_samples, n_features)={most} "
                 f"for {n} images of {p} values."
             )
     elif not (isinstance(n_components, Real) and 0 < float(n_components) < 1):

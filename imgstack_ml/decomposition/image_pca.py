@@ -67,7 +67,7 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         converges in fewer reads. Exact solvers ignore `n_oversamples`, `tol` and `max_passes`.
     tol : float, default=1e-4
         The randomized solver stops when two estimates are within `tol`: the largest relative error of an explained
-        variance, and the variance missed as a share of the variance that is left over.
+        variance, and the variance missed as a share of what is left over. It warns of a `tol` below rounding.
     max_passes : int, default=6
         Most reads of the stack by the randomized solver. With 1, for data that can be read only once, variances are
         lower bounds, and scores need another read when they are computed. Images that are kept in memory are read once
@@ -220,8 +220,8 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         """Learn from a batch of images, for data that arrives in batches; each image is read once.
 
         Keeps a summary of all images so far, as the first read of the randomized solver does, with more directions than
-        components. Variances are lower bounds; `certificate_` says how far off they can be. After `fit`, or on a loaded
-        model, only the components are known of the images before.
+        components. Variances are lower bounds; `certificate_` says how far off they can be. `save_model` saves the
+        summary, too. After `fit`, only the components are known of the images before.
 
         Parameters
         ----------
@@ -237,6 +237,11 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         ------
         ValueError
             If there are more components than values in an image.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the directions kept explain less than the share of the variance asked for. Later batches keep more.
         """
         fitted = self.n_components_ if hasattr(self, "components_") else None
         with unchanged_if_it_fails(self):

@@ -20,6 +20,8 @@ from ..passes.runner import PassRunner, no_result
 
 __all__ = ["Centre", "KrylovBasis"]
 
+_ROUNDS = 4
+_ORTHONORMAL = 1e-3  # inner products of new rows may differ by as much from those of orthonormal ones: they are known
 _CHANGED = 1e-2  # two reads that differ by this share, far more than by rounding, saw different images
 
 
@@ -76,6 +78,8 @@ class KrylovBasis:
         Blocks multiplied so far.
     block : int
         Rows given for the first block.
+    rounded : float
+        Bound of B'B outside of the first block, B being the rows given: those that are rounding are left out.
     dropped : float
         Bound of C on the directions that restarts took out of the basis.
     """
@@ -96,7 +100,9 @@ class KrylovBasis:
         self._forgotten = np.empty((0, 0))
         self._scores = np.empty((runner.n_images, len(self._rows)), centre.dtype, order="F")
         inner = self._sweep(len(rows))
-        self._append(len(rows), inner, self._independent(inner, scale))
+        turn = self._independent(inner, scale)
+        self.rounded = (len(rows) - len(turn)) * (krylov.ROUNDING * self.stored_eps * float(scale.max())) ** 2
+        self._append(len(rows), inner, turn)
 
     def multiply(self) -> None:
         """Multiply C by the last block: one read, or none if the images are in memory."""
@@ -140,6 +146,13 @@ class KrylovBasis:
         """Ritz value below which there is only rounding."""
         return max(len(self._scores) * float(np.finfo(np.float64).eps), (8 * self.eps) ** 2) * float(self.values[0])
 
+    def rounding(self, k: int) -> np.ndarray:
+        """Relative errors (k,) of the leading Ritz values that rounding can cause: of scores, eigh and stored rows."""
+        values = np.maximum(self.values[:k], self.noise or 1.0)
+        ratio = self.values[0] / values
+        forgotten = self.forgotten_norms(k) / values
+        return 8 * (self.eps * np.sqrt(ratio) + float(np.finfo(np.float64).eps) * ratio) + 2 * forgotten**2
+
     @property
     def values(self) -> np.ndarray:
         """Ritz values, descending."""
@@ -181,31 +194,37 @@ class KrylovBasis:
         self._forgotten[-last:, -last:] = outside - taken.T @ taken
         if self.size + max(last, 2 * len(turn)) > len(self._rows):
             self._restart(len(self._rows) - 2 * last)
-        self._append(last, self._left, turn)
-        return True
+        return self._append(last, self._left, turn)
 
     def _independent(self, inner: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """Weights of the rows after the basis that make its next block, limited to the dimensions that are left."""
         return krylov.orthonormalising_weights(inner[self.size :], scale, self.stored_eps)[: self._most - self.size]
 
-    def _append(self, n_new: int, inner: np.ndarray, turn: np.ndarray) -> None:
-        """Orthonormalise the rows after the basis and append them.
+    def _append(self, n_new: int, inner: np.ndarray, turn: np.ndarray) -> bool:
+        """Orthonormalise the rows after the basis and append them; return False if all are rounding.
 
         `inner` are their inner products with the basis and with each other, `turn` the weights that make the block.
         """
+        size = self.size
+        inner = self._sweep(n_new, inner[:size].T, turn)
+        # Twice is needed: rounding leaves parts of the old rows after the first time. Rows of which little else is
+        # left need it once more, or are dropped.
+        for _ in range(_ROUNDS):
+            n, along = len(turn), inner[:size]
+            turn = krylov.orthonormalising_weights(inner[size:] - along.T @ along, np.ones(n), self.stored_eps)
+            inner = self._sweep(n, along.T, turn)
+            if np.abs(inner - np.eye(*inner.shape, k=-size)).max(initial=0) < _ORTHONORMAL:
+                break
         n = len(turn)
-        inner = self._sweep(n_new, inner[: self.size].T, turn)
-        # Twice is needed: rounding leaves parts of the old rows after the first time.
-        factor = scipy.linalg.cholesky(inner[self.size :], lower=True)
-        turn = scipy.linalg.solve_triangular(factor, np.eye(n), lower=True)
-        inner = self._sweep(n, inner[: self.size].T, turn)
-        size = self.size + n
-        whole = np.empty((size, size))
-        whole[: self.size, : self.size] = self._inner
-        whole[:, self.size :] = inner
-        whole[self.size :, : self.size] = inner[: self.size].T
+        if not n:
+            return False
+        whole = np.empty((size + n, size + n))
+        whole[:size, :size] = self._inner
+        whole[:, size:] = inner
+        whole[size:, :size] = inner[:size].T
         self._forgotten = np.pad(self._forgotten, (0, n))
-        self._inner, self.size, self._last = whole, size, n
+        self._inner, self.size, self._last = whole, size + n, n
+        return True
 
     def _restart(self, keep: int) -> None:
         """Shrink the basis to its `keep` leading Ritz vectors. Their residuals lie in the next block, which stays."""

@@ -9,13 +9,16 @@ import numpy as np
 
 from ..base.validation import Images
 from ..linalg.incremental import Summary, merge_summaries
+from ..linalg.scaling import ALL_ZERO, exponent_of
 from ..passes.blas import one_blas_thread
+from ..passes.memory import allowance
 from ..passes.runner import PassRunner
+from .certificate import in_units
 from .checks import check_n_components, check_parameters, fit_size, refusing_units, uncentred
 from .records import Factors, FitRequest, FitSize
-from .streaming import factors_of_summary, first_look
+from .streaming import PAD, factors_of_summary, first_look, share_reached
 
-__all__ = ["learn_batch", "summary_of_model"]
+__all__ = ["components_of_batches", "learn_batch", "summary_of_model"]
 
 _EXPECTED_IMAGES = 10**9  # sizes are chosen for a long stack: the number of images to come is unknown
 _READ_BYTES = 2**28  # raw images and summaries in flight
@@ -46,6 +49,11 @@ def learn_batch(
     """
     source, shift = uncentred(images)
     size = replace(fit_size(source, params), n=_EXPECTED_IMAGES)
+    if size.share:
+        size = replace(size, k=size.p)
+        if so_far is not None and not share_reached(so_far, request):
+            most = allowance(params["memory_limit"]).limit // (16 * size.p * so_far.rows.itemsize)
+            size = replace(size, n_oversamples=max(size.n_oversamples, min(2 * len(so_far.rows), most)))
     counts = size.row_counts()
     runner = PassRunner(source, read_bytes=max(_READ_BYTES, 4 * counts.summary_bytes), progress=progress)
     with one_blas_thread(), refusing_units(runner):
@@ -74,7 +82,7 @@ def components_of_batches(params: dict[str, Any], images: Images, fitted: int | 
         For parameters that are wrong, and more components than values in an image.
     """
     check_parameters(params)
-    check_n_components(params["n_components"], _EXPECTED_IMAGES, images.n_pixels)
+    check_n_components(params["n_components"], None, images.n_pixels)
     if params["n_components"] is None:
         return min(len(images.data), images.n_pixels) if fitted is None else fitted
     n_components: int | float = params["n_components"]
@@ -82,11 +90,27 @@ def components_of_batches(params: dict[str, Any], images: Images, fitted: int | 
 
 
 def summary_of_model(model: Any) -> Summary:
-    """Summarise the images of a fitted `ImagePCA` by its components alone, after fit or load_model."""
-    degrees = max(model.n_samples_ - 1, 1)
-    ratio = model.explained_variance_ratio_[0]
-    total = degrees * model.explained_variance_[0] / ratio if ratio > 0 else 0.0
-    rows = model.components_ * model.singular_values_[:, None].astype(model.components_.dtype)
+    """Summarise the images of a fitted `ImagePCA` by its components alone, after fit.
+
+    In a basis of the components and the directions beyond, A'A is [diag(s^2), R'; R, Z], R holding the residuals and Z
+    having the trace T - sum(s^2), and B'B is diag(s^2) alone. So A'A - B'B lies between -||R|| I and
+    (||R|| + T - sum(s^2)) I.
+    """
+    # In units in which squares neither over- nor underflow.
+    exponent = exponent_of([model.singular_values_[None]])
+    exponent = 0 if exponent == ALL_ZERO else exponent
+    singular = np.ldexp(model.singular_values_, -exponent)
+    squares, ratio = singular**2, model.explained_variance_ratio_[0]
+    total = float(squares[0] / ratio) if ratio > 0 else 0.0
+    rows = model.components_ * singular[:, None].astype(model.components_.dtype)
     no_draws = np.empty((0, rows.shape[1]), rows.dtype)
     drift = np.zeros(rows.shape[1])
-    return Summary(model.n_samples_, model.mean_, drift, total, rows, np.inf, no_draws, np.empty(0))
+    rounding = PAD * float(np.finfo(rows.dtype).eps) * float(squares[0])
+    if model.certificate_ is not None:
+        said, degrees = in_units(model.certificate_, exponent), max(model.n_samples_ - 1, 1)
+        residuals = 0.0 if said.residual_norms is None else float(np.linalg.norm(said.residual_norms))
+        slack = float((squares / degrees - said.explained_variance_bounds[0]).max())
+        rounding += degrees * (residuals + slack)
+    lost = max(total - float(squares.sum()), 0.0)
+    n = model.n_samples_
+    return Summary(n, model.mean_, drift, total, rows, lost, no_draws, np.empty(0), rounding, exponent)

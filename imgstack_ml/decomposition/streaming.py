@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from ..base.warn import warn
-from ..linalg.certificate import estimated_errors, nystrom_values, upper_bounds
+from ..linalg.certificate import estimated_errors, nystrom_values, trusted, upper_bounds
 from ..linalg.incremental import Summary, merge_summaries, summarise
 from ..linalg.orthonormal import completed_rows, orthonormalise_rows
 from ..passes.runner import PassRunner
@@ -18,12 +18,12 @@ from .certificate import Certificate
 from .krylov_basis import Centre, KrylovBasis
 from .records import FEW_PRODUCTS, Factors, FitRequest, FitSize, RowCounts, SolverCost, component_count
 
-__all__ = ["factors_of_summary", "first_look", "solve_randomized"]
+__all__ = ["PAD", "factors_of_summary", "first_look", "share_reached", "solve_randomized"]
 
 logger = logging.getLogger("imgstack_ml")
 
 _ITERATIONS = 30  # at most, for images in memory, which cost no read
-_PAD = 64  # rounding can move a bound by this many times eps times the largest eigenvalue
+PAD = 64  # rounding can move a bound by this many times eps times the largest eigenvalue
 
 
 def solve_randomized(runner: PassRunner, cost: SolverCost, size: FitSize, request: FitRequest) -> Factors:
@@ -35,11 +35,13 @@ def solve_randomized(runner: PassRunner, cost: SolverCost, size: FitSize, reques
     products = _ITERATIONS if cost.keeps_images else request.max_passes - round(runner.n_passes)
     if products < 1 or summary.total == 0:
         return factors_of_summary(summary, size, request)
-    basis = _begin(runner, cost.room, size, counts, summary, dtype)
+    basis = _begin(runner, cost.room, size, counts, summary, dtype, request)
     seen = Figures.of(summary)
     del summary  # frees its rows before the basis grows
     for left in reversed(range(products)):
         basis.multiply()
+        if left and not _judge(basis, seen, size, request, rough=True).good and basis.grow():
+            continue
         verdict = _judge(basis, seen, size, request)
         logger.info("%d products: %r", basis.n_products, verdict)
         if verdict.good or not left or not basis.grow():
@@ -54,15 +56,22 @@ class Figures(NamedTuple):
     total: float
     singular_values: np.ndarray
     lost: float
+    rounding: float
     eps: float
     n_draws: int
     exponent: int
+
+    @property
+    def largest_total(self) -> float:
+        """T with the largest rounding error that it can have."""
+        return self.total * (1 + PAD * self.eps)
 
     @classmethod
     def of(cls, summary: Summary) -> Figures:
         """Take the figures of a summary."""
         s = summary.singular_values
-        return cls(summary.mean, summary.total, s, summary.lost, summary.eps, len(summary.draws), summary.exponent)
+        room = (summary.lost, summary.rounding, summary.eps, len(summary.draws), summary.exponent)
+        return cls(summary.mean, summary.total, s, *room)
 
 
 def first_look(
@@ -98,7 +107,13 @@ def first_look(
 
 
 def _begin(
-    runner: PassRunner, room: int, size: FitSize, counts: RowCounts, summary: Summary, dtype: np.dtype
+    runner: PassRunner,
+    room: int,
+    size: FitSize,
+    counts: RowCounts,
+    summary: Summary,
+    dtype: np.dtype,
+    request: FitRequest,
 ) -> KrylovBasis:
     """Start a basis whose first block is spanned by leading rows of the summary and its random sums."""
     s = summary.singular_values
@@ -106,9 +121,11 @@ def _begin(
     rows = np.vstack([summary.rows[:leading], summary.draws]).astype(size.dtype, copy=False)
     scale = np.full(len(rows), np.sqrt(summary.total))
     scale[:leading] = s[0]
-    k = min(counts.k, len(s))
-    if s[k - 1] < 10 * np.sqrt(np.finfo(np.float32).eps) * s[0]:
-        dtype = np.dtype(np.float64)  # in float32, squares of small singular values are lost in the rounding
+    k = len(s) if request.share else min(counts.k, len(s))
+    eps = np.finfo(np.float32).eps
+    # In float32, squares of small singular values are lost in the rounding, or not known to `tol`.
+    if s[k - 1] < 10 * np.sqrt(eps) * s[0] or request.tol * s[k - 1] < 8 * eps * s[0]:
+        dtype = np.dtype(np.float64)
     centre = Centre.of(summary.mean, size.integers, dtype, summary.rest, summary.exponent)
     return KrylovBasis(runner, rows, scale, room, centre, counts.batch_bytes)
 
@@ -127,7 +144,11 @@ class Verdict(NamedTuple):
     deficit : float
         Estimated variance missed: at least the sum of the errors.
     good : bool
-        Whether the fit has converged.
+        Whether errors and deficit are within `tol`: more products would gain nothing.
+    rounding : float
+        Largest relative error of a Ritz value that rounding alone can cause.
+    converged : bool
+        Whether the fit is good, and `tol` is not below `rounding`.
     """
 
     k: int
@@ -135,21 +156,35 @@ class Verdict(NamedTuple):
     errors: np.ndarray
     deficit: float
     good: bool
+    rounding: float
+    converged: bool
 
 
-def _judge(basis: KrylovBasis, summary: Figures, size: FitSize, request: FitRequest) -> Verdict:
-    """Judge convergence, which means estimated errors of the variances, and of the variance left over, within `tol`."""
+def _judge(basis: KrylovBasis, summary: Figures, size: FitSize, request: FitRequest, rough: bool = False) -> Verdict:
+    """Judge convergence, which means estimated errors of the variances, and of the variance left over, within `tol`.
+
+    `rough` uses the leading Ritz vectors alone, in a fraction of the time. Then errors are smaller, or equal (Cauchy's
+    interlacing): what is not good is not good either if all vectors are used.
+    """
     residuals, theta, total = basis.residuals(), basis.values, summary.total
     k = component_count(theta, total, min(size.k, len(theta)), request)
-    # Rounding alone makes denominators this large, and numerators.
-    least, rounding = _PAD * summary.eps * total, _PAD * float(np.finfo(np.float64).eps) * float(theta[0])
-    nystrom = nystrom_values(residuals, basis.noise, total)
+    use, real = trusted(residuals, basis.noise, summary.largest_total), theta[:k] > basis.noise
+    undecided = real & ~use[:k]
+    if rough:
+        use[k:] = False
+    nystrom = nystrom_values(residuals, use)
     errors = estimated_errors(theta, nystrom, k, basis.block)
+    # A residual that is rounding tells nothing of its vector: the error can be all that is left.
+    errors[undecided] = max(summary.largest_total - theta.sum(), 0.0)
     deficit = max(2 * float((nystrom[:k] - theta[:k]).sum()), float(errors.sum()))
+    # Rounding alone makes denominators this large, and numerators.
+    least, rounding = PAD * summary.eps * total, PAD * float(np.finfo(np.float64).eps) * float(theta[0])
     near = errors <= request.tol * theta[:k] + rounding
     missed_little = deficit <= request.tol * max(total - theta[:k].sum(), least) + k * rounding
     reached = request.share is None or theta[:k].sum() > request.share * total
-    return Verdict(k, nystrom, errors, deficit, bool(reached and near.all() and missed_little))
+    good = bool(reached and near.all() and missed_little)
+    relative = float(basis.rounding(k)[real].max(initial=0.0))
+    return Verdict(k, nystrom, errors, deficit, good, relative, good and relative <= request.tol)
 
 
 def _finish(basis: KrylovBasis, summary: Figures, verdict: Verdict, size: FitSize, request: FitRequest) -> Factors:
@@ -172,27 +207,28 @@ def _certify(
     basis: KrylovBasis, summary: Figures, verdict: Verdict, rank: int, asked: int, size: FitSize
 ) -> Certificate:
     theta, k, s = basis.values, verdict.k, summary.singular_values
-    outside = s[basis.block - summary.n_draws :]  # rows of the summary that are not in the first block
-    lost = summary.lost + (float(outside[0]) ** 2 if len(outside) else 0.0) + basis.dropped
+    others = s[basis.block - summary.n_draws :]  # rows of the summary that are not in the first block
+    lost = summary.lost + summary.rounding + basis.rounded + basis.dropped
+    lost += float(others[0]) ** 2 if len(others) else 0.0
     residuals = basis.residuals()
-    # Lower bounds come from the last products. Upper bounds also use the total and the cuts of the summary.
-    pad, pad_above = _PAD * basis.eps * theta[0], _PAD * max(basis.eps, summary.eps) * theta[0]
+    pad = PAD * basis.eps * theta[0]
     pads = pad + basis.restart_error * theta[:k]
     # Residuals are rounded to the dtype of the basis, and small ones dropped: their squares are off by as much.
     rounded, forgotten = basis.stored_eps * basis.image_norms(k), basis.forgotten_norms(k)
     squares = 2 * residuals.norms[:k] * rounded + (8 * rounded) ** 2 + (2 * forgotten) ** 2
     stored = squares / np.maximum(theta[:k], basis.noise)
     captured = float(theta[:rank].sum())
-    upper = upper_bounds(residuals, verdict.nystrom, k, summary.total, lost)
-    upper = np.minimum(upper + pads + stored, _from_summary(summary, k)) + pad_above
-    upper = np.append(upper, np.full(asked - k, upper[-1]))  # eigenvalues descend
+    bounds = upper_bounds(residuals, verdict.nystrom, k, summary.largest_total, lost)
+    upper = np.minimum(bounds[:k] + pads + stored + pad, _from_summary(summary, k))
+    upper = np.append(upper, np.full(asked - k, min(upper[-1], bounds[k] + pad)))
     lower = np.zeros(asked)
-    lower[:k] = np.maximum(theta[:k] - pads, 0)
-    # Components below the noise count as missed. The total has rounding errors of its own.
-    most = min(float(upper.sum() - lower[:rank].sum()), summary.total * (1 + _PAD * summary.eps) - captured + pad_above)
+    lower[:k] = np.clip(theta[:k] - pads, 0, upper[:k])
+    # Components below the noise count as missed.
+    most = min(float(upper.sum() - lower[:rank].sum()), summary.largest_total - captured + pad)
     least = max(float((verdict.nystrom[:k] - theta[:k] - pads - stored).sum()), 0.0)
     errors = np.zeros(asked)
     np.divide(verdict.errors, theta[:k], out=errors[:k], where=theta[:k] > basis.noise)
+    np.maximum(errors[:k], basis.rounding(k), out=errors[:k], where=theta[:k] > basis.noise)
     norms = np.zeros(asked)
     norms[:k] = residuals.norms[:k]
     degrees = max(size.n - 1, 1)
@@ -205,13 +241,14 @@ def _certify(
         estimated_errors=errors,
         residual_norms=norms / degrees,
         is_exact=True,
-        converged=verdict.good,
+        converged=verdict.converged,
     )
 
 
 def _from_summary(summary: Summary | Figures, k: int) -> np.ndarray:
     """Upper bounds s_j^2 + lost of the leading eigenvalues."""
-    return np.pad(summary.singular_values, (0, k))[:k] ** 2 + summary.lost
+    s = np.pad(summary.singular_values, (0, k + 1))
+    return s[:k] ** 2 + summary.lost + summary.rounding + PAD * summary.eps * s[0] ** 2
 
 
 def _warn_unless_converged(
@@ -228,6 +265,14 @@ def _warn_unless_converged(
             ConvergenceWarning,
         )
         return
+    if verdict.good:
+        warn(
+            f"tol={request.tol:g} is not known to be reached: rounding alone can change the smallest explained "
+            f"variance by {verdict.rounding:.1g} of it. Set tol={1.5 * verdict.rounding:.1g}, or ask for fewer "
+            "components.",
+            ConvergenceWarning,
+        )
+        return
     # All errors can be within tol, and the variance missed is not: then a much larger tol is suggested.
     acceptable = certificate.largest_error if certificate.largest_error > request.tol else 10 * request.tol
     warn(
@@ -238,27 +283,45 @@ def _warn_unless_converged(
     )
 
 
+def share_reached(summary: Summary, request: FitRequest) -> bool:
+    """Whether the rows of a summary explain the share of the variance asked for, if one was."""
+    explained = float((summary.singular_values**2).sum())
+    return request.share is None or summary.total == 0 or explained > request.share * summary.total
+
+
 def factors_of_summary(summary: Summary, size: FitSize, request: FitRequest) -> Factors:
-    """Components from a single read: variances are lower bounds, and scores need another read."""
+    """Components from a single read: variances are lower bounds, and scores need another read.
+
+    Warns if they do not explain the share of the variance that was asked for.
+    """
     s, total = summary.singular_values, summary.total
     k = component_count(s**2, total, min(size.k, max(1, len(s))), request)
-    asked = k if request.share is not None else size.k
+    if not share_reached(summary, request):
+        warn(
+            f"n_components={request.share:g}: {k} components explain {(s**2).sum() / total:.4g} of the variance, and "
+            "no more directions are kept from a single read of each image. Set n_oversamples, e.g. to "
+            f"{2 * len(s)}, or set n_components to a number.",
+            ConvergenceWarning,
+        )
     dtype = summary.rows.dtype
-    # Rounding moves squares of singular values by up to `pad`: below that, rows are noise.
-    pad = _PAD * float(np.finfo(dtype).eps) * (s[0] ** 2 if len(s) else 0.0)
-    rank = int(np.count_nonzero(s[:k] ** 2 > pad))
+    # Rounding moves squares of singular values by up to `noise`: rows below that have no direction.
+    noise = PAD * summary.eps * (s[0] ** 2 if len(s) else 0.0)
+    rank = int(np.count_nonzero(s[:k] ** 2 > noise))
+    asked = max(rank, 1) if request.share is not None else size.k
     components = summary.rows[:rank] / s[:rank, None].astype(dtype)
     orthonormalise_rows(components)
     components = completed_rows(components, asked).astype(size.dtype, copy=False)
-    lower = np.pad(s[:rank] ** 2 - pad, (0, asked - rank))
-    upper = np.minimum(_from_summary(summary, asked), total) + pad
-    captured = float((s[:rank] ** 2).sum())
+    pad = summary.rounding + noise
+    largest_total = Figures.of(summary).largest_total
+    upper = np.minimum(_from_summary(summary, asked), largest_total)
+    lower = np.pad(np.clip(s[:rank] ** 2 - pad, 0, upper[:rank]), (0, asked - rank))
+    captured = float(lower.sum())
     degrees = max(size.n - 1, 1)
     certificate = Certificate(
         captured_variance=captured / degrees,
         total_variance=total / degrees,
         estimated_deficit=None,
-        deficit_bounds=(0.0, min(float((upper - lower).sum()), total - captured + pad) / degrees),
+        deficit_bounds=(0.0, max(min(float(upper.sum()), largest_total) - captured, 0.0) / degrees),
         explained_variance_bounds=np.vstack([lower, upper]) / degrees,
         estimated_errors=None,
         residual_norms=None,

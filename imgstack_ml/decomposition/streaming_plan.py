@@ -60,10 +60,17 @@ def streaming_cost(size: FitSize, limit: int, threads: int, kept: bool) -> Solve
     merging = (counts.summary + min(images, counts.summary)) ** 2 / images
     first = 1.5 * counts.summary + counts.summary + counts.draws + merging
     multiply_adds = n * p * (first + 2 * counts.block * later) + later * 20 * counts.block**2 * p
+    multiply_adds += _dense(min(n, p), counts.block, later)
     cast = n * p * (2 + 2 * later)
     return SolverCost(
         "randomized", reads, multiply_adds, peak, kept, 0, memory.reading_bytes, cast, memory.room, counts
     )
+
+
+def _dense(most: int, block: int, products: int) -> float:
+    """Multiply-adds on small matrices: Ritz vectors and Nystrom values after each product, at last the certificate."""
+    sizes = [min(i * block, most) for i in range(1, products + 1)]
+    return sum(7.0 * size**3 for size in sizes) + (max(sizes, default=0) + block) ** 3
 
 
 class StreamingMemory(NamedTuple):

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg
 
-__all__ = ["Residuals", "estimated_errors", "nystrom_values", "upper_bounds"]
+__all__ = ["Residuals", "estimated_errors", "nystrom_values", "trusted", "upper_bounds"]
+
+_LARGE = 800  # rows of a matrix whose eigenvalues take long enough to make it smaller first
 
 
 class Residuals(NamedTuple):
@@ -33,20 +34,38 @@ class Residuals(NamedTuple):
     inner: np.ndarray
 
     @property
+    def known(self) -> bool:
+        """Whether the inner products are numbers. If they are beyond float64, LAPACK could hang."""
+        return bool(np.isfinite(self.inner).all())
+
+    @property
     def norms(self) -> np.ndarray:
         """||r_j|| (r,): some eigenvalue of C, not necessarily the j-th, is at most this far from theta_j."""
+        if not self.known:
+            return np.full(len(self.values), np.inf)
         squares = np.einsum("ij,ik,kj->j", self.coefficients, self.inner, self.coefficients, optimize=True)
         norms: np.ndarray = np.sqrt(np.maximum(squares, 0))
         return norms
 
     @property
-    def products(self) -> np.ndarray:
-        """R'R (r, r): inner products of the residuals."""
-        products: np.ndarray = self.coefficients.T @ self.inner @ self.coefficients
-        return products
+    def factor(self) -> np.ndarray:
+        """S (m, r) with S'S = R'R, the inner products of the residuals."""
+        squares, vectors = np.linalg.eigh(self.inner)
+        factor: np.ndarray = np.sqrt(np.maximum(squares, 0))[:, None] * (vectors.T @ self.coefficients)
+        return factor
 
 
-def nystrom_values(residuals: Residuals, floor: float, total: float) -> np.ndarray:
+def trusted(residuals: Residuals, floor: float, total: float) -> np.ndarray:
+    """Which Ritz vectors (r,) have values above `floor`, and residuals that cannot be rounding alone.
+
+    A positive matrix of trace T = `total` has ||r_j||^2 <= theta_j (T - sum(theta)).
+    """
+    theta = residuals.values
+    most = np.sqrt(np.maximum(theta, 0)) * np.sqrt(2 * max(total - theta.sum(), 0.0))
+    return np.asarray((theta > floor) & (residuals.norms <= most))
+
+
+def nystrom_values(residuals: Residuals, use: np.ndarray) -> np.ndarray:
     """Eigenvalues (r,) of the Nystrom approximation of C, which lie between theta_j and lambda_j.
 
     The approximation is CW'(WCW')^-1 WC (Tropp & Webber 2023, "Randomized algorithms for low-rank matrix
@@ -54,20 +73,15 @@ def nystrom_values(residuals: Residuals, floor: float, total: float) -> np.ndarr
 
     Parameters
     ----------
-    floor : float
-        Ritz vectors with values up to this are left out. theta_j <= value_j <= lambda_j stays true.
-    total : float
-        T. Ritz vectors are also left out if their residual can only be rounding: a positive matrix of trace T has
-        ||r_j||^2 <= theta_j (T - sum(theta)).
+    use : ndarray of bool, shape (r,)
+        Ritz vectors to use: those that are `trusted`. theta_j <= value_j <= lambda_j is true for any choice.
     """
-    theta = residuals.values
-    use = (theta > floor) & (residuals.norms**2 <= 2 * theta * max(total - theta.sum(), 0.0))
-    nystrom = theta.copy()
+    nystrom = residuals.values.copy()
     if use.any():
-        root = np.sqrt(theta[use])
-        gain = residuals.products[np.ix_(use, use)] / np.multiply.outer(root, root)
-        values = np.linalg.eigvalsh(np.diag(theta[use]) + gain)[::-1]
-        nystrom[: len(values)] = np.maximum(values, theta[: len(values)])
+        theta = nystrom[use]
+        factor = residuals.factor[:, use] / np.sqrt(theta)
+        values = np.linalg.eigvalsh(np.diag(theta) + factor.T @ factor)[::-1]
+        nystrom[: len(values)] = np.maximum(values, nystrom[: len(values)])
     return nystrom
 
 
@@ -85,7 +99,9 @@ def estimated_errors(theta: np.ndarray, nystrom: np.ndarray, k: int, block: int)
 
 
 def upper_bounds(residuals: Residuals, nystrom: np.ndarray, k: int, total: float, lost: float | None) -> np.ndarray:
-    """Rigorous upper bounds (k,) of lambda_1 ... lambda_k: the smaller of two kinds, true up to rounding.
+    """Rigorous upper bounds (k + 1,) of lambda_1 ... lambda_k, and of C outside of W, true up to rounding.
+
+    The last one bounds lambda_(r + 1), too, if W has r rows. The others are the smaller of two kinds.
 
     Parameters
     ----------
@@ -99,46 +115,42 @@ def upper_bounds(residuals: Residuals, nystrom: np.ndarray, k: int, total: float
     Weyl's inequality: C less its Nystrom approximation is positive with trace T - sum(nystrom). It is also at most
     `lost`. So lambda_j is at most nystrom_j plus the smaller of both.
 
-    Inertia: outside of W, C is at most kappa = min(lost, T - sum(theta)). So C is at most the block matrix
-    [diag(theta), R'; R, kappa I]. For x > kappa, it has as many eigenvalues above x as diag(theta) + R'R / (x - kappa)
-    has (Sylvester's law of inertia, by the Schur complement). If fewer than j are above x, then lambda_j <= x. The
-    bound is the smallest x of this kind.
+    Outside of W, C is at most kappa = min(lost, T - sum(theta)). So C is at most the block matrix
+    [diag(theta), R'; R, kappa I], and lambda_j is at most its j-th eigenvalue. With S'S = R'R, this matrix has the
+    eigenvalues of [diag(theta), S'; S, kappa I], and kappa.
     """
     theta = residuals.values
     rest, outside = max(total - nystrom.sum(), 0.0), max(total - theta.sum(), 0.0)
     if lost is not None:
         rest, outside = min(rest, lost), min(outside, lost)
-    weyl = nystrom[:k] + rest
-    products = residuals.products
-    return np.array([_inertia_bound(theta, products, outside, j, weyl[j]) for j in range(k)])
+    values = np.maximum(_block_values(residuals, outside, k, nystrom[k - 1]), outside)
+    return np.append(np.minimum(nystrom[:k] + rest, values), outside)
 
 
-def _inertia_bound(theta: np.ndarray, products: np.ndarray, outside: float, j: int, ceiling: float) -> float:
-    """Smallest x up to `ceiling` for which diag(theta) + R'R/(x - outside) has at most j eigenvalues above x.
+def _block_values(residuals: Residuals, outside: float, k: int, least: float) -> np.ndarray:
+    """Leading eigenvalues (k,) of K = [diag(theta), S'; S, outside I], or numbers a little above; all are >= `least`.
 
-    By bisection of log(x - low), low being the smallest x that is possible: x - low is found to 1 %, from above.
+    If K is large, Ritz values up to least / 2 are eliminated first: for x >= least, K - x I has as many positive
+    eigenvalues as its Schur complement of diag(small theta) - x I (Sylvester's law of inertia). In that complement the
+    term of the small values is largest at the least x, which is raised before to the k-th eigenvalue of K without them
+    (Cauchy's interlacing).
     """
-    low = max(outside, theta[j])
-    nearest, farthest = np.spacing(max(low, ceiling)), ceiling - low
-    if farthest <= nearest or not _at_most_j_above(theta, products, outside, j, ceiling):
-        return ceiling
-    while farthest > 1.01 * nearest:
-        middle = np.sqrt(nearest * farthest)
-        if _at_most_j_above(theta, products, outside, j, low + middle):
-            farthest = middle
-        else:
-            nearest = middle
-    return float(low + farthest)
+    if not residuals.known:
+        return np.full(k, np.inf)
+    theta, factor = residuals.values, residuals.factor
+    if len(theta) + len(factor) <= _LARGE or least <= 0:
+        return _leading_values(theta, factor, outside, k)
+    few = max(k, np.count_nonzero(theta > least / 2))
+    large, small = factor[:, :few], factor[:, few:]
+    least = max(least, _leading_values(theta[:few], large, outside, k)[-1])
+    outside = outside * np.eye(len(factor)) + (small / (least - theta[few:])) @ small.T
+    return _leading_values(theta[:few], large, outside, k)
 
 
-def _at_most_j_above(theta: np.ndarray, products: np.ndarray, outside: float, j: int, x: float) -> bool:
-    """Whether diag(theta) + R'R/(x - outside) has at most j eigenvalues above x.
-
-    They are counted as the positive eigenvalues of D in a factorisation LDL', in a tenth of an eigensolver's time.
-    """
-    matrix = products / (x - outside)
-    matrix.flat[:: len(theta) + 1] += theta - x
-    factors, pivots, _ = scipy.linalg.lapack.dsytrf(matrix, lower=1)
-    single = pivots > 0  # LAPACK marks blocks of 2 x 2 by negative pivots; each has one eigenvalue of either sign
-    above = np.count_nonzero(np.diag(factors)[single] > 0) + np.count_nonzero(~single) // 2
-    return bool(above <= j)
+def _leading_values(theta: np.ndarray, factor: np.ndarray, corner: np.ndarray | float, k: int) -> np.ndarray:
+    """Leading eigenvalues (k,) of [diag(theta), S'; S, corner], where a number stands for a multiple of I."""
+    r = len(theta)
+    matrix = np.diag(np.append(theta, np.zeros(len(factor))))
+    matrix[r:, :r], matrix[:r, r:] = factor, factor.T
+    matrix[r:, r:] = corner if isinstance(corner, np.ndarray) else corner * np.eye(len(factor))
+    return np.linalg.eigvalsh(matrix)[::-1][:k]

@@ -20,6 +20,7 @@ from .tiles import column_means, n_rows, row_groups, tile_width, tiles
 __all__ = ["Summary", "merge_summaries", "random_weights", "summarise"]
 
 _GROUP = 128  # images, or three times as many as singular vectors, whose inner products are formed at a time
+_ROUNDING = 4  # roundings of a cut, in units of eps: weights are rounded, and not quite orthonormal; so are products
 _DRAWS = 1024  # images that share a generator of random weights
 
 
@@ -37,14 +38,17 @@ class Summary(NamedTuple):
     rows : ndarray of shape (r, p)
         B: the leading right singular vectors of A, each times its singular value, descending.
     lost : float
-        A bound of what B lacks: ``B'B <= A'A <= B'B + lost * I`` up to rounding.
+        A bound of what B lacks: ``B'B <= A'A <= B'B + lost * I`` up to `rounding`.
     draws : ndarray of shape (q, p)
         Random sums ``Omega A`` of the centred images. Every direction contributes to them, even one that B lacks
         because it was cut off in each group of images.
     weights : ndarray of shape (q,), float64
         Sums of the rows of Omega. When the mean changes, `draws` change by multiples of them.
+    rounding : float
+        ``B'B - rounding * I <= A'A <= B'B + (lost + rounding) * I``. Each cut adds a few eps times the largest
+        eigenvalue at that time: after hundreds of merges, that is more than any constant number of eps.
     exponent : int
-        All but the mean is in units of 2^exponent, see `scaling`: `total` and `lost` in squares of them.
+        All but the mean is in units of 2^exponent, see `scaling`: `total`, `lost` and `rounding` in squares of them.
     """
 
     n: int
@@ -55,6 +59,7 @@ class Summary(NamedTuple):
     lost: float
     draws: np.ndarray
     weights: np.ndarray
+    rounding: float = 0.0
     exponent: int = 0
 
     def in_units(self, exponent: int) -> Summary:
@@ -63,8 +68,8 @@ class Summary(NamedTuple):
         if not up:
             return self
         rows, draws = np.ldexp(self.rows, up), np.ldexp(self.draws, up)
-        total, lost = np.ldexp(self.total, 2 * up), np.ldexp(self.lost, 2 * up)
-        return self._replace(total=float(total), rows=rows, lost=float(lost), draws=draws, exponent=exponent)
+        total, lost, rounding = np.ldexp([self.total, self.lost, self.rounding], 2 * up).tolist()
+        return self._replace(total=total, rows=rows, lost=lost, draws=draws, rounding=rounding, exponent=exponent)
 
     @property
     def eps(self) -> float:
@@ -116,12 +121,13 @@ def _summarise(blocks: Sequence[np.ndarray], omega: np.ndarray, size: int, dtype
     weights = np.vstack([vectors.T, omega]).astype(dtype)
     rows = np.empty((len(weights), shift.size), dtype)
     near = mean.astype(dtype).astype(np.float64)  # what the tiles will subtract
-    sums, beside = weights.sum(axis=1, dtype=np.float64), np.ldexp((mean - near) + rest, -exponent)
+    all_of_row, beside = weights.sum(axis=1, dtype=np.float64), np.ldexp((mean - near) + rest, -exponent)
     for a, b, tile in tiles(blocks, near, dtype, exponent=exponent):
         np.matmul(weights, tile, out=rows[:, a:b])
-        rows[:, a:b] -= np.multiply.outer(sums, beside[a:b])
+        rows[:, a:b] -= np.multiply.outer(all_of_row, beside[a:b])
     n_kept = vectors.shape[1]
-    return Summary(n, mean, rest, total, rows[:n_kept], lost, rows[n_kept:], omega.sum(axis=1), exponent)
+    rounding, sums = _rounding(rows[:n_kept]), omega.sum(axis=1)
+    return Summary(n, mean, rest, total, rows[:n_kept], lost, rows[n_kept:], sums, rounding, exponent)
 
 
 def merge_summaries(a: Summary, b: Summary, size: int) -> Summary:
@@ -153,7 +159,9 @@ def merge_summaries(a: Summary, b: Summary, size: int) -> Summary:
     draws = a.draws + b.draws
     for i, factor in enumerate(turn):
         draws[i] -= factor * step
-    return Summary(n, mean, rest, total, rows, a.lost + b.lost + lost, draws, a.weights + b.weights, exponent)
+    rounding = a.rounding + b.rounding + _rounding(rows)
+    lost += a.lost + b.lost
+    return Summary(n, mean, rest, total, rows, lost, draws, a.weights + b.weights, rounding, exponent)
 
 
 def sum_of_squares(tile: np.ndarray) -> float:
@@ -179,6 +187,12 @@ def _leading(gram: np.ndarray, size: int) -> tuple[np.ndarray, float]:
     values, vectors = np.linalg.eigh(gram)  # releases the GIL, unlike SciPy's
     values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
     return vectors[:, :size], float(values[size]) if len(values) > size else 0.0
+
+
+def _rounding(rows: np.ndarray) -> float:
+    """Bound the rounding of B'B in a cut that gave these rows B, the largest first."""
+    first = rows[:1].astype(np.float64)
+    return _ROUNDING * float(np.finfo(rows.dtype).eps) * float(np.vdot(first, first))
 
 
 def _stacked(parts: Sequence[np.ndarray]) -> Iterator[tuple[int, int, np.ndarray]]:

@@ -16,6 +16,7 @@ import scipy.linalg
 from .tiles import TERMS, n_rows, row_groups, tile_width, tiles
 
 __all__ = [
+    "ROUNDING",
     "Image",
     "Ritz",
     "add_products",
@@ -28,6 +29,7 @@ __all__ = [
     "ritz_pairs",
 ]
 
+ROUNDING = 30  # a row shorter than this many times eps is rounding
 _GROUP = 512  # images in a tile: few enough to stay in the cache between both products
 
 
@@ -223,7 +225,7 @@ def orthonormalising_weights(inner: np.ndarray, scale: np.ndarray, eps: float) -
     """
     # Float32 sums are symmetric but for rounding. Pivoting mixes both halves, so they must be equal.
     inner = (inner + inner.T) / 2
-    norms, least = np.sqrt(np.maximum(np.diag(inner), 0)), 30 * eps * scale
+    norms, least = np.sqrt(np.maximum(np.diag(inner), 0)), ROUNDING * eps * scale
     use = np.flatnonzero(norms > least)
     turn = np.zeros((len(use), len(inner)))
     if not len(use):
@@ -232,7 +234,7 @@ def orthonormalising_weights(inner: np.ndarray, scale: np.ndarray, eps: float) -
     factor, pivots, rank, _ = scipy.linalg.lapack.dpstrf(unit, tol=1e-10, lower=1)
     order = pivots[:rank] - 1
     # A row that is large itself can still be rounding outside the span of the rows before it.
-    order = order[np.diag(factor)[:rank] * norms[use[order]] > least[use[order]]]
+    order = np.sort(order[np.diag(factor)[:rank] * norms[use[order]] > least[use[order]]])
     factor, rank = scipy.linalg.cholesky(unit[np.ix_(order, order)], lower=True), len(order)
     inverse = scipy.linalg.solve_triangular(factor, np.eye(rank), lower=True)
     turn[:rank, use[order]] = inverse / norms[use[order]]

@@ -1,11 +1,16 @@
 """ImagePCA.partial_fit: batches that come one by one."""
 
+import warnings
+
 import dask.array as da
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from sklearn.exceptions import ConvergenceWarning
 
 from imgstack_ml import ImagePCA, RankWarning, StackCenterer, load_model, save_model
+from tests.lib.brackets import check_bracket
+from tests.lib.fits import streamed
 from tests.lib.stacks import counted, photographs, reference, stack_of_spectrum
 
 
@@ -35,6 +40,56 @@ def test_partial_fit_goes_on_after_fit_and_after_load(tmp_path):
         assert pca.n_samples_ == 400
         assert_allclose(pca.explained_variance_[:3], whole.explained_variance_[:3], rtol=2e-2)
         assert_allclose(pca.mean_, whole.mean_, rtol=0, atol=1e-9)
+
+
+def test_saved_and_loaded_between_batches_equals_one_process(tmp_path):
+    X = stack_of_spectrum(300, (12, 12), 1e3 * 0.9 ** np.arange(80), offset=50.0, images="drift", dtype="float32")
+    path, whole, daily = tmp_path / "model.safetensors", ImagePCA(5), ImagePCA(5)
+    for batch in np.array_split(X, 6):
+        whole.partial_fit(batch)
+        save_model(daily.partial_fit(batch), path, overwrite=True)
+        daily = load_model(path, mmap_mode="r")
+    assert np.array_equal(daily.components_, whole.components_)
+    assert np.array_equal(daily.explained_variance_, whole.explained_variance_)
+    assert check_bracket(daily, X) == []
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("svd_solver", ["randomized", "gram"])
+def test_bounds_stay_true_after_a_fit(svd_solver, dtype):
+    """Ritz vectors that have not converged, or are rounded to float32, explain less than they seem to."""
+    for seed in range(6):
+        X = stack_of_spectrum(150, (200,), 100 * np.ones(39), offset=30.0, seed=seed)
+        X[:140] = X[:140].astype(dtype)
+        pca = ImagePCA(3, svd_solver=svd_solver, max_passes=2, random_state=seed, memory_limit="20MB")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            pca.fit(da.from_array(X[:140].astype(dtype), chunks=(25, -1)))
+        assert check_bracket(pca.partial_fit(X[140:]), X) == []
+
+
+def test_a_share_of_the_variance_is_reached_or_missed_with_a_warning():
+    X = np.random.default_rng(0).standard_normal((900, 12, 10)).astype(np.float32)
+    pca, counts = ImagePCA(0.8), []
+    with pytest.warns(ConvergenceWarning, match=r"n_components=0\.8: 42 components explain 0\.\d+ .* n_oversamples"):
+        pca.partial_fit(X[:300])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        counts += [pca.partial_fit(X[start : start + 50]).n_components_ for start in range(300, 900, 50)]
+    assert max(counts) > 42  # later batches keep more directions
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        told = ImagePCA(0.8, n_oversamples=84)  # what the first warning tells
+        for start in range(0, 900, 50):
+            told.partial_fit(X[start : start + 50])
+    assert told.explained_variance_ratio_.sum() > 0.8
+    assert check_bracket(told, X) == []
+
+
+def test_a_share_that_a_single_read_misses_is_told():
+    X = np.random.default_rng(0).standard_normal((300, 280))
+    with pytest.warns(ConvergenceWarning, match="a single read"):
+        streamed(da.from_array(X, chunks=(50, -1)), 0.95, max_passes=1)
 
 
 def test_fit_begins_anew_after_partial_fit():
@@ -81,7 +136,7 @@ def test_batches_of_another_shape_are_refused():
 
 
 def test_more_components_than_values_are_refused():
-    with pytest.raises(ValueError, match=r"n_components=5 must be between 1 and .*=4"):
+    with pytest.raises(ValueError, match=r"^n_components=5 must be between 1 and n_features=4\.$"):
         ImagePCA(5).partial_fit(photographs(50, (2, 2)))
 
 

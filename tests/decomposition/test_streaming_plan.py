@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from imgstack_ml import MemoryLimitError
+from imgstack_ml.decomposition import streaming_plan
 from imgstack_ml.decomposition.records import FitSize
 from imgstack_ml.decomposition.streaming_plan import randomized_cost, streaming_cost
 from imgstack_ml.passes.memory import Allowance
@@ -53,3 +54,12 @@ def test_reads_are_no_more_than_allowed():
     size = FitSize.of((4_000, 10_000), np.dtype("uint8"), 10, 50, max_passes=2)
     assert streaming_cost(size, 2**33, 4, kept=False).n_passes == 2
     assert streaming_cost(size, 2**33, 4, kept=True).n_passes == 1
+
+
+def test_ritz_vectors_and_the_certificate_are_part_of_the_plan(monkeypatch):
+    """For 500 components of 2000 small images they take longer than the products with all images."""
+    size = FitSize.of((2000, 2000), np.dtype("uint8"), 500, 100)
+    plan = streaming_cost(size, 2**40, 4, kept=False)
+    monkeypatch.setattr(streaming_plan, "_dense", lambda *sizes: 0.0)
+    rest = streaming_cost(size, 2**40, 4, kept=False).multiply_adds
+    assert plan.multiply_adds - rest > size.n * size.p * 2 * plan.counts.block * 2

@@ -193,7 +193,8 @@ def assert_explicit(basis, X, atol):
     assert_allclose(basis.scores(k), A @ V.T, rtol=0, atol=atol * np.sqrt(largest))
     residuals = V @ C - basis.values[:, None] * V
     scale = largest**2
-    assert_allclose(basis.residuals().products, residuals @ residuals.T, rtol=0, atol=atol * scale)
+    factor = basis.residuals().factor
+    assert_allclose(factor.T @ factor, residuals @ residuals.T, rtol=0, atol=atol * scale)
     assert_allclose(basis.residuals().norms, np.linalg.norm(residuals, axis=1), rtol=0, atol=atol * largest)
 
 
