@@ -13,7 +13,7 @@ from ..linalg.moments import moments
 from ..linalg.tsqr import centred_columns, rows_after_ones, svd_of_r
 from ..passes.batches import Batch
 from ..passes.runner import PassRunner
-from ..passes.steps import on_one_blas_thread
+from ..passes.steps import checked_step
 from .leading import Leading, completed_factors, components_of_kept
 from .plan import tall_height
 from .records import Factors, FitRequest, FitSize, SolverCost, component_count
@@ -80,14 +80,19 @@ def _rows_of_images(runner: PassRunner, height: int) -> tuple[da.Array, Any, dic
     layout = runner.layout
     everything = Batch(0, layout.n_blocks)
     sources = runner.sources(everything)
-    shift = dask.delayed(first_image, pure=False)(sources[:1])
-    task = dask.delayed(on_one_blas_thread, pure=False)
+    task = dask.delayed(checked_step, pure=False)
+    shift = task(_first_image, sources[:1], runner.check(Batch(0, 1)), 0, [])
     parts, images_of = [], {}
     for batch in layout.batches(everything, height * layout.image_bytes):
-        part = task(rows_after_ones, sources[batch.first : batch.stop], layout.starts[batch.first], [shift])
+        blocks, start = sources[batch.first : batch.stop], layout.starts[batch.first]
+        part = task(rows_after_ones, blocks, runner.check(batch), start, [shift])
         images_of[part.key] = layout.n_images(batch)
         parts.append(da.from_delayed(part, shape=(images_of[part.key], 1 + runner.n_pixels), dtype=np.float64))
     return da.concatenate(parts), shift, images_of
+
+
+def _first_image(blocks: list[np.ndarray], start: int) -> np.ndarray:
+    return first_image(blocks)
 
 
 def _rows_of_pixels(runner: PassRunner, height: int) -> da.Array:

@@ -11,8 +11,9 @@ import dask.array as da
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 
-from .batches import Group, Layout
-from .steps import on_one_blas_thread
+from ..base.gate import Check, gated
+from .batches import Batch, Group, Layout
+from .steps import checked_step
 
 __all__ = ["blocks_as_tasks", "wave_graph", "without_empty_blocks"]
 
@@ -25,6 +26,7 @@ def wave_graph(
     layout: Layout,
     shared: tuple[Any, ...],
     total: Any,
+    check_of: Callable[[Batch], Check | None] = lambda batch: None,
 ) -> tuple[Delayed, dict[Any, int]]:
     """Make the graph of some groups of batches, and count the images of each task.
 
@@ -43,6 +45,8 @@ def wave_graph(
         Further arguments of the step.
     total : object, or None
         Result of the groups before, to be merged with these.
+    check_of : callable
+        Returns the check of the blocks of a batch; None where they need none.
 
     Returns
     -------
@@ -51,14 +55,14 @@ def wave_graph(
         Number of images that each task handles, by the key of the task.
     """
     first = groups[0][0].first
-    task, join = dask.delayed(on_one_blas_thread, pure=False), dask.delayed(merge, pure=False)
+    task, join = dask.delayed(checked_step, pure=False), dask.delayed(merge, pure=False)
     results = [] if total is None else [dask.delayed(total, pure=False, traverse=False)]
     images_of: dict[Any, int] = {}
     for group in groups:
         level = []
         for batch in group:
             blocks = sources[batch.first - first : batch.stop - first]
-            level.append(task(step, blocks, layout.starts[batch.first], shared))
+            level.append(task(step, blocks, check_of(batch), layout.starts[batch.first], shared))
             images_of[level[-1].key] = layout.n_images(batch)
         while len(level) > 1:
             pairs = [join(*level[i : i + 2]) for i in range(0, len(level) - 1, 2)]
@@ -81,6 +85,6 @@ def blocks_as_tasks(data: da.Array, first: int, stop: int) -> list[Delayed]:
 
 
 def without_empty_blocks(data: da.Array) -> da.Array:
-    """Join blocks of no image with their neighbours."""
+    """Join blocks of no image with their neighbours, after a check of all."""
     sizes = data.chunks[0]
-    return data if all(sizes) else data.rechunk({0: tuple(size for size in sizes if size)})
+    return data if all(sizes) else gated(data).rechunk({0: tuple(size for size in sizes if size)})
