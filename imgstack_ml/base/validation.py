@@ -165,6 +165,8 @@ def refuse_unreadable(caller: str, X: Any) -> Any:
         X = _without_axis_names(caller, X)
     if isinstance(X, list | tuple):
         _refuse_arrays_in_lists(caller, X)
+    elif hasattr(X, "__array__") and not (isinstance(X, np.ndarray) or hasattr(X, "columns") or is_lazy(X)):
+        X = np.asanyarray(X)  # a variable of netCDF4 may become a masked array
     kind = X._meta if isinstance(X, da.Array) else X
     if isinstance(kind, np.ma.MaskedArray):
         lazy = "dask.array.ma.filled(X, value), or dask.array.ma.getdata(X)"

@@ -37,6 +37,15 @@ class Sparse:
         raise NotImplementedError
 
 
+class Variable:
+    """As those of netCDF4 are: masked where a value is missing."""
+
+    shape, dtype, ndim = STACK.shape, STACK.dtype, STACK.ndim
+
+    def __array__(self, dtype=None, copy=None):
+        return np.ma.masked_array(STACK, STACK > 3)
+
+
 def named(data, axes):
     return xarray.DataArray(data, dims=[{"c": "channel"}.get(axis, axis) for axis in axes])
 
@@ -97,6 +106,7 @@ def test_what_is_lazy_and_has_files():
         (da.zeros(3), ValueError, r"shape \(3,\) and needs"),
         (np.ma.masked_array(STACK, STACK > 3), TypeError, r"masked array.*X\.filled\(value\)"),
         (list(np.ma.masked_array(STACK, STACK > 3)), TypeError, "masked array"),
+        (Variable(), TypeError, "masked array"),
         (da.ma.masked_array(da.from_array(STACK), STACK > 3), TypeError, r"masked array.*dask\.array\.ma\.filled\(X"),
         (da.from_array(STACK).map_blocks(Sparse, meta=Sparse(STACK)), TypeError, r"sparse \(Sparse\).*block\.todense"),
         (Sparse(STACK), TypeError, r"sparse \(Sparse\).*X\.todense\(\)"),
