@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import dask
 import dask.array as da
@@ -14,7 +14,11 @@ from dask.layers import ArrayBlockwiseDep
 
 from ..errors import NonFiniteError
 
-__all__ = ["Place", "Places", "checked_block", "first_nonfinite", "gated"]
+__all__ = ["Check", "Place", "Places", "checked_block", "first_nonfinite", "gated"]
+
+
+#: Checks consecutive blocks, NaN and infinity included. Dask does not look into it, as it would into a tuple.
+Check: TypeAlias = Callable[[Sequence[Any]], list[np.ndarray]]
 
 
 class Place(NamedTuple):
@@ -59,6 +63,10 @@ class Places(ArrayBlockwiseDep):
         start, stop = self._starts[number[0] : number[0] + 2]
         shape = tuple(sizes[i] for sizes, i in zip(self._all_chunks, number, strict=True))
         return Place(number, start, shape, None if self._files is None else self._files[start:stop])
+
+    def check_of(self, dtype: np.dtype, first: int, stop: int) -> Check:
+        """Return the check of the blocks `first` to `stop` of a stack of `dtype` whose blocks are of whole images."""
+        return partial(_checked_blocks, dtype, [self[(i,)] for i in range(first, stop)])
 
 
 def gated(data: da.Array, files: Sequence[str] | None = None, *, finite: bool = False) -> da.Array:
@@ -130,6 +138,10 @@ def checked_block(dtype: np.dtype, finite: bool, block: Any, place: Place) -> np
     if bad is not None:
         raise NonFiniteError(bad).at(place.start, place.files)
     return images
+
+
+def _checked_blocks(dtype: np.dtype, places: Sequence[Place], blocks: Sequence[Any]) -> list[np.ndarray]:
+    return [checked_block(dtype, True, block, place) for block, place in zip(blocks, places, strict=True)]
 
 
 def first_nonfinite(rows: np.ndarray) -> int | None:

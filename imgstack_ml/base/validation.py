@@ -71,7 +71,7 @@ class FileStack:
         raise NotImplementedError
 
 
-#: Input of estimators: an ImageStack, a Dask array, a zarr array, or anything from which NumPy makes an array.
+#: Input of estimators: an ImageStack, a Dask array, a zarr array, xarray's DataArray, or what NumPy makes an array of.
 StackLike: TypeAlias = FileStack | da.Array | ArrayLike
 
 
@@ -161,10 +161,14 @@ def refuse_unreadable(caller: str, X: Any) -> Any:
     TypeError
         `X` is masked or sparse, a list that holds lazy arrays, or has names of axes in another order than a stack.
     """
+    if hasattr(X, "data_vars"):
+        raise TypeError(f"X is a {type(X).__name__}; {caller} needs one of its arrays, e.g. X[{next(iter(X), '')!r}].")
     if _has_axis_names(X):
         X = _without_axis_names(caller, X)
     if isinstance(X, list | tuple):
         _refuse_arrays_in_lists(caller, X)
+    elif hasattr(X, "__array__") and not (isinstance(X, np.ndarray) or hasattr(X, "columns") or is_lazy(X)):
+        X = np.asanyarray(X)  # a variable of netCDF4 may become a masked array
     kind = X._meta if isinstance(X, da.Array) else X
     if isinstance(kind, np.ma.MaskedArray):
         lazy = "dask.array.ma.filled(X, value), or dask.array.ma.getdata(X)"
@@ -176,8 +180,6 @@ def refuse_unreadable(caller: str, X: Any) -> Any:
         raise TypeError(f"X is sparse ({name}); {caller} needs dense arrays of NumPy. Pass {line}.")
     if isinstance(X, da.Array) and not isinstance(kind, np.ndarray):
         raise TypeError(f"X is a Dask array of {name}; {caller} needs one of NumPy arrays: X.map_blocks(np.asarray).")
-    if hasattr(X, "data_vars"):
-        raise TypeError(f"X is a {name}; {caller} needs one of its arrays, e.g. X[{next(iter(X), 'name')!r}].")
     return X
 
 

@@ -78,7 +78,8 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         kept for later passes if the sum is up to 512 MiB, or not larger than it would be without them.
     random_state : int, RandomState instance or None, default=None
         Seed of the random sums of images that the randomized solver adds to its first basis, so that it misses no
-        direction. Converged results depend on it within `tol` only. With an int, results repeat.
+        direction. Converged results depend on it within `tol` only. With an int, results repeat. Exact solvers and
+        `partial_fit` draw no random numbers.
     progress : bool, default=False
         Show a bar for each pass, on stderr.
     checkpoint : str, PathLike or None, default=None

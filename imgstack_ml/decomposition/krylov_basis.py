@@ -213,7 +213,7 @@ class KrylovBasis:
             n, along = len(turn), inner[:size]
             turn = krylov.orthonormalising_weights(inner[size:] - along.T @ along, np.ones(n), self.stored_eps)
             inner = self._sweep(n, along.T, turn)
-            if np.abs(inner - np.eye(*inner.shape, k=-size)).max(initial=0) < _ORTHONORMAL:
+            if np.abs(inner - np.eye(size + len(turn), len(turn), k=-size)).max(initial=0) < _ORTHONORMAL:
                 break
         n = len(turn)
         if not n:

@@ -14,7 +14,7 @@ from ..linalg.scaling import largest_value
 from ..linalg.tsqr import centred_columns, rows_after_ones, svd_of_r
 from ..passes.batches import Batch
 from ..passes.runner import PassRunner
-from ..passes.steps import on_one_blas_thread
+from ..passes.steps import checked_step
 from .leading import Leading, completed_factors, components_of_kept
 from .plan import tall_height
 from .records import Factors, FitRequest, FitSize, SolverCost, component_count
@@ -84,14 +84,18 @@ def _rows_of_images(runner: PassRunner, height: int) -> tuple[da.Array, Any, dic
     layout = runner.layout
     batches = layout.batches(Batch(0, layout.n_blocks), height * layout.image_bytes)
     sources = runner.sources(batches)
-    shift = dask.delayed(first_image, pure=False)(sources[0])
-    task = dask.delayed(on_one_blas_thread, pure=False)
+    task = dask.delayed(checked_step, pure=False)
+    shift = task(_first_image, sources[0], runner.check(batches[0]), 0, [])
     parts, images_of = [], {}
     for batch, blocks in zip(batches, sources, strict=True):
-        part = task(rows_after_ones, blocks, layout.starts[batch.first], [shift])
+        part = task(rows_after_ones, blocks, runner.check(batch), layout.starts[batch.first], [shift])
         images_of[part.key] = layout.n_images(batch)
         parts.append(da.from_delayed(part, shape=(images_of[part.key], 1 + runner.n_pixels), dtype=np.float64))
     return da.concatenate(parts), shift, images_of
+
+
+def _first_image(blocks: list[np.ndarray], start: int) -> np.ndarray:
+    return first_image(blocks)
 
 
 def _rows_of_pixels(runner: PassRunner, height: int, exponent: int) -> da.Array:

@@ -118,10 +118,17 @@ def features_of_block(block: np.ndarray, *, kernel: Callable[[np.ndarray], np.nd
     out = np.empty((len(block), n_features))
     step = max(1, _PIECE_BYTES // max(1, block[:1].nbytes))
     for i in range(0, len(block), step):
+        images = block[i : i + step]
         try:
-            out[i : i + step] = kernel(block[i : i + step])
+            features = kernel(images)
         except ImageError as error:
             raise error.at(i, None) from error.__cause__
+        if features.shape != (len(images), n_features):
+            raise ValueError(
+                f"a kernel returned features of shape {features.shape}, and ({len(images)}, {n_features}) is needed: a "
+                "row for each image, with a number for each of the names"
+            )
+        out[i : i + step] = features
     return out
 
 

@@ -13,8 +13,9 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.optimization import cull
 from dask.utils import ensure_dict
 
+from ..base.gate import Check, gated
 from .batches import Batch, Group, Layout
-from .steps import on_one_blas_thread
+from .steps import checked_step
 
 __all__ = ["batches_as_tasks", "wave_graph", "without_empty_blocks"]
 
@@ -27,6 +28,7 @@ def wave_graph(
     layout: Layout,
     shared: tuple[Any, ...],
     total: Any,
+    check_of: Callable[[Batch], Check | None] = lambda batch: None,
 ) -> tuple[Delayed, dict[Any, int]]:
     """Make the graph of some groups of batches, and count the images of each task.
 
@@ -45,6 +47,8 @@ def wave_graph(
         Further arguments of the step.
     total : object, or None
         Result of the groups before, to be merged with these.
+    check_of : callable
+        Returns the check of the blocks of a batch; None where they need none.
 
     Returns
     -------
@@ -52,14 +56,14 @@ def wave_graph(
     images_of : dict
         Number of images that each task handles, by the key of the task.
     """
-    task, join = dask.delayed(on_one_blas_thread, pure=False), dask.delayed(merge, pure=False)
+    task, join = dask.delayed(checked_step, pure=False), dask.delayed(merge, pure=False)
     results = [] if total is None else [dask.delayed(total, pure=False, traverse=False)]
     images_of: dict[Any, int] = {}
     blocks = iter(sources)
     for group in groups:
         level = []
         for batch in group:
-            level.append(task(step, next(blocks), layout.starts[batch.first], shared))
+            level.append(task(step, next(blocks), check_of(batch), layout.starts[batch.first], shared))
             images_of[level[-1].key] = layout.n_images(batch)
         while len(level) > 1:
             pairs = [join(*level[i : i + 2]) for i in range(0, len(level) - 1, 2)]
@@ -86,6 +90,6 @@ def batches_as_tasks(data: da.Array, batches: Sequence[Batch]) -> list[Delayed]:
 
 
 def without_empty_blocks(data: da.Array) -> da.Array:
-    """Join blocks of no image with their neighbours."""
+    """Join blocks of no image with their neighbours, after a check of all."""
     sizes = data.chunks[0]
-    return data if all(sizes) else data.rechunk({0: tuple(size for size in sizes if size)})
+    return data if all(sizes) else gated(data).rechunk({0: tuple(size for size in sizes if size)})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -80,9 +79,11 @@ def compute_with_bar(
         return _compute_on_cluster(values, images_of, bar, client)
     if client is not None:
         scheduler = partial(get_unless_lost, client)
-    # Dask's callbacks are global, and computations that overlap can leave them behind. So there is none without a bar.
-    with nullcontext() if bar.disable else _BarCallback(images_of, bar):
+    if bar.disable:
         return tuple(dask.compute(*values, scheduler=scheduler))
+    # Not as Dask's global callback, which computations in other threads would take away, or leave behind.
+    callbacks = {*Callback.active, _BarCallback(images_of, bar)._callback}
+    return tuple(dask.compute(*values, scheduler=scheduler, callbacks=callbacks))
 
 
 def iterate_rows(rows: Any, image_bytes: int, label: str, *, progress: bool) -> Iterator[np.ndarray]:

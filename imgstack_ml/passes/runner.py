@@ -18,7 +18,7 @@ import dask
 import dask.array as da
 import numpy as np
 
-from ..base.gate import gated
+from ..base.gate import Check, Places
 from ..base.lazy import whole_images
 from ..base.validation import Images, rows_are_views
 from .batches import READ_BYTES, Batch, Group, Groups, Layout, batch_rows, plan_groups, read_bytes_within
@@ -79,12 +79,11 @@ class PassRunner:
         self.n_images_read = 0
         self.blocks: list[np.ndarray] | None = None
         self._lazy: da.Array | None = None
-        if isinstance(data, da.Array):
-            data = gated(data, images.files, finite=True)
-        elif not rows_are_views(data):
+        if isinstance(data, np.ndarray) and not rows_are_views(data):
             data = da.from_array(data, chunks=(batch_rows(images), *images.image_shape), name=False)
         if isinstance(data, da.Array):
             self._lazy = whole_images(without_empty_blocks(data))
+            self._places = Places(self._lazy.chunks, images.files, n_axes=1)
             sizes = self._lazy.chunks[0]
         else:
             rows = batch_rows(images)
@@ -239,6 +238,10 @@ class PassRunner:
         self._count(Batch(0, self.layout.n_blocks))
         return results
 
+    def check(self, span: Batch) -> Check | None:
+        """Return the check of some blocks, for `checked_step`; None if they are in memory, checked already."""
+        return None if self._lazy is None else self._places.check_of(self._lazy.dtype, span.first, span.stop)
+
     def sources(self, batches: Sequence[Batch]) -> list[Any]:
         """Return the blocks of each batch: lists of arrays in memory, or tasks that read them and give lists."""
         if self._lazy is not None:
@@ -302,7 +305,7 @@ class PassRunner:
         """Run some groups of batches and merge them with the result so far, if there is one."""
         sources = self.sources([batch for group in groups for batch in group])
         within, before = (total, None) if executor.keeps_total else (None, total)
-        graph, images_of = wave_graph(step, merge, groups, sources, self.layout, shared, within)
+        graph, images_of = wave_graph(step, merge, groups, sources, self.layout, shared, within, self.check)
         with one_blas_thread():
             (result,) = executor.compute([graph], images_of, bar)
         return result if before is None else merge(before, result)

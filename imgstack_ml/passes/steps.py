@@ -8,9 +8,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from ..base.gate import Check
 from .blas import one_blas_thread
 
-__all__ = ["Pass", "combined", "concatenated", "no_result", "on_one_blas_thread", "raw_blocks"]
+__all__ = ["Pass", "checked_step", "combined", "concatenated", "no_result", "raw_blocks"]
 
 Partial = TypeVar("Partial")
 
@@ -34,10 +35,12 @@ def combined(passes: Sequence[Pass]) -> Pass:
     )
 
 
-def on_one_blas_thread(
-    step: Callable[..., Partial], blocks: list[np.ndarray], start: int, shared: Sequence[Any]
+def checked_step(
+    step: Callable[..., Partial], blocks: list[np.ndarray], check: Check | None, start: int, shared: Sequence[Any]
 ) -> Partial:
-    """Call ``step(blocks, start, *shared)`` with one thread of BLAS."""
+    """Call ``step(blocks, start, *shared)`` with one thread of BLAS, after a check of the blocks if they were read."""
+    if check is not None:
+        blocks = check(blocks)
     with one_blas_thread():
         return step(blocks, start, *shared)
 

@@ -4,14 +4,15 @@ import dask.array as da
 import dask.bag as db
 import numpy as np
 import pytest
+import xarray
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
 from imgstack_ml.base.validation import (
     Images,
     check_images,
+    check_rows,
     data_and_files,
-    first_nonfinite,
     is_lazy,
     rows_are_views,
     working_dtype,
@@ -19,6 +20,34 @@ from imgstack_ml.base.validation import (
 from imgstack_ml.errors import NonFiniteError
 
 STACK = np.arange(60, dtype=np.uint8).reshape(3, 4, 5)
+
+
+class Sparse:
+    """As sparse arrays are: with a shape and a dtype, and dense only on demand."""
+
+    __array_priority__ = 1
+
+    def __init__(self, dense):
+        self.shape, self.dtype, self.ndim = dense.shape, dense.dtype, dense.ndim
+
+    def __getitem__(self, key):
+        return self
+
+    def todense(self):
+        raise NotImplementedError
+
+
+class Variable:
+    """As those of netCDF4 are: masked where a value is missing."""
+
+    shape, dtype, ndim = STACK.shape, STACK.dtype, STACK.ndim
+
+    def __array__(self, dtype=None, copy=None):
+        return np.ma.masked_array(STACK, STACK > 3)
+
+
+def named(data, axes):
+    return xarray.DataArray(data, dims=[{"c": "channel"}.get(axis, axis) for axis in axes])
 
 
 class Estimator(BaseEstimator):
@@ -76,6 +105,22 @@ def test_what_is_lazy_and_has_files():
         (da.zeros((3, 0, 5)), ValueError, r"empty array of shape \(3, 0, 5\)"),
         (da.zeros(3), ValueError, r"shape \(3,\) and needs"),
         (np.ma.masked_array(STACK, STACK > 3), TypeError, r"masked array.*X\.filled\(value\)"),
+        (list(np.ma.masked_array(STACK, STACK > 3)), TypeError, "masked array"),
+        (Variable(), TypeError, "masked array"),
+        (da.ma.masked_array(da.from_array(STACK), STACK > 3), TypeError, r"masked array.*dask\.array\.ma\.filled\(X"),
+        (da.from_array(STACK).map_blocks(Sparse, meta=Sparse(STACK)), TypeError, r"sparse \(Sparse\).*block\.todense"),
+        (Sparse(STACK), TypeError, r"sparse \(Sparse\).*X\.todense\(\)"),
+        ([da.from_array(image) for image in STACK], TypeError, r"list that holds a dask\.Array.*dask\.array\.stack\(X"),
+        ([[da.ones((2, 4, 5))]], TypeError, r"dask\.array\.concatenate\(X\)"),
+        ([named(image, "yx") for image in STACK], TypeError, "list that holds a xarray.DataArray"),
+        (named(STACK, "yxt"), TypeError, r"axes \('y', 'x', 't'\); Estimator needs.*\.transpose\('time', 'y', 'x'\)"),
+        (named(STACK, "txy"), TypeError, r"axes \('t', 'x', 'y'\)"),
+        (named(da.from_array(STACK), "yxt"), TypeError, r"axes \('y', 'x', 't'\)"),
+        (named(STACK[0], "yx"), TypeError, r"axes \('y', 'x'\)"),
+        (xarray.Dataset({"images": named(STACK, "tyx")}), TypeError, r"Dataset.*X\['images'\]"),
+        (np.zeros((3, 4, 5), "M8[s]"), ValueError, r"dtype datetime64\[s\].*astype\('float32'\)"),
+        (np.zeros((3, 20), "m8[s]"), ValueError, "dtype timedelta64"),
+        (da.zeros((3, 4, 5), dtype="M8[s]"), ValueError, "dtype datetime64"),
         (da.zeros((3, 4, 5), dtype=complex), ValueError, r"dtype complex128.*astype\('float32'\)"),
         (da.from_array(STACK)[da.from_array(np.ones(3, bool))], ValueError, "unknown chunk sizes.*compute_chunk_sizes"),
         (db.from_sequence([1]), TypeError, "X is a lazy Bag; Estimator needs a Dask array"),
@@ -86,6 +131,36 @@ def test_what_is_lazy_and_has_files():
 def test_what_cannot_be_used_is_refused(X, error, message):
     with pytest.raises(error, match=message):
         Estimator().fit(X)
+
+
+@pytest.mark.parametrize("axes", [("t", "y", "x"), "zyx", "tyxc", ("sample", "feature"), ("dim_0", "dim_1", "dim_2")])
+@pytest.mark.parametrize("kind", [np.asarray, da.from_array], ids=["numpy", "dask"])
+def test_arrays_with_names_of_axes_are_taken_where_the_order_is_that_of_a_stack(axes, kind):
+    X = kind(STACK.reshape({2: (3, 20), 3: (3, 4, 5), 4: (3, 2, 2, 5)}[len(axes)]))
+    images = Estimator().fit(named(X, axes)).images_
+    assert type(images.data) is type(X)
+    np.testing.assert_array_equal(images.data, X)
+    assert is_lazy(named(X, axes)) == (kind is da.from_array)
+
+
+def test_rows_of_numbers():
+    rows = STACK.reshape(3, 20).astype(float)
+    for X in (rows, rows.tolist(), named(rows, ("sample", "score"))):
+        np.testing.assert_array_equal(check_rows("here", X, 20).data, rows)
+    lazy = da.from_array(rows)
+    assert check_rows("here", lazy, 20).data is lazy
+    rows[1, 3] = np.nan
+    assert check_rows("here", rows, 20, finite=False).data is rows
+    for X, error, message in (
+        (rows, NonFiniteError, "image 1"),
+        (STACK, ValueError, r"shape \(3, 4, 5\); here needs rows of 20 values"),
+        (np.ma.masked_array(rows), TypeError, r"X\.filled"),
+        (da.ma.masked_array(lazy), TypeError, r"ma\.filled"),
+        (list(lazy), TypeError, "list"),
+        (rows * 1j, ValueError, "complex128; here needs"),
+    ):
+        with pytest.raises(error, match=message):
+            check_rows("here", X, 20)
 
 
 def test_nan_passes_where_it_may():
@@ -116,16 +191,6 @@ def test_float32_for_what_it_holds_exactly(dtype):
 @pytest.mark.parametrize("dtype", ["uint32", "int32", "int64", "float64"])
 def test_float64_for_the_rest(dtype):
     assert working_dtype(np.dtype(dtype)) == np.float64
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_first_nonfinite_image(bad):
-    X = np.zeros((4, 3, 2), np.float32)
-    assert first_nonfinite(X) is None
-    X[2, 1, 1] = X[3, 0, 0] = bad
-    assert first_nonfinite(X) == 2
-    assert first_nonfinite(np.full((2, 2), np.finfo(np.float64).max)) is None  # the sum alone is infinite
-    assert first_nonfinite(STACK) is None
 
 
 def test_rows_are_views_of_contiguous_images_only():

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 
-from imgstack_ml import ImageFlattener, ImagePCA, IntensityRescaler, StackCenterer, open_stack
+from imgstack_ml import ImageFlattener, ImagePCA, IntensityRescaler, StackCenterer, open_stack, save_stack
 from imgstack_ml.errors import NonFiniteError
 from tests.lib.fits import EXACT, solved
 from tests.lib.images import write_image
@@ -205,6 +205,15 @@ def test_a_bad_image_is_named_across_the_cluster(client, tmp_path):
     for solver in EXACT:
         with pytest.raises(NonFiniteError, match=r"image 13 \(.*13\.tif"):
             ImagePCA(2, svd_solver=solver).fit(open_stack(tmp_path, chunks=3))
+
+
+def test_a_block_that_is_not_as_declared_is_named_across_the_cluster(client, tmp_path):
+    X = photographs(20, (6, 5))
+    model = ImagePCA(2).fit(X)
+    stack = lazy(X).map_blocks(np.ma.masked_array, meta=X[:0])
+    for call in (ImagePCA(2).fit, model.score, lambda stack: save_stack(stack, tmp_path / "a.zarr")):
+        with pytest.raises(TypeError, match=r"^X\.blocks\[.*\] \(images .* is a masked array"):
+            call(stack)
 
 
 def test_pixels_are_read_on_the_workers(client):

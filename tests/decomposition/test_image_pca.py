@@ -489,7 +489,7 @@ def test_images_of_another_shape_are_refused():
                 with pytest.raises(ValueError, match=r"fitted on images of shape \(6, 5\)"):
                     method(data)
     for scores in (np.zeros((4, 3)), np.zeros(2), da.zeros((4, 1))):
-        with pytest.raises(ValueError, match=r"needs \(n_images, 2\)"):
+        with pytest.raises(ValueError, match=r"needs rows of 2 values, \(n_rows, 2\)"):
             pca.inverse_transform(scores)
 
 

@@ -20,6 +20,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from imgstack_ml import ChannelStatistics, HOGFeatures, ImageHistogram, TextureFeatures, open_stack
 from imgstack_ml.errors import NonFiniteError
+from imgstack_ml.features.base import features_of_block
 from tests.lib.features import DTYPES, SMALL_HOG, all_pairs, any_images, assert_same, histograms, statistics
 from tests.lib.images import write_image
 from tests.lib.stacks import counted
@@ -87,6 +88,13 @@ def test_a_bad_image_is_named(features, bad, tmp_path):
         fitted.transform(open_stack(tmp_path, chunks=2)).compute()
     with pytest.raises(NonFiniteError, match=r"image 1 \(.*5\.tif"):
         fitted.transform(open_stack(tmp_path, chunks=2)[[4, 5]]).compute()
+
+
+def test_a_kernel_of_other_features_than_named_is_refused():
+    images = np.ones((5, 2, 2))
+    for wrong in (lambda images: images.mean(axis=(1, 2))[:, None], lambda images: np.ones((1, 3))):
+        with pytest.raises(ValueError, match=r"features of shape .*, and \(5, 3\) is needed"):
+            features_of_block(images, kernel=wrong, n_features=3)
 
 
 @pytest.mark.parametrize("container", ["pandas", "polars"])

@@ -3,7 +3,7 @@
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from imgstack_ml.passes.steps import Pass, combined, concatenated, no_result, on_one_blas_thread, raw_blocks
+from imgstack_ml.passes.steps import Pass, checked_step, combined, concatenated, no_result, raw_blocks
 
 BLOCKS = [np.arange(4.0).reshape(2, 2), np.arange(6.0).reshape(3, 2)]
 
@@ -30,7 +30,7 @@ def test_a_step_is_given_what_is_shared_and_one_thread_of_blas():
         threads = {lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"}
         return total(blocks, start) * factor + offset, threads
 
-    assert on_one_blas_thread(step, BLOCKS, 3, [2, 1]) == (49.0, {1})
+    assert checked_step(step, BLOCKS, None, 3, [2, 1]) == (49.0, {1})
 
 
 def test_raw_blocks_are_kept_as_they_are_unless_they_keep_more_alive():

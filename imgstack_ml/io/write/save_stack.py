@@ -77,7 +77,9 @@ def save_stack(
     BadImageError
         An image cannot be read.
     TypeError
-        `stack` is something else, or holds no numbers.
+        `stack` is something else, masked, or holds no numbers; or a block of it is masked or no array.
+    ValueError
+        A block is not of the shape or dtype that `stack` declares.
 
     Notes
     -----

@@ -70,10 +70,10 @@ def write_images(
         `folder` is not empty and `overwrite` is False; it is a file; it is, holds or lies in a folder of the input;
         another process writes into it; or its disk is full.
     ValueError
-        The format does not take images of this shape or dtype, or a name is empty, hidden, used twice, or has a
-        separator.
+        The format does not take images of this shape or dtype; a block is not of the shape or dtype that `stack`
+        declares; or a name is empty, hidden, used twice, or has a separator.
     TypeError
-        `stack` is something else.
+        `stack` is something else, or masked; or a block of it is masked or no array.
     BadImageError
         An image cannot be read.
 
