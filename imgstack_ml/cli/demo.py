@@ -12,7 +12,7 @@ import click
 
 from .lib.analysis import analyse, describe_fit, write_report, write_results
 from .lib.model import open_model
-from .lib.options import DEFAULT_COMPONENTS, overwrite_option, run_options, seed_option
+from .lib.options import DEFAULT_COMPONENTS, OutputPath, overwrite_option, run_options, seed_option
 from .lib.output import OutputFolder
 from .lib.run import Run
 from .lib.task import Task
@@ -30,7 +30,7 @@ _N_FOLDS = 5
 
 
 @click.command(cls=Task, short_help="Eigenfaces from sample images, no data needed.")
-@click.argument("out", default="imgstack-demo", type=click.Path(file_okay=False))
+@click.argument("out", default="imgstack-demo", type=OutputPath(file_okay=False))
 @seed_option("Seed that shuffles the folds.")
 @overwrite_option()
 @run_options(scheduler=False)

@@ -12,7 +12,7 @@ import click
 
 from ..errors import ImgstackError, StoreError
 from .lib.model import open_model
-from .lib.options import run_options
+from .lib.options import OutputPath, run_options
 from .lib.output import RUN_FILE, write_record
 from .lib.run import relative_names
 from .lib.task import Task
@@ -27,7 +27,7 @@ __all__ = ["report"]
 
 
 @click.command(cls=Task, short_help="Make the report of an earlier run again.")
-@click.argument("out", type=click.Path(exists=True, file_okay=False))
+@click.argument("out", type=OutputPath(exists=True, file_okay=False))
 @click.option(
     "--read/--no-read",
     default=True,

@@ -16,9 +16,10 @@ from dask.utils import format_bytes
 from ..base.validation import FileStack
 from ..base.warn import warn
 from ..errors import BadImageError
+from ..files.names import is_url
 from ..passes.progress import iterate_rows
 from .lazy import Reader, find_faults, lazy_array
-from .locations.names import is_url, split_member
+from .locations.names import split_member
 from .locations.numbered import NumberedNames
 from .summary import Kinds, StackSummary
 

@@ -58,7 +58,7 @@ class Report:
         Raises
         ------
         StoreError
-            If the file exists and `overwrite` is False, if its folder is missing, or if the disk is full; the message
+            If `path` is a URL, if the file exists and `overwrite` is False, if its folder is missing, or if the disk is full; the message
             then names the bytes that the page needs.
         """
         page = self.html.encode()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...files.atomic import atomic_path
+from .options import OutputPath
 from .run import Run
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ table_option = click.option(
     "--out",
     required=True,
     metavar="FILE",
-    type=click.Path(dir_okay=False),
+    type=OutputPath(dir_okay=False),
     callback=_check_format,
     help="The table to write: a name that ends in .csv, .parquet (needs pyarrow) or .npy.",
 )

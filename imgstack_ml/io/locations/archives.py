@@ -13,10 +13,11 @@ import tarfile
 import zipfile
 from typing import Any, BinaryIO, NamedTuple, cast
 
+from ...files.names import is_url
 from .base import State, Window, buffered
 from .faults import naming_the_file
 from .files import open_file, state_of_file
-from .names import ARCHIVE_SUFFIXES, IMAGE_SUFFIXES, WILDCARD, is_hidden, is_image, is_url, split_member
+from .names import ARCHIVE_SUFFIXES, IMAGE_SUFFIXES, WILDCARD, is_hidden, is_image, split_member
 
 __all__ = ["Archive", "find_archive", "list_archive", "split_archive"]
 

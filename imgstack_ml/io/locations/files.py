@@ -5,8 +5,8 @@ import os
 import stat
 from typing import BinaryIO
 
+from ...files.names import is_url
 from .base import State
-from .names import is_url
 from .urls import open_url, state_of_url
 
 __all__ = ["open_file", "state_of_file"]

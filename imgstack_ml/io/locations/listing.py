@@ -4,9 +4,10 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from ...files.names import is_url
 from .archives import list_archive, split_archive
 from .folders import list_path, root_of_path
-from .names import absolute_name, is_url, natural_key
+from .names import absolute_name, natural_key
 from .urls import list_url, root_of_url
 
 __all__ = ["Source", "list_files", "root_folder"]
