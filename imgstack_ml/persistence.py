@@ -78,8 +78,8 @@ def save_model(model: Any, path: str | os.PathLike[str], *, overwrite: bool = Fa
     ValueError
         If a number in it is NaN or infinite, or its feature names do not fit into a header.
     StoreError
-        If `path` is a URL, the file exists and `overwrite` is False, or it cannot be written. If the disk is full, the error names the
-        bytes needed.
+        If `path` is a URL, the file exists and `overwrite` is False, or it cannot be written. If the disk is full, the
+        error names the bytes needed.
 
     See Also
     --------

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import stat
+from collections.abc import Iterator
 from typing import BinaryIO
 
 from ...files.names import is_url
@@ -24,15 +25,34 @@ def state_of_file(name: str) -> State:
     """
     if is_url(name):
         return state_of_url(name)
-    found = os.stat(name)
+    return _state(os.stat(name))
+
+
+@contextlib.contextmanager
+def open_file(name: str) -> Iterator[tuple[BinaryIO, State]]:
+    """Open a file for reading, with the state that it has; it can seek.
+
+    Raises
+    ------
+    OSError, ValueError
+        As `state_of_file`; and when the block ends, if something wrote to a local file meanwhile.
+    """
+    if is_url(name):
+        with open_url(name) as opened:
+            yield opened
+        return
+    _state(os.stat(name))  # first: opening a named pipe would wait until another process writes to it
+    with open(name, "rb") as file:
+        state = _state(os.fstat(file.fileno()))
+        yield file, state
+        if _state(os.fstat(file.fileno())) != state:
+            raise ValueError("something wrote to it while it was read")
+
+
+def _state(found: os.stat_result) -> State:
     kind = stat.S_IFMT(found.st_mode)
     if kind != stat.S_IFREG:
         raise ValueError(f"it is {_KINDS.get(kind, 'a device')}, not a file")
     if found.st_size == 0:
         raise ValueError("the file is empty (0 bytes)")
     return State(found.st_size, found.st_mtime_ns)
-
-
-def open_file(name: str) -> contextlib.AbstractContextManager[BinaryIO]:
-    """Open a file for reading; it can seek."""
-    return open_url(name) if is_url(name) else open(name, "rb")

@@ -28,6 +28,12 @@ ARCHIVE_SUFFIXES = (".zip", ".tar")
 #: The first character that makes a name a pattern.
 WILDCARD = re.compile(r"[*?\[]")
 
+# Of Windows, macOS and network disks. The folders hold thumbnails, remains of archives, and files that were deleted.
+_OF_SYSTEMS = {
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "#recycle", "$recycle.bin"),
+    *("system volume information", "lost+found"),
+}
+
 _IN_ARCHIVE = re.compile(r"(?:zip|tar)://(.*?)::(.+)", re.DOTALL)
 _DIGITS = re.compile("([0-9]+)")
 # int() refuses more digits than this. A name of a file has 255 bytes at most, that of a member of an archive 65,535.
@@ -35,8 +41,8 @@ _LONGEST_NAME = 4000
 
 
 def is_hidden(path: str) -> bool:
-    """Tell whether a path with ``/`` between its parts has a part that folders do not show."""
-    return any(part.startswith(".") or part == "Thumbs.db" for part in path.split("/"))
+    """Tell whether a path with ``/`` between its parts has a part that folders do not show, or that a system made."""
+    return any(part.startswith(".") or part.lower() in _OF_SYSTEMS for part in path.split("/"))
 
 
 def is_image(path: str) -> bool:

@@ -73,8 +73,8 @@ def save_stack(
     Raises
     ------
     StoreError
-        `path` is a URL; it exists and is not replaced; it is, holds or lies in the input; another process writes it; or its disk
-        has no room for the uncompressed pixels.
+        `path` is a URL; it exists and is not replaced; it is, holds or lies in the input; another process writes it;
+        or its disk has no room for the uncompressed pixels.
     BadImageError
         An image cannot be read.
     TypeError

@@ -68,8 +68,8 @@ def write_images(
     Raises
     ------
     StoreError
-        `folder` is a URL; it is not empty and `overwrite` is False; it is a file; it is, holds or lies in a folder of the input;
-        another process writes into it; or its disk is full.
+        `folder` is a URL; it is not empty and `overwrite` is False; it is a file; it is, holds or lies in a folder of
+        the input; another process writes into it; or its disk is full.
     ValueError
         The format does not take images of this shape or dtype, or a name is empty, hidden, used twice, or has a
         separator.
