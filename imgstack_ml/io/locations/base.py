@@ -20,7 +20,7 @@ def check_unchanged(then: State, now: State) -> None:
         sizes = (
             f": it had {then.n_bytes:,} bytes then and has {now.n_bytes:,} now" if then.n_bytes != now.n_bytes else ""
         )
-        raise ValueError(f"it was replaced or written to after the stack was opened{sizes}. Open the stack again")
+        raise ValueError(f"it has changed since the stack was opened{sizes}; open the stack again")
 
 
 class Window(io.RawIOBase):
