@@ -197,8 +197,8 @@ def _accuracy(labels: Any, outcome: Outcome, n_folds: int) -> dict[str, Any]:
 def _write_results(folder: OutputFolder, model: Pipeline, outcome: Outcome, found: dict[str, Any], run: Run) -> None:
     from .. import save_model
 
-    rows = zip(run.image_names, run.stack.labels, *outcome, strict=True)  # type: ignore[arg-type]
-    folder.write_table("predictions.csv", ["file", "label", "predicted", "fold"], rows)
+    texts: Any = (run.image_names, run.stack.labels, outcome.predicted)
+    folder.write_table("predictions.csv", ["file", "label", "predicted", "fold"], texts, [outcome.fold])
     run.write_skipped(folder)
     with folder.writing(MODEL_FILE) as temporary:
         # Of a linear model the coefficients are saved. The others could only be saved as code, by pickle.

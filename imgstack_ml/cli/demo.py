@@ -56,8 +56,7 @@ def demo(out: str, terminal: Terminal, seed: int, overwrite: bool) -> None:
     labels = run.stack.labels
     assert labels is not None, "sub-folders give labels"
     predicted, classifier = _cross_validate(run.stack, labels, seed)
-    rows = zip(run.image_names, labels, predicted, strict=True)
-    folder.write_table("predictions.csv", ["file", "label", "predicted"], rows)
+    folder.write_table("predictions.csv", ["file", "label", "predicted"], (run.image_names, labels, predicted))
     difference = _reload_difference(out, run.stack, analysis.scores)
     record = run.describe(fit=describe_fit(analysis), reload_difference=difference, classifier=classifier)
     write_report(folder, analysis, run, record)

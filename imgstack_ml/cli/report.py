@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ImgstackError, StoreError
+from .lib.cells import of_cell
 from .lib.model import open_model
 from .lib.options import OutputPath, run_options
 from .lib.output import RUN_FILE, write_record
@@ -84,7 +85,7 @@ def _read_scores(path: str) -> tuple[list[str], np.ndarray]:
         with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
             header, *rows = csv.reader(file)
         first = 2 if header[1] == "label" else 1
-        return [row[0] for row in rows], np.array([row[first:] for row in rows], dtype=np.float64)
+        return [of_cell(row[0]) for row in rows], np.array([row[first:] for row in rows], dtype=np.float64)
     except (ValueError, IndexError) as error:
         raise StoreError(f"{path!r} is damaged: {error}; run imgstack-ml pca again with --overwrite") from error
 

@@ -79,8 +79,7 @@ def state_of_url(url: str) -> State:
     OSError, ValueError
         It is missing, empty, or a folder.
     """
-    system, path = _system_and_path(url)
-    return _state(system.info(path))
+    return _state(_info(*_system_and_path(url)))
 
 
 @contextlib.contextmanager
@@ -90,16 +89,26 @@ def open_url(url: str) -> Iterator[tuple[BinaryIO, State]]:
     _drop_old_copy(url, system, path)
     with system.open(path, "rb") as file:
         details = getattr(file, "details", None) or {}  # of some file systems, what the opening has asked for
-        yield file, _state(details if _version(details) else system.info(path))
+        yield file, _state(details if _version(details) else _info(system, path))
+
+
+def _info(system: Any, path: str) -> dict[str, Any]:
+    """Ask for what a file system tells of a file."""
+    found: dict[str, Any] = (system.fs if _keeps_copies(system) else system).info(path)
+    return found
+
+
+def _keeps_copies(system: Any) -> bool:
+    from fsspec.implementations.cached import CachingFileSystem
+
+    return isinstance(system, CachingFileSystem)
 
 
 def _drop_old_copy(url: str, system: Any, path: str) -> None:
     """Remove the copy that fsspec has of a file, if the file was replaced since: fsspec itself does not look."""
-    from fsspec.implementations.cached import CachingFileSystem
-
-    if not isinstance(system, CachingFileSystem):
+    if not _keeps_copies(system):
         return
-    state = _state(system.info(path))
+    state = _state(_info(system, path))
     if _copied.setdefault(url, state) != state:
         copy = system._check_file(path)
         if isinstance(copy, str):
