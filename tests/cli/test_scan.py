@@ -37,7 +37,7 @@ def test_verifies_and_brings_to_one_kind(tmp_path):
     assert result.exit_code == 3
     assert f"bad: {str(damaged)!r}" in result.stdout
     assert [line.split()[0] for line in result.stderr.splitlines()] == ["reading", "decoding"]
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/sub").mkdir(parents=True)
     result = run("scan", tmp_path / "empty")
     assert result.exit_code == 1
-    assert "hint: sub-folders are read with" in result.stderr
+    assert "hint: to read the sub-folders too: --recursive" in result.stderr

@@ -102,9 +102,11 @@ def test_what_lies_in_folders(tmp_path):
     (tmp_path / "zero.png").symlink_to("/dev/zero")
     (tmp_path / "nowhere.png").symlink_to("gone.png")
     start = time.perf_counter()
-    with pytest.warns(UserWarning) as caught:
+    with (
+        pytest.warns(UserWarning, match="3 of 5 files cannot be read"),
+        pytest.warns(UserWarning, match="holds 2 images of kinds that are not read"),
+    ):
         stack = open_stack(tmp_path, on_error="skip")
-    assert sorted(str(warning.message).partition("of")[0].split()[-1] for warning in caught) == ["3", "images"]
     assert stack.summary().unread == ((".png (no regular file)", 2),)
     assert [Path(name).name for name in stack.files] == ["good.png", "tiff.jpg"]
     np.testing.assert_array_equal(stack.data.compute(), [pixels, pixels])

@@ -34,11 +34,9 @@ def list_url(url: str, recursive: bool) -> Listing:
     """
     system, path = _system_and_path(url)
     # Over HTTP, every file is a folder of the links that its bytes seem to hold: files are told by their names.
-    if (path.lower().endswith(IMAGE_SUFFIXES) and system.isfile(path)) or (
-        WILDCARD.search(path) and system.exists(path)
-    ):
+    if path.lower().endswith(IMAGE_SUFFIXES) and system.isfile(path):
         return Listing([url])
-    if WILDCARD.search(path):
+    if _is_pattern(system, path):
         root = _root_of_pattern(path)
         matches = [name for name in system.glob(path) if not is_hidden(name[len(root) :])]
         found = Listing([name for name in matches if not name.endswith("/") and not system.isdir(name)])
@@ -58,7 +56,7 @@ def list_url(url: str, recursive: bool) -> Listing:
 def root_of_url(url: str) -> str:
     """Return the folder that a URL is searched from."""
     system, path = _system_and_path(url)
-    if WILDCARD.search(path):
+    if _is_pattern(system, path):
         return _url_of(url, _root_of_pattern(path))
     return _url_of(url, path if system.isdir(path) else os.path.dirname(path))
 
@@ -150,9 +148,13 @@ def _system_and_path(url: str) -> tuple[Any, str]:
         raise ValueError(f"{url!r} needs a package that is not installed: {error}") from error
 
 
+def _is_pattern(system: Any, path: str) -> bool:
+    """Tell whether a path is a pattern; one that exists is taken literally."""
+    return WILDCARD.search(path) is not None and not system.exists(path)
+
+
 def _root_of_pattern(path: str) -> str:
-    wildcard = WILDCARD.search(path)
-    return path if wildcard is None else path[: wildcard.start()].rpartition("/")[0]
+    return WILDCARD.split(path, maxsplit=1)[0].rpartition("/")[0]
 
 
 def _url_of(url: str, path: str) -> str:
