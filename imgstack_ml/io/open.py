@@ -239,8 +239,8 @@ def _find(source: Source, **options: Any) -> Listing:
     if found.unread:
         n = found.unread.total()
         warn(
-            f"{source!s} holds {n:,} image{'s' if n > 1 else ''} of kinds that are not read, left out here: "
-            f"{unread_text(found.unread)}. Convert them to PNG, JPEG or TIFF, or move them elsewhere"
+            f"{source!s} holds {n:,} image{'s' if n > 1 else ''} of kinds that are not read, and are left out: "
+            f"{unread_text(found.unread)}. Convert them to files that end in .png, .jpg or .tif, or move them elsewhere"
         )
     return found
 

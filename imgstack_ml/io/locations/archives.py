@@ -122,7 +122,7 @@ def list_archive(name: str, wanted: str) -> Listing:
         found = Listing([name for name in members if fnmatch.fnmatchcase(name, wanted) and not is_hidden(name)])
     else:
         folder = f"{wanted.rstrip('/')}/" if wanted.rstrip("/") else ""
-        found = list_names(member for member in members if member.startswith(folder))
+        found = list_names((member for member in members if member.startswith(folder)), folder)
     if not found.files:
         asked = f"{wanted!r}" if wanted else f"files that end in {' '.join(IMAGE_SUFFIXES)}"
         examples = ", ".join(map(repr, itertools.islice(members, 3)))

@@ -54,8 +54,8 @@ def _add_folder(folder: str, recursive: bool, found: Listing) -> None:
                     _add_folder(entry.path, recursive, found)
             elif is_image(entry.name):
                 _add_file(entry.path, found, is_file=entry.is_file(follow_symlinks=False))
-            elif entry.is_file(follow_symlinks=False) and (kind := kind_of_file(entry.path)):
-                found.unread[kind] += 1
+            elif entry.is_file(follow_symlinks=False) or _kind_of(entry.path) in (stat.S_IFREG, None):
+                found.unread.update(filter(None, [kind_of_file(entry.path)]))
 
 
 def _add_file(path: str, found: Listing, *, is_file: bool = False) -> None:

@@ -66,7 +66,7 @@ def forget_listings(urls: Iterable[str]) -> None:
     systems = {id(system): system for system, _ in map(_system_and_path, urls)}
     for system in systems.values():
         system.invalidate_cache()
-        getattr(system, "dircache", {}).clear()  # of HTTP, `invalidate_cache` does nothing
+        system.dircache.clear()  # of HTTP, `invalidate_cache` does nothing
 
 
 def state_of_url(url: str) -> State:

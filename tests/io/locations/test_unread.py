@@ -70,7 +70,8 @@ def places(tmp_path):
     """The same files in a folder, an archive and at a URL; and the pixels that are read."""
     folder = tmp_path / "in"
     pixels = write_folder(folder, 4)
-    touch(folder, "a.webp", "b.WEBP", "c.mp4", "stack.czi", "brain.nii.gz", *HIDDEN)
+    touch(folder, "a.webp", "c.mp4", "stack.czi", "brain.nii.gz", *HIDDEN)
+    (folder / "b.WEBP").symlink_to("a.webp")
     archive = pack(folder, tmp_path / "x.zip")
     system = fsspec.filesystem("memory")
     system.put(str(folder), f"/{tmp_path.name}", recursive=True)
