@@ -104,7 +104,7 @@ def keys_of_files(files: Sequence[str]) -> FileKeys:
     for path in files:
         with naming_the_file(path):
             states.append(read_state(path))
-    return FileKeys(tuple(files), states)
+    return FileKeys.of_files(tuple(files), states)
 
 
 def _map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
@@ -137,7 +137,7 @@ def _images_of(files: list[_File]) -> tuple[tuple[str, ...], FileKeys, Kinds]:
             numbers.append(headers.setdefault(header, len(headers)))
     kinds = Kinds(tuple(headers), np.array(numbers, dtype=np.uint32))
     plain = tuple(names)  # shared, where the keys are the names
-    return plain, FileKeys(plain if keys == names else tuple(keys), states), kinds
+    return plain, FileKeys.of_files(plain if keys == names else tuple(keys), states), kinds
 
 
 def _report_unreadable(problems: dict[str, str], n_good: int) -> None:

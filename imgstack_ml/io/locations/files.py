@@ -45,7 +45,8 @@ def open_file(name: str) -> Iterator[tuple[BinaryIO, State]]:
     with open(name, "rb") as file:
         state = _state(os.fstat(file.fileno()))
         yield file, state
-        if _state(os.fstat(file.fileno())) != state:
+        now = os.fstat(file.fileno())
+        if (now.st_size, now.st_mtime_ns) != state:
             raise ValueError("something wrote to it while it was read")
 
 

@@ -5,7 +5,7 @@ import stat
 from collections import Counter
 from pathlib import Path
 
-from .names import IMAGE_SUFFIXES, WILDCARD, is_hidden, is_image
+from .names import IMAGE_SUFFIXES, WILDCARD, is_hidden
 from .unread import Listing, kind_of_file, unread_text
 
 __all__ = ["list_path", "root_of_path"]
@@ -52,7 +52,7 @@ def _add_folder(folder: str, recursive: bool, found: Listing) -> None:
             if entry.is_dir(follow_symlinks=False):
                 if recursive:
                     _add_folder(entry.path, recursive, found)
-            elif is_image(entry.name):
+            elif entry.name.lower().endswith(IMAGE_SUFFIXES):
                 _add_file(entry.path, found, is_file=entry.is_file(follow_symlinks=False))
             elif entry.is_file(follow_symlinks=False) or _kind_of(entry.path) in (stat.S_IFREG, None):
                 found.unread.update(filter(None, [kind_of_file(entry.path)]))

@@ -29,10 +29,11 @@ ARCHIVE_SUFFIXES = (".zip", ".tar")
 WILDCARD = re.compile(r"[*?\[]")
 
 # Of Windows, macOS and network disks. The folders hold thumbnails, remains of archives, and files that were deleted.
-_OF_SYSTEMS = {
-    *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "#recycle", "$recycle.bin"),
-    *("system volume information", "lost+found"),
-}
+_HIDDEN = re.compile(
+    r"(?:\A|/)(?:\.|(?:thumbs\.db|ehthumbs\.db|desktop\.ini|icon\r|__macosx|@eadir|#recycle|\$recycle\.bin"
+    r"|system volume information|lost\+found)(?:/|\Z))",
+    re.IGNORECASE,
+)
 
 _IN_ARCHIVE = re.compile(r"(?:zip|tar)://(.*?)::(.+)", re.DOTALL)
 _DIGITS = re.compile("([0-9]+)")
@@ -42,7 +43,7 @@ _LONGEST_NAME = 4000
 
 def is_hidden(path: str) -> bool:
     """Tell whether a path with ``/`` between its parts has a part that folders do not show, or that a system made."""
-    return any(part.startswith(".") or part.lower() in _OF_SYSTEMS for part in path.split("/"))
+    return _HIDDEN.search(path) is not None
 
 
 def is_image(path: str) -> bool:
