@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from . import __version__
 from .errors import StoreError
+from .files.names import refuse_url
 from .files.tensors import map_tensors, save_tensors
 
 __all__ = ["load_model", "save_model"]
@@ -80,8 +81,8 @@ def save_model(model: Any, path: str | os.PathLike[str], *, overwrite: bool = Fa
     ValueError
         If a number in it is NaN or infinite, or its feature names do not fit into a header.
     StoreError
-        If the file exists and `overwrite` is False, or it cannot be written. If the disk is full, the error names the
-        bytes needed.
+        If `path` is a URL, the file exists and `overwrite` is False, or it cannot be written. If the disk is full, the
+        error names the bytes needed.
 
     See Also
     --------
@@ -99,6 +100,7 @@ def save_model(model: Any, path: str | os.PathLike[str], *, overwrite: bool = Fa
     ...     load_model(os.path.join(folder, "model.safetensors"))
     StackCenterer()
     """
+    refuse_url(path)
     arrays: dict[str, np.ndarray] = {}
     node = _model_to_json(model, arrays, prefix="")
     header = {

@@ -155,11 +155,13 @@ def _check_labels(stack: ImageStack, source: str, n_folds: int) -> None:
 
 def _empty_sub_folders(stack: ImageStack, source: str) -> list[str]:
     """Names of the sub-folders without an image in the stack."""
+    from ..io.locations.names import is_hidden
+
     if os.path.abspath(source) in stack.inputs or stack.labels is None or not os.path.isdir(source):
         return []
     with_images = {label.partition("/")[0] for label in stack.labels.tolist()}
     with os.scandir(source) as entries:
-        names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+        names = [entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name)]
     return sorted(set(names) - with_images)
 
 
@@ -197,8 +199,8 @@ def _accuracy(labels: Any, outcome: Outcome, n_folds: int) -> dict[str, Any]:
 def _write_results(folder: OutputFolder, model: Pipeline, outcome: Outcome, found: dict[str, Any], run: Run) -> None:
     from .. import save_model
 
-    rows = zip(run.image_names, run.stack.labels, *outcome, strict=True)  # type: ignore[arg-type]
-    folder.write_table("predictions.csv", ["file", "label", "predicted", "fold"], rows)
+    texts: Any = (run.image_names, run.stack.labels, outcome.predicted)
+    folder.write_table("predictions.csv", ["file", "label", "predicted", "fold"], texts, [outcome.fold])
     run.write_skipped(folder)
     with folder.writing(MODEL_FILE) as temporary:
         # Of a linear model the coefficients are saved. The others could only be saved as code, by pickle.

@@ -12,7 +12,7 @@ import click
 
 from .lib.analysis import analyse, describe_fit, write_report, write_results
 from .lib.model import open_model
-from .lib.options import DEFAULT_COMPONENTS, overwrite_option, run_options, seed_option
+from .lib.options import DEFAULT_COMPONENTS, OutputPath, overwrite_option, run_options, seed_option
 from .lib.output import OutputFolder
 from .lib.run import Run
 from .lib.task import Task
@@ -30,7 +30,7 @@ _N_FOLDS = 5
 
 
 @click.command(cls=Task, short_help="Eigenfaces from sample images, no data needed.")
-@click.argument("out", default="imgstack-demo", type=click.Path(file_okay=False))
+@click.argument("out", default="imgstack-demo", type=OutputPath(file_okay=False))
 @seed_option("Seed that shuffles the folds.")
 @overwrite_option()
 @run_options(scheduler=False)
@@ -56,8 +56,7 @@ def demo(out: str, terminal: Terminal, seed: int, overwrite: bool) -> None:
     labels = run.stack.labels
     assert labels is not None, "sub-folders give labels"
     predicted, classifier = _cross_validate(run.stack, labels, seed)
-    rows = zip(run.image_names, labels, predicted, strict=True)
-    folder.write_table("predictions.csv", ["file", "label", "predicted"], rows)
+    folder.write_table("predictions.csv", ["file", "label", "predicted"], (run.image_names, labels, predicted))
     difference = _reload_difference(out, run.stack, analysis.scores)
     record = run.describe(fit=describe_fit(analysis), reload_difference=difference, classifier=classifier)
     write_report(folder, analysis, run, record)

@@ -8,7 +8,7 @@ import click
 
 from .lib.images import ImageOptions, image_options
 from .lib.model import errors_that_name_options, model_argument, open_model
-from .lib.options import n_components_option, overwrite_option, run_options
+from .lib.options import OutputPath, n_components_option, overwrite_option, run_options
 from .lib.output import make_folder, refuse_existing
 from .lib.task import Task
 from .lib.terminal import Terminal
@@ -22,7 +22,7 @@ __all__ = ["reconstruct"]
     "-o",
     "--out",
     required=True,
-    type=click.Path(),
+    type=OutputPath(),
     help="A name that ends in .zarr for one array, or a folder for one file an image.",
 )
 @n_components_option("Use the first N components only.  [default: all]")

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ImgstackError, StoreError
+from .lib.cells import of_cell
 from .lib.model import open_model
-from .lib.options import run_options
+from .lib.options import OutputPath, run_options
 from .lib.output import RUN_FILE, write_record
 from .lib.run import relative_names
 from .lib.task import Task
@@ -27,7 +28,7 @@ __all__ = ["report"]
 
 
 @click.command(cls=Task, short_help="Make the report of an earlier run again.")
-@click.argument("out", type=click.Path(exists=True, file_okay=False))
+@click.argument("out", type=OutputPath(exists=True, file_okay=False))
 @click.option(
     "--read/--no-read",
     default=True,
@@ -84,7 +85,7 @@ def _read_scores(path: str) -> tuple[list[str], np.ndarray]:
         with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
             header, *rows = csv.reader(file)
         first = 2 if header[1] == "label" else 1
-        return [row[0] for row in rows], np.array([row[first:] for row in rows], dtype=np.float64)
+        return [of_cell(row[0]) for row in rows], np.array([row[first:] for row in rows], dtype=np.float64)
     except (ValueError, IndexError) as error:
         raise StoreError(f"{path!r} is damaged: {error}; run imgstack-ml pca again with --overwrite") from error
 

@@ -4,7 +4,7 @@ import shlex
 
 import click
 
-from .lib.options import run_options, seed_option
+from .lib.options import OutputPath, run_options, seed_option
 from .lib.task import Task
 from .lib.terminal import Terminal
 
@@ -17,7 +17,7 @@ _LABELLED = ("faces", "digits", "textures")
 
 @click.command(cls=Task, short_help="Write a folder of sample images.")
 @click.argument("name", type=click.Choice(_NAMES))
-@click.argument("folder", metavar="DIR", type=click.Path(file_okay=False))
+@click.argument("folder", metavar="DIR", type=OutputPath(file_okay=False))
 @click.option(
     "-n", "n_images", metavar="N", type=click.IntRange(min=1), help="Number of images.  [default: all; 844 cells]"
 )

@@ -6,9 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .lib.images import recursive_option, source_argument, without_skip_warnings
+from .lib.images import (
+    ImageOptions,
+    mode_option,
+    recursive_option,
+    shape_option,
+    source_argument,
+    without_skip_warnings,
+)
 from .lib.options import run_options
-from .lib.task import Task, hint
+from .lib.task import Task
 from .lib.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -17,18 +24,23 @@ if TYPE_CHECKING:
 __all__ = ["scan"]
 
 
-@click.command(cls=Task, short_help="What is in a folder: shapes, types, modes, bad files.")
+class _Scan(Task):
+    """The command; it still takes ``--shape H W``, as in version 0.1."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the command line."""
+        for i in range(len(args) - 2):
+            if args[i] == "--shape" and args[i + 1].isdecimal() and args[i + 2].isdecimal():
+                args = [*args[: i + 1], f"{args[i + 1]}x{args[i + 2]}", *args[i + 3 :]]
+                break
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_Scan, short_help="What is in a folder: shapes, types, modes, bad files.")
 @source_argument
 @recursive_option()
-@click.option(
-    "--mode", metavar="MODE", help="Describe the images as if all were converted to this mode, e.g. RGB or L."
-)
-@click.option(
-    "--shape",
-    metavar="H W",
-    type=(int, int),
-    help="Describe the images as if all were resized to this height and width.",
-)
+@mode_option
+@shape_option
 @click.option("--verify", is_flag=True, help="Also decode every image: that finds damage beyond the headers.")
 @run_options()
 def scan(
@@ -43,7 +55,7 @@ def scan(
 
     FOLDER can also be a pattern in quotes, an archive, a TIFF of many pages, a zarr array: whatever
     imgstack_ml.open_stack takes. Only headers are read, unless --verify is given. The exit code is 3 if files cannot
-    be read.
+    be read. Images of kinds that are not read, such as WebP or video, are counted.
 
     \b
     Examples:
@@ -53,7 +65,8 @@ def scan(
     from .. import open_stack
 
     terminal.status(f"reading the headers of {source}")
-    with without_skip_warnings(), hint(FileNotFoundError, "sub-folders are read with the option --recursive"):
+    options = ImageOptions(source, recursive, "skip", mode, shape)
+    with options.errors_that_name_options(), without_skip_warnings():
         stack = open_stack(source, recursive=recursive, mode=mode, shape=shape, on_error="skip")
         if verify:
             terminal.status(f"decoding {len(stack):,} images")
@@ -83,4 +96,5 @@ def _record(stack: ImageStack) -> dict[str, Any]:
             for header, count in stack.summary().counts
         ],
         "problems": [{"file": path, "reason": reason} for path, reason in stack.problems],
+        "unread": dict(stack.unread),
     }

@@ -11,6 +11,7 @@ from PIL import Image
 
 from ..errors import StoreError
 from ..files.atomic import atomic_path
+from ..files.names import refuse_url
 from .cells import N_CELL_IMAGES, cell_image
 from .real import load_digits, load_faces, load_textures, load_tissue
 
@@ -101,8 +102,9 @@ def write_sample(name: str, folder: str | os.PathLike[str], *, n: int | None = N
     ValueError
         If there is no sample of this name, or it has fewer than `n` images.
     StoreError
-        If the folder is not empty, or is a file.
+        If the folder is a URL, is not empty, or is a file.
     """
+    refuse_url(folder)
     if name not in SAMPLES:
         raise ValueError(f"no sample named {name!r}; there are {', '.join(SAMPLES)}")
     if n is not None and n < 1:

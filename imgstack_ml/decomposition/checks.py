@@ -13,6 +13,7 @@ import dask.array as da
 
 from ..base.lazy import source_of
 from ..base.validation import Images, rows_are_views
+from ..files.names import refuse_url
 from ..linalg.scaling import largest_value
 from ..passes.batches import batch_rows
 from ..passes.runner import PassRunner
@@ -31,6 +32,8 @@ def check_parameters(params: Mapping[str, Any]) -> None:
     ------
     ValueError
         Naming the parameter, its value and what is needed.
+    StoreError
+        The checkpoint is a URL.
     """
     if params["svd_solver"] not in SOLVER_NAMES:
         raise ValueError(f"svd_solver={params['svd_solver']!r} must be one of {SOLVER_NAMES}.")
@@ -41,6 +44,8 @@ def check_parameters(params: Mapping[str, Any]) -> None:
     folder = params["checkpoint"]
     if folder is not None and not isinstance(folder, str | os.PathLike):
         raise ValueError(f"checkpoint={folder!r} must be None or a folder, e.g. checkpoint='unfinished'.")
+    if folder is not None:
+        refuse_url(folder)
     if not isinstance(params["tol"], Real) or not float(params["tol"]) >= 0:
         raise ValueError(f"tol={params['tol']!r} must be a number of at least 0, e.g. tol=1e-4.")
 

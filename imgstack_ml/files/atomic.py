@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from ..errors import StoreError
 from .locks import lock_output
-from .names import hidden_sibling, name_digest
+from .names import hidden_sibling, name_digest, refuse_url
 
 __all__ = ["atomic_folder", "atomic_path"]
 
@@ -45,8 +45,9 @@ def atomic_path(path: Path, *, overwrite: bool = True) -> Iterator[str]:
     Raises
     ------
     StoreError
-        `path` is a folder, its parent folder is missing, or it exists and `overwrite` is False.
+        `path` is a URL or a folder, its parent folder is missing, or it exists and `overwrite` is False.
     """
+    refuse_url(path)
     target = os.path.realpath(path)
     if os.path.isdir(target):
         raise StoreError(f"{target!r} is a folder; give the name of a file to write")
@@ -87,9 +88,10 @@ def atomic_folder(path: Path, *, overwrite: bool = False, resume: bool = False) 
     Raises
     ------
     StoreError
-        `path` is a file, its parent folder is missing, it exists and `overwrite` is False, or another process
-        is writing it.
+        `path` is a URL or a file, its parent folder is missing, it exists and `overwrite` is False, or another
+        process is writing it.
     """
+    refuse_url(path)
     target = os.path.realpath(path)
     if os.path.isfile(target):
         raise StoreError(f"{target!r} is a file; give the name of a folder to write")

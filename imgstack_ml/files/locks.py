@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 
 from ..errors import StoreError
-from .names import hidden_sibling, name_digest
+from .names import hidden_sibling, name_digest, refuse_url
 
 if sys.platform == "win32":
     import msvcrt
@@ -35,8 +35,9 @@ def lock_output(path: str | os.PathLike[str]) -> Iterator[None]:
     Raises
     ------
     StoreError
-        Another process, or another call in this process, holds the lock.
+        `path` is a URL; or another process, or another call in this process, holds the lock.
     """
+    refuse_url(path)
     target = os.path.realpath(path)
     lock = hidden_sibling(target, name_digest(target), ".lock")
     descriptor = _open_locked(lock, target)

@@ -1,11 +1,39 @@
-"""Hidden names beside a file or folder that is being written."""
+"""Names of outputs: URLs are told from paths, and a file that is being written gets a hidden name beside it."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 
-__all__ = ["hidden_sibling", "name_digest"]
+from ..errors import StoreError
+
+__all__ = ["hidden_sibling", "is_url", "name_digest", "refuse_url"]
+
+# A Path made of a URL has one slash less: Path("s3://bucket/out") is "s3:/bucket/out". Drives have one letter.
+_URL_AS_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
+
+def is_url(name: str) -> bool:
+    """Tell whether a name leads to a file system of fsspec; absolute paths never hold ``://``."""
+    return "://" in name
+
+
+def refuse_url(path: str | os.PathLike[str]) -> None:
+    """Raise if an output is a URL: a folder named ``s3:`` would be made, and nothing would reach the bucket.
+
+    All writers call it before they begin. A Path made of a URL counts as one.
+
+    Raises
+    ------
+    StoreError
+        Naming the URL.
+    """
+    name = os.fsdecode(path)
+    if is_url(name) or _URL_AS_PATH.match(name):
+        path = name.removeprefix("file://")
+        advice = f"{os.path.basename(name.rstrip('/'))!r}, and copy from there" if path == name else repr(path)
+        raise StoreError(f"{name!r} is a URL, and outputs are written to paths only. Give a path, such as {advice}")
 
 
 def hidden_sibling(target: str, token: str, suffix: str | None = None) -> str:

@@ -15,7 +15,9 @@ from dask.blockwise import BlockwiseDepDict, blockwise
 from dask.highlevelgraph import HighLevelGraph
 from dask.system import CPU_COUNT
 
+from ..base.validation import first_nonfinite
 from ..errors import BadImageError, StoreError
+from .keys import FileKeys
 
 __all__ = ["Reader", "check_block_size", "find_faults", "images_per_block", "lazy_array"]
 
@@ -65,26 +67,34 @@ def lazy_array(reader: Reader, keys: Sequence[Any] | np.ndarray, chunks: str | i
     return _lazy(reader.read, "images", reader, keys, chunks, reader.shape, reader.dtype)
 
 
-def find_faults(reader: Reader, keys: Sequence[Any] | np.ndarray, chunks: str | int) -> da.Array:
-    """Make a Dask array that reads every image and holds what is wrong with it.
+def find_faults(
+    reader: Reader, keys: Sequence[Any] | np.ndarray, chunks: str | int, *, finite: bool = False
+) -> da.Array:
+    """Make a Dask array that reads every image and holds what is wrong with it; with `finite`, that it has NaN.
 
     Returns
     -------
     dask.array.Array of shape (len(keys),), of objects
         The reason why an image cannot be read; an empty text where it can.
     """
-    return _lazy(functools.partial(_faults, reader), "faults", reader, keys, chunks, (), np.dtype(object))
+    return _lazy(functools.partial(_faults, reader, finite), "faults", reader, keys, chunks, (), np.dtype(object))
 
 
-def _faults(reader: Reader, keys: Any) -> np.ndarray:
+def _faults(reader: Reader, finite: bool, keys: Any) -> np.ndarray:
     reasons = np.full(len(keys), "", dtype=object)
+
+    def read(keys: Any) -> None:
+        block = reader.read(keys)
+        if finite and first_nonfinite(block) is not None:
+            raise StoreError("it contains NaN or infinity")
+
     try:
-        reader.read(keys)
+        read(keys)
     except (BadImageError, StoreError):
         # Only a block with a fault is read image by image: images that share a chunk are decoded again for each.
         for i in range(len(keys)):
             try:
-                reader.read(keys[i : i + 1])
+                read(keys[i : i + 1])
             except (BadImageError, StoreError) as error:
                 reasons[i] = getattr(error, "reason", str(error))
     return reasons
@@ -119,7 +129,10 @@ def _lazy(
 
 def _digest(keys: Sequence[Any] | np.ndarray) -> str:
     """Hash many keys at once; Dask would hash them one by one, which takes long."""
-    content = keys.tobytes() if isinstance(keys, np.ndarray) else repr(keys).encode("utf-8", "surrogateescape")
+    if isinstance(keys, np.ndarray | FileKeys):
+        content = keys.tobytes()
+    else:
+        content = repr(keys).encode("utf-8", "surrogateescape")
     return hashlib.sha256(content).hexdigest()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
+from ..base.warn import warn
 from .convert import Conversion
 from .formats.arrays import ArrayReader, open_hdf5, open_npy, open_store, open_zarr
 from .formats.base import MAX_PIXELS, Header, mode_of
@@ -16,10 +17,11 @@ from .formats.npy import is_npy
 from .formats.store import is_own_store, is_zarr
 from .lazy import check_block_size, lazy_array
 from .locations.faults import naming_the_file
-from .locations.listing import Source, list_files, root_folder
+from .locations.listing import Source, find_files, root_folder
 from .locations.numbered import NumberedNames
+from .locations.unread import Listing, unread_text
 from .readers import ConvertingReader, FunctionReader, apply_to_file, decode_file
-from .scan import fingerprint_of_files, scan_files
+from .scan import keys_of_files, scan_files
 from .stack import ImageStack
 from .summary import Kinds
 
@@ -80,9 +82,9 @@ def open_stack(
         Order of the files of a folder or pattern: ``"natural"`` puts ``img2`` before ``img10``, ``"name"`` compares
         the plain strings.
     on_error : {"raise", "skip"}, default="raise"
-        Whether a file whose header cannot be read raises, or is left out with a warning and listed in
-        `problems`. A file whose pixels cannot be decoded always raises, when they are computed; `ImageStack.verify`
-        finds these files.
+        Whether a file whose header cannot be read, or a link that leads to nothing, raises, or is left out with a
+        warning and listed in `problems`. A file whose pixels cannot be decoded always raises, when they are computed;
+        `ImageStack.verify` finds these files.
     max_pixels : int, default=178_956_970
         Most pixels, height times width, that an image or a tile of one may claim to have.
 
@@ -105,9 +107,16 @@ def open_stack(
 
     Notes
     -----
-    Files are JPEG, PNG or TIFF; their content decides, not their suffix. Pixels are read as a viewer shows them: a
-    palette and the EXIF orientation are applied. In a TIFF the orientation is a tag; in a PNG it counts if it stands in
-    front of the pixels.
+    Files are JPEG, PNG or TIFF; their content decides, not their suffix. Of a folder or an archive, files are read that
+    end in ``.jpg .jpeg .png .tif .tiff``. Other images in it, by their suffix or (in folders) by their first bytes, are
+    counted by `ImageStack.summary`, and a warning says how many there are. Hidden files, and what systems put beside
+    images (``Thumbs.db``, ``__MACOSX`` and such), are not listed.
+
+    A file that is replaced or written to after the stack is opened raises BadImageError when it is read: its size and
+    time of change are compared, or the ETag, digest or time that a URL's file system tells.
+
+    Pixels are read as a viewer shows them: a palette and the EXIF orientation are applied. In a TIFF the orientation is
+    a tag; in a PNG it counts if it stands in front of the pixels.
 
     ==========================  =====================  =======
     mode of the file            shape                  dtype
@@ -163,7 +172,8 @@ def open_stack(
     )
     stack = _array_stack(source, conversion) if isinstance(source, str | os.PathLike) else None
     if stack is None:
-        stack = scan_files(list_files(source, recursive=recursive, sort=sort), conversion, on_error=on_error)
+        files, unread = _find(source, recursive=recursive, sort=sort)
+        stack = replace(scan_files(files, conversion, on_error=on_error), unread=tuple(unread.most_common()))
         if recursive and isinstance(source, str | os.PathLike):
             stack = replace(stack, labels=_folder_labels(stack.files, root_folder(source)))
     return replace(stack, chunks=chunks)
@@ -216,11 +226,23 @@ def imread(
     """
     if imread is None and preprocess is None:
         return open_stack(pattern).data
-    files = list_files(pattern)
+    files = _find(pattern).files
+    keys = keys_of_files(files)  # before the first is read: what changes later is noticed
     read = decode_file if imread is None else imread
     first = apply_to_file(read, preprocess, files[0])
-    reader = FunctionReader(read, preprocess, first.shape, first.dtype, fingerprint_of_files(files))
-    return lazy_array(reader, tuple(files), "auto")
+    return lazy_array(FunctionReader(read, preprocess, first.shape, first.dtype), keys, "auto")
+
+
+def _find(source: Source, **options: Any) -> Listing:
+    """List the files of a source; warn once of the images in it that are not read."""
+    found = find_files(source, **options)
+    if found.unread:
+        n = found.unread.total()
+        warn(
+            f"{source!s} holds {n:,} image{'s' if n > 1 else ''} of kinds that are not read, and are left out: "
+            f"{unread_text(found.unread)}. Convert them to files that end in .png, .jpg or .tif, or move them elsewhere"
+        )
+    return found
 
 
 def _name_of_dtype(dtype: Any) -> str:

@@ -1,6 +1,6 @@
 """From image files to pixels: the images of a block are read into one array."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -10,8 +10,11 @@ from ..errors import BadImageError
 from .convert import Conversion
 from .formats.base import Planes
 from .formats.registry import Key, Page, open_images
+from .keys import FileKeys
 from .lazy import Reader
+from .locations.base import State, check_unchanged
 from .locations.faults import naming_the_file
+from .locations.open import forget_listings_of, read_state
 
 __all__ = ["ConvertingReader", "FileReader", "FunctionReader", "apply_to_file", "decode_file"]
 
@@ -50,15 +53,12 @@ class FileReader:
         Shape of an image once it is converted.
     dtype : numpy.dtype
         Its dtype then.
-    fingerprint : str
-        Differs when the files do, so that Dask does not take new pixels for those it has kept.
     conversion : Conversion
         What is done to each image.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
-    fingerprint: str
     conversion: Conversion = field(default_factory=Conversion)
     images_per_chunk: ClassVar[int] = 1
 
@@ -72,11 +72,13 @@ class FileReader:
         Raises
         ------
         BadImageError
-            An image cannot be read whole, or is of another shape or dtype by now.
+            An image cannot be read whole, or its file was replaced or written to since `keys` were made.
         """
         block = np.empty((len(keys), *self.shape), self.dtype)
-        for name, places in _places_by_file(keys).items():
-            with open_images(name, self.conversion.max_pixels) as images:
+        files = _places_by_file(keys)
+        forget_listings_of(files)
+        for name, (state, places) in files.items():
+            with open_images(name, self.conversion.max_pixels, state) as images:
                 for i, planes in places:
                     header = images.header(planes)
                     self._check_unchanged(header.shape, header.dtype)
@@ -142,21 +144,22 @@ class FunctionReader:
     shape : tuple of int
         Shape of every result.
     dtype : numpy.dtype
-    fingerprint : str
-        Differs when the files do.
     """
 
     imread: Callable[[str], Any]
     preprocess: Callable[[Any], Any] | None
     shape: tuple[int, ...]
     dtype: np.dtype
-    fingerprint: str
     images_per_chunk: ClassVar[int] = 1
 
     def read(self, paths: Sequence[str]) -> np.ndarray:
         """Read the files at `paths` into one block."""
         block = np.empty((len(paths), *self.shape), self.dtype)
-        for i, path in enumerate(paths):
+        forget_listings_of(paths)
+        for i, (path, state) in enumerate(zip(paths, _states(paths), strict=True)):
+            if state is not None:
+                with naming_the_file(path):
+                    check_unchanged(state, read_state(path))
             image = apply_to_file(self.imread, self.preprocess, path)
             if (image.shape, image.dtype) != (self.shape, self.dtype):
                 raise BadImageError(
@@ -175,10 +178,14 @@ def apply_to_file(imread: Callable[[str], Any], preprocess: Callable[[Any], Any]
         return np.asarray(image if preprocess is None else preprocess(image))
 
 
-def _places_by_file(keys: Sequence[Key]) -> dict[str, list[tuple[int, Planes | None]]]:
-    """Group the places of images in a block, and what they are in their file, by file."""
-    groups: dict[str, list[tuple[int, Planes | None]]] = {}
-    for i, key in enumerate(keys):
+def _places_by_file(keys: Sequence[Key]) -> dict[str, tuple[State | None, list[tuple[int, Planes | None]]]]:
+    """Group the places of images in a block, and what they are in their file, by file; with the state of the file."""
+    groups: dict[str, tuple[State | None, list[tuple[int, Planes | None]]]] = {}
+    for i, (key, state) in enumerate(zip(keys, _states(keys), strict=True)):
         name, planes = key if isinstance(key, Page) else (key, None)
-        groups.setdefault(name, []).append((i, planes))
+        groups.setdefault(name, (state, []))[1].append((i, planes))
     return groups
+
+
+def _states(keys: Sequence[Key]) -> Iterable[State | None]:
+    return keys.states() if isinstance(keys, FileKeys) else [None] * len(keys)

@@ -1,7 +1,6 @@
 """From a list of files to a stack: their headers are read, and have to agree in shape and dtype."""
 
 import functools
-import hashlib
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ from ..errors import BadImageError, MixedStackError
 from .convert import Conversion
 from .formats.base import Header
 from .formats.registry import Key, find_images
+from .keys import FileKeys
 from .locations.base import State
 from .locations.faults import naming_the_file
 from .locations.open import read_state
@@ -23,7 +23,7 @@ from .readers import FileReader
 from .stack import ImageStack
 from .summary import Kinds
 
-__all__ = ["fingerprint_of_files", "scan_files"]
+__all__ = ["keys_of_files", "scan_files"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -94,21 +94,17 @@ def scan_files(files: Sequence[str], conversion: Conversion, *, on_error: str = 
     _report_unreadable(bad, len(good))
     names, keys, kinds = _images_of(good)
     shape, dtype = _one_layout(names, kinds, layout_of)
-    reader = FileReader(shape, dtype, _fingerprint(file.state for file in good), conversion)
+    reader = FileReader(shape, dtype, conversion)
     return ImageStack(reader, names, keys, problems=tuple(bad.items()), kinds=kinds)
 
 
-def fingerprint_of_files(files: Sequence[str]) -> str:
-    """Return a short text that changes when a file's size or time of modification does."""
+def keys_of_files(files: Sequence[str]) -> FileKeys:
+    """Read the states of files of one image each, and return their keys."""
     states = []
     for path in files:
         with naming_the_file(path):
             states.append(read_state(path))
-    return _fingerprint(states)
-
-
-def _fingerprint(states: Iterable[State]) -> str:
-    return hashlib.sha256(repr([tuple(state) for state in states]).encode()).hexdigest()[:16]
+    return FileKeys.of_files(tuple(files), states)
 
 
 def _map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
@@ -125,10 +121,11 @@ def _map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[
         yield from pool.map(function, rest)
 
 
-def _images_of(files: list[_File]) -> tuple[tuple[str, ...], tuple[Key, ...] | None, Kinds]:
-    """List names, keys and kinds of the images of all files; keys are None where they are the names."""
+def _images_of(files: list[_File]) -> tuple[tuple[str, ...], FileKeys, Kinds]:
+    """List names, keys and kinds of the images of all files."""
     names: list[str] = []
     keys: list[Key] = []
+    states: list[State] = []
     numbers: list[int] = []
     headers: dict[Header, int] = {}
     for file in files:
@@ -136,9 +133,11 @@ def _images_of(files: list[_File]) -> tuple[tuple[str, ...], tuple[Key, ...] | N
         for i, (key, header) in enumerate(file.images):
             names.append(f"{file.name}[{i}]" if has_several else file.name)
             keys.append(key)
+            states.append(file.state)
             numbers.append(headers.setdefault(header, len(headers)))
     kinds = Kinds(tuple(headers), np.array(numbers, dtype=np.uint32))
-    return tuple(names), None if keys == names else tuple(keys), kinds
+    plain = tuple(names)  # shared, where the keys are the names
+    return plain, FileKeys.of_files(plain if keys == names else tuple(keys), states), kinds
 
 
 def _report_unreadable(problems: dict[str, str], n_good: int) -> None:

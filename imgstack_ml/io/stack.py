@@ -16,16 +16,18 @@ from dask.utils import format_bytes
 from ..base.validation import FileStack
 from ..base.warn import warn
 from ..errors import BadImageError
+from ..files.names import is_url
 from ..passes.progress import iterate_rows
+from .keys import FileKeys
 from .lazy import Reader, find_faults, lazy_array
-from .locations.names import is_url, split_member
+from .locations.names import split_member
 from .locations.numbered import NumberedNames
 from .summary import Kinds, StackSummary
 
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["ImageStack"]
+__all__ = ["ImageStack", "without_faults"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -53,6 +55,8 @@ class ImageStack(FileStack):
         Images in a block.
     kinds : Kinds or None
         The headers of the images, which `summary` counts.
+    unread : tuple of (str, int)
+        Kinds of images that are not read here, such as ``".webp"``, and how many of each the source holds.
 
     Attributes
     ----------
@@ -76,6 +80,7 @@ class ImageStack(FileStack):
     problems: tuple[tuple[str, str], ...] = ()
     chunks: str | int = "auto"
     kinds: Kinds | None = None
+    unread: tuple[tuple[str, int], ...] = ()
 
     @functools.cached_property
     def data(self) -> da.Array:
@@ -141,7 +146,7 @@ class ImageStack(FileStack):
         places = positions.tolist()
         files, keys = self.files, self.keys
         if keys is not None:
-            keys = keys[positions] if isinstance(keys, np.ndarray) else tuple(keys[i] for i in places)
+            keys = keys[positions] if isinstance(keys, np.ndarray | FileKeys) else tuple(keys[i] for i in places)
         return dataclasses.replace(
             self,
             files=files.select(positions) if isinstance(files, NumberedNames) else tuple(files[i] for i in places),
@@ -156,11 +161,11 @@ class ImageStack(FileStack):
         Returns
         -------
         StackSummary
-            With `counts`, a tuple of ``(header, count)``, and `n_problems`; printed as a table.
+            With `counts`, a tuple of ``(header, count)``, `n_problems`, and `unread`, a tuple of ``(kind, count)`` of
+            the images that are not read here; printed as a table.
         """
-        if self.kinds is None:
-            return StackSummary((), len(self.problems))
-        return self.kinds.summary(len(self.problems))
+        counts = () if self.kinds is None else self.kinds.counts()
+        return StackSummary(counts, len(self.problems), self.unread)
 
     def verify(self, *, progress: bool = False) -> "ImageStack":
         """Decode every image once, and leave out those that cannot be decoded.
@@ -183,18 +188,7 @@ class ImageStack(FileStack):
         BadImageError
             No image can be decoded.
         """
-        faults = find_faults(self.reader, self._keys, self.chunks)
-        image_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
-        reasons = np.concatenate(list(iterate_rows(faults, image_bytes, "verify", progress=progress)))
-        bad = {self.files[i]: reasons[i] for i in np.flatnonzero(reasons != "").tolist()}
-        if not bad:
-            return self
-        if len(bad) == len(self):
-            name, reason = next(iter(bad.items()))
-            raise BadImageError(name, f"{reason} (none of the {len(bad)} images can be decoded)")
-        warn(f"{len(bad)} of {len(self)} images cannot be decoded and are left out; they are listed in .problems")
-        good = self._select(np.flatnonzero(reasons == ""))
-        return dataclasses.replace(good, problems=(*self.problems, *((name, str(why)) for name, why in bad.items())))
+        return without_faults(self, progress=progress)
 
     def to_xarray(self) -> "xarray.DataArray":
         """Return the lazy pixels with named axes; needs xarray.
@@ -247,6 +241,29 @@ class ImageStack(FileStack):
     def _repr_html_(self) -> str:
         text = f"{self!r}\n{self.summary()!r}" if self.kinds is not None else repr(self)
         return f"<pre>{html.escape(text)}</pre>{self.data._repr_html_()}"
+
+
+def without_faults(stack: ImageStack, *, finite: bool = False, progress: bool = False) -> ImageStack:
+    """Decode every image once, as `ImageStack.verify` does; with `finite`, those with NaN or infinity are left out too.
+
+    Raises
+    ------
+    BadImageError
+        No image is left.
+    """
+    faults = find_faults(stack.reader, stack._keys, stack.chunks, finite=finite)
+    image_bytes = stack.dtype.itemsize * math.prod(stack.shape[1:])
+    reasons = np.concatenate(list(iterate_rows(faults, image_bytes, "verify", progress=progress)))
+    bad = {stack.files[i]: reasons[i] for i in np.flatnonzero(reasons != "").tolist()}
+    if not bad:
+        return stack
+    what = "be used" if finite else "be decoded"
+    if len(bad) == len(stack):
+        name, reason = next(iter(bad.items()))
+        raise BadImageError(name, f"{reason} (none of the {len(bad)} images can {what})")
+    warn(f"{len(bad)} of {len(stack)} images cannot {what} and are left out; they are listed in .problems")
+    good = stack._select(np.flatnonzero(reasons == ""))
+    return dataclasses.replace(good, problems=(*stack.problems, *((name, str(why)) for name, why in bad.items())))
 
 
 def _key_of_images(key: Any) -> Any:

@@ -19,6 +19,9 @@ class StackSummary(NamedTuple):
         the number of images that have it. The most frequent one comes first.
     n_problems : int
         Number of files that were left out.
+    unread : tuple of (str, int)
+        Kinds of images that are not read here, such as ``".webp"``, and how many of each the source holds beside those
+        that are read.
 
     Examples
     --------
@@ -37,6 +40,7 @@ class StackSummary(NamedTuple):
 
     counts: tuple[tuple[Header, int], ...]
     n_problems: int
+    unread: tuple[tuple[str, int], ...] = ()
 
     def __repr__(self) -> str:
         lines = [f"{sum(count for _, count in self.counts):,} images"]
@@ -44,6 +48,7 @@ class StackSummary(NamedTuple):
             lines.append(f"  {count:>9,}  {header.format:<8} {header.mode:<8} {header.shape}, {header.dtype}")
         if self.n_problems:
             lines.append(f"  {self.n_problems:>9,}  left out, see .problems")
+        lines += [f"  {count:>9,}  not read: {kind}" for kind, count in self.unread]
         return "\n".join(lines)
 
 
@@ -53,11 +58,11 @@ class Kinds(NamedTuple):
     headers: tuple[Header, ...]
     numbers: np.ndarray
 
-    def summary(self, n_problems: int) -> StackSummary:
-        """Count the images of each kind."""
+    def counts(self) -> tuple[tuple[Header, int], ...]:
+        """Count the images of each kind, the most frequent kind first."""
         counts = np.bincount(self.numbers, minlength=len(self.headers)).tolist()
         found = [(header, count) for header, count in zip(self.headers, counts, strict=True) if count]
-        return StackSummary(tuple(sorted(found, key=lambda pair: -pair[1])), n_problems)
+        return tuple(sorted(found, key=lambda pair: -pair[1]))
 
     def select(self, positions: np.ndarray) -> "Kinds":
         """Select images by their positions."""

@@ -25,6 +25,7 @@ from ..base.warn import warn
 from ..errors import StoreError
 from ..files.atomic import atomic_path
 from ..files.locks import lock_output
+from ..files.names import refuse_url
 from ..files.tensors import save_tensors
 from ..linalg.gram import Scatter
 from ..linalg.incremental import Summary
@@ -232,8 +233,9 @@ def open_checkpoint(path: str | os.PathLike[str], fit: dict[str, str], begun: di
     Raises
     ------
     StoreError
-        `path` is a file, holds other files, or is used by another process; or its parent folder is missing.
+        `path` is a URL or a file, holds other files, or is used by another process; or its parent folder is missing.
     """
+    refuse_url(path)
     with _locked(os.path.abspath(path)) as folder:
         yield Checkpoint(folder, fit, begun)
         _remove_files(folder)

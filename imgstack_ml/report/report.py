@@ -58,8 +58,8 @@ class Report:
         Raises
         ------
         StoreError
-            If the file exists and `overwrite` is False, if its folder is missing, or if the disk is full; the message
-            then names the bytes that the page needs.
+            If `path` is a URL, if the file exists and `overwrite` is False, if its folder is missing, or if the disk is
+            full; the message then names the bytes that the page needs.
         """
         page = self.html.encode()
         with explain_full_disk(os.fspath(path), len(page)), atomic_path(path, overwrite=overwrite) as temporary:

@@ -2,8 +2,10 @@
 
 import json
 
-from tests.lib.commands import cut_off, run
-from tests.lib.images import random_pixels, write_folder, write_image
+import pytest
+
+from tests.lib.commands import assert_refused, cut_off, run
+from tests.lib.images import random_pixels, touch, write_folder, write_image
 
 
 def test_tells_what_is_there(tmp_path):
@@ -37,7 +39,43 @@ def test_verifies_and_brings_to_one_kind(tmp_path):
     assert result.exit_code == 3
     assert f"bad: {str(damaged)!r}" in result.stdout
     assert [line.split()[0] for line in result.stderr.splitlines()] == ["reading", "decoding"]
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/sub").mkdir(parents=True)
     result = run("scan", tmp_path / "empty")
     assert result.exit_code == 1
-    assert "hint: sub-folders are read with" in result.stderr
+    assert "hint: to read the sub-folders too: --recursive" in result.stderr
+
+
+def test_shape_has_one_form_and_takes_that_of_before(tmp_path):
+    write_folder(tmp_path, 2)
+    for shape in (("--shape", "5x4"), ("--shape", 5, 4), ("--shape=5x4",)):
+        record = json.loads(run("scan", tmp_path, *shape, "--json", "-q").stdout)
+        assert record["image_shape"] == [5, 4, 3]
+    result = run("scan", tmp_path, "--shape", "5")
+    assert result.exit_code == 2
+    assert "is no height and width; give e.g. 256x256" in result.stderr
+
+
+def test_errors_name_options(tmp_path):
+    write_image(tmp_path / "in/a.png", random_pixels((8, 8)))
+    write_image(tmp_path / "in/b.png", random_pixels((8, 9, 3)))
+    kinds = ["--mode, e.g. --mode RGB, or --shape, e.g. --shape 256x256", "a pattern in quotes"]
+    assert_refused(run("scan", tmp_path / "in"), "not of one shape", hints=kinds)
+    assert_refused(run("scan", tmp_path / "in/*.tif"), "no file matches")
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["run"] = random_pixels((3, 4, 4))
+    assert_refused(run("scan", tmp_path / "x.h5"), f"Give one: '{tmp_path}/x.h5::run'")
+
+
+@pytest.mark.filterwarnings("default:.*images of kinds")
+def test_images_that_are_not_read_are_counted(tmp_path):
+    write_folder(tmp_path, 2)
+    touch(tmp_path, "a.webp", "b.webp", "c.czi", "Thumbs.db")
+    (tmp_path / "img9.png").symlink_to("gone.png")
+    result = run("scan", tmp_path)
+    assert result.exit_code == 3
+    assert "2  not read: .webp" in result.stdout
+    assert f"bad: {str(tmp_path / 'img9.png')!r}: No such file" in result.stdout
+    assert result.stderr.count("warning: ") == 1
+    assert "holds 3 images of kinds that are not read" in result.stderr
+    assert json.loads(run("scan", tmp_path, "--json", "-q").stdout)["unread"] == {".webp": 2, ".czi": 1}

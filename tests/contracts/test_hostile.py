@@ -102,8 +102,12 @@ def test_what_lies_in_folders(tmp_path):
     (tmp_path / "zero.png").symlink_to("/dev/zero")
     (tmp_path / "nowhere.png").symlink_to("gone.png")
     start = time.perf_counter()
-    with pytest.warns(UserWarning, match="2 of 4"):
+    with (
+        pytest.warns(UserWarning, match="3 of 5 files cannot be read"),
+        pytest.warns(UserWarning, match="holds 2 images of kinds that are not read"),
+    ):
         stack = open_stack(tmp_path, on_error="skip")
+    assert stack.summary().unread == ((".png (no regular file)", 2),)
     assert [Path(name).name for name in stack.files] == ["good.png", "tiff.jpg"]
     np.testing.assert_array_equal(stack.data.compute(), [pixels, pixels])
     others = sorted(set(os.listdir(tmp_path)) - {"good.png", "tiff.jpg"})
@@ -176,7 +180,10 @@ def test_links_out_of_the_folder_loops_and_duplicates(tmp_path):
     for name in ("up", "self"):
         (folder / name).symlink_to({"up": "..", "self": "."}[name])
     start = time.perf_counter()
-    stack = open_stack(folder, recursive=True)
+    with pytest.raises(BadImageError, match=r"loop\.png"):
+        open_stack(folder, recursive=True)
+    with pytest.warns(UserWarning, match="1 of 5 files cannot be read"):
+        stack = open_stack(folder, recursive=True, on_error="skip")
     assert [Path(name).name for name in stack.files] == ["a.png", "b.png", "c.png", "o.png"]
     np.testing.assert_array_equal(stack.data.compute(), [pixels] * 4)
     assert time.perf_counter() - start < 10

@@ -30,8 +30,8 @@ def test_files_are_read_by_processes(tmp_path, client):
 
 
 def open_stack_unchecked(stack):
-    """The same files under another key, which the cluster has not kept."""
-    return lazy_array(FileReader(stack.shape[1:], stack.dtype, "other state"), stack.files, 2)
+    """The same files, whatever their states, under another key, which the cluster has not kept."""
+    return lazy_array(FileReader(stack.shape[1:], stack.dtype), stack.files, 2)
 
 
 def test_stacks_are_stored_by_processes(tmp_path, client):

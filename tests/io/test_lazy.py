@@ -16,7 +16,7 @@ from tests.lib.images import write_folder
 
 def fake_array(n_images, shape=(256, 256, 3), chunks="auto"):
     files = tuple(f"/data/some/folder/image_{i:06d}.jpg" for i in range(n_images))
-    return lazy_array(FileReader(shape, np.dtype("uint8"), "state"), files, chunks)
+    return lazy_array(FileReader(shape, np.dtype("uint8")), files, chunks)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def fake_array(n_images, shape=(256, 256, 3), chunks="auto"):
     ],
 )
 def test_auto_block_size(shape, n_images, size):
-    assert images_per_block(FileReader(shape, np.dtype("uint8"), ""), n_images) == size
+    assert images_per_block(FileReader(shape, np.dtype("uint8")), n_images) == size
 
 
 def test_given_block_size(tmp_path):

@@ -13,7 +13,7 @@ from tests.lib.images import random_pixels, read_image, write_folder, write_imag
 def test_files_that_change_are_named(tmp_path):
     paths = [write_image(tmp_path / f"{i}.png", random_pixels((4, 4 + i))) for i in range(2)]
     with pytest.raises(BadImageError, match=r"1\.png'.* shape \(4, 5\), uint8 now, .*shape \(4, 4\)"):
-        FileReader((4, 4), np.dtype("uint8"), "").read(paths)
+        FileReader((4, 4), np.dtype("uint8")).read(paths)
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])

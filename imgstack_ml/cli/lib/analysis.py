@@ -134,5 +134,4 @@ def _write_scores(folder: OutputFolder, run: Run, scores: np.ndarray) -> None:
     text = [run.image_names] if labels is None else [run.image_names, labels.tolist()]
     header = [*("file", "label")[: len(text)], *score_names(scores.shape[1])]
     # NumPy writes the shortest text that gives the same number back.
-    rows = scores.astype(str).tolist()
-    folder.write_table("scores.csv", header, ([*words, *row] for *words, row in zip(*text, rows, strict=True)))
+    folder.write_table("scores.csv", header, text, scores.T.astype(str).tolist())

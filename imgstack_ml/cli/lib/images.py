@@ -22,7 +22,15 @@ from .terminal import Terminal
 if TYPE_CHECKING:
     from ... import ImageStack
 
-__all__ = ["ImageOptions", "image_options", "recursive_option", "source_argument", "without_skip_warnings"]
+__all__ = [
+    "ImageOptions",
+    "image_options",
+    "mode_option",
+    "recursive_option",
+    "shape_option",
+    "source_argument",
+    "without_skip_warnings",
+]
 
 _MAX_NAMED = 5  # skipped files that are named on the terminal
 # The advice at the end of some errors of open_stack, which is Python.
@@ -34,10 +42,10 @@ _on_error_option = click.option(
     type=click.Choice(["raise", "skip"]),
     default="raise",
     show_default=True,
-    help="What to do about a damaged file, or one that is no image. raise: stop. skip: decode all images once first, "
-    "and leave such files out (exit code 3).",
+    help="What to do about a damaged file, one that is no image, or an image with NaN or infinity. raise: stop. skip: "
+    "decode all images once first, and leave these out (exit code 3).",
 )
-_mode_option = click.option(
+mode_option = click.option(
     "--mode",
     type=click.Choice(["L", "LA", "RGB", "RGBA", "I;16", "I", "F"]),
     help="Convert all images to this mode first: grey, grey and alpha, colour, ...; for folders that mix them.",
@@ -53,7 +61,7 @@ def _height_and_width(ctx: click.Context, param: click.Parameter, value: str | N
     return int(sides[0]), int(sides[1])
 
 
-_shape_option = click.option(
+shape_option = click.option(
     "--shape",
     metavar="HxW",
     callback=_height_and_width,
@@ -78,7 +86,7 @@ class ImageOptions:
     recursive : bool
         Whether sub-folders are read; their names become labels.
     on_error : {"raise", "skip"}
-        With "skip", all images are decoded once, to find those that are damaged.
+        With "skip", all images are decoded once, to find those that are damaged or have NaN or infinity.
     mode : str, optional
     shape : (int, int), optional
         As in `imgstack_ml.open_stack`.
@@ -99,7 +107,7 @@ class ImageOptions:
         if out is not None:
             refuse_inside(out, [self.source])
         terminal.status(f"reading the headers of {self.source}")
-        with self._errors_that_name_options(), without_skip_warnings():
+        with self.errors_that_name_options(), without_skip_warnings():
             stack = self._open(terminal)
         for path, reason in stack.problems[:_MAX_NAMED]:
             terminal.warn(f"left out {path!r}: {reason}")
@@ -111,6 +119,7 @@ class ImageOptions:
 
     def _open(self, terminal: Terminal) -> ImageStack:
         from ... import open_stack
+        from ...io.stack import without_faults
 
         stack = open_stack(
             self.source, recursive=self.recursive, mode=self.mode, shape=self.shape, on_error=self.on_error
@@ -118,10 +127,10 @@ class ImageOptions:
         if self.on_error != "skip":
             return stack
         terminal.status(f"decoding {len(stack):,} images once, to find those that are damaged")
-        return stack.verify(progress=terminal.progress)
+        return without_faults(stack, finite=True, progress=terminal.progress)
 
     @contextmanager
-    def _errors_that_name_options(self) -> Iterator[None]:
+    def errors_that_name_options(self) -> Iterator[None]:
         """Replace the advice of errors, which is Python, by what to type."""
         try:
             yield
@@ -150,7 +159,7 @@ def image_options(*, recursive: bool = True, labels: bool = False) -> Callable[[
     labels : bool, default=False
         As in `recursive_option`.
     """
-    options = [source_argument, _mode_option, _shape_option, _on_error_option]
+    options = [source_argument, mode_option, shape_option, _on_error_option]
     if recursive:
         options.insert(1, recursive_option(labels=labels))
 

@@ -6,10 +6,13 @@ from typing import Any
 
 import click
 
+from ...errors import StoreError
+from ...files.names import refuse_url
 from .terminal import Terminal
 
 __all__ = [
     "DEFAULT_COMPONENTS",
+    "OutputPath",
     "add_options",
     "memory_limit_option",
     "n_components_option",
@@ -20,6 +23,19 @@ __all__ = [
 ]
 
 DEFAULT_COMPONENTS = 16
+
+
+class OutputPath(click.Path):
+    """A file or folder to write; a URL is refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Check the value of an option or argument."""
+        try:
+            refuse_url(value)
+        except StoreError as error:
+            self.fail(str(error), param, ctx)
+        return super().convert(value, param, ctx)
+
 
 _quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print the record of the run as JSON.")
@@ -59,7 +75,7 @@ memory_limit_option = click.option(
 def results_option(*, required: bool = True) -> Callable:
     """Make the option that names the folder of the results."""
     return click.option(
-        "-o", "--out", required=required, type=click.Path(file_okay=False), help="Folder for the results."
+        "-o", "--out", required=required, type=OutputPath(file_okay=False), help="Folder for the results."
     )
 
 

@@ -15,6 +15,7 @@ import click
 from ...errors import StoreError
 from ...files.atomic import atomic_path
 from ...files.locks import lock_output
+from .cells import as_cell
 
 __all__ = [
     "RUN_FILE",
@@ -107,15 +108,21 @@ class OutputFolder:
             yield temporary
         self.written.append(name)
 
-    def write_table(self, name: str, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-        """Write a CSV file in UTF-8; file names that are not UTF-8 keep their bytes."""
+    def write_table(
+        self, name: str, header: Iterable[str], texts: Iterable[Iterable[str]], numbers: Iterable[Iterable[Any]] = ()
+    ) -> None:
+        """Write a CSV file in UTF-8, with columns of `texts` and then of `numbers`.
+
+        File names that are not UTF-8 keep their bytes; see `cells` for those that a spreadsheet would run.
+        """
+        columns = [*(map(as_cell, column) for column in texts), *numbers]
         with (
             self.writing(name) as temporary,
             open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
         ):
             table = csv.writer(file)
             table.writerow(header)
-            table.writerows(rows)
+            table.writerows(zip(*columns, strict=True))
 
     def write_figure(self, name: str, figure: Any) -> None:
         """Write a matplotlib figure as a PNG file, and close it."""

@@ -65,7 +65,7 @@ class Run:
             "parameters": {name: value for name, value in context.params.items() if name not in _NOT_RECORDED},
             "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
             "input": {
-                "source": os.path.abspath(self.source),
+                "source": _absolute(self.source),
                 "n_images": len(self.stack),
                 "image_shape": list(self.stack.shape[1:]),
                 "dtype": str(self.stack.dtype),
@@ -83,7 +83,7 @@ class Run:
     def write_skipped(self, folder: OutputFolder) -> None:
         """Write ``skipped.csv``, where files were left out."""
         if self.skipped:
-            folder.write_table("skipped.csv", ["file", "reason"], self.skipped)
+            folder.write_table("skipped.csv", ["file", "reason"], zip(*self.skipped, strict=True))
 
     def finish(self, folder: OutputFolder, record: dict[str, Any], next_lines: str) -> None:
         """Write the record into the folder of results, and print it."""
@@ -110,7 +110,16 @@ def relative_names(files: Sequence[str], source: str) -> list[str]:
     -------
     list of str
     """
-    root = os.path.join(os.path.abspath(source), "")
-    if not all(file.startswith(root) for file in files):
-        root = os.path.commonpath([os.path.dirname(file) for file in files])
+    root = _absolute(source).rstrip("/")
+    for end in (os.sep, "::"):  # of a folder, local or at a URL; of an archive
+        if all(file.startswith(root + end) for file in files):
+            return [file[len(root + end) :].replace(os.sep, "/") for file in files]
+    root = os.path.commonpath([os.path.dirname(file) for file in files])
     return [os.path.relpath(file, root).replace(os.sep, "/") for file in files]
+
+
+def _absolute(source: str) -> str:
+    """Name a source as `ImageStack.files` does: an absolute path, or a URL as it is."""
+    from ...io.locations.names import absolute_name
+
+    return absolute_name(source)

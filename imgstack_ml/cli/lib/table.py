@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...files.atomic import atomic_path
+from .cells import as_cell
+from .options import OutputPath
 from .run import Run
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ table_option = click.option(
     "--out",
     required=True,
     metavar="FILE",
-    type=click.Path(dir_okay=False),
+    type=OutputPath(dir_okay=False),
     callback=_check_format,
     help="The table to write: a name that ends in .csv, .parquet (needs pyarrow) or .npy.",
 )
@@ -113,10 +115,11 @@ def _write_csv(
 ) -> None:
     with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         table = csv.writer(file)
-        table.writerow([*text, *columns])
+        table.writerow([*text, *map(as_cell, columns)])
         for words, numbers in parts:
             # NumPy writes the shortest text that gives the same number back.
-            table.writerows([*names, *row] for *names, row in zip(*words, numbers.astype(str).tolist(), strict=True))
+            cells = [map(as_cell, column) for column in words]
+            table.writerows([*names, *row] for *names, row in zip(*cells, numbers.astype(str).tolist(), strict=True))
 
 
 def _write_parquet(

@@ -1,6 +1,7 @@
 """The class of all commands: errors and signals become messages and exit codes."""
 
 import contextlib
+import re
 import signal
 import threading
 import traceback
@@ -10,7 +11,7 @@ from typing import Any
 
 import click
 
-from ...errors import ImgstackError
+from ...errors import ImgstackError, NonFiniteError
 from .terminal import echo
 
 __all__ = ["FAILED", "INTERRUPTED", "TERMINATED", "Task", "TerminatedError", "hint"]
@@ -18,6 +19,17 @@ __all__ = ["FAILED", "INTERRUPTED", "TERMINATED", "Task", "TerminatedError", "hi
 FAILED = 1
 INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT and SIGTERM, as shells have it
 _CONNECT_SECONDS = 10
+
+# What an input can cause. Anything else is taken for an error of this package, and its class is printed too.
+_EXPECTED = (ImgstackError, OSError, ValueError, ImportError, MemoryError)
+
+# Advice of errors that is Python, and what stands for it on the command line.
+_IN_OPTIONS = (
+    (re.compile(r" Repair it or leave it out, e\.g\. keep = .*", re.DOTALL), ""),
+    (re.compile(r" If it is right: open_stack\(\.\.\., max_pixels=\.\.\.\)"), ""),
+    (re.compile(r"open_stack\(('[^']*'|\"[^\"]*\")\)"), r"\1"),
+    (re.compile(r"open the stack again|open it again"), "run the command again"),
+)
 
 
 class TerminatedError(BaseException):
@@ -46,7 +58,11 @@ class Task(click.Command):
                 ctx.exit(TERMINATED)
             except BrokenPipeError:
                 raise  # the reader of our output has gone: click ends quietly
-            except (ImgstackError, OSError, ValueError) as error:
+            except (click.ClickException, click.exceptions.Exit, click.Abort):
+                raise
+            except Exception as error:
+                if isinstance(error, NonFiniteError) and ctx.params.get("on_error") == "raise":
+                    error.add_note("to leave out images with NaN or infinity: --on-error skip")
                 _print_error(error, debug=ctx.params.get("debug", False))
                 ctx.exit(FAILED)
 
@@ -66,6 +82,11 @@ def _print_error(error: Exception, *, debug: bool) -> None:
         echo("".join(traceback.format_exception(error)).rstrip(), err=True)
         return
     message = str(error) if not isinstance(error, OSError) or error.strerror is None else _system_message(error)
+    for advice, text in _IN_OPTIONS:
+        message = advice.sub(text, message)
+    if not isinstance(error, _EXPECTED):
+        message = f"{type(error).__name__}: {message}"
+        error.add_note("the option --debug shows where this happened")
     echo(f"error: {message or type(error).__name__}", err=True)
     _print_hints(error)
 

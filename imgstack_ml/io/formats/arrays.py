@@ -19,7 +19,14 @@ from .hdf5 import open_data_set
 from .npy import open_mapped
 from .ome_zarr import full_resolution
 from .rows import read_rows
-from .store import MARKER, check_chunks, open_complete, open_once, read_description
+from .store import (
+    check_written_chunks,
+    newest_change,
+    open_complete,
+    opened_store,
+    read_description,
+    state_of_zarr,
+)
 
 __all__ = ["ArrayReader", "open_hdf5", "open_npy", "open_store", "open_zarr"]
 
@@ -50,6 +57,8 @@ class ArrayReader:
         Differs when the array was written anew.
     is_own_store : bool
         Whether `save_stack` wrote it. It is then opened once a process, and a missing chunk is an error.
+    newest : int
+        Latest time of change of a chunk of a zarr array, in nanoseconds; 0 where chunks are not watched.
     """
 
     kind: str
@@ -62,6 +71,7 @@ class ArrayReader:
     images_per_chunk: int
     fingerprint: str
     is_own_store: bool = False
+    newest: int = 0
 
     @property
     def label(self) -> str:
@@ -86,13 +96,11 @@ class ArrayReader:
     @contextlib.contextmanager
     def _opened(self, rows: np.ndarray) -> Iterator[Any]:
         if self.is_own_store:
-            array = open_once(self.path, self.fingerprint)
-            check_chunks(self.path, array, rows)
-            yield array
+            with opened_store(self.path, self.fingerprint, self.newest, rows) as array:
+                yield array
             return
         with _open_array(self.kind, self.path, self.name) as array:
-            sizes = tuple(array.shape[axis] for axis in self.axes[: len(self.sizes)])
-            if (_native(array.dtype), sizes) != (self.dtype, self.sizes):
+            if _state_of(self.kind, self.path, self.name) != self.fingerprint:
                 raise ValueError("it has changed since the stack was opened; open the stack again")
             yield array
 
@@ -105,6 +113,9 @@ class ArrayReader:
                 place[axis] = slice(index, index + 1)
             start = place[counting[-1]].start
             place[counting[-1]] = slice(start, start + stop - first)
+        if self.newest:
+            region = [slice(*part.indices(size)[:2]) for part, size in zip(place, array.shape, strict=True)]
+            check_written_chunks(os.path.join(self.path, self.name), array, region, self.newest)
         # A copy where the array is mapped into memory: its file is read here, not wherever the block is used.
         images = np.array(array[tuple(place)], self.dtype, copy=True if self.kind == "npy" else None)
         return images.transpose(self.axes).reshape(stop - first, *self.shape)
@@ -125,9 +136,8 @@ def open_store(path: str) -> tuple[ArrayReader, list[str] | None, np.ndarray | N
     StoreError
         The store is incomplete or damaged.
     """
-    array = open_complete(path)
+    array, newest = open_complete(path)
     files, labels = read_description(path, array)
-    written = str(os.stat(os.path.join(path, MARKER)).st_mtime_ns)
     n_images, *image_shape = array.shape
     reader = ArrayReader(
         "zarr",
@@ -138,8 +148,9 @@ def open_store(path: str) -> tuple[ArrayReader, list[str] | None, np.ndarray | N
         tuple(image_shape),
         array.dtype,
         array.chunks[0],
-        written,
+        state_of_zarr(path),
         is_own_store=True,
+        newest=newest,
     )
     return reader, files, labels
 
@@ -157,7 +168,7 @@ def open_zarr(path: str) -> ArrayReader:
         name, axes = ("", getattr(node.metadata, "dimension_names", None))
         if isinstance(node, zarr.Group):
             name, axes = full_resolution(node, path)
-        return _reader("zarr", path, name, axes, _state_of_zarr(os.path.join(path, name)))
+        return _reader("zarr", path, name, axes)
 
 
 def open_hdf5(path: str, name: str) -> ArrayReader:
@@ -169,7 +180,7 @@ def open_hdf5(path: str, name: str) -> ArrayReader:
         The file has no data set of this name, or its axes are not those of a stack.
     """
     with naming_the_file(path):
-        return _reader("hdf5", path, name, None, str(state_of_file(path)))
+        return _reader("hdf5", path, name, None)
 
 
 def open_npy(path: str) -> ArrayReader:
@@ -181,10 +192,11 @@ def open_npy(path: str) -> ArrayReader:
         It is damaged, or its axes are not those of a stack.
     """
     with naming_the_file(path):
-        return _reader("npy", path, "", None, str(state_of_file(path)))
+        return _reader("npy", path, "", None)
 
 
-def _reader(kind: str, path: str, name: str, axis_names: Any, state: str) -> ArrayReader:
+def _reader(kind: str, path: str, name: str, axis_names: Any) -> ArrayReader:
+    state = _state_of(kind, path, name)
     with _open_array(kind, path, name) as array:
         if array.dtype.kind not in "uif":
             raise ValueError(f"it is of dtype {array.dtype}; images are of whole or floating-point numbers")
@@ -198,7 +210,9 @@ def _reader(kind: str, path: str, name: str, axis_names: Any, state: str) -> Arr
         if 0 in image_shape:
             raise ValueError(f"its images are of shape {image_shape}, without a pixel")
         per_chunk = chunks[axes[n_counting - 1]] if chunks and n_counting else 1
-        return ArrayReader(kind, path, name, axes, sizes, image_shape, _native(array.dtype), per_chunk, state)
+        newest = newest_change(os.path.join(path, name), array) if kind == "zarr" else 0
+        dtype = _native(array.dtype)
+        return ArrayReader(kind, path, name, axes, sizes, image_shape, dtype, per_chunk, state, newest=newest)
 
 
 def _check_chunk_shape(chunks: tuple[int, ...] | None, shape: tuple[int, ...], dtype: np.dtype) -> None:
@@ -246,7 +260,6 @@ def _order_of_axes(shape: tuple[int, ...], names: Any) -> tuple[int, tuple[int, 
     return 1, tuple(range(len(shape)))
 
 
-def _state_of_zarr(path: str) -> str:
-    names = [os.path.join(path, name) for name in ("zarr.json", ".zarray")]
-    states = [os.stat(name) for name in [*names, path] if os.path.exists(name)]
-    return str([(state.st_size, state.st_mtime_ns) for state in states])
+def _state_of(kind: str, path: str, name: str) -> str:
+    """Return what differs once an array is written anew; of zarr arrays, chunks are compared by their own times."""
+    return state_of_zarr(os.path.join(path, name)) if kind == "zarr" else str(state_of_file(path))

@@ -7,9 +7,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from ..locations.base import State
+from ..locations.base import State, check_unchanged
 from ..locations.faults import naming_the_file
-from ..locations.open import open_bytes, read_state
+from ..locations.open import open_bytes
 from .base import MAX_PIXELS, Header, Planes
 from .jpeg_png import Picture
 from .tiff import TiffImages
@@ -50,23 +50,23 @@ def open_images(name: str, max_pixels: int = MAX_PIXELS, state: State | None = N
     max_pixels : int
         Most pixels that an image may claim to have.
     state : State, optional
-        That of the file, where it is known already.
+        That of the file when the stack was opened.
 
     Raises
     ------
     BadImageError
-        The file is missing, not a regular file, damaged, too large or of a kind that is not read.
+        The file is missing, not a regular file, damaged, too large or of a kind that is not read; or its state is
+        another one.
     """
-    with naming_the_file(name):
-        # The state is checked first: opening a named pipe would wait until another process writes to it.
-        state = state or read_state(name)
-        with open_bytes(name) as file:
-            signature = file.read(8)
-            file.seek(0)
-            if is_tiff(signature):
-                yield TiffImages(file, state.n_bytes, max_pixels)
-            else:
-                yield Picture(file, signature, state.n_bytes, max_pixels)
+    with naming_the_file(name), open_bytes(name) as (file, found):
+        if state is not None:
+            check_unchanged(state, found)
+        signature = file.read(8)
+        file.seek(0)
+        if is_tiff(signature):
+            yield TiffImages(file, found.n_bytes, max_pixels)
+        else:
+            yield Picture(file, signature, found.n_bytes, max_pixels)
 
 
 # An entry takes about 500 bytes for a file of one image.

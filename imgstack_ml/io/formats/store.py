@@ -1,31 +1,35 @@
 """The zarr array that `save_stack` writes: its files on disk, and the checks that none of them is missing."""
 
+import contextlib
 import functools
 import itertools
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import zarr
 
 from ...errors import StoreError
+from ..locations.faults import READ_ERRORS
 
 __all__ = [
     "ATTRIBUTE",
     "FORMAT",
     "MARKER",
-    "check_chunks",
+    "check_written_chunks",
     "chunk_files",
     "chunk_names",
     "is_own_store",
     "is_zarr",
     "mark_complete",
+    "newest_change",
     "open_complete",
-    "open_once",
+    "opened_store",
     "read_description",
+    "state_of_zarr",
 ]
 
 #: zarr reads missing chunks as zeros, so that a file of its own, written last, has to say that none is missing.
@@ -34,6 +38,9 @@ MARKER = ".imgstack-complete"
 #: The attribute of the array that holds file names and labels.
 ATTRIBUTE = "imgstack_ml"
 FORMAT = 1
+
+#: Arrays of others with more chunks are opened without a look at each; then only their metadata are compared.
+_MAX_WATCHED = 20_000
 
 
 def is_zarr(path: str) -> bool:
@@ -52,8 +59,8 @@ def is_own_store(path: str) -> bool:
         return False
 
 
-def open_complete(path: str) -> zarr.Array:
-    """Open a store after checking that all its chunks are there.
+def open_complete(path: str) -> tuple[zarr.Array, int]:
+    """Open a store after checking that all its chunks are there; return it with the latest time of change of a chunk.
 
     Raises
     ------
@@ -62,18 +69,50 @@ def open_complete(path: str) -> zarr.Array:
     """
     marker = _read_marker(path)
     array = _open_array(path)
-    found = _measure_chunks(path)
-    if found != (marker["n_chunks"], marker["n_bytes"]) or marker["n_chunks"] != _n_chunks(array):
+    *found, newest = _measure_chunks(path)
+    if tuple(found) != (marker["n_chunks"], marker["n_bytes"]) or marker["n_chunks"] != _n_chunks(array):
         raise StoreError(
             f"{path!r} is damaged: it holds {found[0]} chunks of {found[1]:,} bytes, and was written with "
             f"{marker['n_chunks']} of {marker['n_bytes']:,}. {_write_again(path)}"
         )
-    return array
+    return array, newest
+
+
+@contextlib.contextmanager
+def opened_store(path: str, state: str, newest: int, rows: np.ndarray) -> Iterator[zarr.Array]:
+    """Give a store to read some images from while the block runs.
+
+    Parameters
+    ----------
+    path : str
+    state : str
+        Its `state_of_zarr` when the stack was opened.
+    newest : int
+        Latest time of change of a chunk then, in nanoseconds.
+    rows : ndarray of int
+        The images.
+
+    Raises
+    ------
+    StoreError
+        The store has changed since, a chunk of these images is missing, or it cannot be decoded.
+    """
+    if state_of_zarr(path) != state:
+        raise StoreError(f"{path!r} has changed since the stack was opened; open the stack again")
+    array = _open_once(path, state)
+    _check_chunks(path, array, rows, newest)
+    try:
+        yield array
+    except StoreError:
+        raise
+    except READ_ERRORS as error:
+        name = _damaged_chunk(array, rows)
+        raise StoreError(f"{path!r} is damaged: {name} cannot be decoded ({error}). {_write_again(path)}") from error
 
 
 @functools.lru_cache(maxsize=16)
-def open_once(path: str, fingerprint: str) -> zarr.Array:
-    """Open a store once a process and fingerprint: its attributes, the names of all files, take time to read."""
+def _open_once(path: str, state: str) -> zarr.Array:
+    """Open a store once a process and state: its attributes, the names of all files, take time to read."""
     return _open_array(path)
 
 
@@ -94,23 +133,68 @@ def read_description(path: str, array: zarr.Array) -> tuple[list[str] | None, np
     return described["files"], None if labels is None else np.array(labels)
 
 
-def check_chunks(path: str, array: zarr.Array, rows: np.ndarray) -> None:
-    """Check that the chunks of some images are there: zarr would read zeros for those lost since the opening.
+def state_of_zarr(path: str) -> str:
+    """Return sizes and times of change of the metadata of an array, which differ once it is written anew."""
+    states = []
+    for name in (MARKER, "zarr.json", ".zarray"):
+        with contextlib.suppress(OSError):
+            found = os.stat(os.path.join(path, name))
+            states.append((found.st_size, found.st_mtime_ns))
+    return str(states)
+
+
+def newest_change(path: str, array: zarr.Array) -> int:
+    """Return the latest time of change of a chunk, or of a folder of chunks; 0 for arrays of very many chunks."""
+    return _measure_chunks(path, "")[2] if array.nchunks <= _MAX_WATCHED else 0
+
+
+def check_written_chunks(path: str, array: zarr.Array, region: Sequence[slice], newest: int) -> None:
+    """Check that no chunk of a region was written or removed after `newest_change`.
 
     Raises
     ------
-    StoreError
-        Naming a chunk that is missing.
+    ValueError
+        Naming the chunk.
     """
+    for index in _chunk_indices(array.shards or array.chunks, region):
+        name = array.metadata.encode_chunk_key(index)
+        place = os.path.join(path, name)
+        while not os.path.lexists(place):  # a chunk that was removed has changed its folder
+            place = os.path.dirname(place)
+        if os.stat(place).st_mtime_ns > newest:
+            raise ValueError(f"its chunk {name!r} has changed since the stack was opened; open the stack again")
+
+
+def _check_chunks(path: str, array: zarr.Array, rows: np.ndarray, newest: int) -> None:
+    """Check that the chunks of some images are there: zarr would read zeros for those lost since the opening."""
+    for name in _chunks_of_rows(array, rows):
+        try:
+            changed = os.stat(os.path.join(path, name)).st_mtime_ns > newest
+        except FileNotFoundError:
+            raise StoreError(f"{path!r} has lost its chunk {name!r}. {_write_again(path)}") from None
+        if changed:
+            raise StoreError(f"the chunk {name!r} of {path!r} has changed since the stack was opened; open it again")
+
+
+def _damaged_chunk(array: zarr.Array, rows: np.ndarray) -> str:
+    """Name the first chunk of some images that cannot be decoded."""
+    for name in _chunks_of_rows(array, rows):
+        index = map(int, name.split(os.sep)[1:])
+        try:
+            array[tuple(slice(i * size, i * size + 1) for i, size in zip(index, array.chunks, strict=True))]
+        except READ_ERRORS:
+            return f"its chunk {name!r}"
+    return "a chunk"
+
+
+def _chunks_of_rows(array: zarr.Array, rows: np.ndarray) -> Iterator[str]:
     for start in np.unique(rows // array.chunks[0]) * array.chunks[0]:
-        for name in chunk_names(array.chunks, (slice(start, start + 1), *(slice(0, n) for n in array.shape[1:]))):
-            if not os.path.exists(os.path.join(path, name)):
-                raise StoreError(f"{path!r} has lost its chunk {name!r}. {_write_again(path)}")
+        yield from chunk_names(array.chunks, (slice(start, start + 1), *(slice(0, n) for n in array.shape[1:])))
 
 
 def mark_complete(folder: str) -> None:
     """Write the marker that says that all chunks of a store are written."""
-    n_chunks, n_bytes = _measure_chunks(folder)
+    n_chunks, n_bytes, _ = _measure_chunks(folder)
     with open(os.path.join(folder, MARKER), "w", encoding="utf-8") as file:
         json.dump({"n_chunks": n_chunks, "n_bytes": n_bytes}, file)
 
@@ -125,14 +209,31 @@ def chunk_files(folder: str) -> Iterator[str]:
 
 def chunk_names(chunks: tuple[int, ...], region: tuple[slice, ...]) -> Iterator[str]:
     """Yield the names, relative to the array's folder, of the chunks of shape `chunks` that a region touches."""
-    grid = [range(part.start // size, -(-part.stop // size)) for part, size in zip(region, chunks, strict=True)]
-    for index in itertools.product(*grid):
+    for index in _chunk_indices(chunks, region):
         yield os.path.join("c", *map(str, index))
 
 
-def _measure_chunks(folder: str) -> tuple[int, int]:
-    sizes = [os.stat(os.path.join(folder, name)).st_size for name in chunk_files(folder)]
-    return len(sizes), sum(sizes)
+def _chunk_indices(chunks: tuple[int, ...], region: Sequence[slice]) -> Iterator[tuple[int, ...]]:
+    grid = [range(part.start // size, -(-part.stop // size)) for part, size in zip(region, chunks, strict=True)]
+    return itertools.product(*grid)
+
+
+def _measure_chunks(folder: str, within: str = "c") -> tuple[int, int, int]:
+    """Count files and their bytes, and find the latest time of change of a file or folder."""
+    n_files = n_bytes = newest = 0
+    folders = [os.path.join(folder, within)]
+    while folders:
+        parent = folders.pop()
+        with contextlib.suppress(FileNotFoundError), os.scandir(parent) as entries:
+            newest = max(newest, os.stat(parent).st_mtime_ns)
+            for entry in entries:
+                if entry.is_dir():
+                    folders.append(entry.path)
+                    continue
+                found = entry.stat()
+                n_files, n_bytes = n_files + 1, n_bytes + found.st_size
+                newest = max(newest, found.st_mtime_ns)
+    return n_files, n_bytes, newest
 
 
 def _read_marker(path: str) -> dict[str, int]:

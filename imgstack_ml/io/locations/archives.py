@@ -13,12 +13,14 @@ import tarfile
 import zipfile
 from typing import Any, BinaryIO, NamedTuple, cast
 
+from ...files.names import is_url
 from .base import State, Window, buffered
 from .faults import naming_the_file
 from .files import open_file, state_of_file
-from .names import ARCHIVE_SUFFIXES, IMAGE_SUFFIXES, WILDCARD, is_hidden, is_image, is_url, split_member
+from .names import ARCHIVE_SUFFIXES, IMAGE_SUFFIXES, WILDCARD, is_hidden, split_member
+from .unread import Listing, list_names, unread_text
 
-__all__ = ["Archive", "find_archive", "list_archive", "split_archive"]
+__all__ = ["Archive", "find_archive", "list_archive", "read_archive", "split_archive"]
 
 _LOCAL_HEADER = 30
 _ENCRYPTED = 0x1
@@ -95,7 +97,7 @@ def split_archive(name: str) -> tuple[str, str] | None:
     return parts
 
 
-def list_archive(name: str, wanted: str) -> list[str]:
+def list_archive(name: str, wanted: str) -> Listing:
     """List the images of an archive, in no particular order.
 
     Parameters
@@ -115,20 +117,21 @@ def list_archive(name: str, wanted: str) -> list[str]:
     with naming_the_file(name):
         members = find_archive(name).members
     if wanted in members:
-        found = [wanted]
+        found = Listing([wanted])
     elif WILDCARD.search(wanted):
-        found = [member for member in members if fnmatch.fnmatchcase(member, wanted) and not is_hidden(member)]
+        found = Listing([name for name in members if fnmatch.fnmatchcase(name, wanted) and not is_hidden(name)])
     else:
         folder = f"{wanted.rstrip('/')}/" if wanted.rstrip("/") else ""
-        found = [member for member in members if is_image(member) and member.startswith(folder)]
-    if not found:
+        found = list_names((member for member in members if member.startswith(folder)), folder)
+    if not found.files:
         asked = f"{wanted!r}" if wanted else f"files that end in {' '.join(IMAGE_SUFFIXES)}"
         examples = ", ".join(map(repr, itertools.islice(members, 3)))
         raise FileNotFoundError(
             f"no images found: searched the archive {name!r} for {asked}. It holds {len(members):,} files, "
             f"{f'e.g. {examples}' if examples else 'none'}"
+            + (f", with images that are not read: {unread_text(found.unread)}" if found.unread else "")
         )
-    return [f"{name}::{member}" for member in found]
+    return Listing([f"{name}::{member}" for member in found.files], found.unread)
 
 
 def find_archive(name: str) -> Archive:
@@ -144,12 +147,13 @@ def find_archive(name: str) -> Archive:
     OSError, ValueError
         It is missing, damaged, or compressed as a whole.
     """
-    return _read_archive(name, state_of_file(name))
+    return read_archive(name, state_of_file(name))
 
 
 @functools.lru_cache(maxsize=16)
-def _read_archive(name: str, state: State) -> Archive:
-    with open_file(name) as file:
+def read_archive(name: str, state: State) -> Archive:
+    """Read the list of members of an archive, whose `state` is known."""
+    with open_file(name) as (file, _):
         try:
             members = _zip_members(file) if name.lower().endswith(".zip") else _tar_members(file)
         except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:

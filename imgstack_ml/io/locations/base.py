@@ -4,7 +4,7 @@ import io
 import os
 from typing import Any, BinaryIO, NamedTuple, cast
 
-__all__ = ["Bounded", "State", "Window", "buffered"]
+__all__ = ["Bounded", "State", "Window", "buffered", "check_unchanged"]
 
 
 class State(NamedTuple):
@@ -12,6 +12,15 @@ class State(NamedTuple):
 
     n_bytes: int
     modified: int
+
+
+def check_unchanged(then: State, now: State) -> None:
+    """Raise if a file has been written anew since a stack was opened: its pixels would be those of another image."""
+    if then != now:
+        sizes = (
+            f": it had {then.n_bytes:,} bytes then and has {now.n_bytes:,} now" if then.n_bytes != now.n_bytes else ""
+        )
+        raise ValueError(f"it has changed since the stack was opened{sizes}; open the stack again")
 
 
 class Window(io.RawIOBase):

@@ -1,33 +1,37 @@
 """Files of this machine: those of a folder, those that match a pattern, or a single one."""
 
-import errno
 import os
-from collections.abc import Iterator
+import stat
+from collections import Counter
 from pathlib import Path
 
-from .names import IMAGE_SUFFIXES, WILDCARD, is_hidden, is_image
+from .names import IMAGE_SUFFIXES, WILDCARD, is_hidden
+from .unread import Listing, kind_of_file, unread_text
 
 __all__ = ["list_path", "root_of_path"]
 
 
-def list_path(path: str, recursive: bool) -> list[str]:
+def list_path(path: str, recursive: bool) -> Listing:
     """List the files of an absolute path: of a folder, a file or a pattern, in no particular order.
+
+    Links that lead to nothing are listed as well: whoever reads them finds that out, and says so.
 
     Raises
     ------
     FileNotFoundError
         There are none.
     """
+    found = Listing([], Counter())
     if os.path.isdir(path):
-        found = list(_files_in_folder(path, recursive))
-        if not found:
-            raise FileNotFoundError(_empty_folder_message(path, recursive))
+        _add_folder(path, recursive, found)
+        if not found.files:
+            raise FileNotFoundError(_empty_folder_message(path, recursive, found.unread))
     elif os.path.exists(path):
-        found = [path]
+        found.files.append(path)
     elif WILDCARD.search(path):
         folder, pattern = _split_pattern(path)
-        found = list(_files_of_pattern(folder, pattern))
-        if not found:
+        _add_pattern(folder, pattern, found)
+        if not found.files:
             raise FileNotFoundError(_empty_pattern_message(folder, pattern))
     else:
         raise FileNotFoundError(_missing_path_message(path))
@@ -39,23 +43,36 @@ def root_of_path(path: str) -> str:
     return path if os.path.isdir(path) else _split_pattern(path)[0]
 
 
-def _files_in_folder(folder: str, recursive: bool) -> Iterator[str]:
-    """Yield the regular files that end like images; a link counts as the file that it leads to."""
+def _add_folder(folder: str, recursive: bool, found: Listing) -> None:
+    """Add the regular files that end like images, and count other images; a link counts as what it leads to."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            if is_image(entry.name) and _is_file(entry):
-                yield entry.path
-            elif recursive and not is_hidden(entry.name) and entry.is_dir(follow_symlinks=False):
-                yield from _files_in_folder(entry.path, recursive)
+            if is_hidden(entry.name):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                if recursive:
+                    _add_folder(entry.path, recursive, found)
+            elif entry.name.lower().endswith(IMAGE_SUFFIXES):
+                _add_file(entry.path, found, is_file=entry.is_file(follow_symlinks=False))
+            elif entry.is_file(follow_symlinks=False) or _kind_of(entry.path) in (stat.S_IFREG, None):
+                found.unread.update(filter(None, [kind_of_file(entry.path)]))
 
 
-def _is_file(entry: os.DirEntry) -> bool:
+def _add_file(path: str, found: Listing, *, is_file: bool = False) -> None:
+    """Add a path unless it leads to a folder, or to something that is no file, which is counted."""
+    kind = stat.S_IFREG if is_file else _kind_of(path)
+    if kind in (stat.S_IFREG, None):
+        found.files.append(path)
+    elif kind != stat.S_IFDIR:
+        found.unread[f"{os.path.splitext(path)[1].lower()} (no regular file)"] += 1
+
+
+def _kind_of(path: str) -> int | None:
+    """Return what a path is, links followed; None for a link that leads to nothing."""
     try:
-        return entry.is_file()
-    except OSError as error:
-        if error.errno == errno.ELOOP:  # a link to itself, which leads to no file
-            return False
-        raise
+        return stat.S_IFMT(os.stat(path).st_mode)
+    except OSError:
+        return None
 
 
 def _split_pattern(path: str) -> tuple[str, str]:
@@ -67,13 +84,13 @@ def _split_pattern(path: str) -> tuple[str, str]:
     return folder, pattern
 
 
-def _files_of_pattern(folder: str, pattern: str) -> Iterator[str]:
+def _add_pattern(folder: str, pattern: str, found: Listing) -> None:
     # Unlike glob, pathlib does not follow links to folders for "**", so that loops of links end.
     # Unlike glob, it also matches hidden names by "*": they are left out here unless the pattern itself has one.
     wants_hidden = is_hidden(Path(pattern).as_posix())
     for match in set(Path(folder).glob(pattern)):
-        if match.is_file() and (wants_hidden or not is_hidden(match.relative_to(folder).as_posix())):
-            yield str(match)
+        if wants_hidden or not is_hidden(match.relative_to(folder).as_posix()):
+            _add_file(str(match), found)
 
 
 def _missing_path_message(path: str) -> str:
@@ -88,7 +105,7 @@ def _missing_path_message(path: str) -> str:
     )
 
 
-def _empty_folder_message(folder: str, recursive: bool) -> str:
+def _empty_folder_message(folder: str, recursive: bool, unread: Counter[str]) -> str:
     with os.scandir(folder) as entries:
         names = sorted((entry.is_dir(), entry.name) for entry in entries)
     others = [name for is_dir, name in names if not is_dir]
@@ -99,6 +116,8 @@ def _empty_folder_message(folder: str, recursive: bool) -> str:
         f"{' '.join(IMAGE_SUFFIXES)}. It holds {_count(others, 'other file')} and "
         f"{_count(folders, 'sub-folder')}."
     )
+    if unread:
+        message += f" Images that are not read: {unread_text(unread)}; convert them to PNG, JPEG or TIFF."
     if folders and not recursive:
         return f"{message} To search the sub-folders too: open_stack({folder!r}, recursive=True)"
     return f"{message} To read files of another name: open_stack({os.path.join(folder, '*.ext')!r})"

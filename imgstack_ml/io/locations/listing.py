@@ -4,12 +4,15 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from ...files.names import is_url
 from .archives import list_archive, split_archive
 from .folders import list_path, root_of_path
-from .names import absolute_name, is_url, natural_key
+from .names import absolute_name, natural_key
+from .open import forget_listings_of
+from .unread import Listing
 from .urls import list_url, root_of_url
 
-__all__ = ["Source", "list_files", "root_folder"]
+__all__ = ["Source", "find_files", "list_files", "root_folder"]
 
 _PathLike = str | os.PathLike[str]
 Source = _PathLike | Sequence[_PathLike]
@@ -18,9 +21,15 @@ _SORT_KEYS: dict[str, Callable[[str], Any]] = {"natural": natural_key, "name": s
 
 
 def list_files(source: Source, *, recursive: bool = False, sort: str = "natural") -> list[str]:
-    """List the files of a source as absolute paths.
+    """List the files of a source as absolute paths; see `find_files`."""
+    return find_files(source, recursive=recursive, sort=sort).files
 
-    The order does not depend on the order in which the system lists a folder.
+
+def find_files(source: Source, *, recursive: bool = False, sort: str = "natural") -> Listing:
+    """List the files of a source as absolute paths, and count the images beside them that are not read.
+
+    What fsspec remembers of URLs is dropped: files that were added or replaced since are found. The order does not
+    depend on the order in which the system lists a folder.
 
     Parameters
     ----------
@@ -45,7 +54,7 @@ def list_files(source: Source, *, recursive: bool = False, sort: str = "natural"
 
     Returns
     -------
-    list of str
+    Listing
 
     Raises
     ------
@@ -58,14 +67,17 @@ def list_files(source: Source, *, recursive: bool = False, sort: str = "natural"
     >>> folder = tempfile.mkdtemp()
     >>> for name in ["10.png", "2.png", "1.png", "notes.txt"]:
     ...     open(os.path.join(folder, name), "w").close()
-    >>> [os.path.basename(file) for file in list_files(folder)]
+    >>> [os.path.basename(file) for file in find_files(folder).files]
     ['1.png', '2.png', '10.png']
     """
     if sort not in _SORT_KEYS:
         raise ValueError(f"sort={sort!r} is not known; it is one of {', '.join(map(repr, _SORT_KEYS))}")
     if not isinstance(source, str | os.PathLike):
-        return _names_of_list(source)
+        names = _names_of_list(source)
+        forget_listings_of(names)
+        return Listing(names)
     name = absolute_name(os.fspath(source))
+    forget_listings_of([name])
     in_archive = split_archive(name)
     if in_archive:
         found = list_archive(*in_archive)
@@ -73,7 +85,7 @@ def list_files(source: Source, *, recursive: bool = False, sort: str = "natural"
         found = list_url(name, recursive)
     else:
         found = list_path(name, recursive)
-    return sorted(found, key=_SORT_KEYS[sort])
+    return found._replace(files=sorted(found.files, key=_SORT_KEYS[sort]))
 
 
 def root_folder(source: _PathLike) -> str:

@@ -9,6 +9,8 @@ import functools
 import os
 import re
 
+from ...files.names import is_url
+
 __all__ = [
     "ARCHIVE_SUFFIXES",
     "IMAGE_SUFFIXES",
@@ -16,7 +18,6 @@ __all__ = [
     "absolute_name",
     "is_hidden",
     "is_image",
-    "is_url",
     "natural_key",
     "split_member",
 ]
@@ -27,20 +28,22 @@ ARCHIVE_SUFFIXES = (".zip", ".tar")
 #: The first character that makes a name a pattern.
 WILDCARD = re.compile(r"[*?\[]")
 
+# Of Windows, macOS and network disks. The folders hold thumbnails, remains of archives, and files that were deleted.
+_HIDDEN = re.compile(
+    r"(?:\A|/)(?:\.|(?:thumbs\.db|ehthumbs\.db|desktop\.ini|icon\r|__macosx|@eadir|#recycle|\$recycle\.bin"
+    r"|system volume information|lost\+found)(?:/|\Z))",
+    re.IGNORECASE,
+)
+
 _IN_ARCHIVE = re.compile(r"(?:zip|tar)://(.*?)::(.+)", re.DOTALL)
 _DIGITS = re.compile("([0-9]+)")
 # int() refuses more digits than this. A name of a file has 255 bytes at most, that of a member of an archive 65,535.
 _LONGEST_NAME = 4000
 
 
-def is_url(name: str) -> bool:
-    """Tell whether a name leads to a file system of fsspec; absolute paths never hold ``://``."""
-    return "://" in name
-
-
 def is_hidden(path: str) -> bool:
-    """Tell whether a path with ``/`` between its parts has a part that folders do not show."""
-    return any(part.startswith(".") or part == "Thumbs.db" for part in path.split("/"))
+    """Tell whether a path with ``/`` between its parts has a part that folders do not show, or that a system made."""
+    return _HIDDEN.search(path) is not None
 
 
 def is_image(path: str) -> bool:

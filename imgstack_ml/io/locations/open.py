@@ -1,15 +1,23 @@
 """The state and the bytes of any named file: a whole file, or a member of an archive."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
-from .archives import find_archive
+from ...files.names import is_url
+from .archives import find_archive, read_archive
 from .base import State
 from .files import open_file, state_of_file
 from .names import split_member
+from .urls import forget_listings
 
-__all__ = ["open_bytes", "read_state"]
+__all__ = ["forget_listings_of", "open_bytes", "read_state"]
+
+
+def forget_listings_of(names: Iterable[str]) -> None:
+    """Make fsspec ask again about those of the named files that are at URLs; see `forget_listings`."""
+    if urls := {(split_member(name) or (name,))[0] for name in names if is_url(name)}:
+        forget_listings(urls)
 
 
 def read_state(name: str) -> State:
@@ -25,14 +33,18 @@ def read_state(name: str) -> State:
 
 
 @contextlib.contextmanager
-def open_bytes(name: str) -> Iterator[BinaryIO]:
-    """Open a named file for reading; it can seek.
+def open_bytes(name: str) -> Iterator[tuple[BinaryIO, State]]:
+    """Open a named file for reading, with its state; it can seek.
 
     Raises
     ------
     OSError, ValueError
-        It is missing or not a regular file.
+        It is missing, empty, or not a regular file; or it is local, and something writes to it meanwhile.
     """
     parts = split_member(name)
-    with open_file(name if parts is None else parts[0]) as file:
-        yield file if parts is None else find_archive(parts[0]).open(parts[1], file)
+    with open_file(name if parts is None else parts[0]) as (file, state):
+        if parts is None:
+            yield file, state
+        else:
+            archive = read_archive(parts[0], state)
+            yield archive.open(parts[1], file), archive.state(parts[1])

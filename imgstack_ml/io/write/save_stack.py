@@ -19,6 +19,7 @@ from ...base.validation import FileStack, StackLike
 from ...base.warn import warn
 from ...errors import StoreError
 from ...files.atomic import atomic_folder
+from ...files.names import refuse_url
 from ...files.space import explain_full_disk, require_space
 from ...passes.progress import ImageBar
 from ..formats.store import ATTRIBUTE, FORMAT, chunk_files, chunk_names, is_zarr, mark_complete
@@ -72,8 +73,8 @@ def save_stack(
     Raises
     ------
     StoreError
-        `path` exists and is not replaced; it is, holds or lies in the input; another process writes it; or its disk
-        has no room for the uncompressed pixels.
+        `path` is a URL; it exists and is not replaced; it is, holds or lies in the input; another process writes it;
+        or its disk has no room for the uncompressed pixels.
     BadImageError
         An image cannot be read.
     TypeError
@@ -112,6 +113,7 @@ def save_stack(
     >>> open_stack(path).shape
     (5, 4, 4)
     """
+    refuse_url(path)
     data = as_dask(stack)
     target = os.path.realpath(path)
     if data.dtype.kind not in "biufc":

@@ -14,6 +14,7 @@ from ...base.validation import StackLike, data_and_files
 from ...errors import StoreError
 from ...files.atomic import atomic_path
 from ...files.locks import lock_output
+from ...files.names import refuse_url
 from ...files.space import explain_full_disk
 from ...passes.progress import ImageBar
 from .filenames import file_names
@@ -67,8 +68,8 @@ def write_images(
     Raises
     ------
     StoreError
-        `folder` is not empty and `overwrite` is False; it is a file; it is, holds or lies in a folder of the input;
-        another process writes into it; or its disk is full.
+        `folder` is a URL; it is not empty and `overwrite` is False; it is a file; it is, holds or lies in a folder of
+        the input; another process writes into it; or its disk is full.
     ValueError
         The format does not take images of this shape or dtype; a block is not of the shape or dtype that `stack`
         declares; or a name is empty, hidden, used twice, or has a separator.
@@ -91,6 +92,7 @@ def write_images(
     """
     if format not in _SUFFIXES:
         raise ValueError(f"format={format!r} is not known; it is one of {', '.join(map(repr, _SUFFIXES))}")
+    refuse_url(folder)
     data = as_dask(stack)
     _check_images(data, format)
     target = os.path.realpath(folder)

@@ -5,8 +5,13 @@ import re
 import shutil
 import sys
 
+import fsspec
+import numpy as np
 import pytest
 
+from imgstack_ml import ImagePCA
+from imgstack_ml.cli.lib.terminal import Terminal
+from imgstack_ml.cli.report import _open_images
 from tests.lib.commands import assert_refused, read_scores, read_table, run, run_pca, write_damaged
 from tests.lib.images import random_pixels, write_folder, write_image
 
@@ -123,3 +128,56 @@ def test_a_failed_run_leaves_no_folder(finished, tmp_path):
     ):
         assert_refused(run(*command), repr(str(damaged)))
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_images_with_nan_are_named_and_skipped(tmp_path):
+    pixels = random_pixels((8, 6, 5), "float32")
+    pixels[3, 2, 2] = np.nan
+    pixels[5, 0, 0] = np.inf
+    for i, image in enumerate(pixels):
+        write_image(tmp_path / f"in/{i}.tif", image)
+    result = run_pca(tmp_path / "in", "-k", 2, "-o", tmp_path / "out")
+    assert_refused(result, "3.tif", "contains NaN or infinity", hints=["--on-error skip"])
+    assert "np.arange" not in result.stderr
+    for command, *arguments, out in (
+        (run_pca, tmp_path / "in", "-k", 2, "out"),
+        (run, "features", tmp_path / "in", "-f", "stats", "f.csv"),
+        (run, "reconstruct", tmp_path / "out", tmp_path / "in", "r.zarr"),
+    ):
+        result = command(*arguments, "-o", tmp_path / out, "--on-error", "skip", "--json", "-q")
+        assert result.exit_code == 3, result.stderr
+        assert json.loads(result.stdout)["input"]["n_images"] == 6
+        assert [line for line in result.stderr.splitlines() if "NaN" not in line] == []
+
+
+def test_files_that_change_during_a_run_are_named(tmp_path, monkeypatch):
+    write_folder(tmp_path / "in", 6)
+    fit = ImagePCA.fit_transform
+
+    def after_a_change(self, X):
+        (tmp_path / "in/img3.png").touch()
+        return fit(self, X)
+
+    monkeypatch.setattr(ImagePCA, "fit_transform", after_a_change)
+    result = run_pca(tmp_path / "in", "-o", tmp_path / "out", "-k", 2)
+    assert_refused(result, "img3.png", "has changed since", "run the command again")
+
+
+def test_urls_stay_urls(tmp_path):
+    url = f"memory://{tmp_path.name}"
+    system = fsspec.filesystem("memory")
+    write_folder(tmp_path / "in/a", 5)
+    write_folder(tmp_path / "in/b", 5)
+    system.put(str(tmp_path / "in"), f"/{tmp_path.name}", recursive=True)
+    names = [f"{folder}/img{i}.png" for folder in "ab" for i in range(5)]
+    for source, options, expected in (
+        (f"{url}/a/*.png", [], [name[2:] for name in names[:5]]),
+        (f"{url}/", ["-r"], names),
+        (url, ["-r"], names),
+    ):
+        assert run_pca(source, *options, "-o", tmp_path / "out", "-k", 2, "--overwrite").exit_code == 0
+        record = json.loads((tmp_path / "out/run.json").read_text())
+        assert record["input"]["source"] == source
+        assert read_scores(tmp_path / "out")[1] == expected
+        assert _open_images(record, expected, Terminal()).shape[0] == len(expected)  # what the command report reads
+    system.rm(f"/{tmp_path.name}", recursive=True)

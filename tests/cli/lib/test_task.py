@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from distributed import LocalCluster, Scheduler, SpecCluster
 
 import imgstack_ml as im
@@ -67,3 +68,16 @@ def test_a_cluster_that_is_not_there(faces, tmp_path, monkeypatch):
     result = run("features", faces, "-r", "-o", tmp_path / "f.csv", "--scheduler", "tcp://127.0.0.1:9")
     assert_refused(result, "tcp://127.0.0.1:9")
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [TypeError, KeyError, RuntimeError, ImportError, MemoryError, AttributeError])
+def test_errors_of_all_kinds_are_messages(kind, faces, tmp_path, monkeypatch):
+    def fails(*args, **options):
+        raise kind("what went wrong")
+
+    monkeypatch.setattr(im, "open_stack", fails)
+    result = run("features", faces, "-o", tmp_path / "f.csv")
+    expected = kind in (ImportError, MemoryError)
+    said = "what went wrong" if expected else f"{kind.__name__}: "
+    assert_refused(result, said, hints=[] if expected else ["--debug"])
+    assert "Traceback" in run("features", faces, "-o", tmp_path / "f.csv", "--debug").stderr

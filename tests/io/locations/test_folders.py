@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from imgstack_ml.io.locations.listing import list_files
+from imgstack_ml.io.locations.listing import find_files, list_files
 from tests.lib.images import relative, touch
 
 
@@ -30,10 +30,11 @@ def test_only_images_that_are_files(tmp_path):
     (tmp_path / "zero.png").symlink_to("/dev/zero")
     (tmp_path / "broken.png").symlink_to("nowhere")
     (tmp_path / "link.png").symlink_to("a.jpg")
-    images = ["a.jpg", "b.JPEG", "c.Png", "d.tif", "e.TIFF", "link.png"]
+    images = ["a.jpg", "b.JPEG", "broken.png", "c.Png", "d.tif", "e.TIFF", "link.png"]
     assert relative(list_files(tmp_path), tmp_path) == images
-    assert relative(list_files(tmp_path, recursive=True), tmp_path) == [*images[:4], "dir.png/y.png", *images[4:]]
-    assert relative(list_files(tmp_path / "*.png"), tmp_path) == ["link.png"]
+    assert find_files(tmp_path).unread == {".png (no regular file)": 2}
+    assert relative(list_files(tmp_path, recursive=True), tmp_path) == [*images[:5], "dir.png/y.png", *images[5:]]
+    assert relative(list_files(tmp_path / "*.png"), tmp_path) == ["broken.png", "link.png"]
     assert relative(list_files(tmp_path / "*"), tmp_path) == [*images, "notes.txt", "png"]
     assert relative(list_files(tmp_path / ".*.png"), tmp_path) == [".hidden.png"]
 

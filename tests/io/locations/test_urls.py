@@ -1,12 +1,18 @@
 """Files that fsspec reaches."""
 
+import functools
+import http.server
+import threading
+import time
+
 import fsspec
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from imgstack_ml import open_stack
 from imgstack_ml.errors import BadImageError
-from tests.lib.images import pack, write_folder
+from tests.lib.images import pack, png_bytes, write_folder
 
 
 @pytest.fixture
@@ -49,7 +55,7 @@ def test_remote_files_that_are_missing_or_change(memory):
         open_stack(f"{url}/none.png")
     stack = open_stack(f"{url}/a")
     fsspec.filesystem("memory").pipe(f"{url}/a/img3.png", b"text")
-    with pytest.raises(BadImageError, match=r"img3\.png.*neither JPEG"):
+    with pytest.raises(BadImageError, match=r"img3\.png.*has changed since .* and has 4 now"):
         stack.data.compute()
     with pytest.warns(UserWarning, match="1 of 12"):
         assert open_stack(f"{url}/a", on_error="skip").data.name != stack.data.name
@@ -67,3 +73,106 @@ def test_file_urls_are_local_paths(tmp_path):
 def test_unknown_protocols_are_named():
     with pytest.raises(ValueError, match="nosuch"):
         open_stack("nosuch://bucket/a.png")
+
+
+class Listed(MemoryFileSystem):
+    """The memory file system with fsspec's cache of listings, used as s3fs and gcsfs use it."""
+
+    protocol = "listed"
+    cachable = True
+
+    def ls(self, path, detail=True, **kwargs):
+        path = self._strip_protocol(path)
+        if path not in self.dircache:
+            self.dircache[path] = super().ls(path, detail=True)
+        return self.dircache[path] if detail else [info["name"] for info in self.dircache[path]]
+
+    def find(self, path, maxdepth=None, withdirs=False, detail=False, **kwargs):
+        return fsspec.AbstractFileSystem.find(self, path, maxdepth, withdirs, detail)
+
+    def info(self, path, **kwargs):
+        path = self._strip_protocol(path)
+        known = self.dircache.get(self._parent(path), ())
+        return next((info for info in known if info["name"] == path), None) or super().info(path)
+
+    def invalidate_cache(self, path=None):
+        self.dircache.clear()
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.removeprefix("listed://"))
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(params=["memory", "listed", "http", "simplecache::listed", "filecache::memory"])
+def remote(request, tmp_path, monkeypatch):
+    """A URL, a function that writes a file there (None removes it), and how long its clock may stand still."""
+    fsspec.register_implementation("listed", Listed, clobber=True)
+    monkeypatch.setattr(Listed, "store", MemoryFileSystem.store)
+    if request.param == "http":
+        pytest.importorskip("aiohttp")
+        monkeypatch.setitem(fsspec.config.conf, "http", {"use_listings_cache": True})
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=tmp_path)) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+
+            def write(name, content):
+                (tmp_path / name).unlink() if content is None else (tmp_path / name).write_bytes(content)
+
+            yield f"http://127.0.0.1:{server.server_port}", write, 1.1
+            server.shutdown()
+        return
+    system = fsspec.filesystem("memory")
+    root = f"/{tmp_path.name}"
+
+    def write(name, content):
+        system.rm(f"{root}/{name}") if content is None else system.pipe(f"{root}/{name}", content)
+
+    yield f"{request.param}:/{root}", write, 0
+    system.rm(root, recursive=True)
+
+
+def grey(value):
+    return png_bytes(np.full((4, 4), value, np.uint8))
+
+
+def test_every_opening_sees_what_is_there(remote):
+    url, write, pause = remote
+    for i in range(4):
+        write(f"{i}.png", grey(i))
+
+    def read(stack):
+        return stack.data[:, 0, 0].compute().tolist()
+
+    stacks = [open_stack(source, chunks=2) for source in (url, f"{url}/", f"{url}/*.png")]
+    assert list(map(read, stacks)) == [[0, 1, 2, 3]] * 3
+    assert {stack.files for stack in stacks} == {tuple(f"{url}/{i}.png" for i in range(4))}
+    open_stack(f"{url}/*.png")  # fills the caches anew, as the last read has emptied them
+    time.sleep(pause)
+    write("0.png", None)
+    write("2.png", grey(77))  # of equal size
+    write("9.png", grey(9))
+    for source in (url, f"{url}/", f"{url}/*.png"):
+        assert read(open_stack(source)) == [1, 77, 3, 9]
+    assert read(open_stack([f"{url}/2.png"])) == [77]
+    time.sleep(pause)
+    stack = open_stack(url)
+    write("3.png", grey(33))
+    for each in (stack, stack[::-1]):
+        with pytest.raises(BadImageError, match=r"3\.png'.*has changed since the stack was opened"):
+            each.data.compute()
+    assert read(open_stack(url)) == [1, 77, 33, 9]
+
+
+def test_names_of_remote_folders(memory):
+    url, pixels = memory
+    system = fsspec.filesystem("memory")
+    for name in ("run[1]", ".hidden/run"):
+        system.copy(f"{url}/a", f"{url}/{name}", recursive=True)
+        for source in (f"{url}/{name}", f"{url}/{name}/"):
+            np.testing.assert_array_equal(open_stack(source).data.compute(), pixels)
+    np.testing.assert_array_equal(open_stack(f"{url}/.hidden/run/*.png").data.compute(), pixels)
+    assert len(open_stack(url, recursive=True)) == 24
