@@ -20,17 +20,21 @@ import tifffile
 
 from ..locations.base import Bounded
 from .base import Header, Planes, check_size, mode_of, orient, oriented_shape
-from .tiff_directory import Directory, PageLayout, Tag, page_layout, read_byte_layout, read_directories, read_directory
+from .tiff_directory import (
+    OF_CAMERA,
+    Directory,
+    PageLayout,
+    Tag,
+    page_layout,
+    read_byte_layout,
+    read_directories,
+    read_directory,
+)
 from .tiff_ome import check_ome
 from .tiff_segments import read_segments
 from .tiff_series import is_described, kinds_left_out, planes_of_series
 
 __all__ = ["TiffImages"]
-
-_OF_CAMERA = (
-    "it is the raw file of a camera, of which only previews could be read. The package rawpy reads it: "
-    "imgstack_ml.imread('*.dng', imread=lambda path: rawpy.imread(path).postprocess())"
-)
 
 
 class TiffImages:
@@ -64,9 +68,8 @@ class TiffImages:
         if not directories:
             raise ValueError("it holds no page")
         self._known = {directory.offset: directory for directory in directories}
-        self._file.seek(8)
-        if self._file.read(2) == b"CR" or any(directory.is_of_camera for directory in directories):  # CR: Canon's
-            raise ValueError(_OF_CAMERA)
+        if any(directory.is_of_camera for directory in directories):
+            raise ValueError(OF_CAMERA)
         self._check_sub_directories(directories)
         described = any(map(is_described, directories))
         images = (self._images_of_series(directories) if described else None) or self._images_of_pages(directories)
@@ -211,7 +214,7 @@ class TiffImages:
                 if n_read > 2 * self._n_bytes:
                     raise ValueError("its directories overlap: it is damaged")
                 if child.is_of_camera:
-                    raise ValueError(_OF_CAMERA)
+                    raise ValueError(OF_CAMERA)
                 if child.is_image and not _is_smaller(child, parent):
                     raise ValueError(
                         "a sub-directory holds an image that is no smaller copy of its page, and it is not clear which "

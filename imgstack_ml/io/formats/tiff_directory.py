@@ -16,6 +16,7 @@ from .base import check_size
 from .tiff_segments import can_decode
 
 __all__ = [
+    "OF_CAMERA",
     "ByteLayout",
     "Directory",
     "PageLayout",
@@ -28,6 +29,12 @@ __all__ = [
     "read_first_directory",
 ]
 
+OF_CAMERA = (
+    "it is the raw file of a camera, of which only previews could be read. The package rawpy reads it: "
+    "imgstack_ml.imread('*.dng', imread=lambda path: rawpy.imread(path).postprocess())"
+)
+
+_CR2 = b"II*\0\x10\0\0\0CR\2\0"  # Canon's raw files
 _SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -163,6 +170,8 @@ def read_byte_layout(file: BinaryIO) -> tuple[ByteLayout, int]:
     start = file.read(16)
     if not is_tiff(start):
         raise ValueError(f"it is no TIFF (it begins with {start[:8]!r})")
+    if start.startswith(_CR2):
+        raise ValueError(OF_CAMERA)
     layout = ByteLayout("<" if start.startswith(b"II") else ">", b"+" in start[2:4])
     (offset,) = (
         struct.unpack_from(layout.order + "Q", start, 8)

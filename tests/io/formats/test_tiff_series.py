@@ -62,7 +62,7 @@ def orders(letters):
 
 def write_described(folder):
     """With tifffile's own description, and appended to such files."""
-    for leading, storage in zip(orders("TZC"), itertools.cycle(STORAGE)):  # noqa: B905
+    for leading, storage in zip(orders("TZC"), itertools.cycle(STORAGE)):
         axes = f"{leading}YX"
         write(folder / f"{axes}.tif", axes, **storage)
         write(folder / f"{axes} unnamed.tif", axes, metadata={}, **storage)
@@ -80,7 +80,7 @@ def write_described(folder):
 
 
 def write_ome(folder):
-    for leading, storage in zip(orders("TZC"), itertools.cycle(STORAGE)):  # noqa: B905
+    for leading, storage in zip(orders("TZC"), itertools.cycle(STORAGE)):
         for times, axes in ((1, f"{leading}YX"), (2, f"{leading}YX"), (1, f"{leading}YXS"), (2, f"{leading}YXS")):
             write(folder / f"{axes} {times}.ome.tif", axes, times=times, **storage)
         write(folder / f"{leading}SYX.ome.tif", f"{leading}SYX", planarconfig="separate", **storage)
@@ -186,22 +186,23 @@ def test_images_are_those_of_tifffiles_series(tmp_path, write_family):
         stack = open_stack(path, chunks=1000)
         np.testing.assert_array_equal(stack.data.compute(scheduler="synchronous"), expected, err_msg=path)
         assert (stack.dtype, stack.shape[1:]) == (expected[0].dtype, expected[0].shape)
+        assert stack.files == (tuple(f"{path}[{i}]" for i in range(len(stack))) if len(stack) > 1 else (path,))
         if len(expected) == 1:
             np.testing.assert_array_equal(decode_file(path), expected[0])
         else:
             with pytest.raises(BadImageError, match="holds several images"):
                 decode_file(path)
         groups[stack.dtype, stack.shape[1:]].append((path, expected))
-    for number, group in enumerate(groups.values()):  # all files of one kind as a list, a folder and an archive
+    for number, group in enumerate(groups.values()):  # all files of one kind together: a list, a folder, an archive
         folder = tmp_path / str(number)
         folder.mkdir()
         for i, (path, _) in enumerate(group):
             os.link(path, folder / f"{i}.tif")
         together = np.concatenate([images for _, images in group])
+        source = [[path for path, _ in group], folder, pack(folder, f"{folder}.zip")][number % 3]
         order = np.random.default_rng(0).permutation(len(together))
-        for source in ([path for path, _ in group], folder, pack(folder, f"{folder}.zip")):
-            stack = open_stack(source, chunks=100)
-            np.testing.assert_array_equal(stack[order].data.compute(scheduler="synchronous"), together[order])
+        found = open_stack(source, chunks=1000)[order].data.compute(scheduler="synchronous")
+        np.testing.assert_array_equal(found, together[order])
 
 
 @pytest.mark.parametrize("write_family", FAMILIES)
@@ -221,3 +222,119 @@ def test_layouts_that_were_cut_are_named(tmp_path, write_family):
                 np.testing.assert_array_equal(images, expected)
                 counts["whole"] += 1
     assert counts["named"] > 5 * counts["whole"]
+
+
+def pages_with(*descriptions, shape=(9, 7), **options):
+    """A file of one page for each description, None where it has none."""
+
+    def write_pages_with(path):
+        with tifffile.TiffWriter(path) as tiff:
+            for seed, text in enumerate(descriptions):
+                pixels = random_pixels(shape, seed=seed)
+                tiff.write(pixels, **{"photometric": "minisblack", "metadata": None, "description": text, **options})
+
+    return write_pages_with
+
+
+def array_with(shape, **options):
+    return lambda path: tifffile.imwrite(path, random_pixels(shape), **{"photometric": "minisblack", **options})
+
+
+def imagej(n_pages, *lines):
+    return pages_with("\n".join(("ImageJ=1.53t", *lines)), *[None] * (n_pages - 1))
+
+
+def shaped(n_pages, said):
+    return pages_with(json.dumps(said), *[None] * (n_pages - 1))
+
+
+def with_child(size, child, **options):
+    def write_with_child(path):
+        with tifffile.TiffWriter(path) as tiff:
+            tiff.write(random_pixels((size, size)), photometric="minisblack", metadata=None, subifds=1, subfiletype=1)
+            tiff.write(random_pixels((child, child)), **{"photometric": "minisblack", "metadata": None, **options})
+
+    return write_with_child
+
+
+def canon(path):
+    tags = [(256, 4), (257, 4), (258, 8), (259, 1), (262, 1), (273, 0), (278, 4), (279, 16)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    path.write_bytes(b"II*\0" + struct.pack("<I4sIH", 16, b"CR\2\0", 0, len(tags)) + entries + bytes(4))
+
+
+FILTERS = {"photometric": 32803, "extratags": [(33421, 3, 2, (2, 2), True), (33422, 1, 4, bytes([0, 1, 1, 2]), True)]}
+
+
+@pytest.mark.parametrize(
+    ("write_file", "match"),
+    [
+        # pages that the description does not name, or that it names and are missing
+        (imagej(5, "images=3", "frames=3"), "holds 5 pages, and its description names 3"),
+        (imagej(5, "images=8", "slices=8"), "holds 5 pages, and its description names 8"),
+        (imagej(6, "images=6", "channels=2"), "holds 6 pages, and its description names 2"),
+        (imagej(1, "images=0"), "ImageJ description does not match its 1 pages"),
+        (shaped(5, {"shape": [8, 9, 7]}), "names 1 of its 5 pages"),
+        (shaped(1, {"shape": [2, 9, 7]}), "it was cut"),
+        (pages_with('{"shape": [10, 8, 8]}', *[None] * 9, shape=(4, 4)), "names 1 of its 10 pages"),
+        # axes that are not those of images
+        (array_with((9, 7), metadata={"axes": "XY"}), r"axes XY \(9, 7\) and those of its pages, YX .*do not match"),
+        (array_with((5, 9, 7), metadata={"axes": "XYZ"}), "axes XYZ .*do not match"),
+        (array_with((3, 9, 7), planarconfig="separate", metadata={"axes": "ZYX"}), r"'minisblack', .*'axes': 'ZYX'"),
+        (array_with((9, 7, 3), planarconfig="contig", metadata={"axes": "YXZ"}), "axes YXZ .*do not match"),
+        (array_with((2, 4, 9, 7), metadata={"axes": "CSYX"}), "not clear which of its axes CSYX"),
+        # values that tifffile scales
+        (array_with((9, 7), metadata=None, extratags=[(33445, 4, 1, 2, True), (33446, 5, 1, (1, 3), True)]), "scaled"),
+        # raw files of cameras, and images in sub-directories
+        (array_with((9, 7), extratags=[(50706, 1, 4, bytes([1, 4, 0, 0]), True)]), "raw file of a camera.*rawpy"),
+        (array_with((9, 7), metadata=None, **FILTERS), "rawpy"),
+        (with_child(8, 16, **FILTERS), "rawpy"),
+        (canon, "rawpy"),
+        (with_child(8, 16), "no smaller copy"),
+        (with_child(8, 8), "no smaller copy"),
+    ],
+)
+def test_files_that_are_unclear_are_refused(tmp_path, write_file, match):
+    write_file(tmp_path / "a.tif")
+    for read in (open_stack, decode_file):
+        with pytest.raises(BadImageError, match=rf"(?s)a\.tif.*{match}"):
+            read(str(tmp_path / "a.tif"))
+
+
+@pytest.mark.parametrize(
+    "write_file",
+    [
+        imagej(5),  # older versions give no number
+        imagej(5, "images=1"),
+        imagej(6, "images=6"),
+        pages_with("SCIFIO=1\nimages=6\nframes=3\nchannels=2", *[None] * 5),
+        shaped(5, {"shape": [5, 10, 10]}),  # of a program that cut them out and kept the description
+        shaped(5, {"shape": [3, 9, 7]}),
+        array_with((4, 9, 7), metadata=None, description="shape=(4, 9, 7)"),
+        pages_with(json.dumps({"shape": [2, 4, 9, 7], "axes": "TCYX", "truncated": False}), *[None] * 7),
+        pages_with(*['{"exposure": {"s": 1}}'] * 3),
+        pages_with(None, '{"shape": [3, 9, 7]}', None),
+        with_child(16, 8),
+        pages_with(None, None, None, subfiletype=2),
+        pages_with(None, None, None, extratags=[(255, 3, 1, 2, True)]),
+    ],
+)
+def test_files_of_other_programs(tmp_path, write_file):
+    write_file(tmp_path / "a.tif")
+    expected = images_of_series(tmp_path / "a.tif")
+    np.testing.assert_array_equal(open_stack(tmp_path / "a.tif").data.compute(), expected)
+
+
+@pytest.mark.parametrize("text", ['{"shape": "round"}', '{"roi": {"shape": [1, 2]}}', '{"shape": [1.5]}', '{"shape":'])
+def test_descriptions_in_json_of_other_programs(tmp_path, text):
+    """Of which tifffile takes some for its own, and raises."""
+    pages_with(text, None, extratags=[(65000, 3, 1, 7, True)])(tmp_path / "a.tif")
+    expected = [random_pixels((9, 7), seed=seed) for seed in range(2)]
+    np.testing.assert_array_equal(open_stack(tmp_path / "a.tif").data.compute(), expected)
+
+
+def test_scanimage_of_many_pages(tmp_path):
+    """Where tifffile counts pages by the size of the file, and may miss the last one."""
+    pages_with(*["state.x = 1"] * 8)(tmp_path / "a.tif")
+    expected = [random_pixels((9, 7), seed=seed) for seed in range(8)]
+    np.testing.assert_array_equal(open_stack(tmp_path / "a.tif").data.compute(), expected)
