@@ -124,7 +124,7 @@ def _check_names(tiff: tifffile.TiffFile) -> None:
         if set(axes) & set(_CHANNELS) and not set(series.axes) & set(_CHANNELS):
             raise ValueError(
                 f"its description gives axes {axes} for the shape {tuple(said['shape'])}. Write it anew, with a letter "
-                f"for each: tifffile.imwrite(new_path, tifffile.imread(path), metadata={{'axes': {'T' + axes!r}}})"
+                f"for each: tifffile.imwrite(new_path, tifffile.imread(path), metadata={{'axes': {'Q' + axes!r}}})"
             )
 
 
