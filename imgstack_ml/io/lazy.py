@@ -15,7 +15,7 @@ from dask.blockwise import BlockwiseDepDict, blockwise
 from dask.highlevelgraph import HighLevelGraph
 from dask.system import CPU_COUNT
 
-from ..base.validation import first_nonfinite
+from ..base.gate import first_nonfinite
 from ..errors import BadImageError, StoreError
 from .keys import FileKeys
 

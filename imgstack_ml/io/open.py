@@ -56,7 +56,8 @@ def open_stack(
           ``"memory://folder"``, ``"zip://*.png::photos.zip"``;
         - a stack in one array: a folder that `save_stack` wrote, any zarr array, an OME-Zarr image (its full
           resolution), an HDF5 data set ``"file.h5::name"`` (needs h5py), a NumPy file ``"stack.npy"``. The array is of
-          shape (n_images, height, width[, n_channels]), unless zarr names its axes.
+          shape (n_images, height, width[, n_channels]), unless its axes have names (zarr, xarray, OME-Zarr, labels
+          or scales of HDF5): then these say which are y, x and channels, and all others count images.
     recursive : bool, default=False
         Whether a folder's sub-folders are searched too; their names become `labels`. Folders within an archive are
         always searched.
@@ -139,13 +140,17 @@ def open_stack(
     other colours (palette, inverted grey, CMYK, YCbCr) or bits. TIFF is decompressed from deflate, LZMA and PackBits;
     other codecs need imagecodecs.
 
-    A TIFF of several pages holds several images, named ``"path[3]"`` in `files`. Each page is an image, unless ImageJ,
-    OME-TIFF or tifffile describe its axes: then C and samples are channels, the last axis, and time, z, position and
-    all other axes count images. A file with both C and samples is refused.
+    A TIFF of several pages holds several images, named ``"path[3]"`` in `files`. Each page is an image, unless the
+    file describes its axes (OME-TIFF, ImageJ, MetaMorph, tifffile and others): then the images are those of
+    ``tifffile.TiffFile(path).series``, all series one after the other. C and samples are channels, the last axis; time,
+    z, position and all other axes count images. Smaller copies are left out: pages that are marked so, and
+    sub-directories. Refused are files with both C and samples, files that describe other planes than they hold, and the
+    raw files of cameras, which rawpy reads.
 
     Paths become absolute, so that the stack can be read after a change of folder. A compressed tar is refused: its
     members cannot be reached one by one. Missing chunks of a zarr array are read as its fill value, as zarr does it;
-    only the stores that `save_stack` wrote are checked for missing chunks.
+    only the stores that `save_stack` wrote are checked for missing chunks, and an array without any is refused. So are
+    arrays whose pixels lie elsewhere: behind links out of a zarr folder, in other HDF5 files, in virtual data sets.
 
     Pillow decodes JPEG and PNG, and tifffile decodes TIFF; uncompressed TIFF is read without it. imagecodecs decodes
     the same pixels 1.7 (JPEG) and 1.5 (PNG) times as fast, but it decoded 18 of 20 JPEG files that were cut short

@@ -75,6 +75,9 @@ def test_cut_at_twenty_places(tmp_path):
         "deflate_pages.tif",
         "described.tif",
         "imagej.tif",
+        "zct.tif",
+        "series.tif",
+        "pyramid.tif",
         "a.tar",
     }
 

@@ -73,16 +73,26 @@ def directories(n):
     return bytes(content)
 
 
-def many_values(path, kind, count):
+def many_values(path, kind, count, name="StripOffsets", **options):
     """A sparse TIFF of 10 GB with one tag of many values."""
-    tiff(path)
+    tiff(path, **options)
     with tifffile.TiffFile(path, mode="r+") as found:
-        tag = found.pages.first.tags["StripOffsets"]
+        tag = found.pages.first.tags[name]
         place = tag.offset
     with open(path, "r+b") as file:
         file.seek(place + 2)
         file.write(struct.pack("<HII", kind, count, 4096))
         file.truncate(10 << 30)
+
+
+UIC = [(33628, 4, 2, (0, 0), True), (33629, 5, 1, (1, 1), True)]  # of MetaMorph's STK; the second counts planes
+
+
+def children(path):
+    """A TIFF whose page is its own sub-directory, many times."""
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(random_pixels((16, 16)), photometric="minisblack", subifds=1000, subfiletype=1)
+    set_tags(path, SubIFDs=(8,) * 1000)
 
 
 def ome(path, text, *, named=True):
@@ -174,6 +184,9 @@ BOMBS = {
     "letters.tif": lambda path: many_values(path, 16, 500_000_000),
     "imagej.tif": lambda path: imagej(path, "ImageJ=1.11a\nimages=2000000000\nframes=2000000000\n"),
     "described.tif": lambda path: imagej(path, json.dumps({"shape": [2_000_000_000, 16, 16], "truncated": True})),
+    "named.tif": lambda path: imagej(path, json.dumps({"shape": [2_000_000_000, 16, 16], "truncated": False})),
+    "planes.tif": lambda path: many_values(path, 5, 1_000_000_000, "UIC2tag", extratags=UIC),
+    "children.tif": children,
     "times.ome.tif": lambda path: ome(path, text={'SizeT="3"': 'SizeT="2000000000"'}),
     "planes.ome.tif": lambda path: ome(path, text={'PlaneCount="3"': 'PlaneCount="2000000000"'}),
     "laughs.ome.tif": lambda path: ome(

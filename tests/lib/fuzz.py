@@ -37,6 +37,7 @@ from imgstack_ml.io.lazy import find_faults
 
 sys.path.append(str(Path(__file__).parents[2]))  # for `tests`, where this runs as a script
 
+from tests.lib.bombs import UIC
 from tests.lib.images import png_bytes, random_pixels
 
 MAX_PIXELS = 100_000
@@ -57,6 +58,15 @@ def picture(shape, dtype="uint8", mode=None, **options):
 def tiff(shape, dtype="uint8", **options):
     file = io.BytesIO()
     tifffile.imwrite(file, random_pixels(shape, dtype), **{"photometric": "minisblack", **options})
+    return file.getvalue()
+
+
+def tiff_of_series(shape, times=2, **options):
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        for seed in range(times):
+            writer.write(random_pixels(shape, seed=seed), photometric="minisblack", **options)
+            options.pop("subifds", None)  # the second one is the sub-directory
     return file.getvalue()
 
 
@@ -121,6 +131,10 @@ def make_seeds():
         "truncated.tif": tiff((4, 9, 7), truncate=True),
         "imagej.tif": tiff((2, 3, 2, 9, 7), imagej=True, metadata={"axes": "TZCYX"}),
         "a.ome.tif": tiff((2, 3, 9, 7), ome=True, metadata={"axes": "TCYX"}),
+        "series.tif": tiff_of_series((2, 9, 7), metadata={"axes": "CYX"}),
+        "pyramid.tif": tiff_of_series((9, 7), subifds=1, subfiletype=1),
+        "stk.tif": tiff((9, 7), metadata=None, extratags=UIC),
+        "zct.tif": tiff((2, 3, 2, 9, 7), imagej=True, metadata={"axes": "TZCYX", "order": "zct"}),
         "stored.zip": archive(".zip", members),
         "deflated.zip": archive(".zip", members, zipfile.ZIP_DEFLATED),
         "lzma.zip": archive(".zip", members, zipfile.ZIP_LZMA),

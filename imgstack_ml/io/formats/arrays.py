@@ -15,12 +15,14 @@ import zarr
 
 from ..locations.faults import naming_the_file
 from ..locations.files import state_of_file
-from .hdf5 import open_data_set
+from .axes import order_of_axes
+from .hdf5 import axis_names_of, open_data_set
 from .npy import open_mapped
-from .ome_zarr import full_resolution
+from .ome_zarr import axis_names_within, full_resolution
 from .rows import read_rows
 from .store import (
     check_written_chunks,
+    find_chunk,
     newest_change,
     open_complete,
     opened_store,
@@ -165,10 +167,14 @@ def open_zarr(path: str) -> ArrayReader:
     """
     with naming_the_file(path):
         node = zarr.open(path, mode="r")
-        name, axes = ("", getattr(node.metadata, "dimension_names", None))
-        if isinstance(node, zarr.Group):
-            name, axes = full_resolution(node, path)
-        return _reader("zarr", path, name, axes)
+        name, said = full_resolution(node, path) if isinstance(node, zarr.Group) else ("", axis_names_within(path))
+        if not find_chunk(path, name):
+            raise ValueError("it has no chunk: none was written, or all were lost, and its pixels are unknown")
+        array = zarr.open_array(os.path.join(path, name), mode="r")
+        own: Any = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+        if said and own and order_of_axes(array.shape, said) != order_of_axes(array.shape, own):
+            raise ValueError(f"its axes are named {tuple(own)}, and {tuple(said)} by the group that it belongs to")
+        return _reader("zarr", path, name, said or own)
 
 
 def open_hdf5(path: str, name: str) -> ArrayReader:
@@ -180,7 +186,9 @@ def open_hdf5(path: str, name: str) -> ArrayReader:
         The file has no data set of this name, or its axes are not those of a stack.
     """
     with naming_the_file(path):
-        return _reader("hdf5", path, name, None)
+        with open_data_set(path, name) as data_set:
+            axis_names = axis_names_of(data_set)
+        return _reader("hdf5", path, name, axis_names)
 
 
 def open_npy(path: str) -> ArrayReader:
@@ -200,7 +208,7 @@ def _reader(kind: str, path: str, name: str, axis_names: Any) -> ArrayReader:
     with _open_array(kind, path, name) as array:
         if array.dtype.kind not in "uif":
             raise ValueError(f"it is of dtype {array.dtype}; images are of whole or floating-point numbers")
-        n_counting, axes = _order_of_axes(array.shape, axis_names)
+        n_counting, axes = order_of_axes(array.shape, axis_names)
         shape = tuple(array.shape[axis] for axis in axes)
         sizes, image_shape = shape[:n_counting], shape[n_counting:]
         if image_shape[2:] == (1,):  # one channel is grey, as in files
@@ -242,22 +250,6 @@ def _open_array(kind: str, path: str, name: str) -> Iterator[Any]:
 def _native(dtype: np.dtype) -> np.dtype:
     """Return a dtype in the byte order of the machine, in which estimators compute."""
     return np.dtype(dtype).newbyteorder("=")
-
-
-def _order_of_axes(shape: tuple[int, ...], names: Any) -> tuple[int, tuple[int, ...]]:
-    """Order axes as images, y, x and channels, by their names if they have any; count those of the images."""
-    if names and all(isinstance(name, str) for name in names) and {"y", "x"} <= {name.lower() for name in names}:
-        letters = [name.lower() for name in names]
-        channels = [i for i, name in enumerate(letters) if name in ("c", "channel")][:1]
-        of_image = (letters.index("y"), letters.index("x"), *channels)
-        counting = [i for i in range(len(letters)) if i not in of_image]
-        return len(counting), (*counting, *of_image)
-    if len(shape) not in (3, 4):
-        raise ValueError(
-            f"it is of shape {shape}; a stack is of shape (n_images, height, width) or (n_images, height, width, "
-            "n_channels). Reshape it first"
-        )
-    return 1, tuple(range(len(shape)))
 
 
 def _state_of(kind: str, path: str, name: str) -> str:

@@ -5,8 +5,10 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["open_data_set", "split_hdf5"]
+__all__ = ["axis_names_of", "open_data_set", "split_hdf5"]
 
+_MOST_LINKS = 100
+_COPY = "Copy it into a file of its own: h5py.File(new_path, 'w')['images'] = pixels"
 _SUFFIXES = (".h5", ".hdf5", ".hdf")
 
 
@@ -32,12 +34,43 @@ def open_data_set(path: str, name: str) -> Iterator[Any]:
     except ImportError as error:
         raise ImportError("HDF5 files need the package h5py: pip install 'imgstack_ml[hdf5]'") from error
     with h5py.File(path, "r") as file:
-        found = file.get(name) if name else None
+        found = file.get(_within_file(file, name)) if name else None
         if not isinstance(found, h5py.Dataset):
             names: list[str] = []
             file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
             raise ValueError(_missing_message(path, name, names))
+        if found.external or found.is_virtual:
+            kind = "in other files" if found.external else "in other data sets (it is virtual)"
+            raise ValueError(f"the pixels of its data set {name!r} lie {kind}, where they are not read. {_COPY}")
+        if found.id.get_storage_size() == 0 and found.size:
+            raise ValueError(f"its data set {name!r} has no pixel: none was written")
         yield found
+
+
+def axis_names_of(data_set: Any) -> list[str]:
+    """Return the names of the axes of a data set: their labels, or the names of their scales; empty without one."""
+    return [axis.label or (os.path.basename(axis[0].name or "") if len(axis) else "") for axis in data_set.dims]
+
+
+def _within_file(file: Any, name: str) -> str:
+    """Return the path of a data set once its soft links are followed; external links are not."""
+    import h5py
+
+    parts, done, n_links = name.strip("/").split("/"), "", 0
+    while parts:
+        part = parts.pop(0)
+        link = file.get(f"{done}/{part}", getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            raise ValueError(f"its {name!r} is a link into another file, {link.filename!r}, which is not read. {_COPY}")
+        if isinstance(link, h5py.SoftLink):
+            n_links += 1
+            if n_links > _MOST_LINKS:
+                raise ValueError(f"its {name!r} is a link that leads in a circle")
+            parts = [*link.path.strip("/").split("/"), *parts]
+            done = "" if link.path.startswith("/") else done
+        else:
+            done = f"{done}/{part}"
+    return done
 
 
 def _missing_message(path: str, name: str, names: list[str]) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "check_written_chunks",
     "chunk_files",
     "chunk_names",
+    "find_chunk",
     "is_own_store",
     "is_zarr",
     "mark_complete",
@@ -68,6 +69,7 @@ def open_complete(path: str) -> tuple[zarr.Array, int]:
         The store is incomplete or damaged.
     """
     marker = _read_marker(path)
+    find_chunk(path)
     array = _open_array(path)
     *found, newest = _measure_chunks(path)
     if tuple(found) != (marker["n_chunks"], marker["n_bytes"]) or marker["n_chunks"] != _n_chunks(array):
@@ -190,6 +192,42 @@ def _damaged_chunk(array: zarr.Array, rows: np.ndarray) -> str:
 def _chunks_of_rows(array: zarr.Array, rows: np.ndarray) -> Iterator[str]:
     for start in np.unique(rows // array.chunks[0]) * array.chunks[0]:
         yield from chunk_names(array.chunks, (slice(start, start + 1), *(slice(0, n) for n in array.shape[1:])))
+
+
+def find_chunk(path: str, name: str = "") -> bool:
+    """Tell whether a zarr array has any chunk, after checking that none of its files is a link that leads elsewhere.
+
+    Parameters
+    ----------
+    path : str
+        The folder that was asked for. Links within it are followed.
+    name : str
+        Of the array within the folder.
+
+    Raises
+    ------
+    StoreError
+        Naming the link.
+    """
+    root, has_chunk = os.path.realpath(path), False
+    folders = [os.path.join(path, name)]
+    while folders:
+        folder = folders.pop()
+        _check_within(folder, root)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    _check_within(entry.path, root)
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif not entry.name.startswith(".") and entry.name != "zarr.json":
+                    has_chunk = True
+    return has_chunk
+
+
+def _check_within(path: str, root: str) -> None:
+    if os.path.commonpath([root, os.path.realpath(path)]) != root:
+        raise StoreError(f"{path!r} leads out of {root!r} by a link, which is not followed. Copy what it names")
 
 
 def mark_complete(folder: str) -> None:

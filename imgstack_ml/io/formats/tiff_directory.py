@@ -5,7 +5,6 @@ directory is read in a tenth of that, directly at its offset. The pixels of comp
 see `tiff`.
 """
 
-import math
 import struct
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
@@ -17,6 +16,7 @@ from .base import check_size
 from .tiff_segments import can_decode
 
 __all__ = [
+    "OF_CAMERA",
     "ByteLayout",
     "Directory",
     "PageLayout",
@@ -29,26 +29,39 @@ __all__ = [
     "read_first_directory",
 ]
 
+OF_CAMERA = (
+    "it is the raw file of a camera, of which only previews could be read. The package rawpy reads it: "
+    "imgstack_ml.imread('*.dng', imread=lambda path: rawpy.imread(path).postprocess())"
+)
+
+_CR2 = b"II*\0\x10\0\0\0CR\2\0"  # Canon's raw files
 _SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 class Tag:
     """Numbers of the tags that are read."""
 
-    SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION = 254, 256, 257, 258, 259
+    SUBFILE_TYPE, OLD_SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION = 254, 255, 256, 257, 258, 259
     PHOTOMETRIC, FILL_ORDER, DESCRIPTION, STRIP_OFFSETS, ORIENTATION = 262, 266, 270, 273, 274
     SAMPLES, ROWS_PER_STRIP, STRIP_BYTES, PLANAR, PREDICTOR = 277, 278, 279, 284, 317
     TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES = 322, 323, 324, 325
-    SAMPLE_FORMAT, DEPTH = 339, 32997
+    SUB_DIRECTORIES, SAMPLE_FORMAT, DEPTH = 330, 339, 32997
 
 
 _WANTED = frozenset(number for name, number in vars(Tag).items() if name.isupper())
+# Those of the TIFF standard, of EXIF, ICC, IPTC, Photoshop, GeoTIFF and GDAL, and ImageJ's for one page. They do not
+# change which pages make an image.
+_SILENT = {*range(254, 348), 512, 513, 514, *range(529, 533), 33432, 33550, 33723, 33922, 34016, 34264, 34377, 34665}
+_SILENT |= {34675, 34735, 34736, 34737, 34853, 37724, 42112, 42113, 50838, 50839}
+_CAMERA = (32803, 34892)  # PHOTOMETRIC: a colour filter array, linear values of a camera
+_CAMERA_TAGS = frozenset((33421, 33422, 50706))  # CFARepeatPatternDim, CFAPattern, DNGVersion
 
 # Types that the values of these tags can have, by their codes in struct.
 _TYPES = {1: "B", 2: "s", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 _TEXT = 2
 _NUMBER_KINDS = {1: "u", 2: "i", 3: "f"}
 _REDUCED, _MASK = 1, 4  # bits of SUBFILE_TYPE: a smaller copy, a transparency mask
+_OLD_REDUCED = 2
 _MOST_VALUES = 1 << 18  # of a tag; some tags have one value for each strip or tile
 _MOST_TEXT = 1 << 24
 _SHOWN_AS_STORED = (1, 2)  # PHOTOMETRIC: grey where zero is black, RGB
@@ -75,6 +88,8 @@ class Directory(NamedTuple):
     layout : ByteLayout
     n_bytes : int
         Bytes that were read for it.
+    others : dict
+        Type and number of values of the tags that may say which pages make an image.
     """
 
     offset: int
@@ -82,6 +97,7 @@ class Directory(NamedTuple):
     tags: dict[int, Any]
     layout: ByteLayout
     n_bytes: int
+    others: dict[int, tuple[int, int]]
 
     @property
     def orientation(self) -> int:
@@ -92,7 +108,13 @@ class Directory(NamedTuple):
     @property
     def is_image(self) -> bool:
         """Whether the page is an image, not a smaller copy or a mask of another one."""
-        return not self.one(Tag.SUBFILE_TYPE, 0) & (_REDUCED | _MASK)
+        is_reduced = self.tags.get(Tag.OLD_SUBFILE_TYPE) == _OLD_REDUCED
+        return not is_reduced and not self.one(Tag.SUBFILE_TYPE, 0) & (_REDUCED | _MASK)
+
+    @property
+    def is_of_camera(self) -> bool:
+        """Whether it belongs to the raw file of a camera."""
+        return self.tags.get(Tag.PHOTOMETRIC) in _CAMERA or not _CAMERA_TAGS.isdisjoint(self.others)
 
     def one(self, tag: int, default: int | None = None) -> int:
         """Return the value of a tag that has a single number."""
@@ -105,6 +127,12 @@ class Directory(NamedTuple):
         """Return the values of a tag that may have several numbers."""
         value = self.tags.get(tag, default)
         return value if isinstance(value, tuple) else (value,)
+
+    @property
+    def description(self) -> str:
+        """Its description, empty where it has none."""
+        value = self.tags.get(Tag.DESCRIPTION, b"")
+        return value.decode("utf-8", "replace").rstrip("\0") if isinstance(value, bytes) else ""
 
 
 class PageLayout(NamedTuple):
@@ -142,6 +170,8 @@ def read_byte_layout(file: BinaryIO) -> tuple[ByteLayout, int]:
     start = file.read(16)
     if not is_tiff(start):
         raise ValueError(f"it is no TIFF (it begins with {start[:8]!r})")
+    if start.startswith(_CR2):
+        raise ValueError(OF_CAMERA)
     layout = ByteLayout("<" if start.startswith(b"II") else ">", b"+" in start[2:4])
     (offset,) = (
         struct.unpack_from(layout.order + "Q", start, 8)
@@ -205,12 +235,15 @@ def read_directory(file: BinaryIO, layout: ByteLayout, offset: int, n_bytes: int
     block = file.read(n_tags * entry.size + inline)
     (following,) = struct.unpack(order + link_code, block[n_tags * entry.size :])
     tags: dict[int, Any] = {}
+    others: dict[int, tuple[int, int]] = {}
     n_read = len(block)
     for code, kind, count, value in entry.iter_unpack(block[: n_tags * entry.size]):
-        if code in _WANTED and kind in _TYPES and code not in tags:  # of several, the first counts
+        if code in _WANTED and kind in _TYPES and code not in tags and (kind == _TEXT or code != Tag.DESCRIPTION):
             tags[code] = _read_values(file, order, kind, count, value, n_bytes)
             n_read += struct.calcsize(f"={_TYPES[kind]}") * count
-    return Directory(offset, following, tags, layout, n_read)
+        elif code not in _SILENT or code == Tag.DESCRIPTION:  # of several, the first counts; a second text may say more
+            others[code] = kind, count
+    return Directory(offset, following, tags, layout, n_read, others)
 
 
 def _read_values(file: BinaryIO, order: str, kind: int, count: int, value: bytes, n_bytes: int) -> Any:
@@ -260,12 +293,16 @@ def page_layout(directory: Directory, n_bytes: int, max_pixels: int) -> PageLayo
     is_planar = n_samples > 1 and directory.one(Tag.PLANAR, 1) == 2
     segments = _segments(directory, is_planar, n_bytes)
     shape = (height, width) if n_samples == 1 else (height, width, n_samples)
-    as_in_memory = (
-        directory.one(Tag.COMPRESSION, 1) == 1 and directory.one(Tag.PREDICTOR, 1) == 1 and Tag.TILE_WIDTH not in tags
-    )
-    if as_in_memory and not is_planar:
-        _check_strips(segments, math.prod(shape) * dtype.itemsize)
-    raw = tuple(segments) if as_in_memory and not is_planar else ()
+    raw: tuple[tuple[int, int], ...] = ()
+    if directory.one(Tag.COMPRESSION, 1) == 1 and Tag.TILE_WIDTH not in tags:
+        row_bytes = width * dtype.itemsize * (1 if is_planar else n_samples)
+        needed = _strip_sizes(directory, len(segments), row_bytes)
+        for number, ((_, n_held), n_needed) in enumerate(zip(segments, needed, strict=True)):
+            if n_held < n_needed:
+                raise ValueError(f"its strip {number} holds {n_held:,} bytes, and its pixels need {n_needed:,}")
+        # Strips with bytes behind their rows are left to tifffile.
+        if directory.one(Tag.PREDICTOR, 1) == 1 and not is_planar and [n for _, n in segments] == needed:
+            raw = tuple(segments)
     return PageLayout(shape, dtype, directory.orientation, raw, is_planar)
 
 
@@ -330,7 +367,10 @@ def _segments(directory: Directory, is_planar: bool, n_bytes: int) -> list[tuple
     return segments
 
 
-def _check_strips(segments: list[tuple[int, int]], n_needed: int) -> None:
-    n_held = sum(count for _, count in segments)
-    if n_held < n_needed:
-        raise ValueError(f"its strips hold {n_held:,} bytes, and its pixels need {n_needed:,}")
+def _strip_sizes(directory: Directory, n_strips: int, row_bytes: int) -> list[int]:
+    """Return the bytes of pixels in each strip; the last one of an image, or of a sample, may have fewer rows."""
+    height = directory.one(Tag.HEIGHT)
+    n_rows = min(height, directory.one(Tag.ROWS_PER_STRIP, height))
+    n_full, rest = divmod(height, n_rows)
+    sizes = [n_rows * row_bytes] * n_full + [rest * row_bytes] * (rest > 0)
+    return sizes * (n_strips // len(sizes))

@@ -54,13 +54,42 @@ def test_arrays_of_others(tmp_path, write, option, shape, dtype):
     assert len(pickle.dumps(stack.reader)) < 1000
 
 
-def test_named_dimensions_of_a_zarr_array(tmp_path):
-    pixels = random_pixels((2, 5, 9, 7))
-    array = zarr.create_array(
-        tmp_path / "a.zarr", shape=pixels.shape, dtype="u1", dimension_names=["channel", "time", "y", "x"]
-    )
-    array[...] = pixels
-    np.testing.assert_array_equal(open_stack(tmp_path / "a.zarr").data.compute(), pixels.transpose(1, 2, 3, 0))
+@pytest.mark.parametrize("options", [{}, {"zarr_format": 2}, {"shards": (4, 8, 8), "chunks": (2, 8, 8)}], ids=str)
+def test_zarr_without_a_chunk_is_refused(tmp_path, options):
+    """All its pixels would be the fill value."""
+    array = zarr.create_array(tmp_path / "a.zarr", shape=(8, 8, 8), dtype="u1", **options)
+    (tmp_path / "a.zarr" / ".DS_Store").touch()
+    with pytest.raises(BadImageError, match=r"a\.zarr.*it has no chunk"):
+        open_stack(tmp_path / "a.zarr")
+    array[5] = 7
+    np.testing.assert_array_equal(open_stack(tmp_path / "a.zarr").data[5].compute(), np.full((8, 8), 7))
+
+
+def test_zarr_is_not_read_through_links_that_lead_out(tmp_path):
+    pixels = random_pixels((4, 8, 8))
+    for name in ("secret.zarr", "a.zarr", "whole.zarr"):
+        zarr.create_array(tmp_path / name, data=pixels, chunks=(2, 8, 8))
+    save_stack(pixels, tmp_path / "own.zarr")
+    (tmp_path / "link.zarr").symlink_to("a.zarr")  # what the user names may be a link
+    np.testing.assert_array_equal(open_stack(tmp_path / "link.zarr").data.compute(), pixels)
+    chunk, inside, other = (tmp_path / name / "c" for name in ("a.zarr", "whole.zarr", "own.zarr"))
+    for path, target in (
+        (chunk / "1" / "0" / "0", tmp_path / "secret.zarr" / "c" / "1" / "0" / "0"),
+        (chunk / "1", "../../secret.zarr/c/1"),
+        (chunk, "../secret.zarr/c"),
+        (tmp_path / "a.zarr" / "zarr.json", "../secret.zarr/zarr.json"),
+        (other, "../secret.zarr/c"),
+    ):
+        root = next(parent for parent in path.parents if parent.suffix == ".zarr")
+        kept = path.rename(tmp_path / "kept")
+        path.symlink_to(target)
+        with pytest.raises(OSError, match=rf"{root.name}.*leads out of .* by a link"):
+            open_stack(root)
+        path.unlink()
+        kept.rename(path)
+    (inside / "1").rename(inside / "2")
+    (inside / "1").symlink_to("2")
+    np.testing.assert_array_equal(open_stack(tmp_path / "whole.zarr").data.compute(), pixels)
 
 
 def test_groups_and_shapes_that_are_no_stack(tmp_path):

@@ -1,5 +1,6 @@
 """HDF5 data sets: which is meant, and files that were cut."""
 
+import os
 from collections import Counter
 
 import numpy as np
@@ -23,6 +24,40 @@ def test_data_sets_are_named(tmp_path):
     (tmp_path / "text.h5").write_text("text")
     with pytest.raises(BadImageError, match=r"text\.h5"):
         open_stack(f"{tmp_path}/text.h5::images")
+
+
+def test_pixels_elsewhere_are_refused(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    pixels = random_pixels((4, 3, 2))
+    with h5py.File(tmp_path / "secret.h5", "w") as file:
+        file["run/images"] = pixels
+    os.mkfifo(tmp_path / "pipe.h5")  # opening it would wait without an end
+    (tmp_path / "raw").write_bytes(pixels.tobytes())
+    layout = h5py.VirtualLayout(shape=(4, 3, 2), dtype="u1")
+    layout[...] = h5py.VirtualSource(tmp_path / "secret.h5", "run/images", shape=(4, 3, 2))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["images"] = pixels
+        file.create_dataset("external", (4, 3, 2), "u1", external=[(str(tmp_path / "raw"), 0, 24)])
+        file.create_virtual_dataset("virtual", layout)
+        file["link"] = h5py.ExternalLink("secret.h5", "run/images")
+        file["group"] = h5py.ExternalLink("pipe.h5", "/")
+        file["soft"], file["softer"] = h5py.SoftLink("/link"), h5py.SoftLink("soft")
+        file["soft_group"] = h5py.SoftLink("/group")
+        file["ring"] = h5py.SoftLink("/ring")
+        file["inside"] = h5py.SoftLink("/images")
+        file.create_dataset("empty", (4, 3, 2), "u1")
+    np.testing.assert_array_equal(open_stack(f"{tmp_path}/a.h5::inside").data.compute(), pixels)
+    for name, match in {
+        "external": "lie in other files",
+        "virtual": "lie in other data sets",
+        "empty": "has no pixel",
+        "ring": "link that leads in a circle",
+        "nothing/at/all": "no data set 'nothing/at/all'",
+        **dict.fromkeys(["link", "soft", "softer"], r"link into another file, 'secret\.h5'"),
+        **dict.fromkeys(["group/run/images", "soft_group/run/images"], r"link into another file, 'pipe\.h5'"),
+    }.items():
+        with pytest.raises(BadImageError, match=rf"a\.h5.*{match}"):
+            open_stack(f"{tmp_path}/a.h5::{name}")
 
 
 def test_hdf5_that_was_cut(tmp_path):

@@ -1,10 +1,13 @@
 """OME-Zarr of all versions."""
 
+import json
+
 import numpy as np
 import pytest
 import zarr
 
 from imgstack_ml import open_stack
+from imgstack_ml.errors import BadImageError
 from tests.lib.images import random_pixels
 
 
@@ -48,7 +51,43 @@ def test_ome_zarr(tmp_path, axes, version):
     order = [*images, axes.index("y"), axes.index("x"), *([axes.index("c")] if "c" in axes else [])]
     expected = pixels.transpose(order)
     expected = expected.reshape(-1, *expected.shape[len(images) :])
+    alone = open_stack(tmp_path / "a.zarr" / "full")  # the array within has its axes from the group
+    np.testing.assert_array_equal(alone.data.compute(), expected)
     stack = open_stack(tmp_path / "a.zarr", chunks=4)
     np.testing.assert_array_equal(stack.data.compute(), expected)
     order = np.random.default_rng(1).permutation(len(stack))
     np.testing.assert_array_equal(stack[order].data.compute(), expected[order])
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_axes_that_contradict_each_other(tmp_path, version):
+    pixels = random_pixels((3, 2, 9, 7))
+    write_ome_zarr(tmp_path / "a.zarr", pixels, ["t", "c", "y", "x"], version)
+    zarr.open_array(tmp_path / "a.zarr" / "full", mode="r+").attrs["_ARRAY_DIMENSIONS"] = ["c", "t", "y", "x"]
+    for source in (tmp_path / "a.zarr", tmp_path / "a.zarr" / "full"):
+        with pytest.raises(BadImageError, match=r"named \('c', 't', 'y', 'x'\), and \('t', 'c', 'y', 'x'\) by"):
+            open_stack(source)
+
+
+def test_channels_of_any_name(tmp_path):
+    pixels = random_pixels((3, 2, 9, 7))
+    write_ome_zarr(tmp_path / "a.zarr", pixels, ["t", "c", "y", "x"], "0.4")
+    group = zarr.open_group(tmp_path / "a.zarr")
+    (image,) = group.attrs["multiscales"]
+    image["axes"][1] = {"name": "dye", "type": "channel"}
+    group.attrs["multiscales"] = [image]
+    assert open_stack(tmp_path / "a.zarr").shape == (3, 9, 7, 2)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("path", ["{folder}/secret.zarr", "../secret.zarr", "full/../../secret.zarr", "link"])
+def test_images_outside_of_the_group_are_refused(tmp_path, version, path):
+    zarr.create_array(tmp_path / "secret.zarr", data=random_pixels((3, 9, 7)))
+    write_ome_zarr(tmp_path / "a.zarr", random_pixels((3, 9, 7)), ["t", "y", "x"], version)
+    (tmp_path / "a.zarr" / "link").symlink_to("../secret.zarr")
+    about = next(
+        tmp_path / "a.zarr" / name for name in (".zattrs", "zarr.json") if (tmp_path / "a.zarr" / name).exists()
+    )
+    about.write_text(about.read_text().replace('"full"', json.dumps(path.format(folder=tmp_path))))
+    with pytest.raises(BadImageError, match=r"a\.zarr.*(lies outside of it|leads out of)"):
+        open_stack(tmp_path / "a.zarr")
