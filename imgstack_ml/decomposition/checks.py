@@ -13,6 +13,8 @@ import dask.array as da
 
 from ..base.lazy import source_of
 from ..base.validation import Images, rows_are_views
+from ..base.warn import warn
+from ..errors import RankWarning
 from ..files.names import refuse_url
 from ..linalg.scaling import largest_value
 from ..passes.batches import batch_rows
@@ -20,7 +22,15 @@ from ..passes.runner import PassRunner
 from .plan import COSTS
 from .records import FitSize
 
-__all__ = ["SOLVER_NAMES", "check_n_components", "check_parameters", "fit_size", "refusing_units", "uncentred"]
+__all__ = [
+    "SOLVER_NAMES",
+    "check_n_components",
+    "check_parameters",
+    "fit_size",
+    "refusing_units",
+    "uncentred",
+    "warn_of_rank",
+]
 
 SOLVER_NAMES = ("auto", *COSTS)
 
@@ -122,3 +132,13 @@ def uncentred(images: Images) -> tuple[Images, Any]:
         return images, 0.0
     source = source_of(images.data)
     return Images(source.data, images.files), source.shift
+
+
+def warn_of_rank(rank: int, k: int, n: int) -> None:
+    """Warn if n images have variance along `rank` of k components only, and n allows more."""
+    if rank < min(k, n - 1):
+        warn(
+            f"The {n} images have {rank} independent direction(s) above rounding about their mean, and {k} components "
+            f"were asked for: the last {k - rank} have variance 0 and arbitrary directions.",
+            RankWarning,
+        )

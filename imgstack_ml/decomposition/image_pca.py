@@ -16,17 +16,15 @@ from ..base.lazy import map_images
 from ..base.state import unchanged_if_it_fails
 from ..base.transformer import for_table
 from ..base.validation import Images, StackLike, check_images, check_rows
-from ..base.warn import warn
-from ..errors import RankWarning
 from ..linalg.signs import component_signs
 from ..passes.blas import one_blas_thread
 from ..passes.memory import Allowance, allowance, within_plan
 from ..passes.runner import PassRunner
-from .checks import check_n_components, check_parameters, fit_size, refusing_units, uncentred
+from .checks import check_n_components, check_parameters, fit_size, refusing_units, uncentred, warn_of_rank
 from .likelihood import LikelihoodMixin
 from .partial_fit import components_of_batches, learn_batch, summary_of_model
 from .plan import Plan, plan_fit
-from .projection import project, reconstruct
+from .projection import in_intensities, project, reconstruct
 from .records import Factors, FitRequest, FitSize
 from .resume import fit_checkpoint, resumed
 from .solvers import SOLVERS
@@ -273,7 +271,7 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
             images, scores = self._fit(X)
             if scores is None:
                 return for_table(self, self._project(images))
-        scores = (scores / self._score_scale()).astype(self.components_.dtype)
+        scores = in_intensities(scores / self._score_scale(), 0, self.components_.dtype, "scores")
         if isinstance(images.data, da.Array):
             return for_table(self, da.from_array(scores, chunks=(images.data.chunks[0], -1)))
         return scores
@@ -425,12 +423,7 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         rest = total - float(self.explained_variance_.sum())
         rounding = max(n, size.p) * np.finfo(np.float64).eps * total
         self.noise_variance_ = rest / left if left > 0 and rest > rounding else 0.0
-        if factors.rank < min(k, n - 1):
-            warn(
-                f"The {n} images have {factors.rank} independent direction(s) about their mean, and {k} components "
-                f"were asked for: the last {k - factors.rank} have variance 0 and arbitrary directions.",
-                RankWarning,
-            )
+        warn_of_rank(factors.rank, k, n)
         return None if factors.scores is None else factors.scores * signs
 
     def _score_scale(self) -> np.ndarray:
