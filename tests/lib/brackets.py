@@ -39,3 +39,24 @@ def check_bracket(pca, X):
         "converged": not said.converged or np.all(np.abs(found - truth)[real] <= NEAR * pca.tol * truth[real]),
     }
     return [claim for claim, true in claims.items() if not true]
+
+
+def check_exact(pca, X):
+    """Complaints about an ImagePCA fitted to all of X by an exact solver.
+
+    Singular values are right to 1e-5 or 1e-10 of themselves, and to what float64 leaves of the largest: 1e-12 of it, or
+    sqrt(4 n eps) where the Gram solver squares them. The images vary along the components as much as is said.
+    """
+    ref, n, k = reference(X), len(X), pca.n_components_
+    eps, double = np.finfo(pca.components_.dtype).eps, np.finfo(np.float64).eps
+    found, truth = pca.singular_values_, np.pad(ref.singular_values, (0, k))[:k]
+    near = (1e-5 if eps > 1e-10 else 1e-10) * truth
+    floor = np.sqrt(4 * n * double) * truth[0]
+    centred = np.asarray(X, np.float64).reshape(n, -1) - ref.mean
+    along = np.linalg.norm(centred @ pca.components_.T.astype(np.float64), axis=0)
+    claims = {
+        "singular values": np.all(np.abs(found - truth) <= near + floor),
+        "variances": np.allclose(pca.explained_variance_, found**2 / max(n - 1, 1), rtol=1e-12, atol=0),
+        "variance along the components": np.all(np.abs(along - found) <= near + floor + 8 * eps * truth[0]),
+    }
+    return [claim for claim, true in claims.items() if not true]

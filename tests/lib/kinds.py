@@ -79,6 +79,88 @@ def hot_pixel(rng, n, p):
     return X
 
 
+def random_walk(rng, n, p):
+    """Images that follow each other, as in a film."""
+    return np.cumsum(rng.standard_normal((n, p)), axis=0)
+
+
+def moving_edge(rng, n, p):
+    return (np.arange(p) < p * rng.random(n)[:, None]).astype(float)
+
+
+def stripes(rng, n, p):
+    return np.sin(np.arange(p) * (0.2 + rng.random(n)[:, None]))
+
+
+def poisson(rng, n, p):
+    return rng.poisson(5 * (1 + np.sin(np.arange(p) / 7) * rng.random(n)[:, None])).astype(float)
+
+
+def flickering(rng, n, p):
+    """A bright scene whose brightness varies a little, and faint noise."""
+    return (1 + 0.1 * rng.random((n, 1))) * (1 + rng.random(p)) + 1e-4 * rng.standard_normal((n, p))
+
+
+def dark_first(rng, n, p):
+    X = rng.standard_normal((n, p)) + 5
+    X[: n // 2] = 0
+    return X
+
+
+def last_tenth_differs(rng, n, p):
+    X = rng.standard_normal((n, p)) @ np.diag(0.9 ** np.arange(p))
+    X[-(1 + n // 10) :] += 10 * rng.standard_normal(p)
+    return X
+
+
+def alternating(rng, n, p):
+    return np.outer((-1.0) ** np.arange(n), rng.random(p)) + 0.01 * rng.standard_normal((n, p))
+
+
+def saturated(rng, n, p):
+    return np.clip(rng.standard_normal((n, p)) * 3, -1, 1)
+
+
+def two_levels(rng, n, p):
+    return (rng.random((n, p)) < 0.5).astype(float)
+
+
+def own_pixel(rng, n, p):
+    """Each image is bright in one pixel: all variances are equal, or nearly."""
+    return np.eye(p)[np.arange(n) % p]
+
+
+def one_differs(rng, n, p):
+    X = np.tile(rng.random(p), (n, 1))
+    X[rng.integers(n)] += rng.random(p)
+    return X
+
+
+def one_value_differs(rng, n, p):
+    X = np.full((n, p), 0.5)
+    X[rng.integers(n), rng.integers(p)] = 1
+    return X
+
+
+def heavy_tails(rng, n, p):
+    return rng.standard_cauchy((n, p)).clip(-1e4, 1e4)
+
+
+def hidden_by_a_hot_pixel(rng, n, p):
+    """A faint pattern that is 1e-5 of one pixel's changes."""
+    X = 1e-5 * np.outer(rng.standard_normal(n), rng.standard_normal(p))
+    X[:, rng.integers(p)] += rng.standard_normal(n)
+    return X
+
+
+def clusters_of_images(rng, n, p):
+    return rng.standard_normal((3, p))[rng.integers(0, 3, n)] + 1e-3 * rng.standard_normal((n, p))
+
+
+def two_scales(rng, n, p):
+    return np.hstack([rng.standard_normal((n, p - p // 2)), 1e-6 * rng.standard_normal((n, p // 2))])
+
+
 KINDS = {
     "decaying": of_values(lambda m: 0.8 ** np.arange(m)),
     "fast": of_values(lambda m: 0.3 ** np.arange(m)),
@@ -103,12 +185,30 @@ KINDS = {
     "sparse": sparse,
     "spots": spots,
     "hot pixel": hot_pixel,
+    "random walk": random_walk,
+    "moving edge": moving_edge,
+    "stripes": stripes,
+    "poisson": poisson,
+    "flickering": flickering,
+    "dark first": dark_first,
+    "last tenth differs": last_tenth_differs,
+    "alternating": alternating,
+    "saturated": saturated,
+    "two levels": two_levels,
+    "own pixel": own_pixel,
+    "one differs": one_differs,
+    "one value differs": one_value_differs,
+    "heavy tails": heavy_tails,
+    "hidden by a hot pixel": hidden_by_a_hot_pixel,
+    "clusters of images": clusters_of_images,
+    "two scales": two_scales,
 }
 
 
 def as_pixels(X, dtype, offset):
     """Values of an image dtype, over most of its range; float ones at a distance from zero."""
-    X = (X - X.min()) / (np.ptp(X) or 1.0)
-    if np.dtype(dtype).kind == "f":
+    X, dtype = (X - X.min()) / (np.ptp(X) or 1.0), np.dtype(dtype)
+    if dtype.kind == "f":
         return (offset + X).astype(dtype)
-    return np.rint(X * np.iinfo(dtype).max).astype(dtype)
+    # float64 tells integers apart up to 2^53.
+    return np.rint(X * (1 if dtype.kind == "b" else min(np.iinfo(dtype).max, 2**53))).astype(dtype)
