@@ -294,8 +294,11 @@ def _check_numbers(caller: str, X: np.ndarray, finite: bool) -> None:
 
 
 def _check_dtype(caller: str, dtype: np.dtype) -> None:
-    if dtype.kind not in "biuf":
-        raise ValueError(f"X has dtype {dtype}; {caller} needs integers or real floats, e.g. X.astype('float32').")
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
+        other = "float64" if dtype.kind == "f" else "float32"
+        raise ValueError(
+            f"X has dtype {dtype}; {caller} needs integers or real floats of up to 64 bits, e.g. X.astype('{other}')."
+        )
 
 
 def _check_shape(name: str, shape: tuple[int, ...]) -> None:

@@ -56,6 +56,8 @@ def _tsqr_of_pixels(runner: PassRunner, size: FitSize, request: FitRequest) -> F
     (R,) = runner.compute(R, images_of={}, label="triangular factor")
     leading = _leading_of_r(R, size, request)
     mean = moments(runner.blocks).mean
+    if not np.isfinite(mean).all():
+        raise OverflowError
     weights = leading.vectors / leading.singular
     components = components_of_kept(runner, weights, mean, np.dtype(np.float64), exponent)
     scores = leading.vectors * leading.singular

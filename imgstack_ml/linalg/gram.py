@@ -168,6 +168,7 @@ class Scatter(NamedTuple):
         return self._replace(matrix=np.ldexp(self.matrix, 2 * up), exponent=exponent) if up else self
 
 
+@np.errstate(over="ignore", invalid="ignore")  # the solver finds what is not finite
 def scatter(
     blocks: Sequence[np.ndarray],
     start: int,
@@ -201,6 +202,7 @@ def scatter(
     return Scatter(n, mean, rest, matrix, exponent)
 
 
+@np.errstate(invalid="ignore")
 def merge_scatter(a: Scatter, b: Scatter) -> Scatter:
     """Join the scatter matrices of two sets of images (Chan, Golub & LeVeque 1983, matrix form of eq. 2.1)."""
     n, exponent = a.n + b.n, max(a.exponent, b.exponent)

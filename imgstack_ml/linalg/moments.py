@@ -31,6 +31,7 @@ def moments(blocks: Sequence[np.ndarray], with_squares: bool = False) -> Moments
     return reduce(merge_moments, (_moments(pieces, with_squares) for _, pieces in row_groups(blocks)))
 
 
+@np.errstate(over="ignore", invalid="ignore")  # the caller finds what is not finite
 def _moments(blocks: Sequence[np.ndarray], with_squares: bool) -> Moments:
     """Moments of a few thousand images. The first image is subtracted before summing, so that sums stay small."""
     shift = blocks[0][0].ravel().astype(np.float64)
@@ -64,6 +65,7 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
     return Moments(n, mean, rest, squares)
 
 
+@np.errstate(invalid="ignore")
 def merge_means(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Difference of two means of `n` images, ``b - a``, and both parts of the mean of all images, (p,) each.
 

@@ -292,7 +292,7 @@ def test_steps_and_merges_change_nothing_that_they_were_given(name, monkeypatch)
         else:
             stack = fit_stack.stack("gram")
             {
-                "float32": lambda: fit_stack.estimator("randomized", memory_limit="44MB").fit(
+                "float32": lambda: fit_stack.estimator("randomized", memory_limit="44MB", tol=1e-12).fit(
                     fit_stack.stack("randomized").astype("float32")
                 ),
                 "centerer": lambda: StackCenterer(with_std=True).fit(stack),

@@ -116,8 +116,10 @@ def save_stack(
     refuse_url(path)
     data = as_dask(stack)
     target = os.path.realpath(path)
-    if data.dtype.kind not in "biufc":
-        raise TypeError(f"stack has dtype {data.dtype}, and only numbers are stored; e.g. stack.astype('float32')")
+    if data.dtype.kind not in "biufc" or (data.dtype.kind == "f" and data.dtype.itemsize > 8):
+        raise TypeError(
+            f"stack has dtype {data.dtype}, and only numbers of up to 64 bits are stored; e.g. stack.astype('float32')"
+        )
     refuse_overlap(stack, target)
     _check_replaced(target, overwrite)
     described = _description(stack)

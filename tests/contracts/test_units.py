@@ -1,0 +1,108 @@
+"""Contract 9: the units of the images change results by a factor, and by nothing else."""
+
+import dask.array as da
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from imgstack_ml import ImagePCA
+from tests.lib.stacks import stack_of_spectrum
+
+POWERS = {"float32": [-99, -33, 60, 96], "float64": [-465, -100, 33, 464]}
+FACTORS = {"float32": [1e-30, 1e-24, 3.7, 1e18, 1e30], "float64": [1e-140, 1e-24, 3.7, 1e18, 1e140]}
+# Powers of the units in which results are.
+DEGREES = {
+    **dict.fromkeys(["components", "ratio"], 0),
+    **dict.fromkeys(["singular values", "mean", "scores", "scores of fit", "images"], 1),
+    **dict.fromkeys(["variance", "noise", "captured", "deficit", "bounds"], 2),
+}
+SOLVERS = ["gram", "by panels", "covariance_eigh", "tsqr", "randomized", "streamed", "partial_fit"]
+
+
+def stack(dtype, n=60, shape=(9, 8)):
+    X = 5 + stack_of_spectrum(n, shape, 100 * 0.6 ** np.arange(20), seed=4)
+    return X.astype(dtype)
+
+
+def results(X, solver, whiten=False):
+    """All numbers that a fit gives, and the log-likelihood of the images."""
+    images = da.from_array(X, chunks=(13, -1, -1))
+    pca = ImagePCA(4, whiten=whiten, random_state=0)
+    if solver == "partial_fit":
+        for i in range(0, len(X), 25):
+            pca.partial_fit(X[i : i + 25])
+        fitted = pca.transform(images)
+    else:
+        name = {"by panels": "gram", "streamed": "randomized"}.get(solver, solver)
+        pca.set_params(svd_solver=name)
+        if name != solver:
+            pca.set_params(memory_limit="1kB")
+            with pytest.raises(ValueError, match="memory_limit=") as refused:
+                pca.plan(images)
+            pca.set_params(memory_limit=str(refused.value).split("memory_limit='")[1].split("'")[0])
+        fitted = pca.fit_transform(images)
+    scores, said = pca.transform(images), pca.certificate_
+    found = {
+        "components": pca.components_,
+        "ratio": pca.explained_variance_ratio_,
+        "singular values": pca.singular_values_,
+        "mean": pca.mean_,
+        "scores": scores.compute(),
+        "scores of fit": np.asarray(fitted),
+        "images": pca.inverse_transform(scores).compute(),
+        "variance": pca.explained_variance_,
+        "noise": pca.noise_variance_,
+    }
+    if said is not None:
+        found |= {"captured": said.captured_variance, "deficit": said.deficit_bounds}
+        found["bounds"] = said.explained_variance_bounds
+    return found, np.asarray(pca.score_samples(images))
+
+
+@pytest.mark.parametrize("dtype", POWERS)
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_powers_of_two_change_no_digit(solver, dtype):
+    X = stack(dtype)
+    expected, likelihood = results(X, solver)
+    for power in POWERS[dtype]:
+        found, now = results(np.ldexp(X, power), solver)
+        for name, value in expected.items():
+            assert_array_equal(np.ldexp(found[name], -power * DEGREES[name]), value, err_msg=f"{name}, 2^{power}")
+        assert_allclose(now + X[0].size * power * np.log(2), likelihood, rtol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", FACTORS)
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_other_factors_change_nothing_but_rounding(solver, dtype):
+    X, rtol = stack(dtype), 1e-5 if dtype == "float32" else 1e-10
+    expected, _ = results(X, solver, whiten=True)
+    tolerance = 1e-4 if solver in ("randomized", "streamed", "partial_fit") else rtol
+    for factor in FACTORS[dtype]:
+        found, _ = results((X.astype(np.float64) * factor).astype(dtype), solver, whiten=True)
+        for name in ("singular values", "mean", "variance", "ratio", "images", "noise"):
+            value = np.asarray(found[name], np.float64) / factor ** (DEGREES[name] / 2) / factor ** (DEGREES[name] / 2)
+            size = np.abs(expected[name]).max()
+            assert_allclose(value, expected[name], rtol=0, atol=tolerance * size, err_msg=f"{name} x {factor}")
+        assert_allclose(np.abs(found["scores"]), np.abs(expected["scores"]), atol=30 * tolerance)  # whitened: no units
+
+
+@pytest.mark.parametrize("factor", [1e170, 1e-170, 1e308])
+@pytest.mark.parametrize("solver", ["gram", "covariance_eigh", "tsqr", "randomized", "partial_fit"])
+def test_what_is_no_number_is_refused_with_a_divisor(solver, factor):
+    X = (np.random.default_rng(0).random((12, 4, 3)) - 0.5) * factor
+    divisor = f"{10.0 ** np.floor(np.log10(np.abs(X).max())):.0e}"
+    images = da.from_array(X, chunks=(5, -1, -1))
+    with pytest.raises(ValueError, match=rf"up to {np.abs(X).max():.3g}, .* e\.g\. X / {divisor}".replace("+", r"\+")):
+        results(X, solver) if solver == "partial_fit" else ImagePCA(2, svd_solver=solver).fit(images)
+    assert results(X / float(divisor), solver)[0]["components"].shape == (4, 12)
+
+
+def test_scores_and_images_that_are_no_float32_are_refused():
+    rng = np.random.default_rng(0)
+    X = (rng.random((20, 1, 1)) * np.ones((1, 30, 30)) * 3e38).astype(np.float32) + rng.random((20, 30, 30), np.float32)
+    pca = ImagePCA(1).fit(X)
+    for ask in (lambda: pca.transform(X), lambda: ImagePCA(1).fit_transform(X)):
+        with pytest.raises(ValueError, match=r"scores have values of up to 1e40, and float32 ends at .* by 1e3"):
+            ask()
+    with pytest.raises(ValueError, match=r"images have values of up to 1e\d+, and float32 ends"):
+        pca.inverse_transform(np.full((2, 1), 1e42))
