@@ -22,6 +22,7 @@ _N_PATTERNS: dict[str, Callable[[int], int]] = {  # number of patterns for a num
     "uniform": lambda points: points + 2,
     "nri_uniform": lambda points: points * (points - 1) + 3,
 }
+_MATRIX_BYTES = 2**20  # of co-occurrence matrices at a time
 _PATTERN_LEVELS = 2**16  # grey levels that floats are rounded to for patterns
 
 
@@ -158,23 +159,26 @@ def textures_of(images: np.ndarray, *, descriptors: Sequence[Callable[[np.ndarra
     """Return textures (b, n_channels * n_descriptors) of images (b, height, width[, n_channels])."""
     height, width = images.shape[1:3] if images.ndim > 2 else (1, images.shape[1])
     planes = as_planes(images).reshape(-1, height, width)
-    rows = [np.concatenate([descriptor(plane) for descriptor in descriptors]) for plane in planes]
-    return np.reshape(rows, (len(images), -1))
+    return np.concatenate([descriptor(planes) for descriptor in descriptors], axis=1).reshape(len(images), -1)
 
 
 def patterns_of(
-    plane: np.ndarray, *, n_points: int, radius: float, method: str, limits: tuple[float, float]
+    planes: np.ndarray, *, n_points: int, radius: float, method: str, limits: tuple[float, float]
 ) -> np.ndarray:
-    """Return the share of each local binary pattern in a plane (height, width)."""
+    """Return the share of each local binary pattern in planes (n, height, width)."""
     from skimage.feature import local_binary_pattern
 
-    grey = plane if plane.dtype.kind in "iu" else grey_levels(plane, _PATTERN_LEVELS, limits)
-    codes = local_binary_pattern(grey, n_points, radius, method).astype(np.intp)
-    return np.bincount(codes.ravel(), minlength=_N_PATTERNS[method](n_points)) / codes.size
+    n_patterns = _N_PATTERNS[method](n_points)
+    shares = np.empty((len(planes), n_patterns))
+    for plane, row in zip(planes, shares, strict=True):
+        grey = plane if plane.dtype.kind in "iu" else grey_levels(plane, _PATTERN_LEVELS, limits)
+        codes = local_binary_pattern(grey, n_points, radius, method).astype(np.intp)
+        row[:] = np.bincount(codes.ravel(), minlength=n_patterns) / codes.size
+    return shares
 
 
 def cooccurrence_of(
-    plane: np.ndarray,
+    planes: np.ndarray,
     *,
     distances: Sequence[int],
     angles: Sequence[float],
@@ -182,12 +186,24 @@ def cooccurrence_of(
     levels: int,
     limits: tuple[float, float],
 ) -> np.ndarray:
-    """Return properties of the grey-level co-occurrence of a plane (height, width)."""
+    """Return properties of the grey-level co-occurrence of planes (n, height, width)."""
     from skimage.feature import graycomatrix, graycoprops
 
-    grey = grey_levels(plane, levels, limits)
-    matrix = graycomatrix(grey, distances, angles, levels, symmetric=True, normed=True)
-    return np.concatenate([graycoprops(matrix, name).ravel() for name in properties])
+    n_matrices = len(distances) * len(angles)
+    # The matrices of several planes stand side by side, as if of more angles: a call of graycoprops takes longer than
+    # its sums. One matrix alone is summed in another order, which would differ in the last bit.
+    step = max(1, _MATRIX_BYTES // (8 * levels**2 * n_matrices)) if n_matrices > 1 else 1
+    rows = []
+    for i in range(0, len(planes), step):
+        some = [
+            graycomatrix(grey_levels(plane, levels, limits), distances, angles, levels, symmetric=True, normed=True)
+            for plane in planes[i : i + step]
+        ]
+        matrices = np.concatenate(some, axis=-1)
+        found = np.array([graycoprops(matrices, name) for name in properties])
+        by_plane = found.reshape(len(properties), len(distances), len(some), len(angles)).transpose(2, 0, 1, 3)
+        rows.append(by_plane.reshape(len(some), -1))
+    return np.concatenate(rows)
 
 
 def grey_levels(plane: np.ndarray, n_levels: int, limits: tuple[float, float]) -> np.ndarray:
