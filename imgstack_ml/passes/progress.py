@@ -23,7 +23,7 @@ __all__ = ["ImageBar", "compute_with_bar", "iterate_rows"]
 _NARROW = 80  # columns; in fewer, there is no room for the bar itself beside its numbers
 _SHORT = "{percentage:.0f}% {remaining} {rate_noinv_fmt}{postfix} {desc}"  # a terminal cuts off the end
 _BLOCKS_PER_THREAD = 16  # computed at a time: few enough to bound memory, enough to keep all threads busy
-_WAVE_BYTES = 2**25  # of rows that are computed at a time
+_WAVE_BYTES = 2**24  # of rows that are computed at a time
 
 
 class ImageBar(tqdm):  # type: ignore[misc]  # tqdm has no types
@@ -92,7 +92,7 @@ def iterate_rows(
 ) -> Iterator[np.ndarray]:
     """Compute lazy rows, one for each image, a few blocks at a time with a bar.
 
-    At most 32 MiB of rows are computed at a time, or one block for each thread where that is more.
+    At most 16 MiB of rows are computed at a time, or one block for each thread where that is more.
 
     Parameters
     ----------

@@ -33,7 +33,7 @@ __all__ = [
 
 _NUMBER_BYTES = 8
 _TEXT_BYTES = 20  # of a number of 17 digits
-_BLOCK_BYTES = 2**21  # of the rows of a block
+_BLOCK_BYTES = 2**20  # of the rows of a block
 _CHUNK_BYTES = 2**25  # of the rows of a stored chunk that is not divided
 _NUMBERS_AT_ONCE = 2**17  # made text
 _NAMES_AT_ONCE = 10_000
