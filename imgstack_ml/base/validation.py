@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import isfinite, prod
+from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
 
 import dask
@@ -22,6 +23,7 @@ __all__ = [
     "data_and_files",
     "first_nonfinite",
     "is_lazy",
+    "is_pair",
     "rows_are_views",
     "working_dtype",
 ]
@@ -141,6 +143,15 @@ def first_nonfinite(rows: np.ndarray) -> int | None:
 def rows_are_views(data: np.ndarray) -> bool:
     """Whether the images of a NumPy stack can be flattened to rows without a copy."""
     return np.may_share_memory(data[:2].reshape(len(data[:2]), -1), data)
+
+
+def is_pair(value: Any) -> bool:
+    """Whether the value of a parameter is a tuple or list of two finite numbers."""
+    return (
+        isinstance(value, tuple | list)
+        and len(value) == 2
+        and all(isinstance(end, Real) and isfinite(end) for end in value)
+    )
 
 
 def _is_chunked_store(X: Any) -> bool:

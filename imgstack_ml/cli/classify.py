@@ -88,8 +88,8 @@ def classify(
 
     The name of a sub-folder is the label of the images in it. Accuracy is measured by stratified cross-validation:
     each image is predicted by a model fitted without it, principal components and scaling included. The share of the
-    most frequent class is printed for comparison. Only the range of floating-point images comes from all images. The
-    model that is saved is fitted to all images.
+    most frequent class is printed for comparison. Only the range of intensities, which hist and texture learn for
+    images of more than 8 bits, comes from all images. The model that is saved is fitted to all images.
 
     \b
     Examples:

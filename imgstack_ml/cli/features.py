@@ -36,7 +36,7 @@ def features(
 
     The columns are file, label (where sub-folders are read, or a stored stack has labels), and the features. FOLDER can
     also be a pattern in quotes, such as 'plate*/*.tif', or a stack stored by imgstack_ml.save_stack. Each image is
-    decoded once, and once more if pca, or the range of floating-point images, is learned first.
+    decoded once, and once more if the range of images of more than 8 bits is learned first, or pca.
 
     \b
     Examples:

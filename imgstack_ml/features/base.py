@@ -74,7 +74,7 @@ class FeatureTransformer(PassLearner, ImageTransformer):
         """
         images = check_images(self, X, reset=False)
         features = map_images(
-            partial(features_of_block, kernel=self._kernel(), n_features=len(self._names())),
+            partial(features_of_block, kernel=self._kernel(), n_features=len(self._names()), check=self._check()),
             images.data,
             image_shape=(len(self._names()),),
             dtype=np.dtype(np.float64),
@@ -112,12 +112,24 @@ class FeatureTransformer(PassLearner, ImageTransformer):
         """Return the names of the features of an image, after `fit`."""
         raise NotImplementedError
 
+    def _check(self) -> Callable[[np.ndarray], None] | None:
+        """Return a picklable function that refuses blocks of images, or warns of them; None if all will do."""
+        return None
 
-def features_of_block(block: np.ndarray, *, kernel: Callable[[np.ndarray], np.ndarray], n_features: int) -> np.ndarray:
+
+def features_of_block(
+    block: np.ndarray,
+    *,
+    kernel: Callable[[np.ndarray], np.ndarray],
+    n_features: int,
+    check: Callable[[np.ndarray], None] | None = None,
+) -> np.ndarray:
     """Compute the features of a block (b, n_features), a few images at a time; NaN and infinity raise."""
     bad = first_nonfinite(block)
     if bad is not None:
         raise NonFiniteError(bad)
+    if check is not None:
+        check(block)
     out = np.empty((len(block), n_features))
     step = max(1, _PIECE_BYTES // max(1, block[:1].nbytes))
     for i in range(0, len(block), step):

@@ -12,7 +12,7 @@ import numpy as np
 from ..base.validation import Images
 from ..passes.runner import Pass
 from .base import FeatureTransformer, as_planes, channel_names
-from .ranges import check_range, pass_for_range, range_of
+from .ranges import check_for_range, check_range, pass_for_range, range_of
 
 __all__ = ["TextureFeatures"]
 
@@ -49,10 +49,16 @@ class TextureFeatures(FeatureTransformer):
         Properties of the co-occurrence matrix, each computed for every distance and angle.
     levels : int, default=32
         Number of grey levels for the co-occurrence, 2 to 256.
-    range : {"dtype", "stack"} or (low, high), default="dtype"
+    range : {"auto", "dtype", "stack"} or (low, high), default="auto"
         Range of intensities that is divided into `levels` of equal width; values outside of it get the first or the
-        last level. ``"dtype"``: the range of the images' dtype, (-1, 1) for floats; ``"stack"``: minimum and maximum of
-        all images in `fit`, which takes one pass; or a pair of numbers.
+        last level.
+
+        - ``"auto"``: as ``"dtype"`` for Booleans and 8-bit integers, whose images fill the range of their dtype; as
+          ``"stack"`` for all others, as 12 bits in uint16, or floats from 0 to 255;
+        - ``"dtype"``: the range of the images' dtype, (-1, 1) for floats, as in scikit-image. `transform` refuses
+          floats beyond it, and warns if all pixels have one level;
+        - ``"stack"``: minimum and maximum of all images in `fit`, which takes one pass;
+        - a pair of numbers.
 
     Attributes
     ----------
@@ -65,7 +71,7 @@ class TextureFeatures(FeatureTransformer):
     feature_names_in_ : ndarray of str
         Column names, if `fit` got a data frame.
     n_passes_ : float
-        Reads of a lazy stack in `fit`: 1 for ``range="stack"``, otherwise 0.
+        Reads of a lazy stack in `fit`: 1 if the range is learned, otherwise 0.
 
     Notes
     -----
@@ -102,7 +108,7 @@ class TextureFeatures(FeatureTransformer):
         angles: Sequence[float] = (0, pi / 4, pi / 2, 3 * pi / 4),
         properties: Sequence[str] = _PROPERTIES,
         levels: int = 32,
-        range: Any = "dtype",
+        range: Any = "auto",
     ):
         self.descriptors = descriptors
         self.n_points = n_points
@@ -122,7 +128,7 @@ class TextureFeatures(FeatureTransformer):
         if not 2 <= self.levels <= 256:
             raise ValueError(f"levels={self.levels!r} must be between 2 and 256")
         check_range(self.range)
-        return pass_for_range(self.range)
+        return pass_for_range(self.range, images.data.dtype)
 
     def _learn(self, found: Any, images: Images) -> None:
         self.range_ = range_of(self.range, found, images.data.dtype)
@@ -141,6 +147,9 @@ class TextureFeatures(FeatureTransformer):
         )
         functions = {"lbp": patterns, "glcm": cooccurrence}
         return partial(textures_of, descriptors=[functions[name] for name in self.descriptors])
+
+    def _check(self) -> Callable[[np.ndarray], None] | None:
+        return check_for_range(self.range, self.range_, int(self.levels))
 
     def _names(self) -> list[str]:
         names = {

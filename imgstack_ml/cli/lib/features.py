@@ -64,8 +64,6 @@ def make_features(
     """
     from ... import ChannelStatistics, ImageFeatureUnion, ImageHistogram, ImagePCA, TextureFeatures
 
-    # Floats have no natural range: the range of all images is found by one more read of them.
-    span = "stack" if stack.dtype.kind == "f" else "dtype"
     most = min(n_fitted, prod(stack.shape[1:]))
     if "pca" in names and n_components and n_components > most:
         raise ValueError(
@@ -75,8 +73,8 @@ def make_features(
     k = n_components or max(1, min(DEFAULT_COMPONENTS, n_fitted - 1, most))
     makers: dict[str, Callable[[], Any]] = {
         "stats": lambda: ChannelStatistics(percentiles=(5, 25, 50, 75, 95)),
-        "hist": lambda: ImageHistogram(32, span, density=True),
-        "texture": lambda: TextureFeatures(range=span),
+        "hist": lambda: ImageHistogram(32, density=True),
+        "texture": TextureFeatures,
         "hog": lambda: _hog_features(stack.shape[1:]),
         # A fixed seed: the same command gives the same result.
         "pca": lambda: ImagePCA(k, memory_limit=memory_limit, random_state=0),
