@@ -183,6 +183,13 @@ def _check_in_memory(estimator: Any, X: Any, reset: bool, finite: bool) -> np.nd
         raise TypeError(
             "X is a masked array, whose mask would be ignored. Pass X.filled(value), or X.data to ignore it on purpose."
         )
+    if isinstance(X, tuple) and X and isinstance(X[0], str):
+        name = type(estimator).__name__
+        raise TypeError(
+            f"X is {X}, the key of a block in place of the block: dask-ml's Incremental computes blocks of 2-D arrays "
+            f"only. Flatten the images first: make_pipeline(ImageFlattener(), Incremental({estimator!r})); or give "
+            f"{name}().partial_fit the blocks one by one."
+        )
     if isinstance(X, list | tuple) and np.ndim(X) > 2:
         X = np.asarray(X)
     if getattr(X, "ndim", 2) <= 2:

@@ -8,6 +8,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
+from ..base.warn import warn
 from .convert import Conversion
 from .formats.arrays import ArrayReader, open_hdf5, open_npy, open_store, open_zarr
 from .formats.base import MAX_PIXELS, Header, mode_of
@@ -170,9 +171,11 @@ def open_stack(
 
 
 def imread(
-    pattern: Source,
+    filename: Source | None = None,
     imread: Callable[[str], Any] | None = None,
     preprocess: Callable[[Any], Any] | None = None,
+    *,
+    pattern: Source | None = None,
 ) -> da.Array:
     """Read images as one lazy Dask array: the call of `dask.array.image.imread`.
 
@@ -181,13 +184,15 @@ def imread(
 
     Parameters
     ----------
-    pattern : str, PathLike or sequence of these
+    filename : str, PathLike or sequence of these
         Glob pattern, or any source of files that `open_stack` takes.
     imread : callable, optional
         From a file name to an image, in place of this package's own reader. Shape and dtype are those of the first
         file, which is read at once.
     preprocess : callable, optional
         Applied to each image.
+    pattern : str, PathLike or sequence of these, optional
+        The name of `filename` before 0.2, which goes in 0.4.
 
     Returns
     -------
@@ -214,9 +219,17 @@ def imread(
     >>> imread(os.path.join(folder, "*.npy"), imread=np.load)[:, 0, 0].compute()
     array([ 0,  1,  2,  3,  4,  5,  6,  7,  8,  9, 10, 11])
     """
+    if pattern is not None:
+        warn(
+            "imread(pattern=...) is called imread(filename=...) now, as in Dask; the old name goes in 0.4",
+            FutureWarning,
+        )
+        filename = pattern
+    if filename is None:
+        raise TypeError("imread() needs the files to read, e.g. imread('photos/*.png')")
     if imread is None and preprocess is None:
-        return open_stack(pattern).data
-    files = list_files(pattern)
+        return open_stack(filename).data
+    files = list_files(filename)
     read = decode_file if imread is None else imread
     first = apply_to_file(read, preprocess, files[0])
     reader = FunctionReader(read, preprocess, first.shape, first.dtype, fingerprint_of_files(files))

@@ -83,6 +83,9 @@ class RowFile:
         """Read some rows into one array; `positions` are in ascending order."""
         import numpy as np
 
+        from ...passes.memory import return_freed_memory
+
+        return_freed_memory()  # of blocks and features, before the largest array of all
         found = np.empty((len(positions), self.n_columns), self.dtype)
         for place, rows in self.parts(positions):
             found[place] = rows
