@@ -221,7 +221,7 @@ def imread(
     """
     if pattern is not None:
         warn(
-            "imread(pattern=...) is called imread(filename=...) now, as in Dask; the old name goes in 0.4",
+            "imread(pattern=...) is imread(filename=...) now, as in Dask; the old name goes in 0.4",
             FutureWarning,
         )
         filename = pattern

@@ -37,6 +37,8 @@ _BLOCK_BYTES = 2**20  # of the rows of a block
 _CHUNK_BYTES = 2**25  # of the rows of a stored chunk that is not divided
 _NUMBERS_AT_ONCE = 2**17  # made text
 _NAMES_AT_ONCE = 10_000
+_GROUP_BYTES = 2**26  # of a row group in a Parquet file
+_PIXEL_BYTES = 64  # a feature makes up to eight arrays of float64 of an image
 
 Part = tuple[list[list[str]], "np.ndarray"]  # columns of text, and rows, of consecutive images
 
@@ -93,13 +95,23 @@ def iterate_rows(rows: Any, run: Run, label: str, *, row_bytes: int | None = Non
     import dask
     import numpy as np
 
+    from ...passes.memory import allowance
     from ...passes.progress import iterate_rows
 
     if not dask.is_dask_collection(rows):
         yield np.asarray(rows)
         return
-    image_bytes = run.stack.dtype.itemsize * math.prod(run.stack.shape[1:])
-    yield from iterate_rows(rows, image_bytes, label, progress=run.terminal.progress, row_bytes=row_bytes)
+    n_values = math.prod(run.stack.shape[1:])
+    image_bytes = run.stack.dtype.itemsize * n_values
+    with dask.config.set(num_workers=_n_threads(n_values, allowance("auto").limit)):
+        yield from iterate_rows(rows, image_bytes, label, progress=run.terminal.progress, row_bytes=row_bytes)
+
+
+def _n_threads(n_values: int, memory: int) -> int:
+    """Choose as many threads as there is memory for the features of images of `n_values` values."""
+    from dask.system import CPU_COUNT
+
+    return max(1, min(CPU_COUNT, memory // (_PIXEL_BYTES * n_values)))
 
 
 def compute_rows(rows: Any, run: Run, label: str) -> np.ndarray:
@@ -207,15 +219,30 @@ def _parts(rows: Any, run: Run, label: str, *, row_bytes: int | None = None) -> 
 
 
 def _write_parquet(path: str, columns: Sequence[str], rows: Any, run: Run, label: str) -> None:
+    import numpy as np
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
     fields = [(name, pa.string()) for name in _text_columns(run)]
     schema = pa.schema(fields + [(name, pa.from_numpy_dtype(rows.dtype)) for name in columns])
+    # The file's index of each column of each group stays in memory, about 2 KB: groups are large, and filled in place.
+    size = max(1, min(len(rows), _GROUP_BYTES // (rows.dtype.itemsize * len(columns))))
+    group, n_filled = np.empty((len(columns), size), rows.dtype), 0
+    names: list[list[str]] = [[] for _ in fields]
     with ParquetWriter(path, schema) as writer:
         for words, numbers in _parts(rows, run, label):
-            names = [[_in_utf8(name) for name in column] for column in words]
-            writer.write_table(pa.table([*names, *numbers.T], schema=schema))
+            start = 0
+            while start < len(numbers):
+                stop = min(start + size - n_filled, len(numbers))
+                group[:, n_filled : n_filled + stop - start] = numbers[start:stop].T
+                for column, word in zip(names, words, strict=True):
+                    column.extend(map(_in_utf8, word[start:stop]))
+                n_filled, start = n_filled + stop - start, stop
+                if n_filled == size:
+                    writer.write_table(pa.table([*names, *group], schema=schema))
+                    n_filled, names = 0, [[] for _ in fields]
+        if n_filled:
+            writer.write_table(pa.table([*names, *group[:, :n_filled]], schema=schema))
 
 
 def _write_npy(path: str, columns: Sequence[str], rows: Any, run: Run, label: str) -> None:
