@@ -98,7 +98,7 @@ def test_rows_in_float32_and_in_parts_give_the_same_predictions(faces, stack, tm
     names = ("stats", "hist", "texture", "pca")
     options = [part for name in names for part in ("-f", name)]
     result = run("classify", faces, "-o", tmp_path, *options, "--memory-limit", needs[0] - needs[1] // 2)
-    assert "91 features an image, in float32" in result.stderr
+    assert "91 features an image, in float32" in result.stderr, result.stderr
     whole = whole_pipeline(names, stack, n_fitted=19)
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     _, rows = read_table(tmp_path / "predictions.csv")
@@ -107,15 +107,15 @@ def test_rows_in_float32_and_in_parts_give_the_same_predictions(faces, stack, tm
 
 def test_thousands_of_classes_need_no_square_of_them():
     rng = np.random.default_rng(0)
-    labels = np.array([f"label{i:05d}" for i in rng.permutation(np.arange(20_000) % 5000)])
-    predicted = np.where(rng.random(20_000) < 0.7, labels, rng.permutation(labels))
+    labels = np.array([f"label{i:05d}" for i in rng.permutation(np.arange(8000) % 2000)])
+    predicted = np.where(rng.random(8000) < 0.7, labels, rng.permutation(labels))
     predicted[labels == "label00007"] = "label00008"
     tracemalloc.start()
-    found = _accuracy(labels, Outcome(predicted, 1 + np.arange(20_000) % 5), 5)
+    found = _accuracy(labels, Outcome(predicted, 1 + np.arange(8000) % 5), 5)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 30e6  # a matrix of all classes takes 200 MB
-    assert len(found["classes"]) == 5000
+    assert peak < 10e6  # a matrix of all classes takes 32 MB
+    assert len(found["classes"]) == 2000
     assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predicted))
     assert found["n_right"] == (labels == predicted).sum()
     shown = found["confusion_classes"]

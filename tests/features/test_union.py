@@ -16,7 +16,7 @@ from sklearn.feature_selection import SelectKBest
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import FeatureUnion, make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import imgstack_ml
@@ -285,8 +285,10 @@ def test_metadata_is_routed_to_the_member_that_asks_for_it(fit):
     X, weight = photographs(30, (12,)), np.arange(30.0)
     with sklearn.config_context(enable_metadata_routing=True):
         asks = Plain().set_fit_request(sample_weight=True)
-        union = ImageFeatureUnion([("asks", asks), ("hist", ImageHistogram()), ("not", Plain().set_fit_request())])
-        model = make_pipeline(union, StandardScaler())
+        union = ImageFeatureUnion(
+            [("asks", asks), ("hist", ImageHistogram()), ("not", Plain().set_fit_request(sample_weight=False))]
+        )
+        model = make_pipeline(union, MinMaxScaler())
         getattr(model, fit)(X, sample_weight=weight)
         assert_array_equal(dict(model[0].transformer_list)["asks"].weight, weight)
         assert dict(model[0].transformer_list)["not"].weight is None

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["RowFile", "plan_dtype"]
 
 _PART_BYTES = 2**23  # of rows that are read at a time
+_BUFFER_BYTES = 2**25  # parts of rows, and what is computed of them
 _N_TREES = 200
 _NODE_BYTES = 64
 _CACHE_BYTES = 200 * 2**20  # of scikit-learn's SVC
@@ -129,7 +130,7 @@ def plan_dtype(
 
 def _bytes_of_fit(classifier: str, n: int, p: int, n_classes: int, itemsize: int) -> int:
     """Bytes of a fit to all rows, at most: the rows, once, and what scikit-learn makes of them."""
-    rows = n * p * itemsize + 4 * _PART_BYTES
+    rows = n * p * itemsize + _BUFFER_BYTES
     if classifier == "logistic":
         n_outputs = n_classes if n_classes > 2 else 1
         # Decision, probability and gradient of each row and class; L-BFGS keeps ten steps and ten gradients.
