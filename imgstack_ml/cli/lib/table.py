@@ -37,6 +37,7 @@ _BLOCK_BYTES = 2**20  # of the rows of a block
 _CHUNK_BYTES = 2**25  # of the rows of a stored chunk that is not divided
 _NUMBERS_AT_ONCE = 2**17  # made text
 _NAMES_AT_ONCE = 10_000
+_NAME_BYTES = 500  # of the name of an image and its label, as text in Python and NumPy
 _GROUP_BYTES = 2**26  # of a row group in a Parquet file
 _PIXEL_BYTES = 64  # a feature makes up to eight arrays of float64 of an image
 
@@ -72,7 +73,7 @@ def in_small_blocks(stack: ImageStack, n_columns: int) -> ImageStack:
     Blocks are whole chunks of a stored stack, unless the rows of one chunk take too much. It is then decoded for each
     of its blocks.
     """
-    row_bytes = _NUMBER_BYTES * n_columns
+    row_bytes = _NAME_BYTES + _NUMBER_BYTES * n_columns
     n_images, together = max(1, _BLOCK_BYTES // row_bytes), stack.reader.images_per_chunk
     if together * row_bytes <= _CHUNK_BYTES:
         n_images = max(1, n_images // together) * together
@@ -211,6 +212,7 @@ def _text_columns(run: Run) -> list[str]:
 def _parts(rows: Any, run: Run, label: str, *, row_bytes: int | None = None) -> Iterator[Part]:
     """Compute rows, and yield those of consecutive images with the columns of text before them."""
     start = 0
+    row_bytes = _NAME_BYTES + (row_bytes or rows.dtype.itemsize * rows.shape[1])
     for numbers in iterate_rows(rows, run, label, row_bytes=row_bytes):
         stop = start + len(numbers)
         labels = [] if run.stack.labels is None else [run.stack.labels[start:stop].tolist()]
