@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import prod
-from numbers import Number
+from math import isfinite, prod
+from numbers import Number, Real
 from typing import Any, NamedTuple, TypeAlias
 
 import dask
@@ -26,6 +26,7 @@ __all__ = [
     "check_rows",
     "data_and_files",
     "is_lazy",
+    "is_pair",
     "refuse_unreadable",
     "rows_are_views",
     "working_dtype",
@@ -188,6 +189,15 @@ def rows_are_views(data: np.ndarray) -> bool:
     return np.may_share_memory(data[:2].reshape(len(data[:2]), -1), data)
 
 
+def is_pair(value: Any) -> bool:
+    """Whether the value of a parameter is a tuple or list of two finite numbers."""
+    return (
+        isinstance(value, tuple | list)
+        and len(value) == 2
+        and all(isinstance(end, Real) and isfinite(end) for end in value)
+    )
+
+
 def _is_chunked_store(X: Any) -> bool:
     """Whether `X` is a chunked array on disk, such as a zarr array or an h5py dataset."""
     return not isinstance(X, np.ndarray) and all(hasattr(X, a) for a in ("chunks", "shape", "dtype", "ndim"))
@@ -237,6 +247,12 @@ def _items(X: Sequence[Any]) -> Iterator[Any]:
 def _check_images(estimator: Any, X: Any, reset: bool, finite: bool) -> Images:
     caller = type(estimator).__name__
     X, files = data_and_files(X)
+    if isinstance(X, tuple) and X and isinstance(X[0], str):
+        raise TypeError(
+            f"X is {X}, the key of a block in place of the block: dask-ml's Incremental computes blocks of 2-D arrays "
+            f"only. Flatten the images first: make_pipeline(ImageFlattener(), Incremental({estimator!r})); or give "
+            f"{caller}().partial_fit the blocks one by one."
+        )
     X = refuse_unreadable(caller, X)
     data: np.ndarray | da.Array
     if is_lazy(X):

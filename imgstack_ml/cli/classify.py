@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ImgstackError, MemoryLimitError
+from ..files.space import explain_full_disk
 from .lib.crossval import CLASSIFIERS, Outcome, cross_validate, fit_model
-from .lib.features import features_option, make_features
+from .lib.features import count_features, features_option, make_features
 from .lib.images import ImageOptions, image_options
 from .lib.model import MODEL_FILE
 from .lib.options import (
@@ -23,6 +24,7 @@ from .lib.options import (
     seed_option,
 )
 from .lib.output import OutputFolder, pyplot_without_windows
+from .lib.rows import RowFile, plan_dtype
 from .lib.run import Run
 from .lib.task import Task, hint
 from .lib.terminal import Terminal
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["classify"]
 
 _MAX_NUMBERED = 25  # with more classes, the numbers in the confusion matrix would be too small to read
+_MAX_SHOWN = 100  # of more classes, the confusion matrix shows those with the most errors
 
 
 class LabelError(ImgstackError, ValueError):
@@ -85,8 +88,8 @@ def classify(
 
     The name of a sub-folder is the label of the images in it. Accuracy is measured by stratified cross-validation:
     each image is predicted by a model fitted without it, principal components and scaling included. The share of the
-    most frequent class is printed for comparison. Only the range of floating-point images comes from all images. The
-    model that is saved is fitted to all images.
+    most frequent class is printed for comparison. Only the range of intensities, which hist and texture learn for
+    images of more than 8 bits, comes from all images. The model that is saved is fitted to all images.
 
     \b
     Examples:
@@ -98,19 +101,28 @@ def classify(
     run = images.open(terminal, started, out=out)
     stack = run.stack
     _check_labels(stack, images.source, folds)
+    from dask.utils import format_bytes
+
     n_fitted = len(stack) - -(-len(stack) // folds)  # in the smallest fit: without the largest fold
     transformer = make_features(
         features, stack, n_components=n_components, n_fitted=n_fitted, memory_limit=memory_limit
     )
-    folder.create()
-    terminal.status(f"describing {len(stack)} images by {', '.join(features)}")
-    options = "here these are the options --memory-limit and -k; or name features without pca, e.g. -f hist"
+    n_features = count_features(transformer, stack)
+    n_classes = len(set(stack.labels.tolist()))  # type: ignore[union-attr]
+    size = {"n_images": len(stack), "n_features": n_features, "n_classes": n_classes}
+    options = "here these are the options --memory-limit and -k; or take fewer features, e.g. -f stats; or -c logistic"
     with hint(MemoryLimitError, options):
-        model, rows = fit_model(transformer, classifier, run, balanced=balanced, seed=seed)
-        outcome = cross_validate(model, rows, run, n_folds=folds, seed=seed)
+        dtype, n_bytes = plan_dtype(classifier, **size, memory_limit=memory_limit)
+        folder.create()
+        terminal.status(f"describing {len(stack):,} images by {', '.join(features)}")
+        planned = f"the classifier takes at most {format_bytes(n_bytes)}"
+        terminal.status(f"{n_features:,} features an image, in {dtype}; {planned}")
+        with RowFile(out, n_features, dtype) as rows, explain_full_disk(out, rows.n_bytes(len(stack))):
+            model = fit_model(transformer, classifier, rows, run, balanced=balanced, seed=seed)
+            outcome = cross_validate(model, rows, run, n_folds=folds, seed=seed)
     folder.remove_record()
     found = _accuracy(stack.labels, outcome, folds)
-    found |= {"name": classifier, "saved": classifier == "logistic", "n_features": rows.shape[1]}
+    found |= {"name": classifier, "saved": classifier == "logistic", "n_features": n_features}
     _write_results(folder, model, outcome, found, run)
     record = run.describe(features=list(features), classifier=found)
     path = os.path.join(out, MODEL_FILE)
@@ -178,21 +190,29 @@ def _counts_text(counts: dict[str, int]) -> str:
 
 def _accuracy(labels: Any, outcome: Outcome, n_folds: int) -> dict[str, Any]:
     """Compute how often the predictions are right, and the rates to compare that with."""
-    from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix
+    import numpy as np
+    from sklearn.metrics import confusion_matrix
 
     predicted, fold = outcome
-    accuracy = [accuracy_score(labels[fold == i], predicted[fold == i]) for i in range(1, n_folds + 1)]
-    classes = Counter(sorted(labels.tolist()))
-    mean = sum(accuracy) / n_folds
+    right = predicted == labels
+    accuracy = [right[fold == i].mean() for i in range(1, n_folds + 1)]
+    classes, counts = np.unique(labels, return_counts=True)
+    # Without a matrix of classes x classes, of which there can be thousands.
+    rights, taken = (
+        np.bincount(np.searchsorted(classes, some), minlength=len(classes)) for some in (labels[right], predicted)
+    )
+    n_wrong = counts + taken - 2 * rights
+    shown = classes[np.sort(np.argsort(-n_wrong, kind="stable")[:_MAX_SHOWN])].tolist()
     return {
-        "classes": dict(classes),
+        "classes": dict(zip(classes.tolist(), counts.tolist(), strict=True)),
         "n_folds": n_folds,
-        "accuracy_mean": mean,
-        "accuracy_std": (sum((a - mean) ** 2 for a in accuracy) / n_folds) ** 0.5,
-        "balanced_accuracy": float(balanced_accuracy_score(labels, predicted)),
-        "majority_rate": max(classes.values()) / len(labels),
-        "n_right": int((predicted == labels).sum()),
-        "confusion": confusion_matrix(labels, predicted, labels=list(classes)).tolist(),
+        "accuracy_mean": float(np.mean(accuracy)),
+        "accuracy_std": float(np.std(accuracy)),
+        "balanced_accuracy": float((rights / counts).mean()),
+        "majority_rate": int(counts.max()) / len(labels),
+        "n_right": int(right.sum()),
+        "confusion": confusion_matrix(labels, predicted, labels=shown).tolist(),
+        "confusion_classes": shown,
     }
 
 
@@ -229,8 +249,8 @@ def _draw_confusion(folder: OutputFolder, found: dict[str, Any]) -> None:
     import numpy as np
 
     plt = pyplot_without_windows()
-    classes, counts = list(found["classes"]), np.array(found["confusion"])
-    share = counts / counts.sum(axis=1, keepdims=True)
+    classes, counts = found["confusion_classes"], np.array(found["confusion"])
+    share = counts / np.array([[found["classes"][name]] for name in classes])
     side = min(12.0, 2.6 + 0.5 * len(classes))
     figure, ax = plt.subplots(figsize=(side, side), layout="constrained")
     ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -242,5 +262,9 @@ def _draw_confusion(folder: OutputFolder, found: dict[str, Any]) -> None:
     ax.set_xticks(range(len(classes)), classes, rotation=90 if upright else 0, parse_math=False)
     ax.set_yticks(range(len(classes)), classes, parse_math=False)
     ax.set(xlabel="predicted", ylabel="label; colour: share of its images")
-    ax.set_title(f"{100 * found['n_right'] / counts.sum():.1f} % of {counts.sum():,} right")
+    n_images, n_classes = sum(found["classes"].values()), len(found["classes"])
+    most_wrong = (
+        f"\nthe {len(classes)} of {n_classes:,} classes with the most errors" if n_classes > len(classes) else ""
+    )
+    ax.set_title(f"{100 * found['n_right'] / n_images:.1f} % of {n_images:,} right{most_wrong}")
     folder.write_figure("confusion.png", figure)

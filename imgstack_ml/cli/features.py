@@ -10,7 +10,7 @@ from .lib.features import FEATURES, features_option, make_features
 from .lib.images import ImageOptions, image_options
 from .lib.options import n_components_option, overwrite_option, run_options
 from .lib.output import make_folder, refuse_existing
-from .lib.table import print_table_written, table_option, write_table
+from .lib.table import in_small_blocks, print_table_written, table_option, write_table
 from .lib.task import Task, hint
 from .lib.terminal import Terminal
 
@@ -36,7 +36,7 @@ def features(
 
     The columns are file, label (where sub-folders are read, or a stored stack has labels), and the features. FOLDER can
     also be a pattern in quotes, such as 'plate*/*.tif', or a stack stored by imgstack_ml.save_stack. Each image is
-    decoded once, and once more if pca, or the range of floating-point images, is learned first.
+    decoded once, and once more if the range of images of more than 8 bits is learned first, or pca.
 
     \b
     Examples:
@@ -53,5 +53,5 @@ def features(
         transformer.fit(run.stack)
     columns = transformer.get_feature_names_out().tolist()
     terminal.status(f"writing {len(columns)} features of {len(run.stack)} images to {out}")
-    write_table(out, columns, transformer.transform(run.stack), run, "features")
+    write_table(out, columns, transformer.transform(in_small_blocks(run.stack, len(columns))), run, "features")
     print_table_written(out, len(columns), run, run.describe_output(out, features=columns))

@@ -11,7 +11,7 @@ from .lib.images import ImageOptions, image_options
 from .lib.model import ModelError, errors_that_name_options, model_argument, open_model
 from .lib.options import overwrite_option, run_options
 from .lib.output import make_folder, refuse_existing
-from .lib.table import print_table_written, table_option, write_table
+from .lib.table import in_small_blocks, print_table_written, table_option, write_table
 from .lib.task import Task
 from .lib.terminal import Terminal
 
@@ -48,7 +48,8 @@ def transform(
     fitted = open_model(model)
     run = images.open(terminal, started)
     with errors_that_name_options():
-        rows = _lazy_rows(fitted, model, run.stack)
+        width = _lazy_rows(fitted, model, run.stack).shape[1]
+        rows = _lazy_rows(fitted, model, in_small_blocks(run.stack, width))
     columns = _column_names(fitted, rows.shape[1])
     make_folder(os.path.dirname(os.path.abspath(out)))
     terminal.status(f"projecting {len(run.stack):,} images on {len(columns):,} columns, to {out}")

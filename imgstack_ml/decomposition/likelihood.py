@@ -21,7 +21,7 @@ from ..linalg.tiles import n_rows, row_groups, tiles
 
 __all__ = ["LikelihoodMixin"]
 
-_COVARIANCE_VALUES = 10_000  # get_covariance makes a square of this many values a side, at most (800 MB)
+_COVARIANCE_VALUES = 10_000  # a square of this many values a side is made, at most (800 MB)
 
 
 class LikelihoodMixin:
@@ -58,11 +58,7 @@ class LikelihoodMixin:
         """
         images = check_images(self, X, reset=False)
         k, p, noise = self.n_components_, self.n_features_in_, self.noise_variance_
-        if (noise == 0 and k < p) or self.explained_variance_[-1] <= 0:
-            raise ValueError(
-                "The components explain all the variance, so that the model has no noise and no likelihood. "
-                f"Fit fewer components, e.g. ImagePCA({max(1, k // 2)})."
-            )
+        self._refuse_without_noise("no likelihood")
         noise = noise or 1.0  # all of k == p directions are components: no residual to weigh
         log_det = np.log(self.explained_variance_).sum() + (p - k) * np.log(noise)
         return map_images(
@@ -106,16 +102,60 @@ class LikelihoodMixin:
         """
         check_is_fitted(self)
         p = self.n_features_in_
-        if p > _COVARIANCE_VALUES:
-            raise ValueError(
-                f"The covariance of {p} values is a matrix of {p} x {p}, {8 * p * p / 2**30:.3g} GiB; get_covariance "
-                f"makes up to {_COVARIANCE_VALUES} x {_COVARIANCE_VALUES}. Use components_, explained_variance_ and "
-                "noise_variance_, which hold the same."
-            )
+        _refuse_large(p, "get_covariance")
         axes = self.components_.astype(np.float64)
         covariance: np.ndarray = (axes.T * np.maximum(self.explained_variance_ - self.noise_variance_, 0)) @ axes
         covariance.flat[:: p + 1] += self.noise_variance_
         return covariance
+
+    def get_precision(self) -> np.ndarray:
+        """Inverse of the covariance under the model, by the inverse of a matrix of n_components_ x n_components_.
+
+        Returns
+        -------
+        precision : ndarray of shape (n_features_in_, n_features_in_), float64
+            It takes 8 bytes x n_features_in_**2 of memory, and as much again while it is made.
+
+        Raises
+        ------
+        ValueError
+            If an image has more than 10,000 values: the square of them would not fit in memory. If the covariance has
+            no inverse, because no variance is left to stand for noise.
+        """
+        check_is_fitted(self)
+        k, p, noise = self.n_components_, self.n_features_in_, float(self.noise_variance_)
+        _refuse_large(p, "get_precision")
+        self._refuse_without_noise("no inverse of the covariance")
+        axes, variance = self.components_.astype(np.float64), self.explained_variance_.astype(np.float64)
+        precision: np.ndarray
+        if noise == 0:  # all of k == p directions are components
+            precision = (axes.T / variance) @ axes
+            return precision
+        axes *= np.sqrt(np.maximum(variance - noise, 0))[:, None]
+        inner = axes @ axes.T
+        inner.flat[:: k + 1] += noise
+        precision = axes.T @ np.linalg.solve(inner, axes)  # Woodbury's identity
+        precision /= -noise
+        precision.flat[:: p + 1] += 1 / noise
+        return precision
+
+    def _refuse_without_noise(self, lacks: str) -> None:
+        k = self.n_components_
+        if (self.noise_variance_ == 0 and k < self.n_features_in_) or self.explained_variance_[-1] <= 0:
+            raise ValueError(
+                f"The components explain all the variance, so that the model has no noise and {lacks}. "
+                f"Fit fewer components, e.g. ImagePCA({max(1, k // 2)})."
+            )
+
+
+def _refuse_large(p: int, method: str) -> None:
+    """Refuse a square matrix of the values of an image that takes too much memory."""
+    if p > _COVARIANCE_VALUES:
+        raise ValueError(
+            f"The covariance of {p} values is a matrix of {p} x {p}, {8 * p * p / 2**30:.3g} GiB; {method} "
+            f"makes up to {_COVARIANCE_VALUES} x {_COVARIANCE_VALUES}. Use components_, explained_variance_ and "
+            "noise_variance_, which hold the same."
+        )
 
 
 def log_likelihood(

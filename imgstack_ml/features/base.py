@@ -17,7 +17,7 @@ from ..errors import ImageError
 from ..passes.fit_together import PassLearner, fit_together
 from ..passes.runner import Pass
 
-__all__ = ["FeatureTransformer", "as_planes", "channel_names", "n_channels"]
+__all__ = ["FeatureTransformer", "as_planes", "channel_names", "distinct", "n_channels"]
 
 _PIECE_BYTES = 2**18  # bytes of images at a time, so that temporary float64 arrays stay in cache
 
@@ -74,7 +74,7 @@ class FeatureTransformer(PassLearner, ImageTransformer):
         """
         images = check_images(self, X, reset=False)
         features = map_images(
-            partial(features_of_block, kernel=self._kernel(), n_features=len(self._names())),
+            partial(features_of_block, kernel=self._kernel(), n_features=len(self._names()), check=self._check()),
             images.data,
             image_shape=(len(self._names()),),
             dtype=np.dtype(np.float64),
@@ -83,7 +83,7 @@ class FeatureTransformer(PassLearner, ImageTransformer):
         return for_table(self, features)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Return the names of the features.
+        """Return the names of the features; a name that occurs again gets a number.
 
         Parameters
         ----------
@@ -96,7 +96,7 @@ class FeatureTransformer(PassLearner, ImageTransformer):
         """
         check_is_fitted(self)
         _check_feature_names_in(self, input_features, generate_names=False)
-        return np.array(self._names(), dtype=object)
+        return distinct(self._names())
 
     def _needed_pass(self, images: Images) -> Pass | None:
         return None
@@ -112,9 +112,21 @@ class FeatureTransformer(PassLearner, ImageTransformer):
         """Return the names of the features of an image, after `fit`."""
         raise NotImplementedError
 
+    def _check(self) -> Callable[[np.ndarray], None] | None:
+        """Return a picklable function that refuses blocks of images, or warns of them; None if all will do."""
+        return None
 
-def features_of_block(block: np.ndarray, *, kernel: Callable[[np.ndarray], np.ndarray], n_features: int) -> np.ndarray:
+
+def features_of_block(
+    block: np.ndarray,
+    *,
+    kernel: Callable[[np.ndarray], np.ndarray],
+    n_features: int,
+    check: Callable[[np.ndarray], None] | None = None,
+) -> np.ndarray:
     """Compute the features of a block (b, n_features), a few images at a time."""
+    if check is not None:
+        check(block)
     out = np.empty((len(block), n_features))
     step = max(1, _PIECE_BYTES // max(1, block[:1].nbytes))
     for i in range(0, len(block), step):
@@ -140,6 +152,17 @@ def n_channels(image_shape: tuple[int, ...]) -> int:
 def channel_names(image_shape: tuple[int, ...], features: list[str]) -> list[str]:
     """Return names for the same `features` of each channel, channel by channel."""
     return [f"channel{c}_{feature}" for c in range(n_channels(image_shape)) for feature in features]
+
+
+def distinct(names: list[str]) -> np.ndarray:
+    """Return names of columns, a number added to those that occur again: ``"a", "b", "a"`` give ``"a", "b", "a_2"``."""
+    found: dict[str, None] = {}
+    for name in names:
+        new, number = name, 2
+        while new in found:
+            new, number = f"{name}_{number}", number + 1
+        found[new] = None
+    return np.array(list(found), dtype=object)
 
 
 def as_planes(images: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from ..base.validation import Images
 from ..passes.runner import Pass
 from .base import FeatureTransformer, as_planes, channel_names
-from .ranges import check_range, pass_for_range, range_of
+from .ranges import check_for_range, check_range, pass_for_range, range_of
 
 __all__ = ["ImageHistogram"]
 
@@ -26,11 +26,13 @@ class ImageHistogram(FeatureTransformer):
     ----------
     bins : int, default=32
         Number of bins of equal width.
-    range : {"dtype", "stack"} or (low, high), default="dtype"
+    range : {"auto", "dtype", "stack"} or (low, high), default="auto"
         Range of intensities that the bins cover.
 
+        - ``"auto"``: as ``"dtype"`` for Booleans and 8-bit integers, whose images fill the range of their dtype; as
+          ``"stack"`` for all others, as 12 bits in uint16, or floats from 0 to 255;
         - ``"dtype"``: the range of the images' dtype, as (0, 256) for 8-bit images; (-1, 1) for floats, as in
-          scikit-image;
+          scikit-image. `transform` refuses floats beyond it, and warns if all pixels are in one bin;
         - ``"stack"``: minimum and maximum of all images in `fit`, which takes one pass;
         - a pair of numbers.
     density : bool, default=False
@@ -48,7 +50,7 @@ class ImageHistogram(FeatureTransformer):
     feature_names_in_ : ndarray of str
         Column names, if `fit` got a data frame.
     n_passes_ : float
-        Reads of a lazy stack in `fit`: 1 for ``range="stack"``, otherwise 0.
+        Reads of a lazy stack in `fit`: 1 if the range is learned, otherwise 0.
 
     Notes
     -----
@@ -65,7 +67,7 @@ class ImageHistogram(FeatureTransformer):
            [4., 0., 0., 0.]])
     """
 
-    def __init__(self, bins: int = 32, range: Any = "dtype", density: bool = False):
+    def __init__(self, bins: int = 32, range: Any = "auto", density: bool = False):
         self.bins = bins
         self.range = range
         self.density = density
@@ -74,13 +76,16 @@ class ImageHistogram(FeatureTransformer):
         if not isinstance(self.bins, Integral) or isinstance(self.bins, bool) or self.bins < 1:
             raise ValueError(f"bins={self.bins!r} must be an int of at least 1, e.g. bins=32")
         check_range(self.range)
-        return pass_for_range(self.range)
+        return pass_for_range(self.range, images.data.dtype)
 
     def _learn(self, found: Any, images: Images) -> None:
         self.range_ = range_of(self.range, found, images.data.dtype)
 
     def _kernel(self) -> Callable[[np.ndarray], np.ndarray]:
         return partial(histograms_of, bins=int(self.bins), limits=self.range_, density=bool(self.density))
+
+    def _check(self) -> Callable[[np.ndarray], None] | None:
+        return check_for_range(self.range, self.range_, int(self.bins))
 
     def _names(self) -> list[str]:
         return channel_names(self.image_shape_, [f"bin{j}" for j in range(self.bins)])

@@ -12,7 +12,7 @@ import numpy as np
 from ..base.validation import Images
 from ..passes.runner import Pass
 from .base import FeatureTransformer, as_planes, channel_names
-from .ranges import check_range, pass_for_range, range_of
+from .ranges import check_for_range, check_range, pass_for_range, range_of
 
 __all__ = ["TextureFeatures"]
 
@@ -22,6 +22,7 @@ _N_PATTERNS: dict[str, Callable[[int], int]] = {  # number of patterns for a num
     "uniform": lambda points: points + 2,
     "nri_uniform": lambda points: points * (points - 1) + 3,
 }
+_MATRIX_BYTES = 2**20  # of co-occurrence matrices at a time
 _PATTERN_LEVELS = 2**16  # grey levels that floats are rounded to for patterns
 
 
@@ -48,10 +49,16 @@ class TextureFeatures(FeatureTransformer):
         Properties of the co-occurrence matrix, each computed for every distance and angle.
     levels : int, default=32
         Number of grey levels for the co-occurrence, 2 to 256.
-    range : {"dtype", "stack"} or (low, high), default="dtype"
+    range : {"auto", "dtype", "stack"} or (low, high), default="auto"
         Range of intensities that is divided into `levels` of equal width; values outside of it get the first or the
-        last level. ``"dtype"``: the range of the images' dtype, (-1, 1) for floats; ``"stack"``: minimum and maximum of
-        all images in `fit`, which takes one pass; or a pair of numbers.
+        last level.
+
+        - ``"auto"``: as ``"dtype"`` for Booleans and 8-bit integers, whose images fill the range of their dtype; as
+          ``"stack"`` for all others, as 12 bits in uint16, or floats from 0 to 255;
+        - ``"dtype"``: the range of the images' dtype, (-1, 1) for floats, as in scikit-image. `transform` refuses
+          floats beyond it, and warns if all pixels have one level;
+        - ``"stack"``: minimum and maximum of all images in `fit`, which takes one pass;
+        - a pair of numbers.
 
     Attributes
     ----------
@@ -64,7 +71,7 @@ class TextureFeatures(FeatureTransformer):
     feature_names_in_ : ndarray of str
         Column names, if `fit` got a data frame.
     n_passes_ : float
-        Reads of a lazy stack in `fit`: 1 for ``range="stack"``, otherwise 0.
+        Reads of a lazy stack in `fit`: 1 if the range is learned, otherwise 0.
 
     Notes
     -----
@@ -101,7 +108,7 @@ class TextureFeatures(FeatureTransformer):
         angles: Sequence[float] = (0, pi / 4, pi / 2, 3 * pi / 4),
         properties: Sequence[str] = _PROPERTIES,
         levels: int = 32,
-        range: Any = "dtype",
+        range: Any = "auto",
     ):
         self.descriptors = descriptors
         self.n_points = n_points
@@ -121,7 +128,7 @@ class TextureFeatures(FeatureTransformer):
         if not 2 <= self.levels <= 256:
             raise ValueError(f"levels={self.levels!r} must be between 2 and 256")
         check_range(self.range)
-        return pass_for_range(self.range)
+        return pass_for_range(self.range, images.data.dtype)
 
     def _learn(self, found: Any, images: Images) -> None:
         self.range_ = range_of(self.range, found, images.data.dtype)
@@ -141,6 +148,9 @@ class TextureFeatures(FeatureTransformer):
         functions = {"lbp": patterns, "glcm": cooccurrence}
         return partial(textures_of, descriptors=[functions[name] for name in self.descriptors])
 
+    def _check(self) -> Callable[[np.ndarray], None] | None:
+        return check_for_range(self.range, self.range_, int(self.levels))
+
     def _names(self) -> list[str]:
         names = {
             "lbp": [f"lbp{code}" for code in range(_N_PATTERNS[self.method](self.n_points))],
@@ -158,23 +168,26 @@ def textures_of(images: np.ndarray, *, descriptors: Sequence[Callable[[np.ndarra
     """Return textures (b, n_channels * n_descriptors) of images (b, height, width[, n_channels])."""
     height, width = images.shape[1:3] if images.ndim > 2 else (1, images.shape[1])
     planes = as_planes(images).reshape(-1, height, width)
-    rows = [np.concatenate([descriptor(plane) for descriptor in descriptors]) for plane in planes]
-    return np.reshape(rows, (len(images), -1))
+    return np.concatenate([descriptor(planes) for descriptor in descriptors], axis=1).reshape(len(images), -1)
 
 
 def patterns_of(
-    plane: np.ndarray, *, n_points: int, radius: float, method: str, limits: tuple[float, float]
+    planes: np.ndarray, *, n_points: int, radius: float, method: str, limits: tuple[float, float]
 ) -> np.ndarray:
-    """Return the share of each local binary pattern in a plane (height, width)."""
+    """Return the share of each local binary pattern in planes (n, height, width)."""
     from skimage.feature import local_binary_pattern
 
-    grey = plane if plane.dtype.kind in "iu" else grey_levels(plane, _PATTERN_LEVELS, limits)
-    codes = local_binary_pattern(grey, n_points, radius, method).astype(np.intp)
-    return np.bincount(codes.ravel(), minlength=_N_PATTERNS[method](n_points)) / codes.size
+    n_patterns = _N_PATTERNS[method](n_points)
+    shares = np.empty((len(planes), n_patterns))
+    for plane, row in zip(planes, shares, strict=True):
+        grey = plane if plane.dtype.kind in "iu" else grey_levels(plane, _PATTERN_LEVELS, limits)
+        codes = local_binary_pattern(grey, n_points, radius, method).astype(np.intp)
+        row[:] = np.bincount(codes.ravel(), minlength=n_patterns) / codes.size
+    return shares
 
 
 def cooccurrence_of(
-    plane: np.ndarray,
+    planes: np.ndarray,
     *,
     distances: Sequence[int],
     angles: Sequence[float],
@@ -182,12 +195,24 @@ def cooccurrence_of(
     levels: int,
     limits: tuple[float, float],
 ) -> np.ndarray:
-    """Return properties of the grey-level co-occurrence of a plane (height, width)."""
+    """Return properties of the grey-level co-occurrence of planes (n, height, width)."""
     from skimage.feature import graycomatrix, graycoprops
 
-    grey = grey_levels(plane, levels, limits)
-    matrix = graycomatrix(grey, distances, angles, levels, symmetric=True, normed=True)
-    return np.concatenate([graycoprops(matrix, name).ravel() for name in properties])
+    n_matrices = len(distances) * len(angles)
+    # The matrices of several planes stand side by side, as if of more angles: a call of graycoprops takes longer than
+    # its sums. One matrix alone is summed in another order, which would differ in the last bit.
+    step = max(1, _MATRIX_BYTES // (8 * levels**2 * n_matrices)) if n_matrices > 1 else 1
+    rows = []
+    for i in range(0, len(planes), step):
+        some = [
+            graycomatrix(grey_levels(plane, levels, limits), distances, angles, levels, symmetric=True, normed=True)
+            for plane in planes[i : i + step]
+        ]
+        matrices = np.concatenate(some, axis=-1)
+        found = np.array([graycoprops(matrices, name) for name in properties])
+        by_plane = found.reshape(len(properties), len(distances), len(some), len(angles)).transpose(2, 0, 1, 3)
+        rows.append(by_plane.reshape(len(some), -1))
+    return np.concatenate(rows)
 
 
 def grey_levels(plane: np.ndarray, n_levels: int, limits: tuple[float, float]) -> np.ndarray:

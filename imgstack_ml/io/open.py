@@ -185,9 +185,11 @@ def open_stack(
 
 
 def imread(
-    pattern: Source,
+    filename: Source | None = None,
     imread: Callable[[str], Any] | None = None,
     preprocess: Callable[[Any], Any] | None = None,
+    *,
+    pattern: Source | None = None,
 ) -> da.Array:
     """Read images as one lazy Dask array: the call of `dask.array.image.imread`.
 
@@ -196,13 +198,15 @@ def imread(
 
     Parameters
     ----------
-    pattern : str, PathLike or sequence of these
+    filename : str, PathLike or sequence of these
         Glob pattern, or any source of files that `open_stack` takes.
     imread : callable, optional
         From a file name to an image, in place of this package's own reader. Shape and dtype are those of the first
         file, which is read at once.
     preprocess : callable, optional
         Applied to each image.
+    pattern : str, PathLike or sequence of these, optional
+        The name of `filename` before 0.2, which goes in 0.4.
 
     Returns
     -------
@@ -229,9 +233,17 @@ def imread(
     >>> imread(os.path.join(folder, "*.npy"), imread=np.load)[:, 0, 0].compute()
     array([ 0,  1,  2,  3,  4,  5,  6,  7,  8,  9, 10, 11])
     """
+    if pattern is not None:
+        warn(
+            "imread(pattern=...) is imread(filename=...) now, as in Dask; the old name goes in 0.4",
+            FutureWarning,
+        )
+        filename = pattern
+    if filename is None:
+        raise TypeError("imread() needs the files to read, e.g. imread('photos/*.png')")
     if imread is None and preprocess is None:
-        return open_stack(pattern).data
-    files = _find(pattern).files
+        return open_stack(filename).data
+    files = _find(filename).files
     keys = keys_of_files(files)  # before the first is read: what changes later is noticed
     read = decode_file if imread is None else imread
     first = apply_to_file(read, preprocess, files[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from math import prod
 from typing import Any
 
 import dask
@@ -21,6 +22,7 @@ __all__ = ["ImageBar", "compute_with_bar", "iterate_rows"]
 _NARROW = 80  # columns; in fewer, there is no room for the bar itself beside its numbers
 _SHORT = "{percentage:.0f}% {remaining} {rate_noinv_fmt}{postfix} {desc}"  # a terminal cuts off the end
 _BLOCKS_PER_THREAD = 16  # computed at a time: few enough to bound memory, enough to keep all threads busy
+_WAVE_BYTES = 2**24  # of rows that are computed at a time
 
 
 class ImageBar(tqdm):  # type: ignore[misc]  # tqdm has no types
@@ -86,8 +88,12 @@ def compute_with_bar(
     return tuple(dask.compute(*values, scheduler=scheduler, callbacks=callbacks))
 
 
-def iterate_rows(rows: Any, image_bytes: int, label: str, *, progress: bool) -> Iterator[np.ndarray]:
+def iterate_rows(
+    rows: Any, image_bytes: int, label: str, *, progress: bool, row_bytes: int | None = None
+) -> Iterator[np.ndarray]:
     """Compute lazy rows, one for each image, a few blocks at a time with a bar.
+
+    At most 16 MiB of rows are computed at a time, or one block for each thread where that is more.
 
     Parameters
     ----------
@@ -98,6 +104,8 @@ def iterate_rows(rows: Any, image_bytes: int, label: str, *, progress: bool) -> 
         Purpose of the read, shown by the bar.
     progress : bool
         Whether to show the bar.
+    row_bytes : int, optional
+        Bytes of one row, if its dtype does not say.
 
     Yields
     ------
@@ -106,7 +114,9 @@ def iterate_rows(rows: Any, image_bytes: int, label: str, *, progress: bool) -> 
     """
     rows = rows.rechunk(dict.fromkeys(range(1, rows.ndim), -1))
     scheduler = dask.base.get_scheduler(collections=[rows])
-    step = _BLOCKS_PER_THREAD * CPU_COUNT
+    row_bytes = row_bytes or rows.dtype.itemsize * prod(rows.shape[1:])
+    by_memory = _WAVE_BYTES // max(1, max(rows.chunks[0]) * row_bytes)
+    step = max(CPU_COUNT, min(_BLOCKS_PER_THREAD * CPU_COUNT, by_memory))
     with ImageBar(image_bytes, total=len(rows), desc=label, disable=not progress) as bar:
         for first in range(0, rows.numblocks[0], step):
             some = rows.blocks[first : first + step]

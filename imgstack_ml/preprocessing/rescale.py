@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from math import isfinite
-from numbers import Real
 from typing import Any
 
 import dask.array as da
@@ -13,7 +11,7 @@ from skimage.exposure.exposure import DTYPE_RANGE
 
 from ..base.lazy import map_images
 from ..base.transformer import StackTransformer
-from ..base.validation import Images, StackLike, check_images
+from ..base.validation import Images, StackLike, check_images, is_pair
 from ..linalg.extremes import merge_ranges, range_step
 from ..passes.fit_together import PassLearner, fit_together
 from ..passes.runner import Pass
@@ -189,7 +187,7 @@ def _check_ranges(in_range: Any, out_range: Any, percentiles: Any) -> None:
         raise ValueError(f"in_range={in_range!r} needs min <= max, e.g. ({in_range[1]!r}, {in_range[0]!r})")
     if percentiles is None:
         return
-    if not (_is_pair(percentiles) and 0 <= percentiles[0] < percentiles[1] <= 100):
+    if not (is_pair(percentiles) and 0 <= percentiles[0] < percentiles[1] <= 100):
         raise ValueError(f"percentiles={percentiles!r} needs 0 <= low < high <= 100, e.g. percentiles=(2, 98)")
     if not is_word(in_range, "image"):
         raise ValueError(
@@ -199,20 +197,12 @@ def _check_ranges(in_range: Any, out_range: Any, percentiles: Any) -> None:
 
 
 def _check_range(name: str, value: Any, words: tuple[str, ...]) -> None:
-    known = value in _DTYPE_NAMES or value in words if isinstance(value, str) else _is_pair(value)
+    known = value in _DTYPE_NAMES or value in words if isinstance(value, str) else is_pair(value)
     if not known:
         raise ValueError(
             f"{name}={value!r} is not known; it is one of {', '.join(map(repr, words))}, the name of a dtype "
             f"('uint8', 'uint10', 'float32', ...), or a pair of finite numbers (min, max)"
         )
-
-
-def _is_pair(value: Any) -> bool:
-    return (
-        isinstance(value, tuple | list)
-        and len(value) == 2
-        and all(isinstance(end, Real) and isfinite(end) for end in value)
-    )
 
 
 def _check_stack(images: Images, channel_axis: Any) -> None:

@@ -4,19 +4,23 @@ import json
 import re
 import shutil
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import balanced_accuracy_score, confusion_matrix
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import imgstack_ml as im
+from imgstack_ml.cli.classify import _accuracy
+from imgstack_ml.cli.lib.crossval import Outcome
 from imgstack_ml.cli.lib.features import FEATURES, make_features
+from imgstack_ml.cli.lib.rows import plan_dtype
 from tests.lib.commands import assert_refused, read_table, recorded_reads, run
 from tests.lib.images import random_pixels, write_image
 
@@ -84,6 +88,40 @@ def test_predictions_are_those_of_cross_validating_the_whole_pipeline(names, fac
     assert [row[2] for row in rows] == cross_val_predict(whole, stack, stack.labels, cv=folds).tolist()
     for number, (_, test) in enumerate(folds.split(stack.labels, stack.labels), start=1):
         assert {int(rows[i][3]) for i in test} == {number}
+
+
+def test_rows_in_float32_and_in_parts_give_the_same_predictions(faces, stack, tmp_path, without_picture, monkeypatch):
+    for name in ("rows._PART_BYTES", "crossval._PART_BYTES"):
+        monkeypatch.setattr(f"imgstack_ml.cli.lib.{name}", 20_000)
+    size = {"n_images": 24, "n_features": 75 + 16, "n_classes": 2}
+    needs = [plan_dtype("logistic", **size, memory_limit="auto")[1], 4 * size["n_images"] * size["n_features"]]
+    names = ("stats", "hist", "texture", "pca")
+    options = [part for name in names for part in ("-f", name)]
+    result = run("classify", faces, "-o", tmp_path, *options, "--memory-limit", needs[0] - needs[1] // 2)
+    assert "91 features an image, in float32" in result.stderr, result.stderr
+    whole = whole_pipeline(names, stack, n_fitted=19)
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    _, rows = read_table(tmp_path / "predictions.csv")
+    assert [row[2] for row in rows] == cross_val_predict(whole, stack, stack.labels, cv=folds).tolist()
+
+
+def test_thousands_of_classes_need_no_square_of_them():
+    rng = np.random.default_rng(0)
+    labels = np.array([f"label{i:05d}" for i in rng.permutation(np.arange(8000) % 2000)])
+    predicted = np.where(rng.random(8000) < 0.7, labels, rng.permutation(labels))
+    predicted[labels == "label00007"] = "label00008"
+    tracemalloc.start()
+    found = _accuracy(labels, Outcome(predicted, 1 + np.arange(8000) % 5), 5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10e6  # a matrix of all classes takes 32 MB
+    assert len(found["classes"]) == 2000
+    assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predicted))
+    assert found["n_right"] == (labels == predicted).sum()
+    shown = found["confusion_classes"]
+    assert len(shown) == len(found["confusion"]) == 100
+    assert {"label00007", "label00008"} <= set(shown)
+    assert_array_equal(found["confusion"], confusion_matrix(labels, predicted, labels=shown))
 
 
 def test_the_saved_model_classifies_without_a_warning_in_one_read(classified, faces, stack, reads):

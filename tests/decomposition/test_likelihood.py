@@ -30,8 +30,30 @@ def test_likelihood_with_all_directions():
 
 def test_no_covariance_of_large_images():
     pca = ImagePCA(1).fit(photographs(3, (101, 100)))
-    with pytest.raises(ValueError, match="10100 x 10100"):
-        pca.get_covariance()
+    for method in ("get_covariance", "get_precision"):
+        with pytest.raises(ValueError, match=f"10100 x 10100.*{method}"):
+            getattr(pca, method)()
+
+
+@pytest.mark.parametrize("k", [1, 4, 30])
+@pytest.mark.parametrize(
+    ("dtype", "scale", "rtol"), [("float64", 1, 1e-9), ("float64", 1e-30, 1e-9), ("uint8", 1, 1e-3)]
+)
+def test_precision_is_the_inverse_of_the_covariance(k, dtype, scale, rtol):
+    X = photographs(60, (5, 6), dtype)
+    X = X * scale if dtype == "float64" else X
+    pca = ImagePCA(k).fit(X)
+    theirs = PCA(k, svd_solver="full").fit(X.reshape(60, -1).astype(float))
+    precision = pca.get_precision()
+    unit = np.abs(precision).max()
+    assert precision.dtype == np.float64
+    for expected in (np.linalg.inv(pca.get_covariance()), theirs.get_precision()):
+        assert_allclose(precision / unit, expected / unit, atol=rtol)
+
+
+def test_no_precision_without_noise():
+    with pytest.raises(ValueError, match="no inverse of the covariance"):
+        ImagePCA(11).fit(photographs(12, (10, 5), "float64")).get_precision()
 
 
 def test_likelihoods_are_lazy_and_read_each_image_once():

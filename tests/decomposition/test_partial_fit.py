@@ -1,14 +1,17 @@
 """ImagePCA.partial_fit: batches that come one by one."""
 
+import re
 import warnings
 
 import dask.array as da
 import numpy as np
 import pytest
+from dask_ml.wrappers import Incremental
 from numpy.testing import assert_allclose
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.pipeline import make_pipeline
 
-from imgstack_ml import ImagePCA, RankWarning, StackCenterer, load_model, save_model
+from imgstack_ml import ImageFlattener, ImagePCA, RankWarning, StackCenterer, load_model, save_model
 from tests.lib.brackets import check_bracket
 from tests.lib.fits import streamed
 from tests.lib.stacks import counted, photographs, reference, stack_of_spectrum
@@ -147,3 +150,14 @@ def test_centred_batches_keep_their_mean():
     pca = ImagePCA(3).partial_fit(batch)
     assert_allclose(pca.mean_, 0, atol=1e-4)
     assert_allclose(pca.transform(batch), pca.transform(batch.compute()), rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (6, 5, 1)])
+def test_dask_mls_incremental_takes_rows_and_says_so(shape):
+    X = da.from_array(photographs(40, shape), chunks=(20, *shape))
+    with pytest.raises(TypeError, match=r"key of a block.*of 2-D arrays only") as caught:
+        Incremental(ImagePCA(3)).fit(X)
+    said = re.search(r"make_pipeline\(.*\)(?=; or)", str(caught.value)).group()
+    names = {"make_pipeline": make_pipeline, "ImageFlattener": ImageFlattener}
+    model = eval(said, {**globals(), **names}).fit(X)  # the line that the message names
+    assert_allclose(model[-1].mean_, np.asarray(X).mean(axis=0).ravel(), rtol=1e-5)

@@ -9,12 +9,14 @@ import pandas as pd
 import pytest
 import sklearn
 from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.base import clone
+from scipy.sparse import issparse
+from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
+from sklearn.feature_selection import SelectKBest
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import FeatureUnion, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import imgstack_ml
@@ -220,6 +222,8 @@ def test_a_bad_image_is_named(tmp_path):
         ([("a", "drop")], "has no members"),
         ([("a", "passthrough")], r"'a' is 'passthrough'.*ImageFlattener\(\)"),
         ([("a", StackCenterer())], r"'a' gives shape \(30, 12, 10\).*ImageFlattener"),
+        ([("a", FunctionTransformer(lambda X: X[:9, 0]))], "'a' gives 9 rows for 30 images"),
+        ([("a", FunctionTransformer(lambda X: X[:, 0, 0]))], r"'a' gives shape \(30,\).*values\[:, None\]"),
         ([("a", ImageHistogram()), ("a", ChannelStatistics())], "not unique"),
     ],
 )
@@ -227,6 +231,101 @@ def test_what_is_refused(transformers, message):
     X = photographs(30, (12, 10))
     with pytest.raises(ValueError, match=message):
         ImageFeatureUnion(transformers).fit_transform(X)
+
+
+class Plain(BaseEstimator):
+    """A stateless transformer with the least that scikit-learn asks for."""
+
+    def fit(self, X, y=None, sample_weight=None):
+        self.weight = sample_weight
+        return self
+
+    def transform(self, X):
+        return np.asarray(X)[:, :2] * 2
+
+    def get_feature_names_out(self, input_features=None):
+        return ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [("plain", Plain()), ("rows", "passthrough"), ("no", "drop")],
+        [("rows", "passthrough")],
+        [("one hot", OneHotEncoder(max_categories=3, sparse_output=True)), ("scale", StandardScaler())],
+        [("function", FunctionTransformer(np.sqrt, feature_names_out="one-to-one")), ("rows", "passthrough")],
+        [("supervised", SelectKBest(k=2)), ("rows", "passthrough")],
+    ],
+    ids=lambda members: members[0][0],
+)
+@pytest.mark.parametrize("kind", ["array", "frame", "dask"])
+def test_members_of_all_kinds_are_those_of_feature_union(members, kind):
+    X, y = np.random.default_rng(0).integers(0, 5, (30, 4)).astype(float), np.arange(30) % 2
+    data = {"array": X, "frame": pd.DataFrame(X, columns=list("pqrs")), "dask": X}[kind]
+    weights = {members[0][0]: 3.0}
+    theirs = FeatureUnion(clone_members(members), transformer_weights=weights)
+    expected = theirs.fit(data, y).transform(data)
+    expected = expected.toarray() if issparse(expected) else expected
+    if kind == "dask" and members[0][0] == "rows":  # the only members here that leave lazy rows lazy
+        data = da.from_array(X, chunks=(8, 4))
+    ours = ImageFeatureUnion(clone_members(members), transformer_weights=weights)
+    assert_array_equal(np.asarray(ours.fit_transform(data, y)), expected)
+    ours = clone(ours).fit(data, y)
+    assert_array_equal(np.asarray(ours.transform(data)), expected)
+    assert_array_equal(ours.get_feature_names_out(), theirs.get_feature_names_out())
+    assert ours.n_features_in_ == 4 or members[0][0] == "plain"
+
+
+def clone_members(members):
+    return [(name, member if isinstance(member, str) else clone(member)) for name, member in members]
+
+
+@pytest.mark.parametrize("fit", ["fit", "fit_transform"])
+def test_metadata_is_routed_to_the_member_that_asks_for_it(fit):
+    X, weight = photographs(30, (12,)), np.arange(30.0)
+    with sklearn.config_context(enable_metadata_routing=True):
+        asks = Plain().set_fit_request(sample_weight=True)
+        union = ImageFeatureUnion(
+            [("asks", asks), ("hist", ImageHistogram()), ("not", Plain().set_fit_request(sample_weight=False))]
+        )
+        model = make_pipeline(union, MinMaxScaler())
+        getattr(model, fit)(X, sample_weight=weight)
+        assert_array_equal(dict(model[0].transformer_list)["asks"].weight, weight)
+        assert dict(model[0].transformer_list)["not"].weight is None
+        with pytest.raises(TypeError, match="sample_weights"):
+            union.fit(X, sample_weights=weight)
+    plain = ImageFeatureUnion([("asks", Plain())]).fit(X, sample_weight=weight)  # as FeatureUnion without routing
+    assert_array_equal(plain.transformer_list[0][1].weight, weight)
+    with pytest.raises(TypeError, match="sample_weight"):
+        ImageFeatureUnion([("hist", ImageHistogram())]).fit(X, sample_weight=weight)
+
+
+def test_classes_and_objects_that_are_no_transformers_are_refused_in_scikit_learns_words():
+    X = photographs(30, (12, 10))
+    for method in ("fit", "fit_transform"):
+        with pytest.raises(
+            TypeError, match=r"Expected an estimator instance \(ImageHistogram\(\)\), got estimator class"
+        ):
+            getattr(ImageFeatureUnion([("a", ImageHistogram)]), method)(X)
+        with pytest.raises(TypeError, match="All estimators should implement fit and transform"):
+            getattr(ImageFeatureUnion([("a", LogisticRegression())]), method)(X)
+
+
+def test_what_a_hint_says_works():
+    X = photographs(30, (12, 10))
+    with pytest.raises(ValueError, match="Flatten them") as caught:
+        ImageFeatureUnion([("a", StackCenterer(with_std=True))]).fit_transform(X)
+    member = eval(str(caught.value).partition("Flatten them: ")[2], {**vars(imgstack_ml.preprocessing), **globals()})
+    assert ImageFeatureUnion([member]).fit_transform(X).shape == (30, 120)
+
+
+def test_equal_names_of_features_get_numbers():
+    X = photographs(30, (12, 10))
+    twice = ChannelStatistics(("mean", "mean"), percentiles=(50, 50.0000001, 50))
+    names = ["mean", "mean_2", "percentile50", "percentile50_2", "percentile50_3"]
+    assert twice.fit(X).get_feature_names_out().tolist() == [f"channel0_{name}" for name in names]
+    frame = ImageFeatureUnion([("a", twice)]).set_output(transform="polars").fit_transform(X)  # refuses equal names
+    assert frame.columns == [f"a__channel0_{name}" for name in names]
 
 
 def test_unknown_weights_and_unfitted_members():

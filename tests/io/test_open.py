@@ -1,5 +1,6 @@
 """open_stack and imread."""
 
+import inspect
 import pickle
 import resource
 import subprocess
@@ -9,6 +10,7 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+from dask.array.image import imread as dask_imread
 
 from imgstack_ml import imread, open_stack
 from imgstack_ml.errors import BadImageError
@@ -74,6 +76,17 @@ def test_imread_is_natural_and_grouped(tmp_path):
     assert isinstance(data, da.Array)
     assert data.chunks == ((12,), (8,), (6,), (3,))
     np.testing.assert_array_equal(data.compute(), pixels)
+
+
+def test_imread_takes_the_arguments_of_dasks(tmp_path):
+    assert list(inspect.signature(imread).parameters)[:3] == list(inspect.signature(dask_imread).parameters)
+    pixels = write_folder(tmp_path, 3)
+    np.testing.assert_array_equal(imread(filename=str(tmp_path / "*.png")), pixels)
+    with pytest.warns(FutureWarning, match=r"imread\(pattern=...\) is imread\(filename=...\) now.*0\.4") as caught:
+        np.testing.assert_array_equal(imread(pattern=str(tmp_path / "*.png")), pixels)
+    assert [warning.filename for warning in caught] == [__file__]
+    with pytest.raises(TypeError, match="needs the files to read"):
+        imread()
 
 
 def test_imread_with_functions(tmp_path):

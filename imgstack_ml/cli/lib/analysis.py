@@ -10,7 +10,7 @@ from .model import MODEL_FILE
 from .output import OutputFolder
 from .pictures import write_pictures
 from .run import Run
-from .table import compute_rows
+from .table import compute_rows, write_csv
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,7 +77,8 @@ def write_results(folder: OutputFolder, analysis: Analysis, run: Run) -> None:
     folder.remove_record()
     with folder.writing(MODEL_FILE) as temporary:
         save_model(analysis.pipeline, temporary)
-    _write_scores(folder, run, analysis.scores)
+    with folder.writing("scores.csv") as temporary:
+        write_csv(temporary, score_names(analysis.scores.shape[1]), analysis.scores, run)
     run.write_skipped(folder)
     write_pictures(folder, analysis.pipeline, run.stack.shape[1:])
 
@@ -127,11 +128,3 @@ def _plan_text(plan: Any, *, read_before: bool) -> str:
 
     reads = f"{plan.n_passes:.3g} {'more ' if read_before else ''}read{'' if plan.n_passes == 1 else 's'}"
     return f"{plan.solver} solver, {reads} of the images, at most {format_bytes(plan.peak_bytes)} of memory"
-
-
-def _write_scores(folder: OutputFolder, run: Run, scores: np.ndarray) -> None:
-    labels = run.stack.labels
-    text = [run.image_names] if labels is None else [run.image_names, labels.tolist()]
-    header = [*("file", "label")[: len(text)], *score_names(scores.shape[1])]
-    # NumPy writes the shortest text that gives the same number back.
-    folder.write_table("scores.csv", header, text, scores.T.astype(str).tolist())

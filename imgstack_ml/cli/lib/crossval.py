@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .rows import RowFile
 from .run import Run
-from .table import compute_rows
+from .table import compute_rows, in_small_blocks, iterate_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["CLASSIFIERS", "Outcome", "cross_validate", "fit_model"]
 
 CLASSIFIERS = ("logistic", "svm", "forest")
+_PART_BYTES = 2**24  # of rows that are scaled at a time
 
 
 class Outcome(NamedTuple):
@@ -27,8 +29,8 @@ class Outcome(NamedTuple):
 
 
 def fit_model(
-    features: ImageFeatureUnion, classifier: str, run: Run, *, balanced: bool, seed: int
-) -> tuple[Pipeline, np.ndarray]:
+    features: ImageFeatureUnion, classifier: str, rows: RowFile, run: Run, *, balanced: bool, seed: int
+) -> Pipeline:
     """Fit features and classifier to all images, which have labels.
 
     Parameters
@@ -36,6 +38,8 @@ def fit_model(
     features : ImageFeatureUnion
     classifier : str
         One of `CLASSIFIERS`.
+    rows : RowFile
+        An empty file, which gets the features of all images.
     run : Run
     balanced : bool
         Whether every class counts the same.
@@ -45,22 +49,26 @@ def fit_model(
     -------
     model : Pipeline
         Features, scaling, classifier.
-    rows : ndarray of shape (n_images, n_features)
-        The features of all images.
     """
+    import numpy as np
     from sklearn.pipeline import Pipeline
 
-    rows = compute_rows(features.fit_transform(run.stack), run, "features")
-    scale_and_classify = _classifier(classifier, balanced, seed).fit(rows, run.stack.labels)
-    return Pipeline([("features", features), *scale_and_classify.steps]), rows
+    features.fit(run.stack)
+    lazy = features.transform(in_small_blocks(run.stack, rows.n_columns))
+    for part in iterate_rows(lazy, run, "features"):
+        rows.append(part)
+    assert run.stack.labels is not None, "the command checks that there are labels"
+    run.terminal.status(f"fitting the classifier to {len(run.stack):,} images")
+    steps = _fit(_classifier(classifier, balanced, seed), rows.take(np.arange(len(run.stack))), run.stack.labels)
+    return Pipeline([("features", features), *steps.steps])
 
 
-def cross_validate(model: Pipeline, rows: np.ndarray, run: Run, *, n_folds: int, seed: int) -> Outcome:
+def cross_validate(model: Pipeline, rows: RowFile, run: Run, *, n_folds: int, seed: int) -> Outcome:
     """Predict the label of each image by a model that is fitted to the images of the other folds.
 
     The result is that of scikit-learn's `cross_val_predict` for the whole Pipeline. Features that depend on one image
     alone are the same in every fold, and come from `rows`; principal components are fitted in each fold. One
-    exception: histograms and textures of floating-point images use the range of all images.
+    exception: histograms and textures use the range of all images, where they learn it.
 
     `model` and `rows` are the results of `fit_model`.
     """
@@ -73,16 +81,35 @@ def cross_validate(model: Pipeline, rows: np.ndarray, run: Run, *, n_folds: int,
     stack, labels = run.stack, run.stack.labels
     assert labels is not None, "the command checks that there are labels"
     predicted, folds = np.empty_like(labels), np.empty(len(labels), dtype=int)
-    parts = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(rows, labels)
+    parts = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(labels, labels)
     for number, (train, test) in enumerate(parts, start=1):
         run.terminal.status(f"fold {number} of {n_folds}")
-        known, unknown = rows[train], rows[test]
-        if pca is not None:
-            k = pca.n_components_
-            known[:, -k:], unknown[:, -k:] = _scores(clone(pca), stack[train], stack[test], run)
-        predicted[test] = clone(model[1:]).fit(known, labels[train]).predict(unknown)
+        scores = None if pca is None else _scores(clone(pca), stack[train], stack[test], run)
+        known = rows.take(train)
+        if scores is not None:
+            known[:, -scores[0].shape[1] :] = scores[0]
+        steps = _fit(clone(model[1:]), known, labels[train])
+        del known
+        for place, unknown in rows.parts(test):
+            if scores is not None:
+                unknown[:, -scores[1].shape[1] :] = scores[1][place]
+            predicted[test[place]] = steps.predict(unknown)
         folds[test] = number
     return Outcome(predicted, folds)
+
+
+def _fit(steps: Pipeline, rows: np.ndarray, labels: np.ndarray) -> Pipeline:
+    """Fit scaling and classifier; `rows` are scaled in place, a part at a time: StandardScaler would make copies."""
+    scaler, classifier = steps["scale"], steps["classify"]
+    step = max(1, _PART_BYTES // rows[:1].nbytes)
+    parts = [rows[i : i + step] for i in range(0, len(rows), step)]
+    for part in parts:
+        scaler.partial_fit(part)
+    for part in parts:
+        part -= scaler.mean_
+        part /= scaler.scale_
+    classifier.fit(rows, labels)
+    return steps
 
 
 def _scores(pca: ImagePCA, known: ImageStack, unknown: ImageStack, run: Run) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from .options import DEFAULT_COMPONENTS
 if TYPE_CHECKING:
     from ... import HOGFeatures, ImageFeatureUnion, ImageStack
 
-__all__ = ["FEATURES", "features_option", "make_features"]
+__all__ = ["FEATURES", "count_features", "features_option", "make_features"]
 
 FEATURES = ("stats", "hist", "texture", "hog", "pca")  # pca last: the others depend on one image alone
 _HOG_CELLS = 8  # down and across: the number of features does not grow with the size of the images
@@ -64,8 +64,6 @@ def make_features(
     """
     from ... import ChannelStatistics, ImageFeatureUnion, ImageHistogram, ImagePCA, TextureFeatures
 
-    # Floats have no natural range: the range of all images is found by one more read of them.
-    span = "stack" if stack.dtype.kind == "f" else "dtype"
     most = min(n_fitted, prod(stack.shape[1:]))
     if "pca" in names and n_components and n_components > most:
         raise ValueError(
@@ -75,13 +73,29 @@ def make_features(
     k = n_components or max(1, min(DEFAULT_COMPONENTS, n_fitted - 1, most))
     makers: dict[str, Callable[[], Any]] = {
         "stats": lambda: ChannelStatistics(percentiles=(5, 25, 50, 75, 95)),
-        "hist": lambda: ImageHistogram(32, span, density=True),
-        "texture": lambda: TextureFeatures(range=span),
+        "hist": lambda: ImageHistogram(32, density=True),
+        "texture": TextureFeatures,
         "hog": lambda: _hog_features(stack.shape[1:]),
         # A fixed seed: the same command gives the same result.
         "pca": lambda: ImagePCA(k, memory_limit=memory_limit, random_state=0),
     }
     return ImageFeatureUnion([(name, makers[name]()) for name in FEATURES if name in names])
+
+
+def count_features(features: ImageFeatureUnion, stack: ImageStack) -> int:
+    """Count the features that `make_features` gives for an image of the stack, without reading one."""
+    import numpy as np
+    from sklearn.base import clone
+
+    from ... import ImageFeatureUnion
+
+    members = dict(features.transformer_list)
+    n_components = members.pop("pca").n_components if "pca" in members else 0
+    if not members:
+        return n_components
+    blank = np.broadcast_to(np.zeros((), stack.dtype), (1, *stack.shape[1:]))
+    others = ImageFeatureUnion([(name, clone(member)) for name, member in members.items()]).fit(blank)
+    return n_components + len(others.get_feature_names_out())
 
 
 def _hog_features(image_shape: tuple[int, ...]) -> HOGFeatures:

@@ -68,7 +68,7 @@ memory_limit_option = click.option(
     show_default=True,
     metavar="SIZE",
     callback=_check_memory_size,
-    help="Memory that the fit of a PCA may use, e.g. 1GB; auto stays below half of the free memory.",
+    help="Memory that a fit may use, e.g. 1GB; auto stays below half of the free memory.",
 )
 
 

@@ -49,7 +49,15 @@ class Run:
     @cached_property
     def image_names(self) -> list[str]:
         """Name of each image, relative to the source."""
-        return relative_names(self.stack.files, self.source)
+        return self.names(0, len(self.stack))
+
+    def names(self, start: int, stop: int) -> list[str]:
+        """Names of some of the images: of millions, all names take more memory than a part of a table."""
+        return _names_below(self.stack.files[start:stop], self._root)
+
+    @cached_property
+    def _root(self) -> str:
+        return _root_of(self.stack.files, self.source)
 
     @cached_property
     def skipped(self) -> list[tuple[str, str]]:
@@ -110,11 +118,20 @@ def relative_names(files: Sequence[str], source: str) -> list[str]:
     -------
     list of str
     """
+    return _names_below(files, _root_of(files, source))
+
+
+def _root_of(files: Sequence[str], source: str) -> str:
     root = _absolute(source).rstrip("/")
     for end in (os.sep, "::"):  # of a folder, local or at a URL; of an archive
         if all(file.startswith(root + end) for file in files):
-            return [file[len(root + end) :].replace(os.sep, "/") for file in files]
-    root = os.path.commonpath([os.path.dirname(file) for file in files])
+            return root + end
+    return os.path.commonpath({os.path.dirname(file) for file in files})
+
+
+def _names_below(files: Sequence[str], root: str) -> list[str]:
+    if root.endswith((os.sep, "::")):
+        return [file[len(root) :].replace(os.sep, "/") for file in files]
     return [os.path.relpath(file, root).replace(os.sep, "/") for file in files]
 
 
