@@ -428,7 +428,7 @@ OLD_MODELS = {
     "ChannelStatistics": ChannelStatistics(("mean",), percentiles=(5, 95)),
     "HOGFeatures": HOGFeatures(pixels_per_cell=(2, 2), cells_per_block=(1, 1)),
     "ImageFeatures": ImageFeatureUnion(
-        [("hist", ImageHistogram(8)), ("pca", ImagePCA(2, svd_solver="gram")), ("no", "drop")],
+        [("hist", ImageHistogram(8, "dtype")), ("pca", ImagePCA(2, svd_solver="gram")), ("no", "drop")],
         transformer_weights={"hist": 0.5},
     ),
     "ImageFlattener": ImageFlattener(),

@@ -33,7 +33,9 @@ from imgstack_ml import (
     StackCenterer,
     TextureFeatures,
     fit_together,
+    load_model,
     open_stack,
+    save_model,
 )
 from imgstack_ml.errors import NonFiniteError
 from tests.lib.grids import chunked, pairwise
@@ -274,6 +276,17 @@ def test_members_of_all_kinds_are_those_of_feature_union(members, kind):
     assert_array_equal(np.asarray(ours.transform(data)), expected)
     assert_array_equal(ours.get_feature_names_out(), theirs.get_feature_names_out())
     assert ours.n_features_in_ == 4 or members[0][0] == "plain"
+
+
+def test_a_loaded_union_still_passes_rows_through(tmp_path):
+    X = photographs(30, (12,), "float64")
+    union = ImageFeatureUnion([("rows", "passthrough"), ("mean", ChannelStatistics(("mean",)))]).fit(X)
+    save_model(union, tmp_path / "m")
+    loaded = load_model(tmp_path / "m")
+    assert_array_equal(loaded.transform(X), np.column_stack([X, X.mean(axis=1)]))
+    assert_array_equal(loaded.get_feature_names_out(), union.get_feature_names_out())
+    with pytest.raises(ValueError, match="11 features"):
+        loaded.transform(X[:, :11])
 
 
 def clone_members(members):
