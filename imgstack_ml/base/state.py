@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
-
-from sklearn.base import BaseEstimator
 
 __all__ = ["unchanged_if_it_fails"]
 
@@ -26,9 +24,10 @@ def unchanged_if_it_fails(*estimators: Any) -> Iterator[None]:
         raise
 
 
-def _with_members(estimators: Any) -> Iterator[Any]:
-    for estimator in estimators:
-        if hasattr(estimator, "__dict__") and not isinstance(estimator, type):  # others are refused by what fits them
-            yield estimator
-            params = estimator.get_params(deep=True) if hasattr(estimator, "get_params") else {}
-            yield from (value for value in params.values() if isinstance(value, BaseEstimator))
+def _with_members(estimators: Iterable[Any]) -> Iterator[Any]:
+    for one in estimators:
+        if isinstance(one, list | tuple):
+            yield from _with_members(one)
+        elif hasattr(one, "fit") and hasattr(one, "__dict__") and not isinstance(one, type):
+            yield one
+            yield from _with_members(one.get_params(deep=False).values() if hasattr(one, "get_params") else ())

@@ -11,7 +11,7 @@ import sklearn
 from scipy.sparse import issparse
 from sklearn.pipeline import FeatureUnion
 from sklearn.utils.metadata_routing import _raise_for_params, _routing_enabled, process_routing
-from sklearn.utils.validation import _check_feature_names_in
+from sklearn.utils.validation import _check_feature_names_in, _num_samples
 
 from ..base.lazy import join_rows
 from ..base.state import unchanged_if_it_fails
@@ -289,7 +289,7 @@ class ImageFeatureUnion(FeatureUnion):
 
     def _joined(self, parts: dict[str, Any], X: Any) -> np.ndarray | da.Array:
         weights = self.transformer_weights or {}
-        n_images = len(data_and_files(X)[0])
+        n_images = _num_samples(data_and_files(X)[0])
         rows = []
         for name, member in self._members():
             part = parts[name]
