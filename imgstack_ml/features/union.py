@@ -256,6 +256,8 @@ class ImageFeatureUnion(FeatureUnion):
             for _, member in self.transformer_list:
                 columns = {name: getattr(member, name) for name in _COLUMNS if hasattr(member, name)}
                 rows.__dict__.update(columns)
+            if hasattr(rows, "n_features_in_"):
+                rows.image_shape_ = (rows.n_features_in_,)
         return rows
 
     def _routed(self, method: str, params: dict[str, Any]) -> Any:
