@@ -117,10 +117,14 @@ class KrylovBasis:
             products[a:b, size - last :] = self._scores[:, a:b].T.astype(np.float64) @ Y
         products[size - last :] = products[:, size - last :].T
         coefficients = scipy.linalg.solve(self._inner, products[:, size - last :], assume_a="pos")
-        self._left = self._sweep(last, coefficients.T, offset=(self._sums, self._centre.drift))
+        # Products are as large as eigenvalues, and their squares can be beyond float32: they are stored in units of 2^e.
+        self._exponent = e = int(np.frexp(products.diagonal()[-last:].max())[1])
+        self._rows[size : size + last] *= np.ldexp(self._rows.dtype.type(1), -e)
+        coefficients = np.ldexp(coefficients, -e)
+        self._left = self._sweep(last, coefficients.T, offset=(np.ldexp(self._sums, -e), self._centre.drift))
         outside = self._left[-last:]
         self._norms = np.sqrt(np.einsum("ij,ij->j", coefficients, coefficients) + np.diag(outside))
-        inside = np.abs(self._left[:size]).max(initial=0)
+        inside = np.ldexp(np.abs(self._left[:size]).max(initial=0), e)
         if inside > _CHANGED * (products.diagonal().max() + np.finfo(float).tiny):
             raise ImagesChangedError
         self._products = products
@@ -171,7 +175,7 @@ class KrylovBasis:
     def residuals(self) -> Residuals:
         """Residuals of the Ritz vectors: the parts of C times them outside of the basis."""
         last = self._last
-        return Residuals(self.values, self._ritz.coefficients[-last:], self._left[-last:])
+        return Residuals(self.values, self._ritz.coefficients[-last:], np.ldexp(self._left[-last:], 2 * self._exponent))
 
     def scores(self, k: int) -> np.ndarray:
         """Projections (n, k) of the centred images on the leading Ritz vectors."""
@@ -191,7 +195,7 @@ class KrylovBasis:
             return False
         outside = self._left[self.size :]
         taken = turn @ outside
-        self._forgotten[-last:, -last:] = outside - taken.T @ taken
+        self._forgotten[-last:, -last:] = np.ldexp(outside - taken.T @ taken, 2 * self._exponent)
         if self.size + max(last, 2 * len(turn)) > len(self._rows):
             self._restart(len(self._rows) - 2 * last)
         return self._append(last, self._left, turn)

@@ -295,10 +295,12 @@ class Factors(NamedTuple):
             total = float(np.ldexp(self.total, 2 * e))
         if not _LEAST * (self.total > 0) <= total < np.inf:
             raise OverflowError
+        if e == 0:
+            return self
         return self._replace(
             singular_values=np.ldexp(self.singular_values, e),
             total=total,
-            scores=None if self.scores is None else np.ldexp(self.scores, e),
+            scores=None if self.scores is None else np.ldexp(self.scores.astype(np.float64), e),
             certificate=None if self.certificate is None else in_units(self.certificate, -e),
             exponent=0,
         )

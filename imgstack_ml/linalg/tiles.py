@@ -124,19 +124,20 @@ def column_means(tile: np.ndarray) -> np.ndarray:
 
 def _shift_into(out: np.ndarray, parts: Sequence[np.ndarray], shift: np.ndarray, exponent: int) -> None:
     """Write the rows of all parts, less `shift`, into `out`, in units of 2^exponent."""
-    row = 0
+    factor, row = power_of_two(exponent, out.dtype), 0
+    shift = shift * factor
     for part in parts:
         _refuse_inexact(part)
         target = out[row : row + len(part)]
-        if part.dtype == out.dtype:
+        if factor != 1:  # before the difference, which could be beyond float32
+            np.multiply(part, factor, out=target, dtype=out.dtype)
+            target -= shift
+        elif part.dtype == out.dtype:
             np.subtract(part, shift, out=target)
         else:  # first cast, then subtract: NumPy vectorises each, but not a subtraction that casts
             target[...] = part
             target -= shift
         row += len(part)
-    factor = power_of_two(exponent, out.dtype)
-    if factor != 1:
-        out *= factor
 
 
 def _refuse_inexact(part: np.ndarray) -> None:
