@@ -11,6 +11,7 @@ import numpy as np
 
 from ..base.validation import Images
 from ..errors import NonFiniteError
+from ..linalg.scaling import exponent_of, largest_value
 from ..passes.runner import Pass
 from .base import FeatureTransformer
 
@@ -50,6 +51,9 @@ class HOGFeatures(FeatureTransformer):
     float32 images. In an image with channels, each pixel contributes the gradient of the channel where it is largest.
     Rows of a 2-D input are images one pixel high, which need cells of that height:
     ``HOGFeatures(pixels_per_cell=(1, 8), cells_per_block=(1, 3))``.
+
+    scikit-image adds 1e-5 to the norm of a block, which flattens float images whose gradients are not far above that.
+    Images with all values below 2^-32, or with one above 2^32, are divided by a power of two first.
 
     References
     ----------
@@ -113,7 +117,18 @@ def gradients_of(images: np.ndarray, *, options: dict[str, Any]) -> np.ndarray:
         raise NonFiniteError(int(negative.argmax()), None, reason)
     channel_axis = -1 if images.ndim == 4 else None
     images = images if images.ndim > 2 else images[:, None]
-    return np.stack([hog(image, channel_axis=channel_axis, **options) for image in images])
+    return np.stack([hog(_in_usual_units(image), channel_axis=channel_axis, **options) for image in images])
+
+
+def _in_usual_units(image: np.ndarray) -> np.ndarray:
+    """Return a float image all of whose values are tiny, or with a huge one, in units in which the largest is near 1.
+
+    scikit-image adds 1e-5 to the norms of blocks, and has its histograms in float32.
+    """
+    if exponent_of([image]) == 0:
+        return image
+    scaled: np.ndarray = np.ldexp(image, -np.frexp(largest_value([image]))[1])
+    return scaled
 
 
 def _height_and_width(image_shape: tuple[int, ...]) -> tuple[int, int]:

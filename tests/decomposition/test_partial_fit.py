@@ -147,3 +147,12 @@ def test_centred_batches_keep_their_mean():
     pca = ImagePCA(3).partial_fit(batch)
     assert_allclose(pca.mean_, 0, atol=1e-4)
     assert_allclose(pca.transform(batch), pca.transform(batch.compute()), rtol=0, atol=1e-2)
+
+
+@pytest.mark.filterwarnings("ignore::imgstack_ml.RankWarning")
+@pytest.mark.parametrize("later", [0.0, 1.0])
+def test_batches_whose_difference_has_no_square_name_the_largest_value(later):
+    """Each batch alone is constant, and has the variance 0."""
+    pca = ImagePCA(1).partial_fit(np.full((3, 4, 5), 1e160))
+    with pytest.raises(ValueError, match=r"values of up to 1e\+160.*X / 1e\+160"):
+        pca.partial_fit(np.full((3, 4, 5), later))
