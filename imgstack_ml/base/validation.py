@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import dask
 import dask.array as da
 import numpy as np
+from dask.delayed import Delayed
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
@@ -32,6 +33,7 @@ __all__ = [
     "working_dtype",
 ]
 
+_FROM_DELAYED = "dask.array.from_delayed({}, shape, dtype)"
 _SINGLE = (np.uint8, np.uint16, np.int8, np.int16, np.bool_, np.float16, np.float32)
 
 
@@ -162,6 +164,8 @@ def refuse_unreadable(caller: str, X: Any) -> Any:
     TypeError
         `X` is masked or sparse, a list that holds lazy arrays, or has names of axes in another order than a stack.
     """
+    if isinstance(X, Delayed):  # it claims to have any attribute
+        raise TypeError(f"X is a Delayed; {caller} needs a Dask array. Pass {_FROM_DELAYED.format('X')}.")
     if hasattr(X, "data_vars"):
         raise TypeError(f"X is a {type(X).__name__}; {caller} needs one of its arrays, e.g. X[{next(iter(X), '')!r}].")
     if _has_axis_names(X):
@@ -224,6 +228,9 @@ def _without_axis_names(caller: str, X: Any) -> Any:
 
 def _refuse_arrays_in_lists(caller: str, X: Sequence[Any]) -> None:
     for item in _items(X):
+        if isinstance(item, Delayed):
+            line = f"dask.array.stack([{_FROM_DELAYED.format('one')} for one in X])"
+            raise TypeError(f"X is a list that holds a Delayed; {caller} needs one array. Pass {line} for images.")
         if isinstance(item, FileStack) or is_lazy(item) or _has_axis_names(item):
             kind = f"{type(item).__module__.partition('.')[0]}.{type(item).__name__}"
             raise TypeError(
@@ -231,6 +238,16 @@ def _refuse_arrays_in_lists(caller: str, X: Sequence[Any]) -> None:
                 "images, dask.array.concatenate(X) for one of stacks; of an ImageStack take its .data, of xarray .data."
             )
         refuse_unreadable(caller, item)
+
+
+def _refuse_ragged(caller: str, X: Sequence[Any]) -> None:
+    shapes = [getattr(item, "shape", None) or (len(item),) for item in X if isinstance(item, np.ndarray | list | tuple)]
+    other = next((i for i, shape in enumerate(shapes) if shape != shapes[0]), None)
+    if other is not None:
+        raise ValueError(
+            f"X is a list of images of different shapes: image 0 has {shapes[0]}, image {other} has {shapes[other]}. "
+            f"{caller} needs images of one shape: resize or crop them."
+        )
 
 
 def _items(X: Sequence[Any]) -> Iterator[Any]:
@@ -277,7 +294,7 @@ def _check_lazy(caller: str, X: Any) -> da.Array:
     if not dask.is_dask_collection(X):
         X = da.from_array(X, chunks=X.chunks or "auto")
     if not isinstance(X, da.Array):
-        hint = "X.to_dask_array(lengths=True)" if hasattr(X, "to_dask_array") else "X.data"
+        hint = "X.to_dask_array(lengths=True)" if hasattr(X, "to_dask_array") else "X.compute()"
         raise TypeError(f"X is a lazy {type(X).__name__}; {caller} needs a Dask array. Pass {hint} instead.")
     if any(np.isnan(size) for sizes in X.chunks for size in sizes):
         raise ValueError(
@@ -289,8 +306,9 @@ def _check_lazy(caller: str, X: Any) -> da.Array:
 
 def _check_in_memory(estimator: Any, X: Any, reset: bool, finite: bool) -> np.ndarray:
     """Return input in memory as a NumPy array, or raise if its values cannot be used."""
-    if isinstance(X, list | tuple) and np.ndim(X) > 2:
-        X = np.asarray(X)
+    if isinstance(X, list | tuple):
+        _refuse_ragged(type(estimator).__name__, X)
+        X = np.asarray(X) if np.ndim(X) > 2 else X
     if getattr(X, "ndim", 2) <= 2:
         X = validate_data(estimator, X, reset=reset, dtype="numeric", ensure_all_finite=False)
     else:
@@ -331,7 +349,7 @@ def _check_shape(name: str, shape: tuple[int, ...]) -> None:
 def _refuse_one_image(estimator: Any, X: Any) -> None:
     """Raise if `X` is one image and not a stack: its rows would be taken for images otherwise."""
     shape = tuple(estimator.image_shape_)
-    if len(shape) > 1 and getattr(X, "shape", None) == shape:
+    if len(shape) > 1 and not isinstance(X, Delayed) and getattr(X, "shape", None) == shape:
         raise ValueError(
             f"X has the shape {shape} of one image; {type(estimator).__name__} needs a stack of images. Pass a single "
             "image as X[None]."

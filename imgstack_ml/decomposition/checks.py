@@ -104,8 +104,14 @@ def fit_size(images: Images, params: Mapping[str, Any]) -> FitSize:
 
 
 @contextmanager
-def refusing_units(runner: PassRunner) -> Iterator[None]:
+def refusing_units(runner: PassRunner, before: float = 0.0) -> Iterator[None]:
     """Name the largest value, in one more read, if float64 does not hold the squares of the images.
+
+    Parameters
+    ----------
+    runner : PassRunner
+    before : float
+        Largest value of the images that earlier batches had.
 
     Raises
     ------
@@ -115,7 +121,7 @@ def refusing_units(runner: PassRunner) -> Iterator[None]:
     try:
         yield
     except OverflowError:
-        largest = runner.run(largest_value, max, label="largest value", save=False)
+        largest = max(before, runner.run(largest_value, max, label="largest value", save=False))
         factor = 10.0 ** floor(log10(largest))
         raise ValueError(
             f"The images have values of up to {largest:.3g}, whose squares float64 does not hold. Divide the images by "

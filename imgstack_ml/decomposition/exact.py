@@ -172,15 +172,17 @@ def _scatter(dtype: np.dtype, blocks: list[np.ndarray], start: int, *known: np.n
 
 def _gram_by_panels(runner: PassRunner, cost: SolverCost, dtype: np.dtype, known: None) -> _Products:
     """Hold a panel of raw images, read all images after it, continue with the next panel."""
-    gram = np.empty((runner.n_images, runner.n_images))
+    gram = np.zeros((runner.n_images, runner.n_images))
     shift: np.ndarray | None = None
     units = 0
     for first, stop in _panels(runner.layout.starts, cost.panel):
         found = runner.once(partial(_strips, runner, first, stop, shift, units, dtype), "panel and strips")
         strips, exponent, shift = found
-        units = exponent if first == 0 else units
+        if exponent != units:  # after the first panel they become larger only: nothing overflows
+            np.ldexp(gram, 2 * (units - exponent), out=gram)
+            units = exponent
         rows = slice(runner.layout.starts[first], runner.layout.starts[stop])
-        gram[rows, rows.start :] = np.ldexp(np.hstack(strips), 2 * (exponent - units))
+        gram[rows, rows.start :] = np.hstack(strips)
         gram[rows.start :, rows] = gram[rows, rows.start :].T
     assert shift is not None
     before = np.trace(gram)
@@ -193,8 +195,8 @@ def _strips(
 ) -> tuple[list[np.ndarray], int, np.ndarray]:
     """Inner products of the images of a panel with each other and with all later ones, after subtracting a shift.
 
-    The shift is that of the first panel, and `units` the exponent of its units. Returned are the strips of the matrix,
-    the exponent of theirs, and the shift.
+    The shift is that of the first panel, and `units` the exponent of the panels before. Returned are the strips of the
+    matrix, the exponent of their units, at least `units`, and the shift.
     """
     panel = runner.fetch((first, stop), label="panel into memory")
     exponent = exponent_of(panel)

@@ -117,7 +117,7 @@ class KrylovBasis:
             products[a:b, size - last :] = self._scores[:, a:b].T.astype(np.float64) @ Y
         products[size - last :] = products[:, size - last :].T
         coefficients = scipy.linalg.solve(self._inner, products[:, size - last :], assume_a="pos")
-        # Products are as large as eigenvalues, and their squares can be beyond float32: they are stored in units of 2^e.
+        # Products are as large as eigenvalues, and their squares can be beyond float32: they are in units of 2^e.
         self._exponent = e = int(np.frexp(products.diagonal()[-last:].max())[1])
         self._rows[size : size + last] *= np.ldexp(self._rows.dtype.type(1), -e)
         coefficients = np.ldexp(coefficients, -e)

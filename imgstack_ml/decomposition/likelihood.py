@@ -13,10 +13,13 @@ import dask.array as da
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from ..base.gate import first_nonfinite
 from ..base.lazy import map_images
 from ..base.validation import StackLike, check_images
+from ..errors import NonFiniteError
 from ..linalg.krylov import project
 from ..linalg.orthonormal import inner_products
+from ..linalg.scaling import largest_value
 from ..linalg.tiles import n_rows, row_groups, tiles
 
 __all__ = ["LikelihoodMixin"]
@@ -50,6 +53,9 @@ class LikelihoodMixin:
         ------
         ValueError
             If no variance is left to stand for noise, so that the model has no density.
+        NonFiniteError
+            Naming the image (and file) with NaN or infinity, or so far from the images fitted that float64 does not
+            hold its likelihood.
 
         References
         ----------
@@ -173,12 +179,21 @@ def log_likelihood(
     image and of its scores, would lose its digits where the image is bright and the rest is faint.
     """
     double = np.dtype(np.float64)
-    scores = project([block], 0, mean.size, axes, mean, double)
-    along = np.linalg.solve(inner, scores.T).T  # components in float32 are orthonormal to seven digits only
-    squares = np.zeros(len(block))
-    for row, pieces in row_groups([block]):
-        rows = slice(row, row + n_rows(pieces))
-        for a, b, tile in tiles(pieces, mean, double):
-            tile -= along[rows] @ axes[:, a:b]
-            squares[rows] += np.einsum("ij,ij->i", tile, tile)
-    return -0.5 * (constant + (scores**2 / variance).sum(axis=1) + squares / noise)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
+        scores = project([block], 0, mean.size, axes, mean, double)
+        along = np.linalg.solve(inner, scores.T).T  # components in float32 are orthonormal to seven digits only
+        squares = np.zeros(len(block))
+        for row, pieces in row_groups([block]):
+            rows = slice(row, row + n_rows(pieces))
+            for a, b, tile in tiles(pieces, mean, double):
+                tile -= along[rows] @ axes[:, a:b]
+                squares[rows] += np.einsum("ij,ij->i", tile, tile)
+        likelihood: np.ndarray = -0.5 * (constant + (scores**2 / variance).sum(axis=1) + squares / noise)
+    bad = first_nonfinite(likelihood)
+    if bad is not None:
+        largest = largest_value([block[bad]])
+        reason = (
+            f"has values of up to {largest:.3g}, so far from the images fitted that its likelihood is beyond float64."
+        )
+        raise NonFiniteError(bad, None, f"{reason} Give it the units of the images fitted.")
+    return likelihood

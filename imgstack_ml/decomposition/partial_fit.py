@@ -9,7 +9,7 @@ import numpy as np
 
 from ..base.validation import Images
 from ..linalg.incremental import Summary, merge_summaries
-from ..linalg.scaling import ALL_ZERO, exponent_of
+from ..linalg.scaling import ALL_ZERO, exponent_of, largest_value
 from ..passes.blas import one_blas_thread
 from ..passes.memory import allowance
 from ..passes.runner import PassRunner
@@ -56,7 +56,8 @@ def learn_batch(
             size = replace(size, n_oversamples=max(size.n_oversamples, min(2 * len(so_far.rows), most)))
     counts = size.row_counts()
     runner = PassRunner(source, read_bytes=max(_READ_BYTES, 4 * counts.summary_bytes), progress=progress)
-    with one_blas_thread(), refusing_units(runner):
+    before = 0.0 if so_far is None else largest_value([so_far.mean])  # all that is known of them if they are constant
+    with one_blas_thread(), refusing_units(runner, before):
         summary, _ = first_look(runner, size, counts, draws=0)
         summary = summary._replace(mean=summary.mean - shift)
         if so_far is not None:

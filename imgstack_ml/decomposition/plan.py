@@ -167,7 +167,9 @@ def _covariance(size: FitSize, allowed: Allowance, threads: int) -> SolverCost:
     fixed = size.result_bytes + threads * (3 * square + 2 * size.tile_bytes) + 3 * square
     whole = fixed + (0 if size.in_memory else size.raw_bytes)
     keeps = size.in_memory or whole <= allowed.keep
-    reading = size.raw_bytes if keeps else size.reading_bytes(allowed, fixed, threads, 3 * square)
+    # Results, which `fixed` has, can be larger than all images: with less for both, each block would be a batch.
+    kept = size.raw_bytes + 2 * threads * 3 * square
+    reading = kept if keeps else size.reading_bytes(allowed, fixed, threads, 3 * square)
     peak = whole if keeps else fixed + reading
     return SolverCost("covariance_eigh", 1, n * p * p / 2 + 4 * p**3, peak, keeps, 0, reading, 2 * n * p)
 

@@ -10,10 +10,12 @@ import dask.array as da
 import numpy as np
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
+from ..base.gate import first_nonfinite
 from ..base.lazy import map_images
 from ..base.transformer import ImageTransformer, for_table
 from ..base.validation import Images, StackLike, check_images
-from ..errors import ImageError
+from ..errors import ImageError, NonFiniteError
+from ..linalg.scaling import largest_value
 from ..passes.fit_together import PassLearner, fit_together
 from ..passes.runner import Pass
 
@@ -69,8 +71,8 @@ class FeatureTransformer(PassLearner, ImageTransformer):
         Raises
         ------
         NonFiniteError
-            If an image holds NaN or infinity; names the image (and file). For a lazy stack this happens when the result
-            is computed.
+            If an image holds NaN or infinity, or a feature of it is beyond float64; names the image (and file). For a
+            lazy stack this happens when the result is computed.
         """
         images = check_images(self, X, reset=False)
         features = map_images(
@@ -132,7 +134,9 @@ def features_of_block(
     for i in range(0, len(block), step):
         images = block[i : i + step]
         try:
-            features = kernel(images)
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
+                features = kernel(images)
+            _refuse_nonfinite(features, images)
         except ImageError as error:
             raise error.at(i, None) from error.__cause__
         if features.shape != (len(images), n_features):
@@ -142,6 +146,14 @@ def features_of_block(
             )
         out[i : i + step] = features
     return out
+
+
+def _refuse_nonfinite(features: np.ndarray, images: np.ndarray) -> None:
+    bad = first_nonfinite(features) if images.dtype.kind == "f" else None
+    if bad is not None:
+        largest = largest_value([images[bad]])
+        reason = f"has values of up to {largest:.3g}, and a feature of it is beyond float64."
+        raise NonFiniteError(bad, None, f"{reason} Divide all images, e.g. X / {largest:.1g}.")
 
 
 def n_channels(image_shape: tuple[int, ...]) -> int:

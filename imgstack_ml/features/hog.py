@@ -13,6 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from ..base.validation import Images
 from ..errors import NonFiniteError
+from ..linalg.scaling import exponent_of, largest_value
 from ..passes.runner import Pass
 from .base import FeatureTransformer
 
@@ -56,6 +57,9 @@ class HOGFeatures(FeatureTransformer):
     float32 images. In an image with channels, each pixel contributes the gradient of the channel where it is largest.
     Rows of a 2-D input are images one pixel high, which need cells of that height:
     ``HOGFeatures(pixels_per_cell=(1, 8), cells_per_block=(1, 3))``.
+
+    scikit-image adds 1e-5 to the norm of a block, which flattens float images whose gradients are not far above that.
+    Images with all values below 2^-32, or with one above 2^32, are divided by a power of two first.
 
     References
     ----------
@@ -126,10 +130,24 @@ def gradients_of(images: np.ndarray, *, options: dict[str, Any]) -> np.ndarray:
         reason = "has negative pixels, of which HOGFeatures(transform_sqrt=True) cannot take the square root."
         raise NonFiniteError(int(negative.argmax()), None, reason)
     images = images if images.ndim > 2 else images[:, None]
+    images = _in_usual_units(images)
     if prod(options["pixels_per_cell"]) <= _SMALL_CELL:
         return _gradients_of_small_cells(images, **options)
     channel_axis = -1 if images.ndim == 4 else None
     return np.stack([hog(image, channel_axis=channel_axis, **options) for image in images])
+
+
+def _in_usual_units(images: np.ndarray) -> np.ndarray:
+    """Return float images with a huge value, or with tiny ones only, in units in which the largest is near 1.
+
+    scikit-image adds 1e-5 to the norms of blocks, and has its histograms in float32.
+    """
+    unusual = [i for i, image in enumerate(images) if exponent_of([image]) != 0]
+    if unusual:
+        images = images.copy()
+        for i in unusual:
+            images[i] = np.ldexp(images[i], -np.frexp(largest_value([images[i]]))[1])
+    return images
 
 
 def _gradients_of_small_cells(

@@ -147,5 +147,5 @@ def _refuse_inexact(part: np.ndarray) -> None:
         if value > 2**53:
             raise ValueError(
                 f"The images have integers of up to {value} in magnitude, and float64 tells them apart up to 2**53 = "
-                f"{2**53}. Subtract what all images have in common first, e.g. X - X[0]."
+                f"{2**53}. Subtract the smallest first, e.g. X - X.min()."
             )

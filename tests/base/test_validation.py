@@ -1,5 +1,6 @@
 """The check of input: what passes stays lazy and unread, and what is refused is told what to pass."""
 
+import dask
 import dask.array as da
 import dask.bag as db
 import numpy as np
@@ -197,3 +198,22 @@ def test_rows_are_views_of_contiguous_images_only():
     assert rows_are_views(STACK)
     assert rows_are_views(STACK[::2])
     assert not rows_are_views(STACK[:, ::2])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (dask.delayed(STACK), r"X is a Delayed.*dask.array.from_delayed\(X, shape, dtype\)"),
+        (
+            [dask.delayed(STACK[0])],
+            r"dask.array.stack\(\[dask.array.from_delayed\(one, shape, dtype\) for one in X\]\)",
+        ),
+        ([STACK[0], STACK[1, :3]], r"image 0 has \(4, 5\), image 1 has \(3, 5\)"),
+        ([[1, 2], [3, 4], [5]], r"image 0 has \(2,\), image 2 has \(1,\)"),
+    ],
+    ids=["delayed", "list of delayed", "ragged", "ragged rows"],
+)
+def test_what_is_no_array_is_refused_before_and_after_fit(given, message):
+    for estimator, reset in ((Estimator(), True), (Estimator().fit(STACK), False)):
+        with pytest.raises((TypeError, ValueError), match=message):
+            check_images(estimator, given, reset=reset)

@@ -414,3 +414,19 @@ def test_a_fresh_process_takes_no_more_than_planned(solver, shape, k, limit):
     measured, planned, passes, planned_passes = fresh_process(pca, f"noise(*{shape!r})")
     assert passes == pytest.approx(planned_passes)
     assert measured <= planned
+
+
+@pytest.mark.parametrize(("dtype", "small", "large"), [("float32", 1e-20, 1e20), ("float64", 1e-100, 1e100)])
+@pytest.mark.parametrize("first", ["small", "large", "zero"])
+def test_panels_in_units_far_apart(dtype, small, large, first):
+    factors = {
+        "small": [small, small, large, small],
+        "large": [large, small, small, large],
+        "zero": [0, small, 0, large],
+    }
+    X = np.random.default_rng(0).random((40, 6, 50)) * np.repeat(factors[first], 10)[:, None, None]
+    found, _, _ = by_panels(X.astype(dtype), 10, 5, 3)
+    expected = reference(X / large).singular_values[:3]
+    assert_allclose(
+        found.in_intensities().singular_values / large, expected, rtol=1e-5 if dtype == "float32" else 1e-10
+    )

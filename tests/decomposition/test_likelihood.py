@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 
-from imgstack_ml import ImagePCA
+from imgstack_ml import ImagePCA, NonFiniteError
 from imgstack_ml.decomposition.likelihood import log_likelihood
 from tests.lib.stacks import counted, photographs
 
@@ -73,6 +73,16 @@ def test_likelihood_of_a_block():
     axes, mean, variance = np.array([[1.0, 0.0]]), np.array([1.0, 4.0]), np.array([4.0])
     found = log_likelihood(0.25, 2 * np.log(2 * np.pi), block, axes, mean, variance, np.eye(1))
     assert_allclose(found, -0.5 * (2 * np.log(2 * np.pi) + np.array([1 / 0.25, 2**2 / 4])))
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("kind", [np.asarray, da.from_array], ids=["numpy", "dask"])
+def test_an_image_whose_likelihood_is_no_number_is_named(kind):
+    X = photographs(20, (6, 5), "float64")
+    pca, far = ImagePCA(3).fit(X), X.copy()
+    far[4] *= 1e160
+    with pytest.raises(NonFiniteError, match=r"image 4 has values of up to .*beyond float64"):
+        pca.score(kind(far))
 
 
 def test_no_likelihood_before_fit():

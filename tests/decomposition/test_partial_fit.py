@@ -161,3 +161,12 @@ def test_dask_mls_incremental_takes_rows_and_says_so(shape):
     names = {"make_pipeline": make_pipeline, "ImageFlattener": ImageFlattener}
     model = eval(said, {**globals(), **names}).fit(X)  # the line that the message names
     assert_allclose(model[-1].mean_, np.asarray(X).mean(axis=0).ravel(), rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::imgstack_ml.RankWarning")
+@pytest.mark.parametrize("later", [0.0, 1.0])
+def test_batches_whose_difference_has_no_square_name_the_largest_value(later):
+    """Each batch alone is constant, and has the variance 0."""
+    pca = ImagePCA(1).partial_fit(np.full((3, 4, 5), 1e160))
+    with pytest.raises(ValueError, match=r"values of up to 1e\+160.*X / 1e\+160"):
+        pca.partial_fit(np.full((3, 4, 5), later))

@@ -13,6 +13,7 @@ from imgstack_ml import ImagePCA, MemoryLimitError, StackCenterer
 from imgstack_ml.decomposition.plan import plan_fit, tall_height
 from imgstack_ml.decomposition.records import FitSize
 from imgstack_ml.decomposition.solvers import SOLVERS
+from imgstack_ml.passes.batches import Batch, Layout, plan_groups
 from imgstack_ml.passes.memory import Allowance
 from tests.lib.stacks import assert_fitted, counted, photographs
 
@@ -110,3 +111,10 @@ def test_a_plan_leaves_the_estimator_alone():
     assert plan.solver in repr(plan)
     assert plan.peak_bytes <= plan.memory_limit
     assert not hasattr(ImagePCA(2), "n_features_in_")
+
+
+def test_blocks_of_one_image_share_batches_where_results_are_larger_than_the_stack():
+    stack = da.zeros((2000, 12, 12), dtype="uint8", chunks=(1, 12, 12))
+    cost = ImagePCA(3, svd_solver="covariance_eigh").plan(stack).chosen
+    groups = plan_groups(Layout(range(2001), 144), Batch(0, 2000), cost.reading_bytes, 3 * 8 * 144**2).groups
+    assert sum(map(len, groups)) <= 4

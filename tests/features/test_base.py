@@ -90,6 +90,14 @@ def test_a_bad_image_is_named(features, bad, tmp_path):
         fitted.transform(open_stack(tmp_path, chunks=2)[[4, 5]]).compute()
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_an_image_with_a_feature_beyond_float64_is_named():
+    stack = any_images((9, 12, 10), "float64")
+    stack[5, 1, 2] = 1e200
+    with pytest.raises(NonFiniteError, match=r"image 5 has values of up to 1e\+200.*X / 1e\+200"):
+        ChannelStatistics(("std",)).fit_transform(stack)
+
+
 def test_a_kernel_of_other_features_than_named_is_refused():
     images = np.ones((5, 2, 2))
     for wrong in (lambda images: images.mean(axis=(1, 2))[:, None], lambda images: np.ones((1, 3))):

@@ -4,6 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from imgstack_ml import HOGFeatures
 from tests.lib.features import (
@@ -45,6 +46,19 @@ def test_cells_of_all_sizes_are_scikit_images(cells, norm, monkeypatch):
 def test_an_unknown_norm_is_refused_in_fit():
     with pytest.raises(ValueError, match="block_norm='L3' is not known; it is one of 'L1', 'L1-sqrt', 'L2', 'L2-Hys'"):
         HOGFeatures(block_norm="L3").fit(any_images((3, 32, 32), "uint8"))
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("root", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "factor"), [("float32", 1e-30), ("float32", 1e37), ("float64", 1e-140), ("float64", 1e140)]
+)
+def test_in_any_units(dtype, factor, root):
+    images = np.abs(any_images((3, 16, 16), "float64"))
+    images = (images / images.max()).astype(dtype)
+    features = HOGFeatures(cells_per_block=(1, 1), transform_sqrt=root)
+    usual = features.fit_transform(images)
+    assert_allclose(features.fit_transform(images * np.dtype(dtype).type(factor)), usual, atol=1e-3)
 
 
 def test_names():

@@ -73,5 +73,15 @@ def test_integers_that_float64_cannot_tell_apart_are_refused(dtype):
     X = np.full((4, 3), 2**53, dtype)
     for step in (moments, partial(scatter, start=0, dtype=DOUBLE)):
         step([X])
-        with pytest.raises(ValueError, match=rf"up to {2**60} in magnitude.*X - X\[0\]"):
+        with pytest.raises(ValueError, match=rf"up to {2**60} in magnitude.*X - X\.min\(\)"):
             step([X, np.full((2, 3), 2**60, dtype)])
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+def test_the_advice_for_large_integers_works_when_typed(dtype):
+    """Also where the first image is not the smallest: unsigned integers below it would wrap around."""
+    X = np.array([[9, 4], [3, 7]], dtype) + np.array(2**60, dtype)
+    with pytest.raises(ValueError, match=r"e\.g\. X - X\.min\(\)"):
+        list(tiles([X], np.zeros(2), np.dtype(np.float64)))
+    ((_, _, tile),) = tiles([X - X.min()], np.zeros(2), np.dtype(np.float64))
+    assert_array_equal(tile, [[6, 1], [0, 4]])
