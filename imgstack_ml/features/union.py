@@ -11,7 +11,7 @@ import sklearn
 from scipy.sparse import issparse
 from sklearn.pipeline import FeatureUnion
 from sklearn.utils.metadata_routing import _raise_for_params, _routing_enabled, process_routing
-from sklearn.utils.validation import _check_feature_names_in
+from sklearn.utils.validation import _check_feature_names_in, _num_samples
 
 from ..base.lazy import join_rows
 from ..base.transformer import ImageTransformer, for_table
@@ -288,7 +288,7 @@ class ImageFeatureUnion(FeatureUnion):
 
     def _joined(self, parts: dict[str, Any], X: Any) -> np.ndarray | da.Array:
         weights = self.transformer_weights or {}
-        n_images = len(data_and_files(X)[0])
+        n_images = _num_samples(data_and_files(X)[0])
         rows = []
         for name, member in self._members():
             part = parts[name]
@@ -301,7 +301,7 @@ class ImageFeatureUnion(FeatureUnion):
         return join_rows(rows)
 
 
-_COLUMNS = ("n_features_in_", "feature_names_in_")
+_COLUMNS = ("n_features_in_", "feature_names_in_", "image_shape_")
 
 
 class _Rows(PassLearner, ImageTransformer):
