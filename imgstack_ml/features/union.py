@@ -304,7 +304,7 @@ class ImageFeatureUnion(FeatureUnion):
         return join_rows(rows)
 
 
-_COLUMNS = ("n_features_in_", "feature_names_in_")
+_COLUMNS = ("n_features_in_", "feature_names_in_", "image_shape_")
 
 
 class _Rows(PassLearner, ImageTransformer):
