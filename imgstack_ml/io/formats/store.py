@@ -211,10 +211,9 @@ def find_chunk(path: str, name: str = "") -> bool:
     """
     root, has_chunk = os.path.realpath(path), False
     folders = [os.path.join(path, name)]
+    _check_within(folders[0], root)
     while folders:
-        folder = folders.pop()
-        _check_within(folder, root)
-        with os.scandir(folder) as entries:
+        with os.scandir(folders.pop()) as entries:
             for entry in entries:
                 if entry.is_symlink():
                     _check_within(entry.path, root)
