@@ -210,15 +210,19 @@ def find_chunk(path: str, name: str = "") -> bool:
         Naming the link.
     """
     root, has_chunk = os.path.realpath(path), False
-    folders = [os.path.join(path, name)]
-    _check_within(folders[0], root)
+    folders = [(os.path.join(path, name), False)]
+    _check_within(folders[0][0], root)
     while folders:
-        with os.scandir(folders.pop()) as entries:
+        folder, is_linked = folders.pop()
+        with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.is_symlink():
+                is_link = entry.is_symlink()
+                if is_link:
                     _check_within(entry.path, root)
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
+                if entry.is_dir():
+                    if is_link and is_linked:  # links could lead in a circle
+                        raise StoreError(f"{entry.path!r} is a link behind a link, which is not followed. Copy it")
+                    folders.append((entry.path, is_link or is_linked))
                 elif not entry.name.startswith(".") and entry.name != "zarr.json":
                     has_chunk = True
     return has_chunk
