@@ -31,8 +31,9 @@ def refuse_url(path: str | os.PathLike[str]) -> None:
     """
     name = os.fsdecode(path)
     if is_url(name) or _URL_AS_PATH.match(name):
-        path = name.removeprefix("file://")
-        advice = f"{os.path.basename(name.rstrip('/'))!r}, and copy from there" if path == name else repr(path)
+        path = re.sub("^file:/+", "/", name)
+        last = os.path.basename(name.rstrip("/")).rstrip(":")
+        advice = f"{last!r}, and copy from there" if path == name else repr(path)
         raise StoreError(f"{name!r} is a URL, and outputs are written to paths only. Give a path, such as {advice}")
 
 

@@ -1,6 +1,7 @@
 """Where things are: outputs are written where the user said, or refused; what changed after the opening is named."""
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -128,7 +129,7 @@ def test_what_was_replaced_is_named(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["zarr 2", "zarr 3", "sharded", "own"])
-@pytest.mark.parametrize("change", ["write", "remove", "damage"])
+@pytest.mark.parametrize("change", ["write", "remove", "damage", "backup"])
 def test_chunks_that_changed_are_named(kind, change, tmp_path):
     pixels = random_pixels((900, 40, 50)) if kind == "own" else random_pixels((9, 4, 5))
     path = SOURCES[kind](tmp_path, pixels)
@@ -141,6 +142,10 @@ def test_chunks_that_changed_are_named(kind, change, tmp_path):
         zarr.open_array(path, mode="r+")[-1] = 7
     elif change == "remove":
         chunk.unlink()
+    elif change == "backup":  # a file that keeps its old time, as rsync and cp -p put it back
+        copy = Path(shutil.copy(chunk, tmp_path))
+        os.utime(copy, ns=(0, 0))
+        copy.replace(chunk)
     else:
         content = bytearray(chunk.read_bytes())
         content[len(content) // 2] ^= 255

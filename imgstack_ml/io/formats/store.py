@@ -163,7 +163,7 @@ def check_written_chunks(path: str, array: zarr.Array, region: Sequence[slice], 
         place = os.path.join(path, name)
         while not os.path.lexists(place):  # a chunk that was removed has changed its folder
             place = os.path.dirname(place)
-        if os.stat(place).st_mtime_ns > newest:
+        if _changed(os.stat(place)) > newest:
             raise ValueError(f"its chunk {name!r} has changed since the stack was opened; open the stack again")
 
 
@@ -171,7 +171,7 @@ def _check_chunks(path: str, array: zarr.Array, rows: np.ndarray, newest: int) -
     """Check that the chunks of some images are there: zarr would read zeros for those lost since the opening."""
     for name in _chunks_of_rows(array, rows):
         try:
-            changed = os.stat(os.path.join(path, name)).st_mtime_ns > newest
+            changed = _changed(os.stat(os.path.join(path, name))) > newest
         except FileNotFoundError:
             raise StoreError(f"{path!r} has lost its chunk {name!r}. {_write_again(path)}") from None
         if changed:
@@ -210,16 +210,19 @@ def find_chunk(path: str, name: str = "") -> bool:
         Naming the link.
     """
     root, has_chunk = os.path.realpath(path), False
-    folders = [os.path.join(path, name)]
+    folders = [(os.path.join(path, name), False)]
+    _check_within(folders[0][0], root)
     while folders:
-        folder = folders.pop()
-        _check_within(folder, root)
+        folder, is_linked = folders.pop()
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.is_symlink():
+                is_link = entry.is_symlink()
+                if is_link:
                     _check_within(entry.path, root)
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
+                if entry.is_dir():
+                    if is_link and is_linked:  # links could lead in a circle
+                        raise StoreError(f"{entry.path!r} is a link behind a link, which is not followed. Copy it")
+                    folders.append((entry.path, is_link or is_linked))
                 elif not entry.name.startswith(".") and entry.name != "zarr.json":
                     has_chunk = True
     return has_chunk
@@ -263,15 +266,20 @@ def _measure_chunks(folder: str, within: str = "c") -> tuple[int, int, int]:
     while folders:
         parent = folders.pop()
         with contextlib.suppress(FileNotFoundError), os.scandir(parent) as entries:
-            newest = max(newest, os.stat(parent).st_mtime_ns)
+            newest = max(newest, _changed(os.stat(parent)))
             for entry in entries:
                 if entry.is_dir():
                     folders.append(entry.path)
                     continue
                 found = entry.stat()
                 n_files, n_bytes = n_files + 1, n_bytes + found.st_size
-                newest = max(newest, found.st_mtime_ns)
+                newest = max(newest, _changed(found))
     return n_files, n_bytes, newest
+
+
+def _changed(found: os.stat_result) -> int:
+    """Return when a file was written or put in its place: a copy from a backup keeps an old time of modification."""
+    return max(found.st_mtime_ns, found.st_ctime_ns)
 
 
 def _read_marker(path: str) -> dict[str, int]:

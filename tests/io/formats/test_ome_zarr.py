@@ -91,3 +91,17 @@ def test_images_outside_of_the_group_are_refused(tmp_path, version, path):
     about.write_text(about.read_text().replace('"full"', json.dumps(path.format(folder=tmp_path))))
     with pytest.raises(BadImageError, match=r"a\.zarr.*(lies outside of it|leads out of)"):
         open_stack(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize(
+    ("target", "match"), [("../../secret.zarr", "leads out of"), ("..", "behind a link"), (".", "behind a link")]
+)
+def test_folders_behind_links_within_a_zarr_are_searched(tmp_path, target, match):
+    write_ome_zarr(tmp_path / "a.zarr", random_pixels((3, 9, 7)), ["t", "y", "x"], "0.4")
+    zarr.create_array(tmp_path / "secret.zarr", data=random_pixels((3, 9, 7)))
+    (tmp_path / "a.zarr" / "moved").mkdir()
+    (tmp_path / "a.zarr" / "full" / "link").symlink_to("../moved")
+    assert open_stack(tmp_path / "a.zarr").shape == (3, 9, 7)
+    (tmp_path / "a.zarr" / "moved" / "link").symlink_to(target)
+    with pytest.raises(BadImageError, match=rf"a\.zarr.*{match}"):
+        open_stack(tmp_path / "a.zarr")
