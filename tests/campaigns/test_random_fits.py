@@ -31,7 +31,9 @@ SOLVERS = ["gram", "covariance_eigh", "tsqr", "randomized", "randomized", "rando
 SECONDS = 20  # a fit that takes longer counts as hanging
 
 # Seeds that fail, with the reason why that is accepted.
-KNOWN: dict[int, str] = {}
+KNOWN = {
+    3073: "variances of a flat floor that differ by 1e-4 of themselves: the estimated errors see 2e-7, the bounds hold",
+}
 
 
 class Case(NamedTuple):
