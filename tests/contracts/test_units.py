@@ -8,8 +8,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from imgstack_ml import ImagePCA
 from tests.lib.stacks import stack_of_spectrum
 
-POWERS = {"float32": [-99, -33, 60, 96], "float64": [-465, -100, 33, 464]}
-FACTORS = {"float32": [1e-30, 1e-24, 3.7, 1e18, 1e30], "float64": [1e-140, 1e-24, 3.7, 1e18, 1e140]}
+POWERS = {"float32": [-99, 33, 96], "float64": [-465, 33, 464]}
+FACTORS = {"float32": [1e-24, 3.7, 1e30], "float64": [1e-140, 3.7, 1e140]}
 # Powers of the units in which results are.
 DEGREES = {
     **dict.fromkeys(["components", "ratio"], 0),
