@@ -252,6 +252,9 @@ def merge_sums(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray
 def eigh_descending(matrix: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Largest eigenvalues (k,), clipped at 0, and their eigenvectors (n, k) in columns. The matrix is overwritten."""
     n = len(matrix)
-    some = None if k == n else (n - k, n - 1)
-    values, vectors = scipy.linalg.eigh(matrix, overwrite_a=True, check_finite=False, subset_by_index=some)
+    if k < n:
+        values, vectors = scipy.linalg.eigh(matrix, check_finite=False, subset_by_index=(n - k, n - 1))
+    if k == n or len(values) < k:  # of many equal eigenvalues, LAPACK can lose some of a subset
+        values, vectors = scipy.linalg.eigh(matrix, overwrite_a=True, check_finite=False)
+        values, vectors = values[n - k :], vectors[:, n - k :]
     return np.maximum(values[::-1], 0), vectors[:, ::-1]

@@ -71,6 +71,10 @@ class Summary(NamedTuple):
         total, lost, rounding = np.ldexp([self.total, self.lost, self.rounding], 2 * up).tolist()
         return self._replace(total=total, rows=rows, lost=lost, draws=draws, rounding=rounding, exponent=exponent)
 
+    def in_precision(self, dtype: np.dtype) -> Summary:
+        """Return the same with rows in `dtype`."""
+        return self._replace(rows=self.rows.astype(dtype, copy=False), draws=self.draws.astype(dtype, copy=False))
+
     @property
     def eps(self) -> float:
         """Relative rounding error of the products from which the summary was made."""
@@ -138,11 +142,12 @@ def merge_summaries(a: Summary, b: Summary, size: int) -> Summary:
     singular vectors of the stack, times their singular values.
     """
     n, exponent = a.n + b.n, max(a.exponent, b.exponent)
-    a, b = a.in_units(exponent), b.in_units(exponent)
+    # In the coarser of both precisions, which `eps` then tells.
+    dtype = max(a.rows.dtype, b.rows.dtype, key=lambda one: np.finfo(one).eps)
+    a, b = (one.in_units(exponent).in_precision(dtype) for one in (a, b))
     step, mean, rest = merge_means(a, b)
     step = np.ldexp(step, -exponent)
     total = a.total + b.total + float(step @ step) * (a.n * b.n / n)
-    dtype = np.result_type(a.rows, b.rows)
     row = (step * np.sqrt(a.n * b.n / n)).astype(dtype)[None]
     parts = (a.rows, b.rows, row)
     height = sum(len(part) for part in parts)

@@ -104,3 +104,12 @@ def test_eigh_descending(k):
     assert np.all(np.diff(values) <= 0)
     assert_allclose(matrix @ vectors, vectors * values, atol=1e-12)
     assert_allclose(values, np.linalg.eigvalsh(matrix)[::-1][:k], atol=1e-12)
+
+
+def test_no_eigenvalue_of_many_equal_ones_is_lost():
+    """LAPACK's solver for a subset returned 6 of 8 here."""
+    X = np.eye(86)[np.arange(90) % 86] * (2.0**32 - 1)
+    A = X - X.mean(axis=0)
+    values, vectors = lin.eigh_descending(A.T @ A, 8)
+    assert_allclose(values, np.linalg.eigvalsh(A.T @ A)[::-1][:8], rtol=1e-12)
+    assert_allclose(vectors.T @ vectors, np.eye(8), atol=1e-12)

@@ -236,3 +236,10 @@ def test_summaries_are_the_same_in_any_units(work, power):
     for name, value in scaled.in_units(usual.exponent)._asdict().items():
         if name != "rest":
             assert_array_equal(value, getattr(usual, name), err_msg=name)
+
+
+def test_a_merge_has_the_rounding_of_the_coarser_part():
+    X = photographs(30, (6, 5), "float32")
+    parts = [summary_of(X[:15], dtype=DOUBLE), summary_of(X[15:], dtype=SINGLE)]
+    for a, b in (parts, parts[::-1]):
+        assert merge_summaries(a, b, size=8).eps == np.finfo(SINGLE).eps
