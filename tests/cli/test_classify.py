@@ -41,7 +41,7 @@ def without_picture(monkeypatch):
 
 def whole_pipeline(names, stack, n_fitted):
     features = make_features(names, stack, n_components=None, n_fitted=n_fitted).set_output(transform="pandas")
-    return make_pipeline(features, StandardScaler(), LogisticRegression(max_iter=1000))
+    return make_pipeline(features, StandardScaler(), LogisticRegression(max_iter=1000, tol=1e-8))
 
 
 def write_classes(folder, sizes, shape=(12, 10)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .logistic import fit_logistic
 from .rows import RowFile
 from .run import Run
 from .table import compute_rows, in_small_blocks, iterate_rows
@@ -100,6 +101,8 @@ def cross_validate(model: Pipeline, rows: RowFile, run: Run, *, n_folds: int, se
 
 def _fit(steps: Pipeline, rows: np.ndarray, labels: np.ndarray) -> Pipeline:
     """Fit scaling and classifier; `rows` are scaled in place, a part at a time: StandardScaler would make copies."""
+    from sklearn.linear_model import LogisticRegression
+
     scaler, classifier = steps["scale"], steps["classify"]
     step = max(1, _PART_BYTES // rows[:1].nbytes)
     parts = [rows[i : i + step] for i in range(0, len(rows), step)]
@@ -108,7 +111,10 @@ def _fit(steps: Pipeline, rows: np.ndarray, labels: np.ndarray) -> Pipeline:
     for part in parts:
         part -= scaler.mean_
         part /= scaler.scale_
-    classifier.fit(rows, labels)
+    if isinstance(classifier, LogisticRegression):
+        fit_logistic(classifier, rows, labels)
+    else:
+        classifier.fit(rows, labels)
     return steps
 
 
@@ -127,7 +133,7 @@ def _classifier(name: str, balanced: bool, seed: int) -> Pipeline:
 
     weight = "balanced" if balanced else None
     makers: dict[str, Callable[[], Any]] = {
-        "logistic": lambda: LogisticRegression(max_iter=1000, class_weight=weight),
+        "logistic": lambda: LogisticRegression(max_iter=1000, tol=1e-6, class_weight=weight),
         "svm": lambda: SVC(class_weight=weight),
         "forest": lambda: RandomForestClassifier(200, class_weight=weight, random_state=seed),
     }

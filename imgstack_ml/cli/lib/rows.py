@@ -133,8 +133,8 @@ def _bytes_of_fit(classifier: str, n: int, p: int, n_classes: int, itemsize: int
     rows = n * p * itemsize + _BUFFER_BYTES
     if classifier == "logistic":
         n_outputs = n_classes if n_classes > 2 else 1
-        # Decision, probability and gradient of each row and class; L-BFGS keeps ten steps and ten gradients.
-        return rows + 4 * n * n_outputs * itemsize + 24 * n_outputs * p * 8
+        # The Hessian of one output and its factor; L-BFGS keeps ten steps and ten gradients.
+        return rows + 2 * p * p * 8 + 30 * n_outputs * p * 8
     if classifier == "svm":  # a copy in float64, and the support vectors
         return rows + 2 * n * p * 8 + _CACHE_BYTES
     # A copy in float32; a tree may have two nodes for each image that it learns from, with a number for each class.

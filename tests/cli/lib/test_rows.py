@@ -36,7 +36,7 @@ def test_the_dtype_of_rows_is_planned():
         ("logistic", "500MB", {}),
         ("svm", "1GB", {}),
         ("forest", "10GB", {"n_classes": 5000}),
-        ("logistic", "5GB", {"n_classes": 5000}),
+        ("logistic", "2GB", {"n_classes": 5000}),
     ):
         with pytest.raises(
             MemoryLimitError, match=f"the classifier '{classifier}' of 100,000 images by 1,855 features"
