@@ -1,5 +1,6 @@
 """From image files to pixels: the images of a block are read into one array."""
 
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -8,7 +9,6 @@ import numpy as np
 
 from ..errors import BadImageError
 from .convert import Conversion
-from .formats.base import Planes
 from .formats.registry import Key, Page, open_images
 from .keys import FileKeys
 from .lazy import Reader
@@ -37,9 +37,10 @@ def decode_file(path: str) -> np.ndarray:
         The file cannot be read whole.
     """
     with open_images(path) as images:
-        header = images.header(None)
+        key = images.only_key()
+        header = images.header(key)
         out = np.empty(header.shape, header.dtype)
-        images.decode(None, out)
+        images.read(key, out)
         return out
 
 
@@ -79,14 +80,14 @@ class FileReader:
         forget_listings_of(files)
         for name, (state, places) in files.items():
             with open_images(name, self.conversion.max_pixels, state) as images:
-                for i, planes in places:
-                    header = images.header(planes)
+                for i, key in places:
+                    header = images.header(key)
                     self._check_unchanged(header.shape, header.dtype)
                     if self.conversion.is_identity:
-                        images.decode(planes, block[i])
+                        images.read(key, block[i])
                     else:
                         image = np.empty(header.shape, header.dtype)
-                        images.decode(planes, image)
+                        images.read(key, image)
                         block[i] = self.conversion.apply(image)
         return block
 
@@ -178,12 +179,15 @@ def apply_to_file(imread: Callable[[str], Any], preprocess: Callable[[Any], Any]
         return np.asarray(image if preprocess is None else preprocess(image))
 
 
-def _places_by_file(keys: Sequence[Key]) -> dict[str, tuple[State | None, list[tuple[int, Planes | None]]]]:
+def _places_by_file(keys: Sequence[Key]) -> dict[str, tuple[State | None, list[tuple[int, Any]]]]:
     """Group the places of images in a block, and what they are in their file, by file; with the state of the file."""
-    groups: dict[str, tuple[State | None, list[tuple[int, Planes | None]]]] = {}
+    groups: dict[str, tuple[State | None, list[tuple[int, Any]]]] = {}
     for i, (key, state) in enumerate(zip(keys, _states(keys), strict=True)):
-        name, planes = key if isinstance(key, Page) else (key, None)
-        groups.setdefault(name, (state, []))[1].append((i, planes))
+        name, within = key if isinstance(key, Page) else (key, None)
+        groups.setdefault(name, (state, []))[1].append((i, within))
+    for _, places in groups.values():
+        if len(places) > 1:  # in the order of the file, in which they are read faster
+            places.sort(key=operator.itemgetter(1))
     return groups
 
 

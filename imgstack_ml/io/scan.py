@@ -14,7 +14,7 @@ from ..base.warn import warn
 from ..errors import BadImageError, MixedStackError
 from .convert import Conversion
 from .formats.base import Header
-from .formats.registry import Key, find_images
+from .formats.registry import Found, Key, Page, find_images
 from .keys import FileKeys
 from .locations.base import State
 from .locations.faults import naming_the_file
@@ -37,11 +37,11 @@ _N_THREADS = 32
 
 
 class _File(NamedTuple):
-    """A file that was scanned: its images, or what is wrong with it."""
+    """A file that was scanned: its series of images, or what is wrong with it."""
 
     name: str
     state: State
-    images: tuple[tuple[Key, Header], ...]
+    found: tuple[Found, ...]
     problem: BadImageError | None
 
 
@@ -78,14 +78,14 @@ def scan_files(files: Sequence[str], conversion: Conversion, *, on_error: str = 
         try:
             with naming_the_file(name):
                 state = read_state(name)
-                images = find_images(name, state, conversion.max_pixels)
-                for _, header in images:
-                    layout_of(header)
+                found = find_images(name, state, conversion.max_pixels)
+                for series in found:
+                    layout_of(series.header)
         except BadImageError as error:
             if on_error == "raise":
                 raise
             return _File(name, State(0, 0), (), error)
-        return _File(name, state, images, None)
+        return _File(name, state, found, None)
 
     unique = dict.fromkeys(files)
     scanned = dict(zip(unique, _map(read_headers, unique), strict=True))
@@ -129,12 +129,12 @@ def _images_of(files: list[_File]) -> tuple[tuple[str, ...], FileKeys, Kinds]:
     numbers: list[int] = []
     headers: dict[Header, int] = {}
     for file in files:
-        has_several = len(file.images) > 1
-        for i, (key, header) in enumerate(file.images):
-            names.append(f"{file.name}[{i}]" if has_several else file.name)
-            keys.append(key)
-            states.append(file.state)
-            numbers.append(headers.setdefault(header, len(headers)))
+        n_images = sum(len(series.keys) for series in file.found)
+        names += [f"{file.name}[{i}]" for i in range(n_images)] if n_images > 1 else [file.name]
+        states += [file.state] * n_images
+        for series in file.found:
+            keys += [file.name if key is None else Page(file.name, key) for key in series.keys]
+            numbers += [headers.setdefault(series.header, len(headers))] * len(series.keys)
     kinds = Kinds(tuple(headers), np.array(numbers, dtype=np.uint32))
     plain = tuple(names)  # shared, where the keys are the names
     return plain, FileKeys.of_files(plain if keys == names else tuple(keys), states), kinds

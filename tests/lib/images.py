@@ -15,8 +15,8 @@ from PIL import Image
 
 from imgstack_ml import open_stack
 from imgstack_ml.errors import BadImageError
-from imgstack_ml.io.formats.jpeg_png import Picture
-from imgstack_ml.io.formats.tiff import TiffImages
+from imgstack_ml.io.formats.jpeg_png import Jpeg, Png
+from imgstack_ml.io.formats.tiff import Tiff
 from imgstack_ml.io.readers import decode_file
 
 _ADAM7 = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2), (0, 1, 1, 2))
@@ -68,15 +68,15 @@ def png_bytes(pixels, *, height=None, interlaced=False, rows=None):
 
 
 def count_decoded(monkeypatch):
-    """Count how often each image is decoded, by its file and its planes in there."""
+    """Count how often each image is decoded, by its file and its key in there."""
     counts = Counter()
-    for kind in (Picture, TiffImages):
+    for kind in (Jpeg, Png, Tiff):
 
-        def decode(self, planes, out, original=kind.decode):
-            counts[self._file.name, planes] += 1
-            original(self, planes, out)
+        def read(self, key, out, original=kind.read):
+            counts[self.source.name, key] += 1
+            original(self, key, out)
 
-        monkeypatch.setattr(kind, "decode", decode)
+        monkeypatch.setattr(kind, "read", read)
     return counts
 
 

@@ -1,14 +1,25 @@
-"""What the readers of all formats share: the header of an image, limits of its size, its orientation."""
+"""What the readers of all formats share: their base class, the header of an image, limits of its size, orientation."""
 
+import contextlib
 import functools
-from typing import NamedTuple
+import os
+import shutil
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import numpy as np
+
+from ...files.names import is_url
+from ..locations.names import split_member
 
 __all__ = [
     "MAX_PIXELS",
     "Header",
-    "Planes",
+    "ImageFormat",
+    "ImageSeries",
+    "OpenFile",
     "check_size",
     "mode_of",
     "orient",
@@ -29,11 +40,6 @@ _MODES = {
 }
 
 
-#: Where an image of a TIFF is: for each of its channels, the offset of a directory, and which of the planes that follow
-#: each other from there. None stands for the only image of a file.
-Planes = tuple[tuple[int, int], ...]
-
-
 class Header(NamedTuple):
     """Shape, dtype, format and mode of an image, as its file has them.
 
@@ -43,7 +49,7 @@ class Header(NamedTuple):
         (height, width) or (height, width, n_channels), as read: palette and orientation applied.
     dtype : numpy.dtype
     format : str
-        "JPEG", "PNG" or "TIFF"; of an array "zarr", "hdf5" or "npy".
+        Name of the format, such as "JPEG"; of an array "zarr", "hdf5" or "npy".
     mode : str
         Pillow's name of how the pixels are stored, where it has one.
     """
@@ -52,6 +58,183 @@ class Header(NamedTuple):
     dtype: np.dtype
     format: str
     mode: str
+
+
+class ImageSeries(NamedTuple):
+    """Images of one shape and dtype in a file.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of an image: (height, width) or (height, width, n_channels).
+    dtype : numpy.dtype
+        Of whole or floating-point numbers.
+    keys : sequence
+        One for each image, by which `ImageFormat.read` finds it: None, an int, a string, or tuples of these. Their
+        order is that of the images, and images of neighbouring keys are read faster one after the other.
+    mode : str
+        How the file stores pixels; empty for that of the shape and dtype.
+    axes : str
+        A letter for each axis that counts images, the last one fastest: t, z, c, s (scene), p (position) or others.
+        Empty where images have no other order than that of `keys`.
+    sizes : tuple of int
+        Sizes of these axes; their product is the number of images.
+    channel_names : tuple of str
+        Of the channels of an image, or of the axis c.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    keys: Sequence[Any] = (None,)
+    mode: str = ""
+    axes: str = ""
+    sizes: tuple[int, ...] = ()
+    channel_names: tuple[str, ...] = ()
+
+
+class OpenFile(NamedTuple):
+    """A file that is open for reading, wherever it is.
+
+    Attributes
+    ----------
+    name : str
+        Its path, its URL, or ``archive::member``.
+    file : binary file
+        At its beginning; it can seek.
+    n_bytes : int
+        Its size.
+    head : bytes
+        Its first bytes, 1024 at most.
+    max_pixels : int
+        Most pixels that an image may claim to have.
+    """
+
+    name: str
+    file: BinaryIO
+    n_bytes: int
+    head: bytes
+    max_pixels: int = MAX_PIXELS
+
+    @contextlib.contextmanager
+    def as_path(self) -> Iterator[str]:
+        """Give a path of this machine, for libraries that need one: of a copy, where the file is elsewhere."""
+        if not is_url(self.name) and split_member(self.name) is None:
+            yield self.name
+            return
+        suffix = os.path.splitext(self.name)[1]
+        with tempfile.NamedTemporaryFile(suffix=suffix) as copy:
+            self.file.seek(0)
+            shutil.copyfileobj(self.file, copy)
+            copy.flush()
+            yield copy.name
+
+
+class ImageFormat(ABC):
+    """A kind of image files; an object of it is one open file. Provisional: it may change until version 1.0.
+
+    A reader of one more format is a subclass with `name`, `suffixes`, `list_images` and `read`. Make it known by
+    `register_format`, or, to all processes, by an entry point of the group ``imgstack_ml.formats``. Whatever
+    `list_images` and `read` raise becomes a BadImageError that names the file.
+
+    Parameters
+    ----------
+    source : OpenFile
+
+    Attributes
+    ----------
+    name : str
+        Short name of the format, such as "JPEG".
+    suffixes : tuple of str
+        In lower case, such as ``(".jpg", ".jpeg")``. Files that end so are found in folders.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> import imgstack_ml as im
+    >>> from imgstack_ml.io import ImageFormat, ImageSeries, register_format
+    >>> class Dump(ImageFormat):
+    ...     name, suffixes = "dump", (".dump",)
+    ...
+    ...     def list_images(self):
+    ...         side = int(self.source.n_bytes**0.5)
+    ...         return [ImageSeries((side, side), np.dtype("uint8"))]
+    ...
+    ...     def read(self, key, out):
+    ...         out.flat = np.frombuffer(self.source.file.read(), np.uint8)
+    >>> register_format(Dump)
+    >>> folder = tempfile.mkdtemp()
+    >>> for i in range(3):
+    ...     _ = open(os.path.join(folder, f"{i}.dump"), "wb").write(bytes([i] * 36))
+    >>> im.open_stack(folder).data[:, 0, 0].compute()
+    array([0, 1, 2], dtype=uint8)
+    """
+
+    name: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, source: OpenFile):
+        self.source = source
+
+    @classmethod
+    def recognise(cls, head: bytes) -> bool:
+        """Tell by its first bytes whether a file is of this format; content goes before suffixes.
+
+        Parameters
+        ----------
+        head : bytes
+            The first 1024 bytes of the file, or all of a smaller one.
+        """
+        return False
+
+    @abstractmethod
+    def list_images(self) -> Sequence[ImageSeries]:
+        """List the images of the file without decoding them."""
+
+    @abstractmethod
+    def read(self, key: Any, out: np.ndarray) -> None:
+        """Decode an image.
+
+        Parameters
+        ----------
+        key : object
+            One of those that `list_images` gives, in this process or in another one.
+        out : ndarray
+            Contiguous, of the image's shape and dtype; all of it is to be written.
+        """
+
+    def only_key(self) -> Any:
+        """Return the key of the only image of the file.
+
+        Raises
+        ------
+        ValueError
+            It holds several.
+        """
+        keys = [key for series in self.list_images() for key in series.keys]
+        if len(keys) != 1:
+            raise ValueError(f"it holds {len(keys)} images, and one is needed; open it as a stack")
+        return keys[0]
+
+    def header(self, key: Any) -> Header:
+        """Return the header of an image; override it where listing all images of a file takes long."""
+        for series in self.list_images():
+            if key in series.keys:
+                return self.header_of(series)
+        raise ValueError(f"it holds no image {key!r} any more")
+
+    def header_of(self, series: ImageSeries) -> Header:
+        """Return the header that all images of a series have, after checking its size."""
+        shape, dtype = tuple(map(int, series.shape)), np.dtype(series.dtype)
+        if len(shape) not in (2, 3) or dtype.kind not in "uif":
+            raise ValueError(
+                f"its images are of shape {shape}, {dtype}; they need (height, width[, n_channels]) of numbers"
+            )
+        check_size(*shape, max_pixels=self.source.max_pixels)
+        return Header(shape, dtype, self.name, series.mode or mode_of(shape, dtype))
+
+    def close(self) -> None:  # noqa: B027 (most formats hold nothing but the file)
+        """Let go of what the object holds; the file itself is closed by others."""
 
 
 @functools.lru_cache(maxsize=1000)

@@ -5,7 +5,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO, cast
+from typing import BinaryIO, ClassVar, cast
 
 import numpy as np
 from PIL import ImageFile
@@ -14,10 +14,10 @@ from PIL.PngImagePlugin import PngImageFile
 
 from ..locations.base import Bounded
 from ..locations.faults import READ_ERRORS
-from .base import Header, Planes, check_size, orient, oriented_shape
+from .base import ImageFormat, ImageSeries, OpenFile, check_size, orient, oriented_shape
 from .tiff_directory import read_first_directory
 
-__all__ = ["Picture"]
+__all__ = ["Jpeg", "Png"]
 
 # The mode in which a picture of each stored mode is read. For palettes see `_shown_mode`.
 _SHOWN = {"1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "CMYK": "RGB", "I;16": "I;16"}
@@ -36,66 +36,47 @@ _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _ADAM7 = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2), (0, 1, 1, 2))
 
 
-class _Jpeg(JpegImageFile):
+class _JpegFile(JpegImageFile):
     """A JPEG whose resolution is not read from EXIF: that takes time, and warns if the EXIF is damaged."""
 
     def _read_dpi_from_exif(self) -> None:
         pass
 
 
-class Picture:
-    """The image of an open JPEG or PNG file, whose header is checked and whose pixels are not decoded yet.
+class _Picture(ImageFormat):
+    """A file of one image, whose header is checked and whose pixels are not decoded yet."""
 
-    Parameters
-    ----------
-    file : binary file
-        At its beginning.
-    signature : bytes
-        Its first 8 bytes.
-    n_bytes : int
-        Its size.
-    max_pixels : int
+    _plugin: ClassVar[type[JpegImageFile | PngImageFile]]
 
-    Raises
-    ------
-    ValueError, OSError, SyntaxError
-        The file is neither JPEG nor PNG, or of a kind that is not read.
-    """
-
-    def __init__(self, file: BinaryIO, signature: bytes, n_bytes: int, max_pixels: int):
-        self._file = file
+    def __init__(self, source: OpenFile):
+        super().__init__(source)
         # Pillow would make room for a PNG chunk that claims 4 GB, so that its reads are bounded by the size of the
         # file. A small file is read at once: Pillow reads a few bytes at a time, each at the cost of a microsecond.
+        file, n_bytes = source.file, source.n_bytes
         small = n_bytes <= _SMALL_FILE
-        self._bounded = bounded = io.BytesIO(file.read(n_bytes)) if small else cast(BinaryIO, Bounded(file, n_bytes))
+        self._bounded = io.BytesIO(file.read(n_bytes)) if small else cast(BinaryIO, Bounded(file, n_bytes))
+        self._check_file()
         # Image.open would try all the formats that it knows, and warn of large images by a limit that is global to
         # the process.
-        if signature.startswith(b"\xff\xd8\xff"):
-            self._picture: JpegImageFile | PngImageFile = _Jpeg(bounded)
-        elif signature == _PNG_SIGNATURE:
-            _check_png(bounded)
-            self._picture = PngImageFile(bounded)
-        else:
-            raise ValueError(f"it is neither JPEG, PNG nor TIFF (it begins with {signature!r})")
+        self._picture = self._plugin(self._bounded)
         width, height = self._picture.size
-        check_size(height, width, max_pixels=max_pixels)
+        check_size(height, width, max_pixels=source.max_pixels)
         n_frames = getattr(self._picture, "n_frames", 1)
         if n_frames > 1:
             raise ValueError(f"it is an animation of {n_frames} images, which is not read")
         self._shown = _shown_mode(self._picture)
         self._orientation = _orientation(self._picture)
 
-    def list_images(self) -> list[tuple[None, Header]]:
-        """List the images of the file: one."""
-        return [(None, self.header())]
+    def _check_file(self) -> None:
+        """Raise if Pillow would read it wrongly, and raise nothing."""
 
-    def header(self, planes: Planes | None = None) -> Header:
-        """Return the header."""
+    def list_images(self) -> list[ImageSeries]:
+        """List the images of the file: one."""
         (width, height), (channels, dtype) = self._picture.size, _LAYOUTS[self._shown]
         shape = oriented_shape((height, width, *channels), self._orientation)
-        return Header(shape, np.dtype(dtype), self._picture.format or "", self._picture.mode)
+        return [ImageSeries(shape, np.dtype(dtype), mode=self._picture.mode)]
 
-    def decode(self, planes: Planes | None, out: np.ndarray) -> None:
+    def read(self, key: None, out: np.ndarray) -> None:
         """Decode the picture into `out`."""
         if ImageFile.LOAD_TRUNCATED_IMAGES:
             raise ValueError(
@@ -104,11 +85,42 @@ class Picture:
             )
         picture = self._picture
         stored = np.asarray(picture)
-        # Pillow leaves rows at zero, and raises nothing, where a PNG's pixel data end early but with a valid end.
-        if isinstance(picture, PngImageFile) and (picture.info.get("interlace") or not stored[-1].any()):
-            _check_png_is_whole(self._bounded)
+        self._check_pixels(stored)
         pixels = stored if self._shown == picture.mode else np.asarray(picture.convert(self._shown))
         out[...] = orient(pixels, self._orientation)
+
+    def _check_pixels(self, stored: np.ndarray) -> None:
+        """Raise if pixels may be missing."""
+
+
+class Jpeg(_Picture):
+    """JPEG, read by Pillow."""
+
+    name, suffixes, _plugin = "JPEG", (".jpg", ".jpeg"), _JpegFile
+
+    @classmethod
+    def recognise(cls, head: bytes) -> bool:
+        """Tell whether a file begins like a JPEG."""
+        return head.startswith(b"\xff\xd8\xff")
+
+
+class Png(_Picture):
+    """PNG, read by Pillow."""
+
+    name, suffixes, _plugin = "PNG", (".png",), PngImageFile
+
+    @classmethod
+    def recognise(cls, head: bytes) -> bool:
+        """Tell whether a file begins like a PNG."""
+        return head.startswith(_PNG_SIGNATURE)
+
+    def _check_file(self) -> None:
+        _check_png(self._bounded)
+
+    def _check_pixels(self, stored: np.ndarray) -> None:
+        # Pillow leaves rows at zero, and raises nothing, where the pixel data end early but with a valid end.
+        if self._picture.info.get("interlace") or not stored[-1].any():
+            _check_png_is_whole(self._bounded)
 
 
 def _shown_mode(picture: JpegImageFile | PngImageFile) -> str:

@@ -1,46 +1,151 @@
-"""Opening of image files of any format: their images are found by their headers, and decoded one by one."""
+"""The formats that are read, and the opening of a file in the format that it has."""
 
 import contextlib
 import functools
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from importlib.metadata import entry_points
+from typing import Any, NamedTuple
 
-import numpy as np
-
+from ...errors import BadImageError
 from ..locations.base import State, check_unchanged
 from ..locations.faults import naming_the_file
 from ..locations.open import open_bytes
-from .base import MAX_PIXELS, Header, Planes
-from .jpeg_png import Picture
-from .tiff import TiffImages
-from .tiff_directory import is_tiff
+from .advice import advice_for
+from .base import MAX_PIXELS, Header, ImageFormat, OpenFile
+from .jpeg_png import Jpeg, Png
+from .tiff import Tiff
 
-__all__ = ["Images", "Key", "Page", "find_images", "open_images", "read_header"]
+__all__ = ["Found", "Key", "Page", "find_images", "is_readable_name", "open_images", "read_header", "register_format"]
+
+_GROUP = "imgstack_ml.formats"
+_HEAD = 1024  # bytes
+
+#: In the order in which they are asked.
+_BUILT_IN: list[type[ImageFormat]] = [Jpeg, Png, Tiff]
+_registered: list[type[ImageFormat]] = []
+_overriding: list[type[ImageFormat]] = []
 
 
 class Page(NamedTuple):
-    """Key of an image in a file of several: the name of the file, and where the image is in it."""
+    """Key of an image in a file of several: the name of the file, and the image's key in it."""
 
     file: str
-    planes: Planes
+    key: Any
 
 
 #: By which a task finds an image: the name of its file, or a page of it.
 Key = str | Page
 
 
-class Images(Protocol):
-    """The images of an open file. `planes` selects one of them; None stands for the only one."""
+class Found(NamedTuple):
+    """A series of images in a file, and the header that all of them have."""
 
-    def list_images(self) -> list: ...  # noqa: D102
+    header: Header
+    keys: tuple[Any, ...]
+    axes: str
+    sizes: tuple[int, ...]
+    channel_names: tuple[str, ...]
 
-    def header(self, planes: Planes | None) -> Header: ...  # noqa: D102
 
-    def decode(self, planes: Planes | None, out: np.ndarray) -> None: ...  # noqa: D102
+def register_format(kind: type[ImageFormat], *, override: bool = False) -> None:
+    """Make one more format of files known to `open_stack`, in this process.
+
+    The workers of a cluster do not know it: for them, and for all processes, name the class in an entry point of the
+    group ``imgstack_ml.formats`` in a package of your own.
+
+    Parameters
+    ----------
+    kind : type
+        A subclass of `ImageFormat`.
+    override : bool, default=False
+        Whether it goes before the formats that the package has. Otherwise a file is given to it only if none of these
+        recognises it.
+
+    Raises
+    ------
+    TypeError
+        It is no subclass of `ImageFormat`, or one that lacks a part.
+    ValueError
+        It has the name or a suffix of another format, and does not override.
+    """
+    _check_kind(kind)
+    for other in [*_BUILT_IN, *_registered]:
+        same = [suffix for suffix in kind.suffixes if suffix in other.suffixes]
+        if not override and (same or kind.name == other.name):
+            what = f"suffix {same[0]!r}" if same else f"name {kind.name!r}"
+            raise ValueError(
+                f"the {what} is that of {other.__module__}.{other.__qualname__}; to go before it: "
+                f"register_format({kind.__qualname__}, override=True)"
+            )
+    (_overriding if override else _registered).append(kind)
+    _forget()
+
+
+def _check_kind(kind: Any) -> None:
+    if not (isinstance(kind, type) and issubclass(kind, ImageFormat)):
+        raise TypeError(f"{kind!r} is no subclass of imgstack_ml.io.ImageFormat")
+    missing = sorted(getattr(kind, "__abstractmethods__", ())) + ["name"] * (not hasattr(kind, "name"))
+    if missing:
+        raise TypeError(f"{kind.__qualname__} lacks {', '.join(missing)}")
+    bad = [s for s in kind.suffixes if not (isinstance(s, str) and s.startswith(".") and s == s.lower())]
+    if bad or isinstance(kind.suffixes, str):
+        raise TypeError(f"{kind.__qualname__}.suffixes is {kind.suffixes!r}; give a tuple such as ('.abc',)")
+
+
+@functools.cache
+def _installed() -> tuple[tuple[type[ImageFormat], ...], dict[str, str]]:
+    """Load the formats of other packages: those that work, and for the others what is wrong."""
+    kinds, broken = [], {}
+    for entry in entry_points(group=_GROUP):
+        try:
+            kind = entry.load()
+            _check_kind(kind)
+        except Exception as error:  # a broken package must not stop the reading of other files
+            broken[entry.name] = f"{type(error).__name__}: {error}"
+        else:
+            kinds.append(kind)
+    return tuple(kinds), broken
+
+
+def _forget() -> None:
+    for cached in (_installed, _suffixes, find_images):
+        cached.cache_clear()
+
+
+@functools.cache
+def _suffixes() -> tuple[str, ...]:
+    return tuple(s for kind in [*_overriding, *_BUILT_IN, *_registered] for s in kind.suffixes)
+
+
+def is_readable_name(name: str) -> bool:
+    """Tell whether a file of this name is of a format that is read, by its suffix."""
+    return name.lower().endswith(_suffixes())
+
+
+def format_of(name: str, head: bytes) -> type[ImageFormat]:
+    """Return the format of a file, by its first bytes or else by its suffix.
+
+    Raises
+    ------
+    ValueError
+        No format is that of the file; the message says what would read it.
+    """
+    ending = name.lower()
+    for kind in [*_overriding, *_BUILT_IN, *_registered]:
+        if kind.recognise(head):
+            return kind
+    for kind in [*_overriding, *_registered, *_BUILT_IN]:
+        if ending.endswith(kind.suffixes):
+            return kind
+    kinds, broken = _installed()
+    for kind in kinds:
+        if kind.recognise(head) or ending.endswith(kind.suffixes):
+            return kind
+    raise ValueError(advice_for(name, head, broken))
 
 
 @contextlib.contextmanager
-def open_images(name: str, max_pixels: int = MAX_PIXELS, state: State | None = None) -> Iterator[Images]:
+def open_images(name: str, max_pixels: int = MAX_PIXELS, state: State | None = None) -> Iterator[ImageFormat]:
     """Open a file of images, in the format that its content has; an error inside the block names the file.
 
     Parameters
@@ -61,17 +166,34 @@ def open_images(name: str, max_pixels: int = MAX_PIXELS, state: State | None = N
     with naming_the_file(name), open_bytes(name) as (file, found):
         if state is not None:
             check_unchanged(state, found)
-        signature = file.read(8)
+        head = file.read(_HEAD)
         file.seek(0)
-        if is_tiff(signature):
-            yield TiffImages(file, found.n_bytes, max_pixels)
-        else:
-            yield Picture(file, signature, found.n_bytes, max_pixels)
+        kind = format_of(name, head)
+        with naming_the_format(name, kind):
+            images = kind(OpenFile(name, file, found.n_bytes, head, max_pixels))
+            try:
+                yield images
+            finally:
+                images.close()
 
 
-# An entry takes about 500 bytes for a file of one image.
+@contextlib.contextmanager
+def naming_the_format(name: str, kind: type[ImageFormat]) -> Iterator[None]:
+    """Raise a BadImageError that names file and format for whatever a format of others raises."""
+    try:
+        yield
+    except BadImageError:
+        raise
+    except Exception as error:
+        if kind in _BUILT_IN:
+            raise
+        where = f"{kind.__module__}.{kind.__qualname__}"
+        raise BadImageError(name, f"{where} cannot read it: {type(error).__name__}: {error}") from error
+
+
+# An entry takes about 600 bytes for a file of one image.
 @functools.lru_cache(maxsize=100_000)
-def find_images(name: str, state: State, max_pixels: int) -> tuple[tuple[Key, Header], ...]:
+def find_images(name: str, state: State, max_pixels: int) -> tuple[Found, ...]:
     """Find the images of a file by its headers; a process reads a file again only when its state changes.
 
     Parameters
@@ -83,7 +205,7 @@ def find_images(name: str, state: State, max_pixels: int) -> tuple[tuple[Key, He
 
     Returns
     -------
-    tuple of (Key, Header)
+    tuple of Found
 
     Raises
     ------
@@ -91,8 +213,13 @@ def find_images(name: str, state: State, max_pixels: int) -> tuple[tuple[Key, He
         See `open_images`.
     """
     with open_images(name, max_pixels, state) as images:
-        found = images.list_images()
-    return tuple((name if planes is None else Page(name, planes), header) for planes, header in found)
+        found = [
+            Found(images.header_of(series), tuple(series.keys), series.axes, series.sizes, series.channel_names)
+            for series in images.list_images()
+        ]
+    if not any(series.keys for series in found):
+        raise BadImageError(name, "it holds no image")
+    return tuple(found)
 
 
 def read_header(path: str, max_pixels: int = MAX_PIXELS) -> Header:

@@ -11,6 +11,7 @@ with both kinds is refused.
 """
 
 import functools
+import itertools
 import math
 import operator
 from typing import Any, BinaryIO, cast
@@ -19,12 +20,13 @@ import numpy as np
 import tifffile
 
 from ..locations.base import Bounded
-from .base import Header, Planes, check_size, mode_of, orient, oriented_shape
+from .base import Header, ImageFormat, ImageSeries, OpenFile, check_size, mode_of, orient, oriented_shape
 from .tiff_directory import (
     OF_CAMERA,
     Directory,
     PageLayout,
     Tag,
+    is_tiff,
     page_layout,
     read_byte_layout,
     read_directories,
@@ -32,32 +34,31 @@ from .tiff_directory import (
 )
 from .tiff_ome import check_ome
 from .tiff_segments import read_segments
-from .tiff_series import is_described, kinds_left_out, planes_of_series
+from .tiff_series import Planes, is_described, kinds_left_out, planes_of_series
 
-__all__ = ["TiffImages"]
+__all__ = ["Tiff"]
 
 
-class TiffImages:
-    """The images of an open TIFF.
+class Tiff(ImageFormat):
+    """TIFF, told by its directories, and decoded by tifffile where it is compressed."""
 
-    Parameters
-    ----------
-    file : binary file
-    n_bytes : int
-        Its size.
-    max_pixels : int
-        Most pixels of an image.
-    """
+    name, suffixes = "TIFF", (".tif", ".tiff")
 
-    def __init__(self, file: BinaryIO, n_bytes: int, max_pixels: int):
-        self._file, self._n_bytes, self._max_pixels = file, n_bytes, max_pixels
-        self._bytes, self._start = read_byte_layout(file)
+    def __init__(self, source: OpenFile):
+        super().__init__(source)
+        self._file, self._n_bytes, self._max_pixels = source.file, source.n_bytes, source.max_pixels
+        self._bytes, self._start = read_byte_layout(self._file)
         self._known: dict[int, Directory] = {}
         self._last: tuple[Planes, list[PageLayout]] = ((), [])
         self._tiff: tifffile.TiffFile | None = None
 
-    def list_images(self) -> list[tuple[Planes | None, Header]]:
-        """List the images of the file: their planes and headers.
+    @classmethod
+    def recognise(cls, head: bytes) -> bool:
+        """Tell whether a file begins like a TIFF."""
+        return is_tiff(head)
+
+    def list_images(self) -> list[ImageSeries]:
+        """List the images of the file.
 
         Raises
         ------
@@ -73,23 +74,20 @@ class TiffImages:
         self._check_sub_directories(directories)
         described = any(map(is_described, directories))
         images = (self._images_of_series(directories) if described else None) or self._images_of_pages(directories)
-        found: list[tuple[Planes | None, Header]] = []
-        same: dict[Header, Header] = {}  # pages that are alike share one header, which takes less memory
-        for planes in images:
-            header = self._header(self._layouts(planes), planes)
-            found.append((planes, same.setdefault(header, header)))
+        alike = itertools.groupby(images, lambda planes: self._header(self._layouts(planes), planes))
+        series = [ImageSeries(shape, dtype, list(keys), mode) for (shape, dtype, _, mode), keys in alike]
         if len(directories) == 1 and not described:
-            return [(None, found[0][1])]
-        return found
+            return [series[0]._replace(keys=(None,))]
+        return series
 
-    def header(self, planes: Planes | None) -> Header:
+    def header(self, key: Planes | None) -> Header:
         """Read the header of an image; None stands for the only one of the file."""
-        planes = planes or self._only
+        planes = key or self._only
         return self._header(self._layouts(planes), planes)
 
-    def decode(self, planes: Planes | None, out: np.ndarray) -> None:
+    def read(self, key: Planes | None, out: np.ndarray) -> None:
         """Decode an image into its place, which must be contiguous."""
-        planes = planes or self._only
+        planes = key or self._only
         layouts = self._layouts(planes)
         if len(planes) == 1 and layouts[0].orientation == 1:
             self._decode_plane(planes[0], layouts[0], out)
@@ -108,10 +106,7 @@ class TiffImages:
         directory = self._directory(self._start)
         if not directory.next and not is_described(directory):
             return ((directory.offset, 0),)
-        (planes, _), *others = self.list_images()
-        if others:
-            raise ValueError("it holds several images, and one is needed; open it as a stack")
-        return planes or ((directory.offset, 0),)
+        return self.only_key() or ((directory.offset, 0),)
 
     def _directory(self, offset: int) -> Directory:
         if offset not in self._known:
@@ -140,7 +135,7 @@ class TiffImages:
             shape = (*shape, len(planes))
             check_size(*shape, max_pixels=self._max_pixels)
         shape = oriented_shape(shape, first.orientation)
-        return Header(shape, first.dtype, "TIFF", mode_of(shape, first.dtype))
+        return Header(shape, first.dtype, self.name, mode_of(shape, first.dtype))
 
     def _check_contiguous(self, layout: PageLayout, number: int) -> None:
         if number == 0:

@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from .base import Planes
 from .tiff_directory import Directory, Tag
 
-__all__ = ["is_described", "kinds_left_out", "planes_of_series"]
+__all__ = ["Planes", "is_described", "kinds_left_out", "planes_of_series"]
+
+#: Where an image is: for each of its channels, the offset of a directory, and which of the planes that follow each
+#: other from there.
+Planes = tuple[tuple[int, int], ...]
 
 _SEVERAL_IN_IMAGEJ = re.compile(r"^(images|frames|slices|channels)=(?!1\s*$)", re.MULTILINE)
 # In these, each page is an image.
