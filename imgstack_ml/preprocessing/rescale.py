@@ -13,6 +13,7 @@ from ..base.lazy import map_images
 from ..base.transformer import StackTransformer
 from ..base.validation import Images, StackLike, check_images, is_pair
 from ..linalg.extremes import merge_ranges, range_step
+from ..linalg.integers import beyond_float64, exact_number
 from ..passes.fit_together import PassLearner, fit_together
 from ..passes.runner import Pass
 from .intensity import is_word, output_dtype, rescale_block
@@ -144,8 +145,10 @@ class IntensityRescaler(PassLearner, StackTransformer):
         if found is None:
             self.in_range_ = self.in_range
             return
-        ends = found.astype(np.float64)
-        self.in_range_ = (float(ends[0, 0]), float(ends[1, 0])) if self.channel_axis is None else ends
+        if self.channel_axis is None:
+            self.in_range_ = (exact_number(found[0, 0]), exact_number(found[1, 0]))
+        else:
+            self.in_range_ = found if beyond_float64(found) else found.astype(np.float64)
 
     def transform(self, X: StackLike) -> np.ndarray | da.Array:
         """Rescale the images.
