@@ -50,7 +50,9 @@ def differences(values: np.ndarray, limits: Sequence[Any]) -> tuple[np.ndarray, 
     info = np.iinfo(values.dtype)
     base = min(max(floor(limits[0]), info.min), info.max)
     unsigned = values.astype(values.dtype.newbyteorder("="), copy=False).view(np.uint64)
-    found = (unsigned - np.uint64(base % 2**64)).astype(np.float64)  # modulo 2^64, which is right from the base on
+    steps = unsigned - np.uint64(base % 2**64)  # modulo 2^64, which is right from the base on
+    found = np.minimum(steps.astype(np.float64), 2.0**64 - 2**11)
+    found = np.where(found.astype(np.uint64) > steps, np.nextafter(found, 0), found)  # never up, over the edge of a bin
     found[values < base] = -1
     return found, [float(Fraction(limit) - base) for limit in limits]
 
