@@ -105,7 +105,11 @@ def histograms_of(images: np.ndarray, *, bins: int, limits: tuple[float, float],
         flat = planes.reshape(-1, planes.shape[-1])
         counts = np.array([np.histogram(plane, bins, limits)[0] for plane in flat]).reshape(*planes.shape[:2], bins)
     if density:  # the order of operations is NumPy's
-        counts = counts / np.ldexp(np.diff(edges).astype(np.float64), -power) / np.maximum(1, counts.sum(axis=-1, keepdims=True))
+        counts = (
+            counts
+            / np.ldexp(np.diff(edges).astype(np.float64), -power)
+            / np.maximum(1, counts.sum(axis=-1, keepdims=True))
+        )
     return counts.reshape(len(images), -1)
 
 

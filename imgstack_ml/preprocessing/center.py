@@ -94,7 +94,9 @@ class StackCenterer(PassLearner, StackTransformer):
 
     def _learn(self, found: Moments, images: Images) -> None:
         if not np.isfinite(found.mean).all() or not (found.norms is None or np.isfinite(found.norms).all()):
-            raise ValueError("Differences of images are beyond float64. Divide the stack, e.g. StackCenterer().fit(X / 1e4).")
+            raise ValueError(
+                "Differences of images are beyond float64. Divide the stack, e.g. StackCenterer().fit(X / 1e4)."
+            )
         self.n_samples_ = found.n
         self.mean_ = found.mean.reshape(images.image_shape)
         self.scale_ = None if found.norms is None else _scale(found.norms / found.n**0.5).reshape(images.image_shape)
