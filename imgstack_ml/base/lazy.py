@@ -127,8 +127,9 @@ def join_rows(parts: Sequence[np.ndarray | da.Array]) -> np.ndarray | da.Array:
     All parts get the row chunks of the first lazy one. Dask then fuses them, and what they are computed from, into one
     task a block, so that a block of images is read once.
     """
-    if not any(isinstance(part, da.Array) for part in parts):
-        return _join_blocks(*parts)
+    plain = [part for part in parts if not isinstance(part, da.Array)]
+    if len(plain) == len(parts):
+        return _join_blocks(*plain)
     rows = next(part.chunks[0] for part in parts if isinstance(part, da.Array))
     lazy = [da.asarray(part, chunks=(rows, -1)).rechunk({0: rows, 1: -1}) for part in parts]
     dtype = np.result_type(*(part.dtype for part in lazy))

@@ -77,7 +77,7 @@ def as_bins_need(
     """Return images and limits that floats can divide into bins or levels: the same ones, but where these cannot be.
 
     64-bit integers beyond 2**53, and all if `close`, become float64, less the lower limit: their differences are exact.
-    Floats that are huge or tiny are multiplied by a power of two, which changes no digit. Its exponent is returned, too.
+    Huge or tiny floats are multiplied by a power of two, which changes no digit; its exponent is the last result.
     """
     (low, high), power = limits, 0
     largest, width = max(abs(low), abs(high)), high / 2 - low / 2

@@ -44,7 +44,8 @@ class ChannelStatistics(FeatureTransformer):
     -----
     Features have the shape (n_images, n_channels * n_statistics), channel by channel, in float64 and in the intensity
     units of the stack. They equal those of NumPy's functions for one channel, with ``dtype=float64`` for mean and
-    standard deviation. Those of integers beyond 2**53 are computed from the integers, and rounded once. A stack without a channel axis has one channel.
+    standard deviation. Those of integers beyond 2**53 are computed from the integers, and rounded once. A stack
+    without a channel axis has one channel.
 
     Examples
     --------
@@ -106,7 +107,7 @@ def _column(name: str, planes: np.ndarray) -> np.ndarray:
 
 
 def _of_integers(plane: np.ndarray, statistics: Sequence[str], percentiles: Sequence[float]) -> list[float]:
-    """Return statistics of a plane (n_pixels,) of 64-bit integers, each rounded once; the deviation from differences."""
+    """Return statistics of a plane (n_pixels,) of 64-bit integers, each rounded once."""
     found = {"min": int(plane.min()), "max": int(plane.max()), "mean": exact_means(plane[None])[0]}
     found["std"] = np.std(differences(plane, [found["min"]])[0])
     position = (len(plane) - 1) * (np.asarray(percentiles, np.float64) / 100)

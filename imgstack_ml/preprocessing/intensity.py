@@ -106,8 +106,9 @@ def rescale_block(
             )
             raise NonFiniteError(i + wide, None, reason) from error
         for j in _beyond_float64(extremes, in_range):
-            one, ends = tile[j : j + 1], tuple(end[j : j + 1] for end in extremes)
-            _rescale_integers(one[0], ranges_of(one, ends, exact=True), result[i + j])
+            one, (lowest, highest) = slice(j, j + 1), extremes
+            exact = ranges_of(tile[one], (lowest[one], highest[one]), exact=True)
+            _rescale_integers(tile[j], exact, result[i + j])
     return out
 
 
@@ -160,7 +161,7 @@ def _numbers(named_range: Any, dtype: np.dtype, kind: np.dtype) -> np.ndarray:
     """Return the two ends of a range that does not depend on the images."""
     if isinstance(named_range, str):
         named_range = intensity_range(np.empty(0, dtype), named_range)
-    if kind == object:
+    if kind.hasobject:
         ends = [end.tolist() if isinstance(end, np.generic | np.ndarray) else end for end in named_range]
         return np.frompyfunc(Fraction, 1, 1)(np.array(ends, object))
     return np.asarray(named_range, kind)
@@ -184,7 +185,7 @@ def _percentiles(
         neighbours[:, i, channel] = _order_statistics(planes[i, :, channel], below)
     share = position - below
     if exact:
-        ends = between(*neighbours, share)
+        ends = between(neighbours[0], neighbours[1], share)
         return ends[..., 0], ends[..., 1]
     # As float64, since NumPy's differences of the values of a signed dtype could overflow.
     ends = np.quantile(neighbours.astype(np.float64) if planes.dtype.kind == "i" else neighbours, share, axis=0)
