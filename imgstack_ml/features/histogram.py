@@ -42,7 +42,7 @@ class ImageHistogram(FeatureTransformer):
     Attributes
     ----------
     range_ : (float, float)
-        The range in use.
+        The range in use; ends that float64 does not hold are ints.
     image_shape_ : tuple of int
         Shape of one image.
     n_features_in_ : int
@@ -56,6 +56,9 @@ class ImageHistogram(FeatureTransformer):
     -----
     Features have the shape (n_images, n_channels * bins), channel by channel, in float64. A stack without a channel
     axis has one channel. The bins of 8- and 16-bit pixels are looked up in a table of all values.
+
+    Where ``numpy.histogram`` has no distinct edges (integers beyond 2**53, floats that hardly differ), the lower end of
+    the range is subtracted first.
 
     Examples
     --------

@@ -61,6 +61,7 @@ class HOGFeatures(FeatureTransformer):
 
     scikit-image adds 1e-5 to the norm of a block, which flattens float images whose gradients are not far above that.
     Images with all values below 2^-32, or with one above 2^32, are divided by a power of two first.
+    Integers beyond 2**53 lose the smallest one of their channel first; with `transform_sqrt` they are refused.
 
     References
     ----------

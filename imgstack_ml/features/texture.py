@@ -64,7 +64,7 @@ class TextureFeatures(FeatureTransformer):
     Attributes
     ----------
     range_ : (float, float)
-        The range in use.
+        The range in use; ends that float64 does not hold are ints.
     image_shape_ : tuple of int
         Shape of one image.
     n_features_in_ : int
@@ -78,8 +78,8 @@ class TextureFeatures(FeatureTransformer):
     -----
     Features have the shape (n_images, n_channels * n_descriptors), channel by channel, in float64. Patterns of integer
     images use the pixels as they are. Floats are first divided into 65,536 levels of the range, because a pattern
-    depends on which of two neighbours is larger, and rounding errors must not decide that. Rows of a 2-D input are
-    images one pixel high.
+    depends on which of two neighbours is larger, and rounding errors must not decide that. Of integers beyond
+    2**53 a number below all pixels is subtracted. Rows of a 2-D input are images one pixel high.
 
     References
     ----------
