@@ -7,7 +7,7 @@ import contextlib
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,7 @@ from .ome_zarr import axis_names_within, full_resolution
 from .rows import read_rows
 from .store import (
     check_written_chunks,
-    find_chunk,
-    newest_change,
+    find_chunks,
     open_complete,
     opened_store,
     read_description,
@@ -60,7 +59,9 @@ class ArrayReader:
     is_own_store : bool
         Whether `save_stack` wrote it. It is then opened once a process, and a missing chunk is an error.
     newest : int
-        Latest time of change of a chunk of a zarr array, in nanoseconds; 0 where chunks are not watched.
+        Latest time of change of a chunk of a zarr array, in nanoseconds.
+    opened : int
+        When a zarr array of very many chunks was opened: its chunks were not all looked at then.
     """
 
     kind: str
@@ -74,6 +75,11 @@ class ArrayReader:
     fingerprint: str
     is_own_store: bool = False
     newest: int = 0
+    opened: int = 0
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        # Without the time of opening, so that a write from an array that is opened again can be resumed.
+        return tuple(getattr(self, field.name) for field in fields(self) if field.name != "opened")
 
     @property
     def label(self) -> str:
@@ -115,9 +121,9 @@ class ArrayReader:
                 place[axis] = slice(index, index + 1)
             start = place[counting[-1]].start
             place[counting[-1]] = slice(start, start + stop - first)
-        if self.newest:
+        if self.kind == "zarr" and not self.is_own_store:
             region = [slice(*part.indices(size)[:2]) for part, size in zip(place, array.shape, strict=True)]
-            check_written_chunks(os.path.join(self.path, self.name), array, region, self.newest)
+            check_written_chunks(self.path, self.name, array, region, max(self.newest, self.opened))
         # A copy where the array is mapped into memory: its file is read here, not wherever the block is used.
         images = np.array(array[tuple(place)], self.dtype, copy=True if self.kind == "npy" else None)
         return images.transpose(self.axes).reshape(stop - first, *self.shape)
@@ -168,13 +174,15 @@ def open_zarr(path: str) -> ArrayReader:
     with naming_the_file(path):
         node = zarr.open(path, mode="r")
         name, said = full_resolution(node, path) if isinstance(node, zarr.Group) else ("", axis_names_within(path))
-        if not find_chunk(path, name):
+        chunks = find_chunks(path, name)  # before the array is read: what changes later is noticed
+        if not chunks.n_files:
             raise ValueError("it has no chunk: none was written, or all were lost, and its pixels are unknown")
         array = zarr.open_array(os.path.join(path, name), mode="r")
         own: Any = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
         if said and own and order_of_axes(array.shape, said) != order_of_axes(array.shape, own):
             raise ValueError(f"its axes are named {tuple(own)}, and {tuple(said)} by the group that it belongs to")
-        return _reader("zarr", path, name, said or own)
+        reader = _reader("zarr", path, name, said or own)
+        return replace(reader, newest=chunks.newest, opened=chunks.opened)
 
 
 def open_hdf5(path: str, name: str) -> ArrayReader:
@@ -218,9 +226,8 @@ def _reader(kind: str, path: str, name: str, axis_names: Any) -> ArrayReader:
         if 0 in image_shape:
             raise ValueError(f"its images are of shape {image_shape}, without a pixel")
         per_chunk = chunks[axes[n_counting - 1]] if chunks and n_counting else 1
-        newest = newest_change(os.path.join(path, name), array) if kind == "zarr" else 0
         dtype = _native(array.dtype)
-        return ArrayReader(kind, path, name, axes, sizes, image_shape, dtype, per_chunk, state, newest=newest)
+        return ArrayReader(kind, path, name, axes, sizes, image_shape, dtype, per_chunk, state)
 
 
 def _check_chunk_shape(chunks: tuple[int, ...] | None, shape: tuple[int, ...], dtype: np.dtype) -> None:

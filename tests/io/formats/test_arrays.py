@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import pickle
+import time
 
 import numpy as np
 import pytest
@@ -180,3 +181,24 @@ def test_chunks_of_other_zarrs_that_were_cut(tmp_path, codec):
         chunk.write_bytes(whole[:end])
         with pytest.raises(BadImageError, match=r"a\.zarr"):
             open_stack(tmp_path / "a.zarr").data.compute()
+
+
+@pytest.mark.parametrize(("zarr_format", "n", "name"), [(2, 2100, "{}.0.0"), (3, 700, "c/{}/0/0")])
+def test_chunks_of_large_arrays_are_looked_at_when_they_are_read(tmp_path, zarr_format, n, name):
+    path = tmp_path / "a.zarr"
+    zarr.create_array(path, shape=(n, 1, 1), chunks=(1, 1, 1), dtype="u1", zarr_format=zarr_format, compressors=None)
+    chunks = [path / name.format(i) for i in range(n)]
+    for chunk in chunks:
+        chunk.parent.mkdir(parents=True, exist_ok=True)
+        chunk.write_bytes(b"7")
+    stack = open_stack(path, chunks=1)
+    assert stack.data.name == open_stack(path, chunks=1).data.name  # so that writes can be resumed
+    time.sleep(0.01)  # a file system's clock may be that late
+    replaced, linked, whole = 0, n // 2, n - 1  # wherever the first look ended
+    chunks[linked].rename(tmp_path / "outside")
+    chunks[linked].symlink_to(tmp_path / "outside")
+    chunks[replaced].write_bytes(b"9")
+    for i, said in ((replaced, "has changed"), (linked, "leads out of")):
+        with pytest.raises(OSError, match=said):
+            stack[i].compute()
+    assert stack[whole].compute() == ord("7")
