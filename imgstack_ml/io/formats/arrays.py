@@ -3,6 +3,7 @@
 The array is opened in the task that reads it, so that a stack holds no handle and a task carries a path.
 """
 
+import base64
 import contextlib
 import math
 import os
@@ -13,10 +14,10 @@ from typing import Any
 import numpy as np
 import zarr
 
+from ...base.axes import axis_names_of, order_of_axes
 from ..locations.faults import naming_the_file
 from ..locations.files import state_of_file
-from .axes import order_of_axes
-from .hdf5 import axis_names_of, open_data_set
+from .hdf5 import open_data_set
 from .npy import open_mapped
 from .ome_zarr import axis_names_within, full_resolution
 from .rows import read_rows
@@ -32,6 +33,7 @@ from .store import (
 __all__ = ["ArrayReader", "open_hdf5", "open_npy", "open_store", "open_zarr"]
 
 _LARGE_CHUNK = 2**28  # bytes
+_ENCODINGS = ("scale_factor", "add_offset", "_FillValue", "missing_value")
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ def open_zarr(path: str) -> ArrayReader:
         if not chunks.n_files:
             raise ValueError("it has no chunk: none was written, or all were lost, and its pixels are unknown")
         array = zarr.open_array(os.path.join(path, name), mode="r")
-        own: Any = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+        own = axis_names_of(array)
         if said and own and order_of_axes(array.shape, said) != order_of_axes(array.shape, own):
             raise ValueError(f"its axes are named {tuple(own)}, and {tuple(said)} by the group that it belongs to")
         reader = _reader("zarr", path, name, said or own)
@@ -216,6 +218,7 @@ def _reader(kind: str, path: str, name: str, axis_names: Any) -> ArrayReader:
     with _open_array(kind, path, name) as array:
         if array.dtype.kind not in "uif":
             raise ValueError(f"it is of dtype {array.dtype}; images are of whole or floating-point numbers")
+        _refuse_encoded(array, kind, path, name)
         n_counting, axes = order_of_axes(array.shape, axis_names)
         shape = tuple(array.shape[axis] for axis in axes)
         sizes, image_shape = shape[:n_counting], shape[n_counting:]
@@ -228,6 +231,38 @@ def _reader(kind: str, path: str, name: str, axis_names: Any) -> ArrayReader:
         per_chunk = chunks[axes[n_counting - 1]] if chunks and n_counting else 1
         dtype = _native(array.dtype)
         return ArrayReader(kind, path, name, axes, sizes, image_shape, dtype, per_chunk, state)
+
+
+def _refuse_encoded(array: Any, kind: str, path: str, name: str) -> None:
+    """Refuse numbers that stand for others by attributes of netCDF: xarray decodes them, and they are not read here."""
+    said = dict(getattr(array, "attrs", {}))
+    if "_ARRAY_DIMENSIONS" in said and array.fill_value:  # where xarray keeps it in zarr of format 2
+        said.setdefault("_FillValue", array.fill_value)
+    found = [f"{key}={said[key]}" for key in _ENCODINGS if key in said and not _changes_nothing(key, said[key])]
+    if not found:
+        return
+    group, own = os.path.split(os.path.join("/", name) if kind == "hdf5" else os.path.join(path, name).rstrip("/"))
+    lines = {
+        "zarr": (f"xarray.open_zarr({group!r})[{own!r}]", f"dask.array.from_zarr({os.path.join(group, own)!r})"),
+        "hdf5": (
+            f"xarray.open_dataset({path!r}, group={group!r}, engine='h5netcdf', chunks={{}})[{own!r}]",
+            f"h5py.File({path!r})[{name!r}]",
+        ),
+    }
+    decoded, stored = lines[kind]
+    raise ValueError(
+        f"its numbers stand for others, by its attributes {', '.join(found)}, which are not applied here. Give an "
+        f"estimator {decoded}, where xarray wrote it; or {stored}, the numbers as they are stored"
+    )
+
+
+def _changes_nothing(key: str, value: Any) -> bool:
+    value = np.ravel(value)[0]
+    if key in ("scale_factor", "add_offset"):
+        return bool(value == (key == "scale_factor"))
+    if isinstance(value, str):  # xarray writes NaN so in zarr of format 3
+        value = np.frombuffer(base64.b64decode(value).ljust(8, b"\0"), "<f8")[0]
+    return bool(value != value)
 
 
 def _check_chunk_shape(chunks: tuple[int, ...] | None, shape: tuple[int, ...], dtype: np.dtype) -> None:

@@ -121,14 +121,16 @@ def list_archive(name: str, wanted: str) -> Listing:
         The archive cannot be read.
     """
     with naming_the_file(name):
-        members = find_archive(name).members
+        archive = find_archive(name)
+        members = archive.members
     if wanted in members:
         found = Listing([wanted])
     elif WILDCARD.search(wanted):
         found = Listing([name for name in members if fnmatch.fnmatchcase(name, wanted) and not is_hidden(name)])
     else:
         folder = f"{wanted.rstrip('/')}/" if wanted.rstrip("/") else ""
-        found = list_names((member for member in members if member.startswith(folder)), folder)
+        inside = (member for member in members if member.startswith(folder))
+        found = list_names(inside, folder, None if is_url(name) else functools.partial(_read_head, archive))
     if not found.files:
         asked = f"{wanted!r}" if wanted else f"files that end in {' '.join(IMAGE_SUFFIXES)}"
         examples = ", ".join(map(repr, itertools.islice(members, 3)))
@@ -138,6 +140,11 @@ def list_archive(name: str, wanted: str) -> Listing:
             + (f", with images that are not read: {unread_text(found.unread)}" if found.unread else "")
         )
     return Listing([f"{name}::{member}" for member in found.files], found.unread)
+
+
+def _read_head(archive: Archive, member: str, n_bytes: int) -> bytes:
+    with open_file(archive.name) as (file, _):
+        return archive.open(member, file)[0].read(n_bytes)
 
 
 def find_archive(name: str) -> Archive:
