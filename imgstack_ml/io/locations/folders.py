@@ -56,7 +56,7 @@ def _add_folder(folder: str, root: str | None, found: Listing) -> None:
             if entry.is_dir(follow_symlinks=False):
                 if root is not None:
                     _add_folder(entry.path, root, found)
-            elif root is not None and entry.is_symlink() and entry.is_dir():
+            elif root is not None and entry.is_symlink() and os.path.isdir(entry.path):
                 target = os.path.realpath(entry.path)
                 if not os.path.join(target, "").startswith(os.path.join(root, "")):
                     found.unread[LINKED_FOLDER] += 1

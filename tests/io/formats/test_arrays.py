@@ -209,7 +209,10 @@ def test_chunks_of_large_arrays_are_looked_at_when_they_are_read(tmp_path, zarr_
 @pytest.mark.parametrize(
     ("encoding", "said"),
     [
-        ({"scale_factor": 0.5, "add_offset": 10.0, "dtype": "i2"}, "scale_factor=0.5, add_offset=10.0"),
+        (
+            {"scale_factor": 0.5, "add_offset": 10.0, "dtype": "i2", "_FillValue": -9},
+            "scale_factor=0.5, add_offset=10.0",
+        ),
         ({"_FillValue": -9999.0}, "_FillValue="),
         ({"_FillValue": float("nan")}, None),
         ({}, None),

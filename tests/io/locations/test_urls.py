@@ -132,7 +132,7 @@ def remote(request, tmp_path, monkeypatch):
         pytest.importorskip("s3fs")
         server = moto.ThreadedMotoServer(port=0, verbose=False)
         server.start()
-        host, port = server.get_host_and_port()
+        _, port = server.get_host_and_port()
         options = {"key": "a", "secret": "b", "endpoint_url": f"http://127.0.0.1:{port}"}
         monkeypatch.setitem(fsspec.config.conf, "s3", options)
         fsspec.filesystem("s3", **options).mkdir(tmp_path.name)
