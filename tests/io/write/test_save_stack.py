@@ -158,7 +158,7 @@ def test_chunks_are_those_that_zarr_writes(tmp_path):
 
 def test_what_holds_no_numbers_is_refused(tmp_path):
     with pytest.raises(TypeError, match="only numbers of up to 64 bits are stored"):
-        save_stack(np.array(["a", "b"]), tmp_path / "x.zarr")
+        save_stack(np.array([["a", "b"]]), tmp_path / "x.zarr")
 
 
 def test_overwrite_rules(store):
