@@ -128,9 +128,8 @@ def checked_block(dtype: np.dtype, finite: bool, block: Any, place: Place) -> np
     if block.dtype != dtype:
         if not np.can_cast(block.dtype, dtype, "safe"):
             raise ValueError(
-                f"{place} has dtype {block.dtype}, which does not cast safely to {dtype}, as X declares. Declare "
-                f"dtype='{block.dtype}' where X is made, or convert all blocks: "
-                f"X.map_blocks(np.ndarray.astype, '{dtype}', dtype='{dtype}')."
+                f"{place} has dtype {block.dtype}, which does not cast safely to {dtype}, as X declares. "
+                f"{_convert(block.dtype, dtype)}"
             )
         block = block.astype(dtype)
     images: np.ndarray = block
@@ -138,6 +137,17 @@ def checked_block(dtype: np.dtype, finite: bool, block: Any, place: Place) -> np
     if bad is not None:
         raise NonFiniteError(bad).at(place.start, place.files)
     return images
+
+
+def _convert(found: np.dtype, declared: np.dtype) -> str:
+    """Say how blocks come to have the declared dtype; one that no estimator takes is not declared instead."""
+    if found.kind == "c":
+        real = f"lambda block: np.real(block).astype('{declared}')"
+        return f"Take e.g. the real parts: X.map_blocks({real}, dtype='{declared}', meta=X._meta)."
+    convert = f"onvert all blocks: X.map_blocks(np.ndarray.astype, '{declared}', dtype='{declared}', meta=X._meta)."
+    if found.kind not in "biuf" or found.itemsize > 8:
+        return f"C{convert}"
+    return f"Declare dtype='{found}' where X is made, or c{convert}"
 
 
 def _checked_blocks(dtype: np.dtype, places: Sequence[Place], blocks: Sequence[Any]) -> list[np.ndarray]:

@@ -12,6 +12,7 @@ import dask.array as da
 import numpy as np
 
 from ..errors import ImageError
+from ..linalg.integers import refuse_inexact
 from .gate import Place, Places, checked_block, gated
 
 __all__ = ["Source", "files_of", "join_rows", "map_images", "note_source", "source_of", "whole_images"]
@@ -126,8 +127,9 @@ def join_rows(parts: Sequence[np.ndarray | da.Array]) -> np.ndarray | da.Array:
     All parts get the row chunks of the first lazy one. Dask then fuses them, and what they are computed from, into one
     task a block, so that a block of images is read once.
     """
-    if not any(isinstance(part, da.Array) for part in parts):
-        return np.concatenate(parts, axis=1)
+    plain = [part for part in parts if not isinstance(part, da.Array)]
+    if len(plain) == len(parts):
+        return _join_blocks(*plain)
     rows = next(part.chunks[0] for part in parts if isinstance(part, da.Array))
     lazy = [da.asarray(part, chunks=(rows, -1)).rechunk({0: rows, 1: -1}) for part in parts]
     dtype = np.result_type(*(part.dtype for part in lazy))
@@ -145,6 +147,9 @@ def join_rows(parts: Sequence[np.ndarray | da.Array]) -> np.ndarray | da.Array:
 
 
 def _join_blocks(*blocks: np.ndarray) -> np.ndarray:
+    if np.result_type(*(block.dtype for block in blocks)).kind == "f":
+        for block in blocks:
+            refuse_inexact(block)
     return np.concatenate(blocks, axis=1)
 
 

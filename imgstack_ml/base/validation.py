@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence, Set
 from math import isfinite, prod
 from numbers import Number, Real
 from typing import Any, NamedTuple, TypeAlias
@@ -15,6 +16,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from ..errors import NonFiniteError
+from .axes import axis_names_of, order_of_axes
 from .gate import first_nonfinite
 from .lazy import files_of
 from .state import unchanged_if_it_fails
@@ -166,10 +168,13 @@ def refuse_unreadable(caller: str, X: Any) -> Any:
     """
     if isinstance(X, Delayed):  # it claims to have any attribute
         raise TypeError(f"X is a Delayed; {caller} needs a Dask array. Pass {_FROM_DELAYED.format('X')}.")
+    _refuse_no_array(caller, X)
     if hasattr(X, "data_vars"):
         raise TypeError(f"X is a {type(X).__name__}; {caller} needs one of its arrays, e.g. X[{next(iter(X), '')!r}].")
     if _has_axis_names(X):
         X = _without_axis_names(caller, X)
+    elif _is_chunked_store(X) and X.ndim > 2:
+        _check_axes_of_store(caller, X)
     if isinstance(X, list | tuple):
         _refuse_arrays_in_lists(caller, X)
     elif hasattr(X, "__array__") and not (isinstance(X, np.ndarray) or hasattr(X, "columns") or is_lazy(X)):
@@ -224,6 +229,45 @@ def _without_axis_names(caller: str, X: Any) -> Any:
         "are channels. Pass e.g. X.rename(height='y', width='x').transpose('time', 'y', 'x'), or X.data, an array "
         "without names, if its axes are in this order."
     )
+
+
+def _check_axes_of_store(caller: str, X: Any) -> None:
+    """Raise if an array of zarr or HDF5 names its axes in another order than that of a stack."""
+    names = None if dask.is_dask_collection(X) else axis_names_of(X)
+    n_counting, axes = order_of_axes(X.shape, names) if names else (1, tuple(range(X.ndim)))
+    if (n_counting, axes) != (1, tuple(range(X.ndim))):
+        raise TypeError(
+            f"X has the axes {tuple(names or ())}; {caller} needs one axis that counts images, then y, x and channels. "
+            f"Pass open_stack(...) of its file, which orders them; or dask.array.from_array(X).transpose(...)."
+        )
+
+
+def _refuse_no_array(caller: str, X: Any) -> None:
+    """Raise for paths, which `open_stack` opens, and for what is no array at all."""
+    items = X.tolist() if _is_column(X) else X if isinstance(X, list | tuple | set) else []
+    if isinstance(X, str | os.PathLike):
+        raise TypeError(f"X is the path {os.fspath(X)!r}; {caller} needs images. Pass open_stack({os.fspath(X)!r}).")
+    if len(items) and all(isinstance(item, str | os.PathLike) for item in items):
+        line = "open_stack(X)" if isinstance(X, list | tuple) else "open_stack(list(X))"
+        raise TypeError(f"X holds {len(items)} paths or texts; {caller} needs images. Pass {line} for paths.")
+    if isinstance(X, bytes | bytearray):
+        line = "np.asarray(PIL.Image.open(io.BytesIO(X)))[None], if they are of an image file"
+    elif isinstance(X, Mapping) and not hasattr(X, "data_vars"):
+        line = f"one of its values: X[{next(iter(X), '')!r}]"
+    elif isinstance(X, Iterator | Set):
+        line = "np.stack(list(X))"
+    elif X is None:
+        line = "open_stack(folder), or an array of NumPy or Dask"
+    else:
+        return
+    name = "None" if X is None else f"of type {type(X).__name__}"
+    raise TypeError(f"X is {name}; {caller} needs an array of images. Pass {line}.")
+
+
+def _is_column(X: Any) -> bool:
+    """Whether `X` is an array or a column of texts or objects."""
+    kind = getattr(getattr(X, "dtype", None), "kind", "")
+    return getattr(X, "ndim", 0) == 1 and kind in ("O", "U", "T") and hasattr(X, "tolist")
 
 
 def _refuse_arrays_in_lists(caller: str, X: Sequence[Any]) -> None:
@@ -329,10 +373,8 @@ def _check_numbers(caller: str, X: np.ndarray, finite: bool) -> None:
 
 def _check_dtype(caller: str, dtype: np.dtype) -> None:
     if dtype.kind not in "biuf" or dtype.itemsize > 8:
-        other = "float64" if dtype.kind == "f" else "float32"
-        raise ValueError(
-            f"X has dtype {dtype}; {caller} needs integers or real floats of up to 64 bits, e.g. X.astype('{other}')."
-        )
+        line = "abs(X), or X.real" if dtype.kind == "c" else f"X.astype('float{64 if dtype.kind == 'f' else 32}')"
+        raise ValueError(f"X has dtype {dtype}; {caller} needs integers or real floats of up to 64 bits, e.g. {line}.")
 
 
 def _check_shape(name: str, shape: tuple[int, ...]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from ..base.validation import Images
 from ..passes.runner import Pass
 from .base import FeatureTransformer, as_planes, channel_names
-from .ranges import check_for_range, check_range, pass_for_range, range_of
+from .ranges import as_bins_need, check_for_range, check_range, pass_for_range, range_of
 
 __all__ = ["ImageHistogram"]
 
@@ -42,7 +42,7 @@ class ImageHistogram(FeatureTransformer):
     Attributes
     ----------
     range_ : (float, float)
-        The range in use.
+        The range in use; ends that float64 does not hold are ints.
     image_shape_ : tuple of int
         Shape of one image.
     n_features_in_ : int
@@ -56,6 +56,9 @@ class ImageHistogram(FeatureTransformer):
     -----
     Features have the shape (n_images, n_channels * bins), channel by channel, in float64. A stack without a channel
     axis has one channel. The bins of 8- and 16-bit pixels are looked up in a table of all values.
+
+    Where ``numpy.histogram`` has no distinct edges (integers beyond 2**53, floats that hardly differ), the lower end of
+    the range is subtracted first.
 
     Examples
     --------
@@ -93,15 +96,23 @@ class ImageHistogram(FeatureTransformer):
 
 def histograms_of(images: np.ndarray, *, bins: int, limits: tuple[float, float], density: bool) -> np.ndarray:
     """Return histograms (b, n_channels * bins) of images (b, height, width[, n_channels])."""
-    planes = as_planes(images)
+    planes, limits, power = as_bins_need(as_planes(images), limits)
+    try:
+        edges = np.histogram_bin_edges(planes[:0, 0], bins, limits)
+    except ValueError:  # the edges are equal: there are more bins than numbers between the limits
+        planes, limits, power = as_bins_need(planes, limits, close=True)
+        edges = np.histogram_bin_edges(planes[:0, 0], bins, limits)
     if planes.dtype.kind in "iu" and planes.itemsize <= 2:
         counts = _counts_by_table(planes, bins, limits)
     else:
         flat = planes.reshape(-1, planes.shape[-1])
         counts = np.array([np.histogram(plane, bins, limits)[0] for plane in flat]).reshape(*planes.shape[:2], bins)
     if density:  # the order of operations is NumPy's
-        widths = np.diff(np.histogram_bin_edges(planes[:0, 0], bins, limits)).astype(np.float64)
-        counts = counts / widths / np.maximum(1, counts.sum(axis=-1, keepdims=True))
+        counts = (
+            counts
+            / np.ldexp(np.diff(edges).astype(np.float64), -power)
+            / np.maximum(1, counts.sum(axis=-1, keepdims=True))
+        )
     return counts.reshape(len(images), -1)
 
 

@@ -13,6 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from ..base.validation import Images
 from ..errors import NonFiniteError
+from ..linalg.integers import beyond_float64, differences, refuse_inexact
 from ..linalg.scaling import exponent_of, largest_value
 from ..passes.runner import Pass
 from .base import FeatureTransformer
@@ -60,6 +61,7 @@ class HOGFeatures(FeatureTransformer):
 
     scikit-image adds 1e-5 to the norm of a block, which flattens float images whose gradients are not far above that.
     Images with all values below 2^-32, or with one above 2^32, are divided by a power of two first.
+    Integers beyond 2**53 lose the smallest one of their channel first; with `transform_sqrt` they are refused.
 
     References
     ----------
@@ -130,6 +132,8 @@ def gradients_of(images: np.ndarray, *, options: dict[str, Any]) -> np.ndarray:
         reason = "has negative pixels, of which HOGFeatures(transform_sqrt=True) cannot take the square root."
         raise NonFiniteError(int(negative.argmax()), None, reason)
     images = images if images.ndim > 2 else images[:, None]
+    if options["transform_sqrt"]:
+        refuse_inexact(images)
     images = _in_usual_units(images)
     if prod(options["pixels_per_cell"]) <= _SMALL_CELL:
         return _gradients_of_small_cells(images, **options)
@@ -140,8 +144,16 @@ def gradients_of(images: np.ndarray, *, options: dict[str, Any]) -> np.ndarray:
 def _in_usual_units(images: np.ndarray) -> np.ndarray:
     """Return float images with a huge value, or with tiny ones only, in units in which the largest is near 1.
 
-    scikit-image adds 1e-5 to the norms of blocks, and has its histograms in float32.
+    scikit-image adds 1e-5 to the norms of blocks, and has its histograms in float32. Channels of integers beyond 2**53
+    are returned less their smallest value, as float64: gradients are differences.
     """
+    if beyond_float64(images):
+        channels = images if images.ndim == 4 else images[..., None]
+        shifted = channels.astype(np.float64)
+        for i, c in np.ndindex(len(images), channels.shape[-1]):
+            if beyond_float64(channels[i, ..., c]):
+                shifted[i, ..., c] = differences(channels[i, ..., c], [int(channels[i, ..., c].min())])[0]
+        return shifted.reshape(images.shape)
     unusual = [i for i, image in enumerate(images) if exponent_of([image]) != 0]
     if unusual:
         images = images.copy()

@@ -16,9 +16,10 @@ from ..base.validation import is_pair
 from ..base.warn import warn
 from ..errors import ImageError
 from ..linalg.extremes import merge_ranges, range_step
+from ..linalg.integers import LAST, differences, exact_number
 from ..passes.runner import Pass
 
-__all__ = ["check_for_range", "check_range", "pass_for_range", "range_of"]
+__all__ = ["as_bins_need", "check_for_range", "check_range", "pass_for_range", "range_of"]
 
 _WORDS = ("auto", "dtype", "stack")
 
@@ -57,16 +58,37 @@ def range_of(value: Any, found: np.ndarray | None, dtype: np.dtype) -> tuple[flo
     """Return (low, high): `found` in a pass, the pair `value`, or the range of `dtype`, which is (-1, 1) for floats.
 
     The range of an integer dtype ends at its maximum plus 1, so that bins are equal: 32 bins of 8 values for 8 bits.
+    Ends are floats; those that float64 does not hold are ints.
     """
     if found is not None:
-        return float(found[0, 0]), float(found[1, 0])
+        return exact_number(found[0, 0]), exact_number(found[1, 0])
     if not isinstance(value, str):
-        return float(value[0]), float(value[1])
+        return exact_number(value[0]), exact_number(value[1])
     if dtype.kind == "f":
         return -1.0, 1.0
     if dtype.kind == "b":
         return 0.0, 2.0
     return float(np.iinfo(dtype).min), float(int(np.iinfo(dtype).max) + 1)
+
+
+def as_bins_need(
+    planes: np.ndarray, limits: tuple[float, float], close: bool = False
+) -> tuple[np.ndarray, tuple[float, float], int]:
+    """Return images and limits that floats can divide into bins or levels: the same ones, but where these cannot be.
+
+    64-bit integers beyond 2**53, and all if `close`, become float64, less the lower limit: their differences are exact.
+    Huge or tiny floats are multiplied by a power of two, which changes no digit; its exponent is the last result.
+    """
+    (low, high), power = limits, 0
+    largest, width = max(abs(low), abs(high)), high / 2 - low / 2
+    if planes.dtype.kind in "iu" and planes.itemsize == 8 and largest >= LAST:
+        planes, (low, high) = differences(planes, limits)
+    elif planes.dtype.kind == "f" and width > 0:
+        info = np.finfo(planes.dtype)
+        if width < info.tiny / info.eps or largest > info.max / 4:
+            power = -int(np.frexp(largest)[1])
+            planes, low, high = np.ldexp(planes, power), float(np.ldexp(low, power)), float(np.ldexp(high, power))
+    return (planes.astype(np.float64) - low, (0.0, high - low), power) if close else (planes, (low, high), power)
 
 
 def check_for_range(value: Any, limits: tuple[float, float], n_steps: int) -> Callable[[np.ndarray], None] | None:

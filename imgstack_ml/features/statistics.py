@@ -9,17 +9,14 @@ from numbers import Real
 import numpy as np
 
 from ..base.validation import Images
+from ..linalg.integers import between, beyond_float64, differences, exact_means
 from ..passes.runner import Pass
 from .base import FeatureTransformer, as_planes, channel_names
 
 __all__ = ["ChannelStatistics"]
 
-_STATISTICS: dict[str, Callable] = {
-    "mean": partial(np.mean, axis=-1, dtype=np.float64),
-    "std": partial(np.std, axis=-1, dtype=np.float64),
-    "min": partial(np.min, axis=-1),
-    "max": partial(np.max, axis=-1),
-}
+_STATISTICS: dict[str, Callable] = {"mean": np.mean, "std": np.std, "min": np.min, "max": np.max}
+_SAFE = (2.0**-450, 2.0**450)  # magnitudes whose squares, and sums of them, are within float64
 
 
 class ChannelStatistics(FeatureTransformer):
@@ -47,7 +44,8 @@ class ChannelStatistics(FeatureTransformer):
     -----
     Features have the shape (n_images, n_channels * n_statistics), channel by channel, in float64 and in the intensity
     units of the stack. They equal those of NumPy's functions for one channel, with ``dtype=float64`` for mean and
-    standard deviation. Integers beyond 2**53 are rounded. A stack without a channel axis has one channel.
+    standard deviation. Those of integers beyond 2**53 are computed from the integers, and rounded once. A stack
+    without a channel axis has one channel.
 
     Examples
     --------
@@ -82,10 +80,41 @@ class ChannelStatistics(FeatureTransformer):
 def statistics_of(images: np.ndarray, *, statistics: Sequence[str], percentiles: Sequence[float]) -> np.ndarray:
     """Return statistics (b, n_channels * n_statistics) of images (b, height, width[, n_channels])."""
     planes = as_planes(images)
-    columns = [_STATISTICS[name](planes) for name in statistics]
+    columns = [_column(name, planes) for name in statistics]
     if percentiles:
-        columns.extend(np.percentile(planes, percentiles, axis=-1))
-    return np.stack(columns, axis=-1, dtype=np.float64).reshape(len(images), -1)
+        # NumPy's differences of the values of a signed dtype could overflow.
+        wide = planes.astype(np.int64) if planes.dtype.kind == "i" else planes
+        columns.extend(np.percentile(wide, percentiles, axis=-1))
+    found = np.stack(columns, axis=-1, dtype=np.float64)
+    if beyond_float64(planes):
+        for place in np.ndindex(planes.shape[:2]):
+            if beyond_float64(planes[place]):
+                found[place] = _of_integers(planes[place], statistics, percentiles)
+    return found.reshape(len(images), -1)
+
+
+def _column(name: str, planes: np.ndarray) -> np.ndarray:
+    """Return one statistic of all planes (b, n_channels, n_pixels), of huge and tiny values in units near them."""
+    if name in ("min", "max"):
+        return _STATISTICS[name](planes, axis=-1)
+    compute = partial(_STATISTICS[name], axis=-1, dtype=np.float64)
+    found = compute(planes)
+    if planes.dtype == np.float64:
+        odd = ~((np.abs(found) > _SAFE[0]) & (np.abs(found) < _SAFE[1]))
+        powers = np.frexp(np.abs(planes[odd]).max(axis=-1))[1]
+        found[odd] = np.ldexp(compute(np.ldexp(planes[odd], -powers[:, None])), powers)
+    return found
+
+
+def _of_integers(plane: np.ndarray, statistics: Sequence[str], percentiles: Sequence[float]) -> list[float]:
+    """Return statistics of a plane (n_pixels,) of 64-bit integers, each rounded once."""
+    found = {"min": int(plane.min()), "max": int(plane.max()), "mean": exact_means(plane[None])[0]}
+    found["std"] = np.std(differences(plane, [found["min"]])[0])
+    position = (len(plane) - 1) * (np.asarray(percentiles, np.float64) / 100)
+    below = position.astype(np.intp)
+    ordered = np.sort(plane) if percentiles else plane
+    ends = between(ordered[below], ordered[np.minimum(below + 1, len(plane) - 1)], position - below)
+    return [*(float(found[name]) for name in statistics), *map(float, ends)]
 
 
 def _check(statistics: Sequence[str], percentiles: Sequence[float]) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..base.validation import Images
+from ..linalg.integers import LAST, beyond_float64, differences
 from ..passes.runner import Pass
 from .base import FeatureTransformer, as_planes, channel_names
-from .ranges import check_for_range, check_range, pass_for_range, range_of
+from .ranges import as_bins_need, check_for_range, check_range, pass_for_range, range_of
 
 __all__ = ["TextureFeatures"]
 
@@ -63,7 +64,7 @@ class TextureFeatures(FeatureTransformer):
     Attributes
     ----------
     range_ : (float, float)
-        The range in use.
+        The range in use; ends that float64 does not hold are ints.
     image_shape_ : tuple of int
         Shape of one image.
     n_features_in_ : int
@@ -77,8 +78,8 @@ class TextureFeatures(FeatureTransformer):
     -----
     Features have the shape (n_images, n_channels * n_descriptors), channel by channel, in float64. Patterns of integer
     images use the pixels as they are. Floats are first divided into 65,536 levels of the range, because a pattern
-    depends on which of two neighbours is larger, and rounding errors must not decide that. Rows of a 2-D input are
-    images one pixel high.
+    depends on which of two neighbours is larger, and rounding errors must not decide that. Of integers beyond
+    2**53 a number below all pixels is subtracted. Rows of a 2-D input are images one pixel high.
 
     References
     ----------
@@ -180,10 +181,25 @@ def patterns_of(
     n_patterns = _N_PATTERNS[method](n_points)
     shares = np.empty((len(planes), n_patterns))
     for plane, row in zip(planes, shares, strict=True):
-        grey = plane if plane.dtype.kind in "iu" else grey_levels(plane, _PATTERN_LEVELS, limits)
+        grey = _small(plane) if plane.dtype.kind in "iu" else grey_levels(plane, _PATTERN_LEVELS, limits)
         codes = local_binary_pattern(grey, n_points, radius, method).astype(np.intp)
         row[:] = np.bincount(codes.ravel(), minlength=n_patterns) / codes.size
     return shares
+
+
+def _small(plane: np.ndarray) -> np.ndarray:
+    """Return integers as scikit-image can compare them in float64: those beyond 2**53 less a number below all of them.
+
+    scikit-image takes what is outside of the image as 0, and interpolates between it and the pixels at the border. The
+    smallest pixel is still 2^20 times the range of the image then, if it was, so that the comparisons stay the same.
+    """
+    if not beyond_float64(plane):
+        return plane
+    low, high = int(plane.min()), int(plane.max())
+    far = min(2**20 * (high - low + 1), LAST // 2)
+    if low <= far and high >= -far:
+        return plane  # much of the range of 64 bits: what float64 rounds is small beside it
+    return (differences(plane, [low])[0] + (far if low > 0 else low - high - far)).astype(np.int64)
 
 
 def cooccurrence_of(
@@ -217,7 +233,7 @@ def cooccurrence_of(
 
 def grey_levels(plane: np.ndarray, n_levels: int, limits: tuple[float, float]) -> np.ndarray:
     """Return the level 0 ... n_levels - 1 of each pixel within `limits`: uint8, or uint16 beyond 256 levels."""
-    low, high = limits
+    plane, (low, high), _ = as_bins_need(plane, limits)
     steps = np.subtract(plane, low, dtype=np.float64)
     steps *= n_levels / ((high - low) or 1.0)
     return np.clip(steps, 0, n_levels - 1, out=steps).astype(np.uint8 if n_levels <= 256 else np.uint16)

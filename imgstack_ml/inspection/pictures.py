@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..linalg.integers import beyond_float64, differences, exact_number
+
 __all__ = [
     "Picture",
     "common_limits",
@@ -43,10 +45,12 @@ def plain_picture(image: np.ndarray, limits: tuple[float, float] | None = None) 
     """
     grey = _is_grey(image)
     image = _without_channel(image) if grey else image[..., :3]  # the range of an alpha channel is not that of colours
-    low, high = limits or (min(float(image.min()), 0.0), float(image.max()))
+    low, high = limits or (min(exact_number(image.min()), 0.0), exact_number(image.max()))
+    if beyond_float64(image):
+        image, (low, high) = differences(image, (low, high))
     span = high - low or 1.0
     if grey:
-        return Picture(image, {"cmap": "gray", "vmin": low, "vmax": low + span})
+        return Picture(image, {"cmap": "gray", "vmin": low, "vmax": max(low + span, np.nextafter(low, np.inf))})
     return Picture(((image - low) / span).clip(0, 1), {})
 
 
@@ -73,7 +77,7 @@ def common_limits(images: np.ndarray) -> tuple[float, float]:
     if images.dtype == np.uint8:
         return 0.0, 255.0
     colours = images[..., :3] if images.ndim == 4 and images.shape[-1] == 4 else images
-    return min(float(colours.min()), 0.0), float(colours.max())
+    return min(exact_number(colours.min()), 0.0), exact_number(colours.max())
 
 
 def visible_channels(images: np.ndarray) -> np.ndarray:
@@ -82,18 +86,33 @@ def visible_channels(images: np.ndarray) -> np.ndarray:
 
 
 def shrink(images: np.ndarray, side: int) -> np.ndarray:
-    """Reduce images (b, height, width[, n_channels]) to at most `side` pixels a side, by means of squares of pixels."""
+    """Reduce images (b, height, width[, n_channels]) to at most `side` pixels a side, by means of squares of pixels.
+
+    Integers keep their dtype. Others become float32, or float64 if the means are no usual float32.
+    """
     factor = ceil(max(images.shape[1:3]) / side)
     if factor <= 1:
         return images
+    if images.dtype.kind in "ui" and images.itemsize == 8:  # float64 does not hold all of them
+        smallest = int(images.min())
+        small = np.rint(_means_of_squares(differences(images, [smallest])[0], factor))
+        return (small.astype(np.uint64) + np.uint64(smallest % 2**64)).astype(images.dtype)
+    means = _means_of_squares(images, factor)
+    largest = np.abs(means).max(initial=0)
+    if images.dtype.kind in "ui":
+        return np.rint(means).astype(images.dtype)
+    return means.astype(np.float32) if largest == 0 or 1e-30 < largest < 1e30 else means
+
+
+def _means_of_squares(images: np.ndarray, factor: int) -> np.ndarray:
     steps = [min(factor, size) for size in images.shape[1:3]]
     height, width = (size // step for size, step in zip(images.shape[1:3], steps, strict=True))
     whole = images[:, : height * steps[0], : width * steps[1]]
     # The rows of a square are summed first, along memory: ten times faster than both axes at once.
     rows = whole.reshape(len(images), height, steps[0], prod(whole.shape[2:])).sum(axis=2, dtype=np.float64)
     squares = rows.reshape(len(images), height, width, steps[1], *images.shape[3:])
-    small = (squares.sum(axis=3) / (steps[0] * steps[1])).astype(np.float32)
-    return np.rint(small).astype(images.dtype) if images.dtype.kind in "ui" else small
+    means: np.ndarray = squares.sum(axis=3) / (steps[0] * steps[1])
+    return means
 
 
 def component_title(number: int, share: float | None = None) -> str:

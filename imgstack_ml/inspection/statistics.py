@@ -10,6 +10,7 @@ import numpy as np
 
 from ..base.validation import StackLike
 from ..linalg.extremes import extremes_of, joined_channels
+from ..linalg.integers import beyond_float64, differences
 from ..passes.runner import PassRunner
 from .stacks import check_stack
 
@@ -37,7 +38,8 @@ class ImageStatistics(NamedTuple):
     Attributes
     ----------
     minima, maxima, means : ndarray of shape (n, n_channels), float64
-        Of each image and channel, in the intensity units of the stack.
+        Of each image and channel, in the intensity units of the stack. Minima and maxima of 64-bit integers keep their
+        dtype.
     at_top : ndarray of shape (n, n_channels), float64
         Share of the pixels of a channel that have its largest value; 0 in images of few different values, such as
         masks and drawings, where the largest value does not mean overexposure.
@@ -106,7 +108,9 @@ def odd_ranges(statistics: ImageStatistics) -> np.ndarray:
     odd : ndarray of shape (n,), bool
         False for constant images, which have no range.
     """
-    width = statistics.maxima.max(axis=1) - statistics.minima.min(axis=1)
+    highest, lowest = statistics.maxima.max(axis=1), statistics.minima.min(axis=1)
+    exact = object if highest.dtype.kind in "iu" else np.float64  # Python's integers do not overflow
+    width = (highest.astype(exact) - lowest.astype(exact)).astype(np.float64)
     odd = np.zeros(len(width), dtype=bool)
     has_range = width > 0
     if has_range.sum() >= 3:
@@ -140,17 +144,22 @@ def _statistics_of_batch(blocks: list[np.ndarray], start: int) -> list[ImageStat
 def _statistics_of_tile(images: np.ndarray, n_channels: int) -> ImageStatistics:
     rows = joined_channels(images)
     minima, maxima = extremes_of(rows, n_channels)
-    sums, counts = _sums_of_cells(rows, n_channels)
+    values, base = rows, np.zeros((len(rows), 1))
+    if beyond_float64(rows):
+        base = rows.reshape(len(rows), -1).min(axis=1).astype(np.float64)[:, None]
+        values = np.stack([differences(row, [int(row.min())])[0] for row in rows])
+    sums, counts = _sums_of_cells(values, n_channels)
     n_pixels = counts.sum()
     at_top = np.count_nonzero(rows == np.tile(maxima, rows.shape[2] // n_channels)[:, None], axis=1)
     at_top = at_top.reshape(len(rows), -1, n_channels).sum(axis=1) / n_pixels
     for i in np.flatnonzero(at_top.max(axis=1) > 1 / _N_SAMPLED):
         if _has_few_levels(rows[i]):
             at_top[i] = 0
+    kind = rows.dtype if rows.dtype.kind in "iu" and rows.itemsize == 8 else np.float64
     return ImageStatistics(
-        minima.astype(np.float64),
-        maxima.astype(np.float64),
-        sums.sum(axis=1) / n_pixels,
+        minima.astype(kind),
+        maxima.astype(kind),
+        sums.sum(axis=1) / n_pixels + base,
         at_top,
         np.array([_digest(image) for image in images], dtype=np.uint64),
         _signatures(sums.sum(axis=2) / counts),
@@ -181,10 +190,10 @@ def _cell_edges(length: int) -> np.ndarray:
 
 def _signatures(cells: np.ndarray) -> np.ndarray:
     """Shift and scale grey cells (b, n_cells) to mean 0 and standard deviation 1."""
-    cells = cells - cells.mean(axis=1, keepdims=True)
+    cells = np.ldexp(cells, -np.frexp(np.abs(cells).max(axis=1, keepdims=True))[1])  # near 1, in whatever units
+    cells -= cells.mean(axis=1, keepdims=True)
     scale = cells.std(axis=1, keepdims=True)
-    flat = scale <= 1e-12 * np.abs(cells).max(initial=1)
-    return (cells / np.where(flat, np.nan, scale)).astype(np.float16)
+    return (cells / np.where(scale <= 1e-12, np.nan, scale)).astype(np.float16)
 
 
 def _digest(image: np.ndarray) -> int:

@@ -19,7 +19,7 @@ from .lazy import check_block_size, lazy_array
 from .locations.faults import naming_the_file
 from .locations.listing import Source, find_files, root_folder
 from .locations.numbered import NumberedNames
-from .locations.unread import Listing, unread_text
+from .locations.unread import LINKED_FOLDER, Listing, unread_text
 from .readers import ConvertingReader, FunctionReader, apply_to_file, decode_file
 from .scan import keys_of_files, scan_files
 from .stack import ImageStack
@@ -59,8 +59,9 @@ def open_stack(
           shape (n_images, height, width[, n_channels]), unless its axes have names (zarr, xarray, OME-Zarr, labels
           or scales of HDF5): then these say which are y, x and channels, and all others count images.
     recursive : bool, default=False
-        Whether a folder's sub-folders are searched too; their names become `labels`. Folders within an archive are
-        always searched.
+        Whether a folder's sub-folders are searched too; their names become `labels`. Links to folders are not
+        followed; those that lead out of the folder are counted like images that are not read. Folders within an archive
+        are always searched.
     mode : {"L", "LA", "RGB", "RGBA", "I;16", "I", "F"}, optional
         Bring all images to this mode. The names are Pillow's: grey, grey and alpha, colour, colour and alpha with 8
         bits a channel; grey as uint16, int32, float32. Modes of 8 bits a channel become any of these by Pillow's rules
@@ -109,9 +110,9 @@ def open_stack(
     Notes
     -----
     Files are JPEG, PNG or TIFF; their content decides, not their suffix. Of a folder or an archive, files are read that
-    end in ``.jpg .jpeg .png .tif .tiff``. Other images in it, by their suffix or (in folders) by their first bytes, are
-    counted by `ImageStack.summary`, and a warning says how many there are. Hidden files, and what systems put beside
-    images (``Thumbs.db``, ``__MACOSX`` and such), are not listed.
+    end in ``.jpg .jpeg .png .tif .tiff``. Other images in it, by their suffix or (not at URLs) by their first bytes,
+    are counted by `ImageStack.summary`, and a warning says how many there are. Hidden files, and what systems put
+    beside images (``Thumbs.db``, ``__MACOSX`` and such), are not listed.
 
     A file that is replaced or written to after the stack is opened raises BadImageError when it is read: its size and
     time of change are compared, or the ETag, digest or time that a URL's file system tells.
@@ -253,12 +254,15 @@ def imread(
 def _find(source: Source, **options: Any) -> Listing:
     """List the files of a source; warn once of the images in it that are not read."""
     found = find_files(source, **options)
+    links = found.unread[LINKED_FOLDER]
     if found.unread:
-        n = found.unread.total()
-        warn(
-            f"{source!s} holds {n:,} image{'s' if n > 1 else ''} of kinds that are not read, and are left out: "
-            f"{unread_text(found.unread)}. Convert them to files that end in .png, .jpg or .tif, or move them elsewhere"
-        )
+        n = found.unread.total() - links
+        lines = [f"{n:,} image{'s' if n > 1 else ''} of kinds that are not read"] if n else []
+        lines += [f"{links:,} link{'s' if links > 1 else ''} to folders, which are not followed"] if links else []
+        cures = ["Convert images to files that end in .png, .jpg or .tif, or move them elsewhere"] if n else []
+        cures += ["Open a folder behind a link by its own name"] if links else []
+        kinds, cure = unread_text(found.unread), ". ".join(cures)
+        warn(f"{source!s} holds {' and '.join(lines)}; they are left out: {kinds}. {cure}")
     return found
 
 

@@ -186,7 +186,7 @@ def _places_by_file(keys: Sequence[Key]) -> dict[str, tuple[State | None, list[t
         name, within = key if isinstance(key, Page) else (key, None)
         groups.setdefault(name, (state, []))[1].append((i, within))
     for _, places in groups.values():
-        if len(places) > 1:  # in the order of the file, in which they are read faster
+        if places[0][1] is not None:  # in the order of the file, in which they are read faster
             places.sort(key=operator.itemgetter(1))
     return groups
 

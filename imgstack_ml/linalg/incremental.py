@@ -114,10 +114,13 @@ def _summarise(blocks: Sequence[np.ndarray], omega: np.ndarray, size: int, dtype
     """
     n, shift, exponent = n_rows(blocks), first_image(blocks), exponent_of(blocks)
     offsets, gram, total = np.empty(shift.size), np.zeros((n, n)), 0.0
-    product = np.empty((n, n), dtype)
+    product, inexact = np.empty((n, n), dtype), dtype == np.float32 and any(b.dtype.kind == "f" for b in blocks)
     for a, b, tile in tiles(blocks, shift, dtype, exponent=exponent):
         offsets[a:b] = column_means(tile)
-        tile -= offsets[a:b].astype(dtype)
+        middle = offsets[a:b].astype(dtype)
+        tile -= middle
+        if inexact:  # float32 sums are off by a few eps; those of what is left, which is near zero, are not
+            offsets[a:b] = middle + column_means(tile)
         gram += np.matmul(tile, tile.T, out=product)  # a product in `dtype`, the sum in float64
         total += sum_of_squares(tile)  # more exact than the trace of the Gram matrix
     mean, rest = exact_sum(shift, np.ldexp(offsets, exponent))

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from .integers import refuse_inexact
 from .scaling import power_of_two
 
 __all__ = ["column_means", "flat_rows", "n_rows", "row_groups", "row_tiles", "tile_width", "tiles"]
@@ -127,7 +128,7 @@ def _shift_into(out: np.ndarray, parts: Sequence[np.ndarray], shift: np.ndarray,
     factor, row = power_of_two(exponent, out.dtype), 0
     shift = shift * factor
     for part in parts:
-        _refuse_inexact(part)
+        refuse_inexact(part)
         target = out[row : row + len(part)]
         if factor != 1:  # before the difference, which could be beyond float32
             np.multiply(part, factor, out=target, dtype=out.dtype)
@@ -138,14 +139,3 @@ def _shift_into(out: np.ndarray, parts: Sequence[np.ndarray], shift: np.ndarray,
             target[...] = part
             target -= shift
         row += len(part)
-
-
-def _refuse_inexact(part: np.ndarray) -> None:
-    """Raise if 64-bit integers are beyond those that float64 tells apart: their differences would be lost."""
-    if part.dtype.kind in "iu" and part.itemsize == 8 and part.size:
-        value = max(int(part.max()), -int(part.min()))
-        if value > 2**53:
-            raise ValueError(
-                f"The images have integers of up to {value} in magnitude, and float64 tells them apart up to 2**53 = "
-                f"{2**53}. Subtract the smallest first, e.g. X - X.min()."
-            )

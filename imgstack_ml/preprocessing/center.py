@@ -84,21 +84,22 @@ class StackCenterer(PassLearner, StackTransformer):
         NonFiniteError
             Naming the image (and file) with a NaN or infinite pixel.
         ValueError
-            If the mean, or with `with_std` the variance of a pixel, is beyond float64.
+            If differences of images are beyond float64, or integers beyond 2**53.
         """
         fit_together([self], X)
         return self
 
     def _needed_pass(self, images: Images) -> Pass:
-        return Pass(partial(_moments_of_batch, bool(self.with_std)), _merged, 24 * images.n_pixels, "mean image")
+        return Pass(partial(_moments_of_batch, bool(self.with_std)), merge_moments, 24 * images.n_pixels, "mean image")
 
     def _learn(self, found: Moments, images: Images) -> None:
-        if not np.isfinite(found.mean).all() or not (found.squares is None or np.isfinite(found.squares).all()):
-            what, divisor = ("differences of images are", "4") if found.squares is None else ("variances are", "1e200")
-            raise ValueError(f"The {what} beyond float64. Divide the stack, e.g. StackCenterer().fit(X / {divisor}).")
+        if not np.isfinite(found.mean).all() or not (found.norms is None or np.isfinite(found.norms).all()):
+            raise ValueError(
+                "Differences of images are beyond float64. Divide the stack, e.g. StackCenterer().fit(X / 1e4)."
+            )
         self.n_samples_ = found.n
         self.mean_ = found.mean.reshape(images.image_shape)
-        self.scale_ = None if found.squares is None else _scale(found.squares / found.n).reshape(images.image_shape)
+        self.scale_ = None if found.norms is None else _scale(found.norms / found.n**0.5).reshape(images.image_shape)
 
     def transform(self, X: StackLike) -> np.ndarray | da.Array:
         """Subtract the mean image (and divide by the scale).
@@ -146,20 +147,12 @@ class StackCenterer(PassLearner, StackTransformer):
         return map_images(func, images.data, image_shape=shape, dtype=dtype, files=files, fills=True, **learned)
 
 
-def _moments_of_batch(with_squares: bool, blocks: list[np.ndarray], start: int) -> Moments:
-    with np.errstate(over="ignore", invalid="ignore"):  # _learn refuses what is not finite
-        return moments(blocks, with_squares)
+def _moments_of_batch(with_norms: bool, blocks: list[np.ndarray], start: int) -> Moments:
+    return moments(blocks, with_norms)
 
 
-def _merged(earlier: Moments, later: Moments) -> Moments:
-    with np.errstate(over="ignore", invalid="ignore"):
-        return merge_moments(earlier, later)
-
-
-def _scale(variance: np.ndarray) -> np.ndarray:
-    scale = np.sqrt(variance)
-    scale[scale == 0] = 1  # a constant pixel has exactly 0: `moments` sums differences from the first image
-    return scale
+def _scale(deviations: np.ndarray) -> np.ndarray:
+    return np.where(deviations == 0, 1, deviations)  # exactly 0 where constant: differences from the first image are
 
 
 def _centred(
@@ -199,9 +192,11 @@ def _within_dtype(
 
 
 def _subtract(block: np.ndarray, mean: np.ndarray, scale: np.ndarray | None, out: np.ndarray) -> None:
-    np.subtract(block, mean, out=out, casting="same_kind")  # computed in float64, rounded once
-    if scale is not None:
-        np.divide(out, scale, out=out, casting="same_kind")
+    if scale is None:
+        np.subtract(block, mean, out=out, casting="same_kind")  # computed in float64, rounded once
+    else:
+        work = np.subtract(block, mean, out=out if out.dtype == np.float64 else None)
+        np.divide(work, scale, out=out, casting="same_kind")
 
 
 def _add(block: np.ndarray, mean: np.ndarray, scale: np.ndarray | None, out: np.ndarray) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from functools import partial
 from math import prod
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from skimage.exposure.exposure import intensity_range
 
 from ..errors import NonFiniteError
 from ..linalg.extremes import extremes_of, joined_channels
+from ..linalg.integers import LAST, between, differences
 
 __all__ = ["is_word", "output_dtype", "rescale_block"]
 
@@ -24,7 +26,7 @@ _VALUES_PAY = 16  # pixels per value between minimum and maximum: with more, loo
 
 
 class _Ranges(NamedTuple):
-    """Ends of the input and the output range, each float64 (n_images, n_channels)."""
+    """Ends of the input and the output range, each (n_images, n_channels): float64, or Python's exact numbers."""
 
     low: np.ndarray
     high: np.ndarray
@@ -103,6 +105,10 @@ def rescale_block(
                 f"Rescale X / {largest:.1g}, or X.astype('float64')."
             )
             raise NonFiniteError(i + wide, None, reason) from error
+        for j in _beyond_float64(extremes, in_range):
+            one, (lowest, highest) = slice(j, j + 1), extremes
+            exact = ranges_of(tile[one], (lowest[one], highest[one]), exact=True)
+            _rescale_integers(tile[j], exact, result[i + j])
     return out
 
 
@@ -133,31 +139,37 @@ def _ranges(
     in_range: Any,
     out_range: Any,
     percentiles: Sequence[float] | None,
+    exact: bool = False,
 ) -> _Ranges:
-    """Return input and output range of each image and channel."""
-    shape = extremes[0].shape
+    """Return input and output range of each image and channel; `exact` is for integers only."""
+    shape, kind = extremes[0].shape, np.dtype(object if exact else np.float64)
     if percentiles is not None:
-        low, high = _percentiles(images, shape[1], percentiles)
+        low, high = _percentiles(images, shape[1], percentiles, exact)
     elif is_word(in_range, "image"):
         low, high = extremes
     else:
-        low, high = _numbers(in_range, images.dtype)
-    low, high = (np.broadcast_to(end, shape).astype(np.float64) for end in (low, high))
-    out_low, out_high = extremes if is_word(out_range, "image") else _numbers(out_range, images.dtype)
+        low, high = _numbers(in_range, images.dtype, kind)
+    low, high = (np.broadcast_to(end, shape).astype(kind) for end in (low, high))
+    out_low, out_high = extremes if is_word(out_range, "image") else _numbers(out_range, images.dtype, kind)
     if isinstance(out_range, str) and out_range != "image":
         out_low = np.where(low >= 0, 0, out_low)
-    out_low, out_high = (np.broadcast_to(end, shape).astype(np.float64) for end in (out_low, out_high))
+    out_low, out_high = (np.broadcast_to(end, shape).astype(kind) for end in (out_low, out_high))
     return _Ranges(low, high, out_low, out_high)
 
 
-def _numbers(named_range: Any, dtype: np.dtype) -> np.ndarray:
+def _numbers(named_range: Any, dtype: np.dtype, kind: np.dtype) -> np.ndarray:
     """Return the two ends of a range that does not depend on the images."""
     if isinstance(named_range, str):
         named_range = intensity_range(np.empty(0, dtype), named_range)
-    return np.asarray(named_range, np.float64)
+    if kind.hasobject:
+        ends = [end.tolist() if isinstance(end, np.generic | np.ndarray) else end for end in named_range]
+        return np.frompyfunc(Fraction, 1, 1)(np.array(ends, object))
+    return np.asarray(named_range, kind)
 
 
-def _percentiles(images: np.ndarray, n_channels: int, percentiles: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def _percentiles(
+    images: np.ndarray, n_channels: int, percentiles: Sequence[float], exact: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the low and the high percentile of each image and channel, (n_images, n_channels) each.
 
     NumPy interpolates a percentile of n values between two neighbours in sorted order. `_order_statistics` finds these
@@ -171,7 +183,12 @@ def _percentiles(images: np.ndarray, n_channels: int, percentiles: Sequence[floa
     neighbours = np.empty((2, len(images), n_channels, 2), planes.dtype)
     for i, channel in np.ndindex(len(images), n_channels):
         neighbours[:, i, channel] = _order_statistics(planes[i, :, channel], below)
-    ends = np.quantile(neighbours, position - below, axis=0)
+    share = position - below
+    if exact:
+        ends = between(neighbours[0], neighbours[1], share)
+        return ends[..., 0], ends[..., 1]
+    # As float64, since NumPy's differences of the values of a signed dtype could overflow.
+    ends = np.quantile(neighbours.astype(np.float64) if planes.dtype.kind == "i" else neighbours, share, axis=0)
     return ends[0, ..., 0], ends[1, ..., 1]
 
 
@@ -225,6 +242,38 @@ def _rescale_tile(
             _apply_to_values(images, (lowest + np.arange(n_values, dtype=np.int32))[:, None], linear, out)
             return
     _apply(linear, images, out, clip=clip)
+
+
+def _beyond_float64(extremes: tuple[np.ndarray, np.ndarray], in_range: Any) -> np.ndarray:
+    """Return the positions of 64-bit images that float64 would round, or whose input range it would."""
+    if extremes[0].dtype.kind not in "iu" or extremes[0].itemsize < 8:
+        return np.empty(0, np.intp)
+    if not isinstance(in_range, str) and max(abs(end) for end in np.ravel(np.array(in_range, object))) > LAST:
+        return np.arange(len(extremes[0]))
+    return np.flatnonzero((extremes[0] < -LAST).any(axis=1) | (extremes[1] > LAST).any(axis=1))
+
+
+def _rescale_integers(image: np.ndarray, ranges: _Ranges, out: np.ndarray) -> None:
+    """Rescale an image of 64-bit integers that float64 would round: differences are exact before they are rounded."""
+    n_channels = ranges.low.shape[1]
+    pixels, results = image.reshape(-1, n_channels), out.reshape(-1, n_channels)
+    for channel, (low, high, out_low, out_high) in enumerate(zip(*(end[0] for end in ranges), strict=True)):
+        start, gain = out_low, out_high - out_low
+        if low == high:  # such images are clipped to the output range
+            start, gain, high = min(max(low, out_low), out_high), 0, low + 1
+        for i in range(0, len(pixels), _PIECE // 8):
+            values, (bottom, top) = differences(pixels[i : i + _PIECE // 8, channel], (low, high))
+            work = (np.clip(values, bottom, top) - bottom) * float(gain) / float(high - low)
+            results[i : i + len(work), channel] = _from(start, work, gain, out.dtype)
+
+
+def _from(start: Any, work: np.ndarray, gain: Any, dtype: np.dtype) -> np.ndarray:
+    """Return ``start + work``, where `work` is from 0 to `gain`; for 64-bit integers added as integers."""
+    if dtype.kind not in "iu" or dtype.itemsize < 8:
+        return (work + float(start)).astype(dtype)
+    work = np.where(work < -start, np.ceil(work), work)  # so that negative results are truncated, not rounded down
+    steps = np.minimum(np.minimum(work, 2.0**64 - 2**11).astype(np.uint64), np.uint64(int(gain)))
+    return (steps + np.uint64(int(start) % 2**64)).astype(dtype)
 
 
 def _apply_to_values(images: np.ndarray, values: np.ndarray, linear: _LinearMap, out: np.ndarray) -> None:

@@ -13,6 +13,7 @@ from ..base.lazy import map_images
 from ..base.transformer import StackTransformer
 from ..base.validation import Images, StackLike, check_images, is_pair
 from ..linalg.extremes import merge_ranges, range_step
+from ..linalg.integers import beyond_float64, exact_number
 from ..passes.fit_together import PassLearner, fit_together
 from ..passes.runner import Pass
 from .intensity import is_word, output_dtype, rescale_block
@@ -60,7 +61,7 @@ class IntensityRescaler(PassLearner, StackTransformer):
     ----------
     in_range_ : (min, max), ndarray of shape (2, n_channels) or str
         The range in use: for ``in_range="stack"`` the one found in `fit` (with ``channel_axis=-1`` an array of minima
-        and maxima), otherwise `in_range`.
+        and maxima), otherwise `in_range`. Ends that float64 does not hold are ints.
     image_shape_ : tuple of int
         Shape of one image.
     n_features_in_ : int
@@ -76,10 +77,11 @@ class IntensityRescaler(PassLearner, StackTransformer):
     For large 8-bit images, and for large 16-bit images with few values or one range for all, it runs once for each
     possible value, and pixels are looked up in a table of the results.
 
-    Results differ from scikit-image's in one case. The largest value of an integer dtype may not be representable in
+    Results differ from scikit-image's in a few cases. The largest value of an integer dtype may not be representable in
     that precision: for 64-bit integers, for 32-bit integers from float32 images, and for 16-bit integers from float16
     images. There scikit-image's cast overflows, which can make the brightest pixels the most negative. Here they get
-    the largest representable value.
+    the largest representable value. Nor are results scikit-image's for integers beyond 2**53, which it rounds to
+    float64: here the lower end of the range is subtracted before. Percentiles of signed integers do not overflow.
 
     Examples
     --------
@@ -144,8 +146,10 @@ class IntensityRescaler(PassLearner, StackTransformer):
         if found is None:
             self.in_range_ = self.in_range
             return
-        ends = found.astype(np.float64)
-        self.in_range_ = (float(ends[0, 0]), float(ends[1, 0])) if self.channel_axis is None else ends
+        if self.channel_axis is None:
+            self.in_range_ = (exact_number(found[0, 0]), exact_number(found[1, 0]))
+        else:
+            self.in_range_ = found if beyond_float64(found) else found.astype(np.float64)
 
     def transform(self, X: StackLike) -> np.ndarray | da.Array:
         """Rescale the images.

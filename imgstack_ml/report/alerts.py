@@ -306,6 +306,8 @@ def _ranks_within(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Pearson's correlation; 0 if one of the two is constant."""
+    # Near 1, in whatever units: squares of sums of squares are within float64.
+    a, b = (np.ldexp(values, -int(np.frexp(np.abs(values).max())[1])) for values in (a, b))
     a, b = a - a.mean(), b - b.mean()
     size = np.sqrt((a @ a) * (b @ b))
     return float(a @ b / size) if size > 0 else 0.0

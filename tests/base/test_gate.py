@@ -2,6 +2,7 @@
 
 import re
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -85,3 +86,14 @@ def test_first_nonfinite_image(bad, dtype):
     with pytest.raises(NonFiniteError, match=r"^image 7 \('7'\)"):
         checked_block(X.dtype, True, X, Place((0, 0, 0), 5, X.shape, list("5678")))
     assert checked_block(X.dtype, False, X, Place((0, 0, 0), 5, X.shape, None)) is X
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "object", "longdouble", "float64"])
+def test_the_line_to_convert_blocks_works_when_typed(dtype):
+    X = da.from_delayed(dask.delayed(BLOCK.astype)(dtype), BLOCK.shape, "float32")
+    with pytest.raises(ValueError, match="has dtype") as caught:
+        gated(X).compute(scheduler="sync")
+    line = str(caught.value).partition("X.map_blocks")
+    assert ("Declare dtype=" in line[0]) == (dtype == "float64")
+    converted = eval("X.map_blocks" + line[2].rstrip("."))
+    np.testing.assert_array_equal(gated(converted).compute(scheduler="sync"), BLOCK.astype("float32"))

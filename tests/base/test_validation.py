@@ -1,5 +1,7 @@
 """The check of input: what passes stays lazy and unread, and what is refused is told what to pass."""
 
+from pathlib import Path
+
 import dask
 import dask.array as da
 import dask.bag as db
@@ -122,7 +124,15 @@ def test_what_is_lazy_and_has_files():
         (np.zeros((3, 4, 5), "M8[s]"), ValueError, r"dtype datetime64\[s\].*astype\('float32'\)"),
         (np.zeros((3, 20), "m8[s]"), ValueError, "dtype timedelta64"),
         (da.zeros((3, 4, 5), dtype="M8[s]"), ValueError, "dtype datetime64"),
-        (da.zeros((3, 4, 5), dtype=complex), ValueError, r"dtype complex128.*astype\('float32'\)"),
+        (da.zeros((3, 4, 5), dtype=complex), ValueError, r"dtype complex128.*abs\(X\), or X\.real"),
+        ("a/b.png", TypeError, r"the path 'a/b\.png'.*open_stack\('a/b\.png'\)"),
+        (Path("b.png"), TypeError, r"open_stack\('b\.png'\)"),
+        (["a.png", Path("b.png")], TypeError, r"2 paths.*open_stack\(X\)"),
+        (np.array(["a.png", "b.png"]), TypeError, r"open_stack\(list\(X\)\)"),
+        ({"a": STACK}, TypeError, r"of type dict.*X\['a'\]"),
+        (None, TypeError, r"X is None.*open_stack\(folder\)"),
+        (b"GIF", TypeError, r"of type bytes.*BytesIO\(X\)"),
+        (iter(STACK), TypeError, r"np\.stack\(list\(X\)\)"),
         (da.from_array(STACK)[da.from_array(np.ones(3, bool))], ValueError, "unknown chunk sizes.*compute_chunk_sizes"),
         (db.from_sequence([1]), TypeError, "X is a lazy Bag; Estimator needs a Dask array"),
         (STACK * [[[np.nan]], [[1]], [[1]]], NonFiniteError, "image 0 contains NaN or infinity"),

@@ -33,8 +33,6 @@ SECONDS = 20  # a fit that takes longer counts as hanging
 # Seeds that fail, with the reason why that is accepted.
 KNOWN = {
     3073: "variances of a flat floor that differ by 1e-4 of themselves: the estimated errors see 2e-7, the bounds hold",
-    13926: "the mean of float32 images, from products in float32, is off by a little more than eps",
-    16332: "as 13926",
 }
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from imgstack_ml import ImagePCA
+from imgstack_ml import ChannelStatistics, ImageHistogram, ImagePCA, IntensityRescaler, StackCenterer, TextureFeatures
 from tests.lib.stacks import stack_of_spectrum
 
 POWERS = {"float32": [-99, 33, 96], "float64": [-465, 33, 464]}
@@ -118,3 +118,63 @@ def test_values_at_the_end_of_float32(solver, monkeypatch):
     pca = ImagePCA(3, svd_solver=solver).fit(da.from_array(X, chunks=(7, -1, -1)))
     expected = np.linalg.svd((X.astype(np.float64) - X.astype(np.float64).mean(axis=0)).reshape(30, -1))[1][:3]
     assert_allclose(pca.singular_values_, expected, rtol=1e-4 if solver == "randomized" else 1e-5)
+
+
+SCALED = {"float32": [-110, -60, 96], "float64": [-1000, -465, 464, 950]}
+TRANSFORMERS = [  # and the power of the units in which its results are
+    (StackCenterer(with_std=True), 0),
+    (ChannelStatistics(percentiles=(5, 50)), 1),
+    (IntensityRescaler(out_range=(0, 1)), 0),
+    (IntensityRescaler("stack", "image"), 1),
+    (IntensityRescaler(percentiles=(5, 95), out_range="uint8"), 0),
+    (ImageHistogram(8), 0),
+    (ImageHistogram(8, density=True), -1),
+    (TextureFeatures(), 0),
+]
+
+
+@pytest.mark.parametrize("dtype", SCALED)
+def test_transformers_in_all_units(dtype):
+    """Deviations, bins and levels: squares, widths and their inverses are beyond the dtype here."""
+    X = np.ldexp(np.random.default_rng(0).integers(-200, 200, (12, 7, 6)), -8).astype(dtype)
+    X[:, 2, 3] = 0.5  # constant
+    for transformer, degree in TRANSFORMERS:
+        expected = np.asarray(transformer.fit_transform(X))
+        for power in SCALED[dtype]:
+            scaled = np.ldexp(X, power)
+            found = transformer.fit(da.from_array(scaled, chunks=(12, -1, -1))).transform(scaled)
+            assert_array_equal(np.ldexp(found, -power * degree), expected, err_msg=f"{transformer}, 2^{power}")
+            if isinstance(transformer, StackCenterer):
+                assert transformer.scale_[2, 3] == 1
+                std = np.ldexp(X.astype(np.float64).std(axis=0), power)
+                assert_allclose(transformer.scale_, np.where(std > 0, std, 1), rtol=1e-14)
+    centerer = StackCenterer(with_std=True).fit(da.from_array(scaled, chunks=(5, -1, -1)))
+    assert_allclose(centerer.scale_, np.where(std > 0, std, 1), rtol=1e-14)
+
+
+def test_float32_below_its_smallest_normal_number():
+    X = (np.random.default_rng(0).random((20, 7, 6)) * 1e-40).astype(np.float32)
+    exact = X.astype(np.float64)
+    centred = StackCenterer(with_std=True).fit_transform(X)
+    assert_allclose(centred, (exact - exact.mean(axis=0)) / exact.std(axis=0), atol=1e-6)
+    rescaled, low = IntensityRescaler(out_range=(0, 1)).fit_transform(X), exact.min(axis=(1, 2), keepdims=True)
+    assert_allclose(rescaled, (exact - low) / (exact.max(axis=(1, 2), keepdims=True) - low), atol=1e-6)
+    limits = (exact.min(), exact.max())
+    assert_array_equal(ImageHistogram(8).fit_transform(X), [np.histogram(image, 8, limits)[0] for image in exact])
+
+
+def test_pixels_of_different_sizes_have_their_own_deviations():
+    sizes = 10.0 ** np.arange(-300, 301, 50)
+    X = np.random.default_rng(0).standard_normal((9, sizes.size, 1)) * sizes[:, None]
+    expected = (X / sizes[:, None]).std(axis=0) * sizes[:, None]
+    assert_allclose(StackCenterer(with_std=True).fit(da.from_array(X, chunks=(2, -1, -1))).scale_, expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize("step", [2.0, 0.0])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_more_bins_than_numbers(dtype, step):
+    """NumPy's edges of bins are equal there, which is an error."""
+    large = 2.0**24 if dtype == "float32" else 2.0**53
+    X = (large + step * np.arange(3).repeat(4)).astype(dtype).reshape(1, 4, 3)
+    expected = np.histogram(X.astype(np.float64) - large, 8, (0, 2 * step))[0][None]
+    assert_array_equal(ImageHistogram(8).fit_transform(X), expected)

@@ -1,5 +1,6 @@
 """Real image files for tests."""
 
+import contextlib
 import os
 import struct
 import tarfile
@@ -15,8 +16,7 @@ from PIL import Image
 
 from imgstack_ml import open_stack
 from imgstack_ml.errors import BadImageError
-from imgstack_ml.io.formats.jpeg_png import Jpeg, Png
-from imgstack_ml.io.formats.tiff import Tiff
+from imgstack_ml.io import readers
 from imgstack_ml.io.readers import decode_file
 
 _ADAM7 = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2), (0, 1, 1, 2))
@@ -70,13 +70,19 @@ def png_bytes(pixels, *, height=None, interlaced=False, rows=None):
 def count_decoded(monkeypatch):
     """Count how often each image is decoded, by its file and its key in there."""
     counts = Counter()
-    for kind in (Jpeg, Png, Tiff):
 
-        def read(self, key, out, original=kind.read):
-            counts[self.source.name, key] += 1
-            original(self, key, out)
+    @contextlib.contextmanager
+    def opened(name, *args, original=readers.open_images):
+        with original(name, *args) as images:
 
-        monkeypatch.setattr(kind, "read", read)
+            def read(key, out, original=images.read):
+                counts[name, key] += 1
+                original(key, out)
+
+            images.read = read
+            yield images
+
+    monkeypatch.setattr(readers, "open_images", opened)
     return counts
 
 

@@ -15,33 +15,33 @@ from tests.lib.blocks import centred, cut, cut_stacks, flat, images, steady
 @given(cut_stacks())
 def test_moments_equal_numpys_in_any_grouping(blocks):
     X = np.concatenate(blocks)
-    a, b, c = (moments([block], with_squares=True) for block in blocks)
+    a, b, c = (moments([block], with_norms=True) for block in blocks)
     for found in (
-        moments(blocks, with_squares=True),
+        moments(blocks, with_norms=True),
         merge_moments(merge_moments(a, b), c),
         merge_moments(a, merge_moments(b, c)),
     ):
         assert found.n == len(X)
         assert_allclose(found.mean, flat(X).mean(axis=0), rtol=1e-14, atol=1e-12)
-        assert_allclose(found.squares, (centred(X) ** 2).sum(axis=0), rtol=1e-9, atol=1e-9)
+        assert_allclose(found.norms**2, (centred(X) ** 2).sum(axis=0), rtol=1e-9, atol=1e-9)
 
 
 def test_moments_of_a_constant_pixel_are_exact():
     X = np.full((9, 4), 0.1)
-    found = reduce(merge_moments, [moments([block], with_squares=True) for block in cut(X, 2, 3)])
+    found = reduce(merge_moments, [moments([block], with_norms=True) for block in cut(X, 2, 3)])
     assert_array_equal(found.mean, X[0])
-    assert_array_equal(found.squares, 0)
+    assert_array_equal(found.norms, 0)
 
 
 def test_moments_keep_digits_of_small_changes_on_a_large_offset():
     X = 1e8 + np.random.default_rng(0).standard_normal((500, 20))
-    found = reduce(merge_moments, [moments([block], with_squares=True) for block in cut(X, 7, 10, 400)])
-    assert_allclose(found.squares, 500 * (X - 1e8).var(axis=0), rtol=1e-9)
+    found = reduce(merge_moments, [moments([block], with_norms=True) for block in cut(X, 7, 10, 400)])
+    assert_allclose(found.norms**2, 500 * (X - 1e8).var(axis=0), rtol=1e-9)
 
 
-def test_moments_without_squares_have_none():
+def test_moments_without_norms_have_none():
     X = images(5)
-    assert merge_moments(moments([X[:2]]), moments([X[2:]])).squares is None
+    assert merge_moments(moments([X[:2]]), moments([X[2:]])).norms is None
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "bool"])

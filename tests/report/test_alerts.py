@@ -146,6 +146,17 @@ def test_brightness_that_is_the_first_component(textures):
     assert "brightness" in alerts_of(flicker.astype(np.uint8))
 
 
+@pytest.mark.parametrize("factor", [1e-140, 1e140])
+def test_alerts_in_all_units(textures, factor):
+    images = textures[:60] * np.linspace(0.2, 1, 60)[:, None, None]
+    images[11], images[40] = images[30], images[20] / 99
+    expected, found = alerts_of(images, n_components=4), alerts_of(images * factor, n_components=4)
+    assert {kind: alert.images.tolist() for kind, alert in found.items()} == {
+        kind: alert.images.tolist() for kind, alert in expected.items()
+    }
+    assert {"brightness", "duplicates", "range"} <= set(found)
+
+
 def test_files_that_were_left_out(textures):
     alert = only(alerts_of(textures, problems=[("a.png", "it is empty")]), "skipped")
     assert alert.names == ["a.png: it is empty"]

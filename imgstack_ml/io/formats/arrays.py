@@ -3,27 +3,27 @@
 The array is opened in the task that reads it, so that a stack holds no handle and a task carries a path.
 """
 
+import base64
 import contextlib
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import zarr
 
+from ...base.axes import axis_names_of, order_of_axes
 from ..locations.faults import naming_the_file
 from ..locations.files import state_of_file
-from .axes import order_of_axes
-from .hdf5 import axis_names_of, open_data_set
+from .hdf5 import open_data_set
 from .npy import open_mapped
 from .ome_zarr import axis_names_within, full_resolution
 from .rows import read_rows
 from .store import (
     check_written_chunks,
-    find_chunk,
-    newest_change,
+    find_chunks,
     open_complete,
     opened_store,
     read_description,
@@ -33,6 +33,7 @@ from .store import (
 __all__ = ["ArrayReader", "open_hdf5", "open_npy", "open_store", "open_zarr"]
 
 _LARGE_CHUNK = 2**28  # bytes
+_ENCODINGS = ("scale_factor", "add_offset", "_FillValue", "missing_value")
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,9 @@ class ArrayReader:
     is_own_store : bool
         Whether `save_stack` wrote it. It is then opened once a process, and a missing chunk is an error.
     newest : int
-        Latest time of change of a chunk of a zarr array, in nanoseconds; 0 where chunks are not watched.
+        Latest time of change of a chunk of a zarr array, in nanoseconds.
+    opened : int
+        When a zarr array of very many chunks was opened: its chunks were not all looked at then.
     """
 
     kind: str
@@ -74,6 +77,11 @@ class ArrayReader:
     fingerprint: str
     is_own_store: bool = False
     newest: int = 0
+    opened: int = 0
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        # Without the time of opening, so that a write from an array that is opened again can be resumed.
+        return tuple(getattr(self, field.name) for field in fields(self) if field.name != "opened")
 
     @property
     def label(self) -> str:
@@ -115,9 +123,9 @@ class ArrayReader:
                 place[axis] = slice(index, index + 1)
             start = place[counting[-1]].start
             place[counting[-1]] = slice(start, start + stop - first)
-        if self.newest:
+        if self.kind == "zarr" and not self.is_own_store:
             region = [slice(*part.indices(size)[:2]) for part, size in zip(place, array.shape, strict=True)]
-            check_written_chunks(os.path.join(self.path, self.name), array, region, self.newest)
+            check_written_chunks(self.path, self.name, array, region, max(self.newest, self.opened))
         # A copy where the array is mapped into memory: its file is read here, not wherever the block is used.
         images = np.array(array[tuple(place)], self.dtype, copy=True if self.kind == "npy" else None)
         return images.transpose(self.axes).reshape(stop - first, *self.shape)
@@ -168,13 +176,15 @@ def open_zarr(path: str) -> ArrayReader:
     with naming_the_file(path):
         node = zarr.open(path, mode="r")
         name, said = full_resolution(node, path) if isinstance(node, zarr.Group) else ("", axis_names_within(path))
-        if not find_chunk(path, name):
+        chunks = find_chunks(path, name)  # before the array is read: what changes later is noticed
+        if not chunks.n_files:
             raise ValueError("it has no chunk: none was written, or all were lost, and its pixels are unknown")
         array = zarr.open_array(os.path.join(path, name), mode="r")
-        own: Any = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+        own = axis_names_of(array)
         if said and own and order_of_axes(array.shape, said) != order_of_axes(array.shape, own):
             raise ValueError(f"its axes are named {tuple(own)}, and {tuple(said)} by the group that it belongs to")
-        return _reader("zarr", path, name, said or own)
+        reader = _reader("zarr", path, name, said or own)
+        return replace(reader, newest=chunks.newest, opened=chunks.opened)
 
 
 def open_hdf5(path: str, name: str) -> ArrayReader:
@@ -208,6 +218,7 @@ def _reader(kind: str, path: str, name: str, axis_names: Any) -> ArrayReader:
     with _open_array(kind, path, name) as array:
         if array.dtype.kind not in "uif":
             raise ValueError(f"it is of dtype {array.dtype}; images are of whole or floating-point numbers")
+        _refuse_encoded(array, kind, path, name)
         n_counting, axes = order_of_axes(array.shape, axis_names)
         shape = tuple(array.shape[axis] for axis in axes)
         sizes, image_shape = shape[:n_counting], shape[n_counting:]
@@ -218,9 +229,40 @@ def _reader(kind: str, path: str, name: str, axis_names: Any) -> ArrayReader:
         if 0 in image_shape:
             raise ValueError(f"its images are of shape {image_shape}, without a pixel")
         per_chunk = chunks[axes[n_counting - 1]] if chunks and n_counting else 1
-        newest = newest_change(os.path.join(path, name), array) if kind == "zarr" else 0
         dtype = _native(array.dtype)
-        return ArrayReader(kind, path, name, axes, sizes, image_shape, dtype, per_chunk, state, newest=newest)
+        return ArrayReader(kind, path, name, axes, sizes, image_shape, dtype, per_chunk, state)
+
+
+def _refuse_encoded(array: Any, kind: str, path: str, name: str) -> None:
+    """Refuse numbers that stand for others by attributes of netCDF: xarray decodes them, and they are not read here."""
+    said = dict(getattr(array, "attrs", {}))
+    if "_ARRAY_DIMENSIONS" in said and array.fill_value:  # where xarray keeps it in zarr of format 2
+        said.setdefault("_FillValue", array.fill_value)
+    found = [f"{key}={said[key]}" for key in _ENCODINGS if key in said and not _changes_nothing(key, said[key])]
+    if not found:
+        return
+    group, own = os.path.split(os.path.join("/", name) if kind == "hdf5" else os.path.join(path, name).rstrip("/"))
+    lines = {
+        "zarr": (f"xarray.open_zarr({group!r})[{own!r}]", f"dask.array.from_zarr({os.path.join(group, own)!r})"),
+        "hdf5": (
+            f"xarray.open_dataset({path!r}, group={group!r}, engine='h5netcdf', chunks={{}})[{own!r}]",
+            f"h5py.File({path!r})[{name!r}]",
+        ),
+    }
+    decoded, stored = lines[kind]
+    raise ValueError(
+        f"its numbers stand for others, by its attributes {', '.join(found)}, which are not applied here. Give an "
+        f"estimator {decoded}, where xarray wrote it; or {stored}, the numbers as they are stored"
+    )
+
+
+def _changes_nothing(key: str, value: Any) -> bool:
+    value = np.ravel(value)[0]
+    if key in ("scale_factor", "add_offset"):
+        return bool(value == (key == "scale_factor"))
+    if isinstance(value, str):  # xarray writes NaN so in zarr of format 3
+        value = np.frombuffer(base64.b64decode(value).ljust(8, b"\0"), "<f8")[0]
+    return bool(value != value)
 
 
 def _check_chunk_shape(chunks: tuple[int, ...] | None, shape: tuple[int, ...], dtype: np.dtype) -> None:

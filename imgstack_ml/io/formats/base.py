@@ -177,15 +177,20 @@ class ImageFormat(ABC):
         self.source = source
 
     @classmethod
-    def recognise(cls, head: bytes) -> bool:
-        """Tell by its first bytes whether a file is of this format; content goes before suffixes.
+    def recognise(cls, head: bytes) -> bool | None:
+        """Tell by its first bytes whether a file is of this format.
 
         Parameters
         ----------
         head : bytes
             The first 1024 bytes of the file, or all of a smaller one.
+
+        Returns
+        -------
+        bool or None
+            None, the default: they do not tell, and the suffix decides. Content goes before suffixes.
         """
-        return False
+        return None
 
     @abstractmethod
     def list_images(self) -> Sequence[ImageSeries]:
@@ -213,7 +218,8 @@ class ImageFormat(ABC):
         """
         keys = [key for series in self.list_images() for key in series.keys]
         if len(keys) != 1:
-            raise ValueError(f"it holds {len(keys)} images, and one is needed; open it as a stack")
+            several = "several images" if keys else "no image"
+            raise ValueError(f"it holds {several}, and one is needed; open it as a stack")
         return keys[0]
 
     def header(self, key: Any) -> Header:

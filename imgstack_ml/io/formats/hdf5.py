@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["axis_names_of", "open_data_set", "split_hdf5"]
+__all__ = ["open_data_set", "split_hdf5"]
 
 _MOST_LINKS = 100
 _COPY = "Copy it into a file of its own: h5py.File(new_path, 'w')['images'] = pixels"
@@ -45,11 +45,6 @@ def open_data_set(path: str, name: str) -> Iterator[Any]:
         if found.id.get_storage_size() == 0 and found.size:
             raise ValueError(f"its data set {name!r} has no pixel: none was written")
         yield found
-
-
-def axis_names_of(data_set: Any) -> list[str]:
-    """Return the names of the axes of a data set: their labels, or the names of their scales; empty without one."""
-    return [axis.label or (os.path.basename(axis[0].name or "") if len(axis) else "") for axis in data_set.dims]
 
 
 def _within_file(file: Any, name: str) -> str:

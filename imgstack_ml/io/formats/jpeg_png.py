@@ -50,11 +50,9 @@ class _Picture(ImageFormat):
 
     def __init__(self, source: OpenFile):
         super().__init__(source)
-        # Pillow would make room for a PNG chunk that claims 4 GB, so that its reads are bounded by the size of the
-        # file. A small file is read at once: Pillow reads a few bytes at a time, each at the cost of a microsecond.
-        file, n_bytes = source.file, source.n_bytes
-        small = n_bytes <= _SMALL_FILE
-        self._bounded = io.BytesIO(file.read(n_bytes)) if small else cast(BinaryIO, Bounded(file, n_bytes))
+        # Pillow would make room for a PNG chunk that claims 4 GB: its reads are bounded by the size of the file.
+        file = source.file
+        self._bounded = file if isinstance(file, io.BytesIO) else cast(BinaryIO, Bounded(file, source.n_bytes))
         self._check_file()
         # Image.open would try all the formats that it knows, and warn of large images by a limit that is global to
         # the process.

@@ -27,7 +27,12 @@ def full_resolution(group: zarr.Group, path: str) -> tuple[str, list[str]]:
         names = [name for name, _ in members]  # coordinates of a stack, as xarray writes them, stand behind it
         example = f"open_stack({os.path.join(path, names[0])!r})" if names else "none"
         raise ValueError(f"it is a zarr group without an OME-Zarr image; it holds {names[:5]}. Give one: {example}")
-    name = images[0]["datasets"][0]["path"]
+    name, *others = dict.fromkeys(image["datasets"][0]["path"] for image in images)
+    if others:
+        raise ValueError(
+            f"it holds {1 + len(others)} OME-Zarr images, {[name, *others]}. Give one: "
+            f"open_stack({os.path.join(path, name)!r})"
+        )
     if os.path.isabs(name) or ".." in name.replace("\\", "/").split("/"):
         raise ValueError(f"its image lies outside of it, at {name!r}, where it is not read")
     return name, _axis_names(images[0])

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple
 
@@ -130,18 +130,24 @@ def format_of(name: str, head: bytes) -> type[ImageFormat]:
     ValueError
         No format is that of the file; the message says what would read it.
     """
-    ending = name.lower()
-    for kind in [*_overriding, *_BUILT_IN, *_registered]:
-        if kind.recognise(head):
-            return kind
-    for kind in [*_overriding, *_registered, *_BUILT_IN]:
-        if ending.endswith(kind.suffixes):
-            return kind
-    kinds, broken = _installed()
+    found = _choose([*_overriding, *_BUILT_IN, *_registered], name, head)
+    if found is None:
+        kinds, broken = _installed()
+        found = _choose(kinds, name, head)
+    if found is None:
+        raise ValueError(advice_for(name, head, broken))
+    return found
+
+
+def _choose(kinds: Sequence[type[ImageFormat]], name: str, head: bytes) -> type[ImageFormat] | None:
+    by_suffix = None
     for kind in kinds:
-        if kind.recognise(head) or ending.endswith(kind.suffixes):
+        recognised = kind.recognise(head)
+        if recognised:
             return kind
-    raise ValueError(advice_for(name, head, broken))
+        if recognised is None and by_suffix is None and name.lower().endswith(kind.suffixes):
+            by_suffix = kind
+    return by_suffix
 
 
 @contextlib.contextmanager

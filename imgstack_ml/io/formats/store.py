@@ -6,8 +6,9 @@ import itertools
 import json
 import math
 import os
+import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
@@ -19,14 +20,14 @@ __all__ = [
     "ATTRIBUTE",
     "FORMAT",
     "MARKER",
+    "Chunks",
     "check_written_chunks",
     "chunk_files",
     "chunk_names",
-    "find_chunk",
+    "find_chunks",
     "is_own_store",
     "is_zarr",
     "mark_complete",
-    "newest_change",
     "open_complete",
     "opened_store",
     "read_description",
@@ -40,8 +41,26 @@ MARKER = ".imgstack-complete"
 ATTRIBUTE = "imgstack_ml"
 FORMAT = 1
 
-#: Arrays of others with more chunks are opened without a look at each; then only their metadata are compared.
-_MAX_WATCHED = 20_000
+#: Of arrays of others, so many files and folders are looked at when they are opened: 10 ms.
+_MOST_ENTRIES = 2000
+
+
+class Chunks(NamedTuple):
+    """What was found of the chunks of an array.
+
+    Attributes
+    ----------
+    n_files, n_bytes : int
+    newest : int
+        Latest time of change of a chunk, or of a folder of chunks, in nanoseconds.
+    opened : int
+        When they were counted, if there are more of them; else 0.
+    """
+
+    n_files: int
+    n_bytes: int
+    newest: int
+    opened: int
 
 
 def is_zarr(path: str) -> bool:
@@ -69,12 +88,12 @@ def open_complete(path: str) -> tuple[zarr.Array, int]:
         The store is incomplete or damaged.
     """
     marker = _read_marker(path)
-    find_chunk(path)
+    _check_within(os.path.join(path, "zarr.json"), os.path.realpath(path))
     array = _open_array(path)
-    *found, newest = _measure_chunks(path)
-    if tuple(found) != (marker["n_chunks"], marker["n_bytes"]) or marker["n_chunks"] != _n_chunks(array):
+    n_chunks, n_bytes, newest, _ = find_chunks(path, "c", most=None)
+    if (n_chunks, n_bytes) != (marker["n_chunks"], marker["n_bytes"]) or n_chunks != _n_chunks(array):
         raise StoreError(
-            f"{path!r} is damaged: it holds {found[0]} chunks of {found[1]:,} bytes, and was written with "
+            f"{path!r} is damaged: it holds {n_chunks} chunks of {n_bytes:,} bytes, and was written with "
             f"{marker['n_chunks']} of {marker['n_bytes']:,}. {_write_again(path)}"
         )
     return array, newest
@@ -145,26 +164,23 @@ def state_of_zarr(path: str) -> str:
     return str(states)
 
 
-def newest_change(path: str, array: zarr.Array) -> int:
-    """Return the latest time of change of a chunk, or of a folder of chunks; 0 for arrays of very many chunks."""
-    return _measure_chunks(path, "")[2] if array.nchunks <= _MAX_WATCHED else 0
-
-
-def check_written_chunks(path: str, array: zarr.Array, region: Sequence[slice], newest: int) -> None:
-    """Check that no chunk of a region was written or removed after `newest_change`.
+def check_written_chunks(path: str, name: str, array: zarr.Array, region: Sequence[slice], newest: int) -> None:
+    """Check that no chunk of a region was written or removed after `newest`, or is a link that leads elsewhere.
 
     Raises
     ------
-    ValueError
+    StoreError, ValueError
         Naming the chunk.
     """
+    root = os.path.realpath(path)
     for index in _chunk_indices(array.shards or array.chunks, region):
-        name = array.metadata.encode_chunk_key(index)
-        place = os.path.join(path, name)
+        chunk = array.metadata.encode_chunk_key(index)
+        place = os.path.join(path, name, chunk)
         while not os.path.lexists(place):  # a chunk that was removed has changed its folder
             place = os.path.dirname(place)
+        _check_within(place, root)
         if _changed(os.stat(place)) > newest:
-            raise ValueError(f"its chunk {name!r} has changed since the stack was opened; open the stack again")
+            raise ValueError(f"its chunk {chunk!r} has changed since the stack was opened; open the stack again")
 
 
 def _check_chunks(path: str, array: zarr.Array, rows: np.ndarray, newest: int) -> None:
@@ -194,38 +210,48 @@ def _chunks_of_rows(array: zarr.Array, rows: np.ndarray) -> Iterator[str]:
         yield from chunk_names(array.chunks, (slice(start, start + 1), *(slice(0, n) for n in array.shape[1:])))
 
 
-def find_chunk(path: str, name: str = "") -> bool:
-    """Tell whether a zarr array has any chunk, after checking that none of its files is a link that leads elsewhere.
+def find_chunks(path: str, name: str, *, most: int | None = _MOST_ENTRIES) -> Chunks:
+    """Count the chunks of a zarr array, and check that none of its files is a link that leads elsewhere.
 
     Parameters
     ----------
     path : str
         The folder that was asked for. Links within it are followed.
     name : str
-        Of the array within the folder.
+        Of the array, or of its folder of chunks, within the folder.
+    most : int, optional
+        How many files and folders are looked at. `check_written_chunks` looks at the others when they are read.
 
     Raises
     ------
     StoreError
         Naming the link.
     """
-    root, has_chunk = os.path.realpath(path), False
-    folders = [(os.path.join(path, name), False)]
-    _check_within(folders[0][0], root)
-    while folders:
-        folder, is_linked = folders.pop()
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                is_link = entry.is_symlink()
-                if is_link:
-                    _check_within(entry.path, root)
-                if entry.is_dir():
-                    if is_link and is_linked:  # links could lead in a circle
-                        raise StoreError(f"{entry.path!r} is a link behind a link, which is not followed. Copy it")
-                    folders.append((entry.path, is_link or is_linked))
-                elif not entry.name.startswith(".") and entry.name != "zarr.json":
-                    has_chunk = True
-    return has_chunk
+    _check_within(os.path.join(path, name), root := os.path.realpath(path))
+    n_files = n_bytes = newest = 0
+    for n_seen, (is_file, found) in enumerate(_walk(os.path.join(path, name), root), start=1):
+        newest = max(newest, _changed(found))
+        if is_file:
+            n_files, n_bytes = n_files + 1, n_bytes + found.st_size
+        if most and n_files and n_seen >= most:
+            return Chunks(n_files, n_bytes, newest, time.time_ns())
+    return Chunks(n_files, n_bytes, newest, 0)
+
+
+def _walk(folder: str, root: str, is_linked: bool = False) -> Iterator[tuple[bool, os.stat_result]]:
+    """Yield the states of a folder and of what is in it, each with whether it is a chunk; the depth comes first."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        yield False, os.stat(folder)
+        for entry in entries:
+            is_link = entry.is_symlink()
+            if is_link:
+                _check_within(entry.path, root)
+            if entry.is_dir():
+                if is_link and is_linked:  # links could lead in a circle
+                    raise StoreError(f"{entry.path!r} is a link behind a link, which is not followed. Copy it")
+                yield from _walk(entry.path, root, is_link or is_linked)
+            elif not entry.name.startswith(".") and entry.name != "zarr.json":
+                yield True, entry.stat()
 
 
 def _check_within(path: str, root: str) -> None:
@@ -235,7 +261,7 @@ def _check_within(path: str, root: str) -> None:
 
 def mark_complete(folder: str) -> None:
     """Write the marker that says that all chunks of a store are written."""
-    n_chunks, n_bytes, _ = _measure_chunks(folder)
+    n_chunks, n_bytes, *_ = find_chunks(folder, "c", most=None)
     with open(os.path.join(folder, MARKER), "w", encoding="utf-8") as file:
         json.dump({"n_chunks": n_chunks, "n_bytes": n_bytes}, file)
 
@@ -257,24 +283,6 @@ def chunk_names(chunks: tuple[int, ...], region: tuple[slice, ...]) -> Iterator[
 def _chunk_indices(chunks: tuple[int, ...], region: Sequence[slice]) -> Iterator[tuple[int, ...]]:
     grid = [range(part.start // size, -(-part.stop // size)) for part, size in zip(region, chunks, strict=True)]
     return itertools.product(*grid)
-
-
-def _measure_chunks(folder: str, within: str = "c") -> tuple[int, int, int]:
-    """Count files and their bytes, and find the latest time of change of a file or folder."""
-    n_files = n_bytes = newest = 0
-    folders = [os.path.join(folder, within)]
-    while folders:
-        parent = folders.pop()
-        with contextlib.suppress(FileNotFoundError), os.scandir(parent) as entries:
-            newest = max(newest, _changed(os.stat(parent)))
-            for entry in entries:
-                if entry.is_dir():
-                    folders.append(entry.path)
-                    continue
-                found = entry.stat()
-                n_files, n_bytes = n_files + 1, n_bytes + found.st_size
-                newest = max(newest, _changed(found))
-    return n_files, n_bytes, newest
 
 
 def _changed(found: os.stat_result) -> int:

@@ -48,20 +48,14 @@ class Archive(NamedTuple):
 
     def state(self, member: str) -> State:
         """Return the state of a member; its time of change is that of the archive."""
-        n_bytes, _, info = self._find(member)
-        if n_bytes == 0:
-            raise ValueError("the file is empty (0 bytes)")
-        n_packed = n_bytes if info is None else min(info.compress_size, self.n_bytes)
-        if n_bytes > _LARGE and n_bytes > _MOST_INFLATED * n_packed:
-            raise ValueError(
-                f"its {n_packed:,} bytes would inflate to {n_bytes:,}, as in archives that are made to do harm; "
-                "if it is right, unpack it first"
-            )
-        return State(n_bytes, self.modified)
+        return self._state(self._find(member))
 
-    def open(self, member: str, file: BinaryIO) -> BinaryIO:
-        """Open a member, given the archive as an open file."""
+    def open(self, member: str, file: BinaryIO) -> tuple[BinaryIO, State]:
+        """Open a member, given the archive as an open file; return it with its state."""
         found = self._find(member)
+        return self._open(found, file), self._state(found)
+
+    def _open(self, found: Member, file: BinaryIO) -> BinaryIO:
         if found.info is None:
             return self._window(file, found.start, found.n_bytes)
         if found.info.flag_bits & _ENCRYPTED:
@@ -76,6 +70,18 @@ class Archive(NamedTuple):
         # Decompressed as it is read, so that reading a header decompresses little more than the header.
         content: Any = zipfile.ZipExtFile(cast(Any, window), "r", found.info)
         return content
+
+    def _state(self, found: Member) -> State:
+        n_bytes, _, info = found
+        if n_bytes == 0:
+            raise ValueError("the file is empty (0 bytes)")
+        n_packed = n_bytes if info is None else min(info.compress_size, self.n_bytes)
+        if n_bytes > _LARGE and n_bytes > _MOST_INFLATED * n_packed:
+            raise ValueError(
+                f"its {n_packed:,} bytes would inflate to {n_bytes:,}, as in archives that are made to do harm; "
+                "if it is right, unpack it first"
+            )
+        return State(n_bytes, self.modified)
 
     def _window(self, file: BinaryIO, start: int, n_bytes: int) -> BinaryIO:
         if start + n_bytes > self.n_bytes:
@@ -115,14 +121,16 @@ def list_archive(name: str, wanted: str) -> Listing:
         The archive cannot be read.
     """
     with naming_the_file(name):
-        members = find_archive(name).members
+        archive = find_archive(name)
+        members = archive.members
     if wanted in members:
         found = Listing([wanted])
     elif WILDCARD.search(wanted):
         found = Listing([name for name in members if fnmatch.fnmatchcase(name, wanted) and not is_hidden(name)])
     else:
         folder = f"{wanted.rstrip('/')}/" if wanted.rstrip("/") else ""
-        found = list_names((member for member in members if member.startswith(folder)), folder)
+        inside = (member for member in members if member.startswith(folder))
+        found = list_names(inside, folder, None if is_url(name) else functools.partial(_read_head, archive))
     if not found.files:
         asked = f"{wanted!r}" if wanted else f"files that end in {' '.join(IMAGE_SUFFIXES)}"
         examples = ", ".join(map(repr, itertools.islice(members, 3)))
@@ -132,6 +140,11 @@ def list_archive(name: str, wanted: str) -> Listing:
             + (f", with images that are not read: {unread_text(found.unread)}" if found.unread else "")
         )
     return Listing([f"{name}::{member}" for member in found.files], found.unread)
+
+
+def _read_head(archive: Archive, member: str, n_bytes: int) -> bytes:
+    with open_file(archive.name) as (file, _):
+        return archive.open(member, file)[0].read(n_bytes)
 
 
 def find_archive(name: str) -> Archive:

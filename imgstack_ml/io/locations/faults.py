@@ -1,12 +1,11 @@
 """One error that names the file, for all the errors that libraries raise for damaged files."""
 
-import contextlib
 import lzma
 import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
+from typing import Any
 
 import tifffile
 
@@ -35,15 +34,21 @@ READ_ERRORS = (
 )
 
 
-@contextlib.contextmanager
-def naming_the_file(path: str) -> Iterator[None]:
-    """Raise a BadImageError with the path in place of any error in `READ_ERRORS`."""
-    try:
-        yield
-    except BadImageError:
-        raise
-    except READ_ERRORS as error:
-        raise BadImageError(path, _reason(error)) from error
+class naming_the_file:
+    """Raise a BadImageError with the path in place of any error in `READ_ERRORS`, in a ``with`` block.
+
+    A class takes a third of the time of a generator, and each file is opened in two such blocks.
+    """
+
+    def __init__(self, path: str):
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
+        if isinstance(error, READ_ERRORS) and not isinstance(error, BadImageError):
+            raise BadImageError(self._path, _reason(error)) from error
 
 
 def _reason(error: Exception) -> str:

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from .names import IMAGE_SUFFIXES, WILDCARD, is_hidden
-from .unread import Listing, kind_of_file, unread_text
+from .unread import LINKED_FOLDER, Listing, kind_of_file, unread_text
 
 __all__ = ["list_path", "root_of_path"]
 
@@ -23,7 +23,7 @@ def list_path(path: str, recursive: bool) -> Listing:
     """
     found = Listing([], Counter())
     if os.path.isdir(path):
-        _add_folder(path, recursive, found)
+        _add_folder(path, os.path.realpath(path) if recursive else None, found)
         if not found.files:
             raise FileNotFoundError(_empty_folder_message(path, recursive, found.unread))
     elif os.path.exists(path):
@@ -43,15 +43,23 @@ def root_of_path(path: str) -> str:
     return path if os.path.isdir(path) else _split_pattern(path)[0]
 
 
-def _add_folder(folder: str, recursive: bool, found: Listing) -> None:
-    """Add the regular files that end like images, and count other images; a link counts as what it leads to."""
+def _add_folder(folder: str, root: str | None, found: Listing) -> None:
+    """Add the regular files that end like images, and count other images; a link counts as what it leads to.
+
+    Sub-folders are searched too if `root`, the real path that the search begins at, is given. Links to folders are not
+    followed, as they may lead in a circle; those that lead out of the root are counted.
+    """
     with os.scandir(folder) as entries:
         for entry in entries:
             if is_hidden(entry.name):
                 continue
             if entry.is_dir(follow_symlinks=False):
-                if recursive:
-                    _add_folder(entry.path, recursive, found)
+                if root is not None:
+                    _add_folder(entry.path, root, found)
+            elif root is not None and entry.is_symlink() and os.path.isdir(entry.path):
+                target = os.path.realpath(entry.path)
+                if not os.path.join(target, "").startswith(os.path.join(root, "")):
+                    found.unread[LINKED_FOLDER] += 1
             elif entry.name.lower().endswith(IMAGE_SUFFIXES):
                 _add_file(entry.path, found, is_file=entry.is_file(follow_symlinks=False))
             elif entry.is_file(follow_symlinks=False) or _kind_of(entry.path) in (stat.S_IFREG, None):

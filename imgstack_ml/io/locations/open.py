@@ -32,8 +32,7 @@ def read_state(name: str) -> State:
     return state_of_file(name) if parts is None else find_archive(parts[0]).state(parts[1])
 
 
-@contextlib.contextmanager
-def open_bytes(name: str) -> Iterator[tuple[BinaryIO, State]]:
+def open_bytes(name: str) -> contextlib.AbstractContextManager[tuple[BinaryIO, State]]:
     """Open a named file for reading, with its state; it can seek.
 
     Raises
@@ -42,9 +41,10 @@ def open_bytes(name: str) -> Iterator[tuple[BinaryIO, State]]:
         It is missing, empty, or not a regular file; or it is local, and something writes to it meanwhile.
     """
     parts = split_member(name)
-    with open_file(name if parts is None else parts[0]) as (file, state):
-        if parts is None:
-            yield file, state
-        else:
-            archive = read_archive(parts[0], state)
-            yield archive.open(parts[1], file), archive.state(parts[1])
+    return open_file(name) if parts is None else _open_member(*parts)
+
+
+@contextlib.contextmanager
+def _open_member(archive: str, member: str) -> Iterator[tuple[BinaryIO, State]]:
+    with open_file(archive) as (file, state):
+        yield read_archive(archive, state).open(member, file)

@@ -3,12 +3,12 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from .names import is_hidden, is_image
 
-__all__ = ["Listing", "kind_of_file", "kind_of_name", "list_names", "unread_text"]
+__all__ = ["LINKED_FOLDER", "Listing", "kind_of_file", "kind_of_name", "list_names", "unread_text"]
 
 _PICTURES = (
     "webp gif bmp jp2 j2k jpx jxl jfif jpe avif heic heif ico ppm pgm pbm pnm pfm psd exr hdr dds tga pcx qoi xcf"
@@ -56,6 +56,10 @@ _CONTENT = re.compile(b"|".join(b"(%b)" % pattern.replace(b"(", b"(?:") for patt
 _HEAD = 256  # bytes
 
 
+#: Of links to folders, which are not followed, and are counted among what is not read.
+LINKED_FOLDER = "link to a folder"
+
+
 class Listing(NamedTuple):
     """Files that were found, in no particular order, and how many images of which kinds are not read beside them."""
 
@@ -71,26 +75,37 @@ def kind_of_name(name: str) -> str | None:
 
 def kind_of_file(path: str) -> str | None:
     """Return what a file that ends like no image is, if its name or its first bytes are those of an image."""
-    kind = kind_of_name(path)
-    if kind is not None or _NO_IMAGE.search(path):
-        return kind
-    try:
+
+    def read_head(path: str, n_bytes: int) -> bytes:
         with open(path, "rb", buffering=0) as file:
-            found = _CONTENT.match(file.read(_HEAD))
-    except OSError:
-        return None
-    return f"{os.path.splitext(path)[1] or 'no suffix'} ({list(_CONTENTS)[found.lastindex - 1]})" if found else None  # type: ignore[operator]
+            return file.read(n_bytes)
+
+    return _kind_of(path, read_head)
 
 
-def list_names(names: Iterable[str], root: str = "") -> Listing:
-    """Choose the images among names with ``/`` between folders; below `root`, no part of a name may be hidden."""
+def list_names(names: Iterable[str], root: str = "", read_head: Callable[[str, int], bytes] | None = None) -> Listing:
+    """Choose the images among names with ``/`` between folders; below `root`, no part of a name may be hidden.
+
+    The first bytes of other files, as `read_head` reads them, tell whether they are images.
+    """
     files, unread = [], Counter[str]()
     for name in names:
         if is_image(name[len(root) :]):
             files.append(name)
-        elif (kind := kind_of_name(name)) and not is_hidden(name[len(root) :]):
+        elif not is_hidden(name[len(root) :]) and (kind := _kind_of(name, read_head)):
             unread[kind] += 1
     return Listing(files, unread)
+
+
+def _kind_of(name: str, read_head: Callable[[str, int], bytes] | None) -> str | None:
+    kind = kind_of_name(name)
+    if kind is not None or read_head is None or _NO_IMAGE.search(name):
+        return kind
+    try:
+        found = _CONTENT.match(read_head(name, _HEAD))
+    except (OSError, ValueError):
+        return None
+    return f"{os.path.splitext(name)[1] or 'no suffix'} ({list(_CONTENTS)[found.lastindex - 1]})" if found else None  # type: ignore[operator]
 
 
 def unread_text(unread: Counter[str]) -> str:

@@ -4,6 +4,8 @@ import itertools
 import json
 import os
 import pickle
+import time
+import warnings
 
 import numpy as np
 import pytest
@@ -180,3 +182,67 @@ def test_chunks_of_other_zarrs_that_were_cut(tmp_path, codec):
         chunk.write_bytes(whole[:end])
         with pytest.raises(BadImageError, match=r"a\.zarr"):
             open_stack(tmp_path / "a.zarr").data.compute()
+
+
+@pytest.mark.parametrize(("zarr_format", "n", "name"), [(2, 2100, "{}.0.0"), (3, 700, "c/{}/0/0")])
+def test_chunks_of_large_arrays_are_looked_at_when_they_are_read(tmp_path, zarr_format, n, name):
+    path = tmp_path / "a.zarr"
+    zarr.create_array(path, shape=(n, 1, 1), chunks=(1, 1, 1), dtype="u1", zarr_format=zarr_format, compressors=None)
+    chunks = [path / name.format(i) for i in range(n)]
+    for chunk in chunks:
+        chunk.parent.mkdir(parents=True, exist_ok=True)
+        chunk.write_bytes(b"7")
+    stack = open_stack(path, chunks=1)
+    assert stack.data.name == open_stack(path, chunks=1).data.name  # so that writes can be resumed
+    time.sleep(0.01)  # a file system's clock may be that late
+    replaced, linked, whole = 0, n // 2, n - 1  # wherever the first look ended
+    chunks[linked].rename(tmp_path / "outside")
+    chunks[linked].symlink_to(tmp_path / "outside")
+    chunks[replaced].write_bytes(b"9")
+    for i, said in ((replaced, "has changed"), (linked, "leads out of")):
+        with pytest.raises(OSError, match=said):
+            stack[i].compute()
+    assert stack[whole].compute() == ord("7")
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize(
+    ("encoding", "said"),
+    [
+        (
+            {"scale_factor": 0.5, "add_offset": 10.0, "dtype": "i2", "_FillValue": -9},
+            "scale_factor=0.5, add_offset=10.0",
+        ),
+        ({"_FillValue": -9999.0}, "_FillValue="),
+        ({"_FillValue": float("nan")}, None),
+        ({}, None),
+    ],
+)
+def test_numbers_that_stand_for_others_are_refused(tmp_path, zarr_format, encoding, said):
+    xarray = pytest.importorskip("xarray")
+    pixels = random_pixels((6, 5, 4)).astype("float32")
+    stack = xarray.DataArray(pixels, dims=("t", "y", "x"), name="run")
+    group = str(tmp_path / "a.zarr")
+    stack.to_dataset().to_zarr(group, encoding={"run": encoding}, zarr_format=zarr_format, consolidated=False)
+    if said is None:
+        np.testing.assert_array_equal(open_stack(f"{group}/run").data.compute(), pixels)
+        return
+    with pytest.raises(BadImageError, match=said) as caught:
+        open_stack(f"{group}/run")
+    line = str(caught.value).partition("Give an estimator ")[2].partition(", where")[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of metadata that are not consolidated
+        X = eval(line)
+    np.testing.assert_allclose(ImagePCA(1).fit(X).mean_, pixels.mean(axis=0).ravel(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("attributes", "is_read"), [({"scale_factor": 2.0}, False), ({"scale_factor": 1.0}, True)])
+def test_numbers_that_stand_for_others_in_hdf5(tmp_path, attributes, is_read):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("run", data=np.ones((3, 4, 5))).attrs.update(attributes)
+    if is_read:
+        assert len(open_stack(f"{tmp_path}/a.h5::run")) == 3
+        return
+    with pytest.raises(BadImageError, match=r"scale_factor=2\.0.*h5py\.File\(.*\)\['run'\]"):
+        open_stack(f"{tmp_path}/a.h5::run")

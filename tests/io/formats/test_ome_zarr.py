@@ -105,3 +105,13 @@ def test_folders_behind_links_within_a_zarr_are_searched(tmp_path, target, match
     (tmp_path / "a.zarr" / "moved" / "link").symlink_to(target)
     with pytest.raises(BadImageError, match=rf"a\.zarr.*{match}"):
         open_stack(tmp_path / "a.zarr")
+
+
+def test_several_images_are_listed(tmp_path):
+    group = zarr.create_group(tmp_path / "a.zarr")
+    for name in "ab":
+        group.create_array(name, data=np.full((2, 4, 4), ord(name), np.uint8))
+    group.attrs["multiscales"] = [{"axes": ["t", "y", "x"], "datasets": [{"path": name}]} for name in "ab"]
+    with pytest.raises(BadImageError, match=r"2 OME-Zarr images, \['a', 'b'\]\. Give one") as caught:
+        open_stack(tmp_path / "a.zarr")
+    assert (eval(str(caught.value).rpartition("Give one: ")[2]).data.compute() == ord("a")).all()

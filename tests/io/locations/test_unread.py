@@ -10,7 +10,7 @@ from PIL import Image
 
 from imgstack_ml import imread, open_stack
 from imgstack_ml.io.locations.unread import kind_of_file, kind_of_name
-from tests.lib.images import pack, random_pixels, touch, write_folder
+from tests.lib.images import pack, png_bytes, random_pixels, touch, write_folder
 
 PILLOW = ("webp", "gif", "bmp", "jp2", "avif", "ppm", "ico", "tga", "dds", "pcx", "jpeg", "png", "tiff")
 
@@ -109,3 +109,28 @@ def test_hidden_files_and_what_was_not_asked_for_never_warn(tmp_path):
     assert len(open_stack(tmp_path, recursive=True)) == 3
     touch(tmp_path, "a.webp")
     assert len(open_stack(tmp_path / "*.png")) == len(open_stack([tmp_path / f"img{i}.png" for i in range(3)])) == 3
+
+
+def test_links_to_folders_are_counted(tmp_path):
+    write_folder(tmp_path / "in" / "a", 2)
+    write_folder(tmp_path / "out", 3)
+    links = {"loop": "in", "sibling": "in/a", "up": ".", "out": "out", "out.png": "out", ".hidden": "out"}
+    for name, target in links.items():
+        (tmp_path / "in" / "a" / name).symlink_to(tmp_path / target)
+    with pytest.warns(UserWarning, match=r"holds 3 links to folders, which are not followed; .*own name$") as caught:
+        stack = open_stack(tmp_path / "in", recursive=True)
+    assert len(caught) == 1
+    assert len(stack) == 2
+    assert "3  not read: link to a folder" in repr(stack.summary())
+    assert len(open_stack(tmp_path / "in" / "a")) == 2  # without a warning: sub-folders are not asked for
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+def test_images_without_a_suffix_in_archives_are_counted(tmp_path, suffix):
+    write_folder(tmp_path / "in", 2)
+    (tmp_path / "in" / "scan").write_bytes(png_bytes(np.zeros((4, 4), np.uint8)))
+    (tmp_path / "in" / "README").write_text("no image")
+    (tmp_path / "in" / "empty").touch()
+    path = pack(tmp_path / "in", tmp_path / f"x{suffix}")
+    with pytest.warns(UserWarning, match=r"holds 1 image of .*: no suffix \(PNG\) \(1\)"):
+        assert len(open_stack(path)) == 2

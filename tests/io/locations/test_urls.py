@@ -108,13 +108,15 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(params=["memory", "listed", "http", "simplecache::listed", "filecache::memory"])
+S3 = pytest.param("s3", marks=pytest.mark.slow)  # needs moto[server] and s3fs: see CONTRIBUTING.md
+
+
+@pytest.fixture(params=["memory", "listed", "http", S3, "simplecache::listed", "filecache::memory"])
 def remote(request, tmp_path, monkeypatch):
     """A URL, a function that writes a file there (None removes it), and how long its clock may stand still."""
     fsspec.register_implementation("listed", Listed, clobber=True)
     monkeypatch.setattr(Listed, "store", MemoryFileSystem.store)
     if request.param == "http":
-        pytest.importorskip("aiohttp")
         monkeypatch.setitem(fsspec.config.conf, "http", {"use_listings_cache": True})
         with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=tmp_path)) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -124,6 +126,24 @@ def remote(request, tmp_path, monkeypatch):
 
             yield f"http://127.0.0.1:{server.server_port}", write, 1.1
             server.shutdown()
+        return
+    if request.param == "s3":
+        moto = pytest.importorskip("moto.server")
+        pytest.importorskip("s3fs")
+        server = moto.ThreadedMotoServer(port=0, verbose=False)
+        server.start()
+        _, port = server.get_host_and_port()
+        options = {"key": "a", "secret": "b", "endpoint_url": f"http://127.0.0.1:{port}"}
+        monkeypatch.setitem(fsspec.config.conf, "s3", options)
+        fsspec.filesystem("s3", **options).mkdir(tmp_path.name)
+
+        def write(name, content):  # as another program would: what this process remembers stays
+            other = fsspec.filesystem("s3", skip_instance_cache=True, use_listings_cache=False, **options)
+            path = f"{tmp_path.name}/{name}"
+            other.rm(path) if content is None else other.pipe(path, content)
+
+        yield f"s3://{tmp_path.name}", write, 0
+        server.stop()
         return
     system = fsspec.filesystem("memory")
     root = f"/{tmp_path.name}"

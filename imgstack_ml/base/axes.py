@@ -1,9 +1,11 @@
 """The axes of a stored array: which count images, and which are y, x and channels of an image."""
 
+import os
 import re
 from collections.abc import Sequence
+from typing import Any
 
-__all__ = ["order_of_axes"]
+__all__ = ["axis_names_of", "order_of_axes"]
 
 _ROLES = {
     **dict.fromkeys(("y", "lat", "latitude", "row", "rows", "height"), "y"),
@@ -53,3 +55,14 @@ def order_of_axes(shape: tuple[int, ...], names: Sequence[str | None] | None) ->
             "dask.array.from_zarr(path), dask.array.from_array(data_set)"
         )
     return 1, tuple(range(len(shape)))
+
+
+def axis_names_of(array: Any) -> Sequence[str | None] | None:
+    """Return the names that a zarr array has for its axes, or the labels or scales of an HDF5 data set; or None."""
+    metadata = getattr(array, "metadata", None)
+    if metadata is not None:
+        names = getattr(metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+    else:
+        scales = getattr(array, "dims", None) or ()
+        names = [axis.label or (os.path.basename(axis[0].name or "") if len(axis) else "") for axis in scales]
+    return names or None

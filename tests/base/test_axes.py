@@ -1,10 +1,12 @@
 """Axes of stored arrays: by name in every kind of store, by position only where no name contradicts."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import zarr
 
-from imgstack_ml import open_stack
+from imgstack_ml import StackCenterer, open_stack
 from imgstack_ml.errors import BadImageError
 from tests.lib.images import random_pixels
 
@@ -130,3 +132,21 @@ def test_position_counts_only_where_no_name_contradicts(tmp_path, writer, names,
 def test_as_many_names_as_axes(tmp_path):
     with pytest.raises(BadImageError, match=r"a\.zarr.*it names 2 axes, .* and its shape \(3, 5, 6\) has 3"):
         open_stack(write_zarr2(tmp_path, random_pixels((3, 5, 6)), ["y", "x"]))
+
+
+@pytest.mark.parametrize("names", [("time", "y", "x"), None, ("y", "time", "x")])
+def test_arrays_given_to_an_estimator_have_names_too(tmp_path, names):
+    h5py = pytest.importorskip("h5py")
+    pixels = random_pixels((5, 9, 7))
+    stored = [zarr.create_array(tmp_path / "a.zarr", data=pixels, dimension_names=names)]
+    stored.append(zarr.create_array(tmp_path / "b.zarr", data=pixels, zarr_format=2))
+    stored[1].attrs.update({"_ARRAY_DIMENSIONS": names} if names else {})
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        stored.append(file.create_dataset("a", data=pixels, chunks=True))
+        for axis, name in zip(stored[2].dims, names or (), strict=False):
+            axis.label = name
+        for X in stored:
+            refused = pytest.raises(TypeError, match=r"axes \('y', 'time', 'x'\)")
+            with refused if names and names[0] == "y" else contextlib.nullcontext():
+                mean = StackCenterer().fit(X).mean_
+                np.testing.assert_allclose(mean, pixels.mean(axis=0), rtol=1e-6)
