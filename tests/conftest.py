@@ -1,3 +1,5 @@
+import gc
+
 import dask
 import dask.array as da
 import matplotlib
@@ -5,6 +7,13 @@ import pytest
 from distributed import Client, LocalCluster
 
 matplotlib.use("Agg")
+gc.disable()  # until the tests are collected: what they import and their parameters stay
+
+
+def pytest_collection_finish():
+    """Collections of garbage need not look at half a million objects that stay."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture
