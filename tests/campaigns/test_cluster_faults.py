@@ -19,7 +19,7 @@ from imgstack_ml.passes import cluster as _cluster
 from imgstack_ml.passes import runner as _passes
 from tests.lib import fit_stack
 from tests.lib.images import write_folder
-from tests.lib.workers import fast_workers, start
+from tests.lib.workers import fast_workers, start_server
 
 N_WORKERS = 3
 WORKER_BYTES = 500_000_000
@@ -211,7 +211,7 @@ def test_a_lost_cluster_is_an_error_and_the_fit_goes_on_elsewhere(lost, patience
     monkeypatch.setattr(_cluster, "_PATIENCE", patience)
     log, address = tmp_path / "log", tmp_path / "scheduler.json"
     over = threading.Event()
-    scheduler = start(Scheduler, host="127.0.0.1", dashboard=False, scheduler_file=str(address))
+    scheduler = start_server(Scheduler, host="127.0.0.1", dashboard=False, scheduler_file=str(address))
     workers = []
 
     def kill():
@@ -227,7 +227,7 @@ def test_a_lost_cluster_is_an_error_and_the_fit_goes_on_elsewhere(lost, patience
         while not address.exists():
             time.sleep(0.01)
         # One would merge in another order: waves are shorter.
-        workers += [start(Worker, scheduler_file=str(address), nthreads=1, dashboard=False) for _ in range(2)]
+        workers += [start_server(Worker, scheduler_file=str(address), nthreads=1, dashboard=False) for _ in range(2)]
         with Client(scheduler_file=str(address), set_as_default=True) as client:
             client.wait_for_workers(2, timeout=60)
             thread = threading.Thread(target=kill)

@@ -1,4 +1,4 @@
-"""Processes of a cluster that start fast: copies of one process that has imported what they need."""
+"""Processes that start fast, those of clusters and others: copies of one that has imported what they need."""
 
 import asyncio
 import multiprocessing
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import dask
 from distributed.utils import get_mp_context
 
-MODULES = ["distributed", "imgstack_ml.decomposition.image_pca", "imgstack_ml.io", "tests.lib.fit_stack"]
+MODULES = ["distributed", "imgstack_ml.decomposition.image_pca", "imgstack_ml.io", "zarr", "tests.lib.fit_stack"]
 
 
 @contextmanager
@@ -21,17 +21,22 @@ def fast_workers():
         yield
 
 
-def start(part, *args, **options):
-    """Start a scheduler or a worker in a process of its own, without a nanny."""
+def start(function, *args, **options):
+    """Call a function of a module in a process of its own."""
     with fast_workers():
-        process = get_mp_context().Process(target=_serve, args=(part, args, options), daemon=True)
+        process = get_mp_context().Process(target=function, args=args, kwargs=options, daemon=True)
         process.start()
     return process
 
 
-def _serve(part, args, options):
+def start_server(part, **options):
+    """Start a scheduler or a worker, without a nanny, in a process of its own."""
+    return start(_serve, part, options)
+
+
+def _serve(part, options):
     async def run():
-        async with part(*args, **options) as server:
+        async with part(**options) as server:
             await server.finished()
 
     asyncio.run(run())
