@@ -1,10 +1,21 @@
+import gc
+
 import dask
 import dask.array as da
 import matplotlib
 import pytest
 from distributed import Client, LocalCluster
 
+from tests.lib.workers import fast_workers
+
 matplotlib.use("Agg")
+gc.disable()  # until the tests are collected: what they import and their parameters stay
+
+
+def pytest_collection_finish():
+    """Collections of garbage need not look at half a million objects that stay."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture
@@ -20,7 +31,7 @@ def no_arrays(monkeypatch):
 @pytest.fixture(scope="session")
 def _cluster():
     """Two worker processes that all tests share: they start once. Tests that stop workers start their own."""
-    with dask.config.set({"distributed.worker.daemon": False}):
+    with fast_workers(), dask.config.set({"distributed.worker.daemon": False}):
         cluster = LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0")
     with cluster:
         yield cluster

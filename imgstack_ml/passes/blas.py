@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache
 from typing import Any
 
 from threadpoolctl import ThreadpoolController
@@ -12,6 +14,12 @@ from threadpoolctl import ThreadpoolController
 from .memory import reuse_freed_memory
 
 __all__ = ["one_blas_thread"]
+
+
+@lru_cache(maxsize=1)
+def _blas_libraries(n_modules: int) -> ThreadpoolController:
+    """Find the BLAS libraries that are loaded: once, as it takes milliseconds, and again after an import of others."""
+    return ThreadpoolController().select(user_api="blas")
 
 
 class _BlasLimit(threading.Thread):
@@ -25,7 +33,7 @@ class _BlasLimit(threading.Thread):
         super().__init__(name="imgstack_ml-blas-limit", daemon=True)
         self._is_set = threading.Event()
         self._may_end = threading.Event()
-        self._libraries = ThreadpoolController().select(user_api="blas")
+        self._libraries = _blas_libraries(len(sys.modules))
 
     def limit(self) -> AbstractContextManager[Any]:
         """Limit each BLAS library to one thread, for the process or for the calling thread as the library does it."""

@@ -3,17 +3,14 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from functools import partial
-from pathlib import Path
 
 import dask
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster, Status, get_worker
+from distributed import Client, LocalCluster, Scheduler, Status, Worker, get_worker
 
 from imgstack_ml import ImagePCA, IntensityRescaler, StackCenterer, imread, open_stack
 from imgstack_ml.errors import BadImageError
@@ -22,6 +19,7 @@ from imgstack_ml.passes import cluster as _cluster
 from imgstack_ml.passes import runner as _passes
 from tests.lib import fit_stack
 from tests.lib.images import write_folder
+from tests.lib.workers import fast_workers, start_server
 
 N_WORKERS = 3
 WORKER_BYTES = 500_000_000
@@ -41,6 +39,7 @@ def client():
         "distributed.deploy.lost-worker-timeout": "1 hour",
     }
     with (
+        fast_workers(),
         dask.config.set(settings),
         LocalCluster(
             n_workers=N_WORKERS,
@@ -205,14 +204,6 @@ def test_a_file_that_is_gone_is_named(client, tmp_path):
         ImagePCA(2).fit(stack)
 
 
-def start(module, *args):
-    """Start a part of a cluster that finds the modules of the tests."""
-    command = [sys.executable, "-m", f"distributed.cli.{module}", *args, "--no-dashboard"]
-    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
-    env = {**os.environ, "PYTHONPATH": path}
-    return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
 @pytest.mark.parametrize("patience", [3.0, pytest.param(_cluster._PATIENCE, marks=pytest.mark.slow, id="as shipped")])
 @pytest.mark.parametrize("lost", ["scheduler", "workers"])
 def test_a_lost_cluster_is_an_error_and_the_fit_goes_on_elsewhere(lost, patience, tmp_path, serial, monkeypatch):
@@ -220,9 +211,8 @@ def test_a_lost_cluster_is_an_error_and_the_fit_goes_on_elsewhere(lost, patience
     monkeypatch.setattr(_cluster, "_PATIENCE", patience)
     log, address = tmp_path / "log", tmp_path / "scheduler.json"
     over = threading.Event()
-    scheduler = start("dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(address))
-    worker = ("dask_worker", "--scheduler-file", str(address), "--nthreads", "1", "--no-nanny")
-    workers = [start(*worker) for _ in range(2)]  # one would merge in another order: waves are shorter
+    scheduler = start_server(Scheduler, host="127.0.0.1", dashboard=False, scheduler_file=str(address))
+    workers = []
 
     def kill():
         while n_noted(log) < 60 and not over.is_set():
@@ -236,6 +226,8 @@ def test_a_lost_cluster_is_an_error_and_the_fit_goes_on_elsewhere(lost, patience
     try:
         while not address.exists():
             time.sleep(0.01)
+        # One would merge in another order: waves are shorter.
+        workers += [start_server(Worker, scheduler_file=str(address), nthreads=1, dashboard=False) for _ in range(2)]
         with Client(scheduler_file=str(address), set_as_default=True) as client:
             client.wait_for_workers(2, timeout=60)
             thread = threading.Thread(target=kill)
@@ -249,7 +241,7 @@ def test_a_lost_cluster_is_an_error_and_the_fit_goes_on_elsewhere(lost, patience
     finally:
         for process in (scheduler, *workers):
             process.kill()
-            process.wait()
+            process.join()
     print(f"\nthe loss of the {lost} was an error after {took:.1f} s")
     assert (tmp_path / "unfinished" / "fit.json").exists()
     with dask.config.set(scheduler="synchronous"):

@@ -18,9 +18,8 @@ from click.testing import CliRunner
 
 import imgstack_ml
 from imgstack_ml.cli import main
-from tests.lib import fit_stack
+from tests.lib import fit_stack, workers
 
-SCRIPT = Path(__file__).parents[1] / "lib" / "fit_stack.py"
 SECONDS_A_BLOCK = 0.002
 
 
@@ -45,15 +44,15 @@ def n_lines(log):
 def kill_while_fitting(solver, folder, log, rng, n_blocks):
     """Kill a fitting process a moment after some block; return how many it read, and whether it was still alive."""
     log.unlink(missing_ok=True)
-    command = [sys.executable, str(SCRIPT), solver, str(folder), str(log), str(SECONDS_A_BLOCK)]
+    process = workers.start(fit_stack.fit_slowly, solver, str(folder), str(log), SECONDS_A_BLOCK)
     last = rng.randint(1, n_blocks)
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        while n_lines(log) < last and process.poll() is None:
-            time.sleep(0.0005)
-        time.sleep(rng.uniform(0, 0.02))
-        process.kill()
-        killed = process.wait() < 0
-        assert killed or process.returncode == 0, process.stderr.read()
+    while n_lines(log) < last and process.is_alive():
+        time.sleep(0.0005)
+    time.sleep(rng.uniform(0, 0.02))
+    process.kill()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
+    killed = process.exitcode != 0
     return n_lines(log), killed
 
 

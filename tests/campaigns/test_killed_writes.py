@@ -2,10 +2,9 @@
 
 import os
 import random
-import subprocess
-import sys
+import shutil
+import signal
 import time
-from pathlib import Path
 
 import dask
 import numpy as np
@@ -13,31 +12,26 @@ import pytest
 
 from imgstack_ml import open_stack, save_stack
 from imgstack_ml.errors import StoreError
-from tests.lib import write_stack
+from tests.lib import workers, write_stack
 
-SCRIPT = Path(__file__).parents[1] / "lib" / "write_stack.py"
 SECONDS_A_BLOCK = 0.01  # so that most kills meet the writing, not the imports
 
 
 def start(target, log, resume):
-    command = [sys.executable, str(SCRIPT), str(target), str(log), "resume" if resume else "anew"]
-    return subprocess.Popen([*command, str(SECONDS_A_BLOCK)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return workers.start(write_stack.write, str(target), str(log), resume, SECONDS_A_BLOCK)
 
 
 def kill_while_writing(target, log, resume, rng):
     """Kill a writing process some time after its first block; tell whether it was still alive."""
     log.unlink(missing_ok=True)
-    with start(target, log, resume) as process:
-        while not log.exists() and process.poll() is None:
-            time.sleep(0.001)
-        wait = rng.uniform(0, 1.2 * SECONDS_A_BLOCK * write_stack.N_BLOCKS)
-        try:
-            process.wait(wait)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        killed = process.wait() < 0
-        assert killed or process.returncode == 0, process.stderr.read()
-    return killed
+    process = start(target, log, resume)
+    while not log.exists() and process.is_alive():
+        time.sleep(0.001)
+    process.join(rng.uniform(0, 1.2 * SECONDS_A_BLOCK * write_stack.N_BLOCKS))
+    process.kill()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
 
 
 def check_target(target, old, new):
@@ -60,7 +54,8 @@ def test_killed_writes_are_old_or_new_and_go_on(tmp_path, n_kills):
     for i in range(n_kills):
         before = old if i % 2 else None
         for name in os.listdir(target.parent):
-            subprocess.run(["rm", "-rf", str(target.parent / name)], check=True)
+            path = target.parent / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         if before is not None:
             save_stack(before, target)
         killed = kill_while_writing(target, log, True, rng)
@@ -108,10 +103,11 @@ def test_killed_plain_write_is_begun_anew(tmp_path):
 
 def test_second_run_is_refused_while_the_first_one_writes(tmp_path):
     target, log = tmp_path / "stack.zarr", tmp_path / "log"
-    with start(target, log, False) as process:
-        while not log.exists():
-            time.sleep(0.001)
-        with pytest.raises(StoreError, match=rf"is being written by process {process.pid} on"):
-            save_stack(np.ones((2, 3, 3)), target)
-        assert process.wait() == 0, process.stderr.read()
+    process = start(target, log, False)
+    while not log.exists():
+        time.sleep(0.001)
+    with pytest.raises(StoreError, match=rf"is being written by process {process.pid} on"):
+        save_stack(np.ones((2, 3, 3)), target)
+    process.join()
+    assert process.exitcode == 0
     np.testing.assert_array_equal(open_stack(target).data.compute(), write_stack.everything())

@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 import select
-import subprocess
+import signal
 import sys
 import time
 from itertools import groupby
@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 import imgstack_ml as im
+from imgstack_ml.cli import main
+from tests.lib import workers
 from tests.lib.commands import run
 from tests.lib.images import random_pixels, write_image
 
@@ -24,19 +26,27 @@ import pty
 import struct
 import termios
 
-# A session of its own, controlled by the terminal: without it, Ctrl-C would reach no process.
-PROGRAM = r"""
-import fcntl, signal, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-signal.signal(signal.SIGINT, signal.default_int_handler)  # processes in the background ignore SIGINT
-from imgstack_ml.cli import main
-*before, last = (command.split("\n") for command in sys.argv[1:])
-for command in before:
-    assert main(command, prog_name="imgstack-ml", standalone_mode=False) is None
-main(last, prog_name="imgstack-ml")
-"""
 CTRL_C = b"\x03"
 SIDE = 400
+
+
+def in_terminal(name, commands):
+    """Run commands, the last one as a shell would, in a session of its own that the terminal of that name controls.
+
+    Without that, Ctrl-C would reach no process.
+    """
+    for variable in ("COLUMNS", "LINES"):
+        os.environ.pop(variable, None)
+    os.setsid()
+    terminal = os.open(name, os.O_RDWR)
+    fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+    for number in range(3):
+        os.dup2(terminal, number)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # processes in the background ignore SIGINT
+    *before, last = commands
+    for command in before:
+        assert main(command, prog_name="imgstack-ml", standalone_mode=False) is None
+    main(last, prog_name="imgstack-ml")
 
 
 class Session:
@@ -45,14 +55,9 @@ class Session:
     def __init__(self, *commands, columns=100):
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
-        environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *("\n".join(map(str, command)) for command in commands)],
-            **dict.fromkeys(("stdin", "stdout", "stderr"), theirs),
-            start_new_session=True,
-            env=environment,
-        )
-        os.close(theirs)
+        commands = [[str(word) for word in command] for command in commands]
+        self._process = workers.start(in_terminal, os.ttyname(theirs), commands)
+        self._theirs = theirs
         self.text = ""
 
     def wait_for(self, pattern, seconds=120):
@@ -60,7 +65,9 @@ class Session:
         end = time.monotonic() + seconds
         while pattern is None or not re.search(pattern, self.text):
             assert time.monotonic() < end, self.text
-            if not select.select([self._ours], [], [], 1)[0]:
+            if not select.select([self._ours], [], [], 0.1)[0]:
+                if pattern is None and not self._process.is_alive():
+                    return
                 continue
             try:
                 data = os.read(self._ours, 65536)
@@ -77,13 +84,15 @@ class Session:
     def finish(self):
         """Return the exit code."""
         self.wait_for(None)
-        return self._process.wait(timeout=60)
+        self._process.join(60)
+        return self._process.exitcode
 
     def close(self):
         """End the program, where a test failed before its end."""
         os.close(self._ours)
+        os.close(self._theirs)
         self._process.kill()
-        self._process.wait()
+        self._process.join()
 
     @property
     def bars(self):

@@ -224,7 +224,7 @@ def test_last_chunk_of_a_png_that_claims_4_gb(tmp_path):
     assert outcome(tmp_path / "a.png", random_pixels((1, 4, 4))) in ("named", "whole")
 
 
-@pytest.mark.parametrize(("seconds", "seed"), [(5, 8), pytest.param(300, 300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("seconds", "seed"), [(3, 8), pytest.param(300, 300, marks=pytest.mark.slow)])
 def test_fuzz(tmp_path, monkeypatch, seconds, seed):
     monkeypatch.setenv("FUZZ_FOLDER", str(tmp_path))
     done = subprocess.run(

@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import shutil
+from pathlib import Path
 
 import dask
 import dask.array as da
@@ -46,11 +48,19 @@ def whole():
     return fits
 
 
-@pytest.fixture
-def stopped(folder):
-    """Stop a fit of the streaming solver in the middle of its second read."""
-    stop("randomized", folder, 60)
+@pytest.fixture(scope="module")
+def stopped_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stopped") / "unfinished"
+    with dask.config.set(scheduler="synchronous", num_workers=2), pytest.MonkeyPatch.context() as patch:
+        fit_stack.save_every_wave(patch.setattr)
+        stop("randomized", folder, 60)
     return folder
+
+
+@pytest.fixture
+def stopped(stopped_once, folder):
+    """A fit of the streaming solver that stopped in the middle of its second read."""
+    return Path(shutil.copytree(stopped_once, folder))
 
 
 def stop(solver, folder, fail_at, **params):
@@ -63,7 +73,7 @@ def stop(solver, folder, fail_at, **params):
 @pytest.mark.parametrize(
     ("solver", "part"),
     [
-        *(("randomized", part) for part in (0.02, 0.3, 0.45, 0.7, 0.99)),
+        *(("randomized", part) for part in (0.02, 0.45, 0.99)),
         *(("covariance_eigh", part) for part in (0.02, 0.7)),
         *(("gram", part) for part in (0.45, 0.99)),
     ],

@@ -1,13 +1,8 @@
-"""Fits that stop and are resumed.
+"""Fits that stop and are resumed."""
 
-As a script, a process that fits: ``python fit_stack.py SOLVER CHECKPOINT LOG SECONDS_A_BLOCK``.
-"""
-
-import sys
 import time
 import warnings
 from functools import cache, partial
-from pathlib import Path
 from typing import NamedTuple
 
 import dask
@@ -17,9 +12,6 @@ import numpy as np
 from imgstack_ml import ImagePCA
 from imgstack_ml.passes import batches as _batches
 from imgstack_ml.passes import checkpoint as _checkpoint
-
-sys.path.append(str(Path(__file__).parents[2]))  # for `tests`, where this runs as a script
-
 from tests.lib.stacks import named
 
 
@@ -119,8 +111,8 @@ def learned(pca):
     return values | ({} if certificate is None else {f"certificate.{k}": v for k, v in vars(certificate).items()})
 
 
-if __name__ == "__main__":
-    solver, checkpoint, log, seconds = sys.argv[1:]
+def fit_slowly(solver, checkpoint, log, seconds):
+    """Fit in a process of its own, which may be killed."""
     save_every_wave()
     with dask.config.set(scheduler="threads", num_workers=2):
-        estimator(solver, checkpoint).fit(stack(solver, log=log, seconds=float(seconds)))
+        estimator(solver, checkpoint).fit(stack(solver, log=log, seconds=seconds))

@@ -1,18 +1,12 @@
-"""A process that stores or fails to: ``python write_stack.py TARGET RESUME [SECONDS_A_BLOCK] [BALLAST]``."""
+"""A stack that is stored slowly, and notes what it makes."""
 
-import os
-import sys
 import time
-from pathlib import Path
 
 import dask
 import dask.array as da
 import numpy as np
 
 from imgstack_ml import save_stack
-
-sys.path.append(str(Path(__file__).parents[2]))  # for `tests`, where this runs as a script
-
 from tests.lib.stacks import named
 
 N_BLOCKS, ROWS, SHAPE = 24, 4, (64, 64)
@@ -47,8 +41,6 @@ def stack(log, seconds):
     return named(array, "the-same-stack")
 
 
-if __name__ == "__main__":
-    target, log = sys.argv[1:3]
+def write(target, log, resume, seconds):
     with dask.config.set(scheduler="threads", num_workers=2):
-        save_stack(stack(log, float(sys.argv[4])), target, overwrite=True, resume=sys.argv[3] == "resume")
-    print(os.listdir(os.path.dirname(target)))
+        save_stack(stack(log, seconds), target, overwrite=True, resume=resume)

@@ -1,10 +1,13 @@
 """One thread of BLAS for each task, however tasks overlap, and the old number afterwards."""
 
+import sys
 import threading
+from types import ModuleType
 
 import pytest
 from threadpoolctl import threadpool_info
 
+from imgstack_ml.passes import blas
 from imgstack_ml.passes.blas import one_blas_thread
 
 
@@ -46,3 +49,15 @@ def test_the_old_number_comes_back_where_the_first_task_ends_first():
         thread.join(10)
         assert set(blas_threads()) == {1}
     assert blas_threads() == before
+
+
+def test_libraries_are_looked_for_once_and_again_after_an_import(monkeypatch):
+    searches, find = [], blas.ThreadpoolController
+    monkeypatch.setattr(blas, "ThreadpoolController", lambda: searches.append(1) or find())
+    blas._blas_libraries.cache_clear()
+    for n_searches, new in ((1, None), (1, "another_library"), (2, None)):
+        with one_blas_thread():
+            assert set(blas_threads()) == {1}
+        assert len(searches) == n_searches
+        if new:
+            monkeypatch.setitem(sys.modules, new, ModuleType(new))

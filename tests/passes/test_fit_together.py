@@ -21,12 +21,12 @@ LEARNERS = {
     "features": lambda: [ImageHistogram(8, range="stack")],
     "together": lambda: [StackCenterer(with_std=True), IntensityRescaler(in_range="stack")],
 }
-STACKS = {
-    "long": (2_000, (128, 128), 20),
-    "large images": (24, (1024, 1024), 1),
+STACKS = {  # the long ones are a little larger than what may be held
+    "long": (1_300, (128, 128), 20),
+    "large images": (8, (1024, 1024), 1),
     "one block": (200, (256, 256), 200),
-    "float32": (600, (128, 128), 10, "float32"),
-    "float64": (300, (128, 128), 10, "float64"),
+    "float32": (350, (128, 128), 10, "float32"),
+    "float64": (180, (128, 128), 10, "float64"),
     "colour": (400, (96, 96, 3), 25),
 }
 

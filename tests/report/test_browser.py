@@ -47,8 +47,7 @@ def test_requests_and_errors_of_a_page_are_noticed(tmp_path):
 
 
 @needs_chromium
-@pytest.mark.parametrize("width", [1200, 500])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 500)])
 def test_in_chromium(scheme, width, hostile_report, tmp_path):
     page, shot = tmp_path / "report.html", tmp_path / "report.png"
     hostile_report.report.save_as_html(page)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from sklearn.pipeline import Pipeline
 
-    from ... import ImageFeatureUnion, ImagePCA, ImageStack
+    from ... import ImageFeatureUnion, ImagePCA
 
 __all__ = ["CLASSIFIERS", "Outcome", "cross_validate", "fit_model"]
 
@@ -60,7 +61,9 @@ def fit_model(
         rows.append(part)
     assert run.stack.labels is not None, "the command checks that there are labels"
     run.terminal.status(f"fitting the classifier to {len(run.stack):,} images")
-    steps = _fit(_classifier(classifier, balanced, seed), rows.take(np.arange(len(run.stack))), run.stack.labels)
+    steps = _fit(
+        _classifier(classifier, balanced, seed, rows.dtype), rows.take(np.arange(len(run.stack))), run.stack.labels
+    )
     return Pipeline([("features", features), *steps.steps])
 
 
@@ -82,10 +85,11 @@ def cross_validate(model: Pipeline, rows: RowFile, run: Run, *, n_folds: int, se
     stack, labels = run.stack, run.stack.labels
     assert labels is not None, "the command checks that there are labels"
     predicted, folds = np.empty_like(labels), np.empty(len(labels), dtype=int)
+    images = stack if pca is None else _pixels(run, rows.n_bytes(len(stack)) // n_folds)
     parts = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(labels, labels)
     for number, (train, test) in enumerate(parts, start=1):
         run.terminal.status(f"fold {number} of {n_folds}")
-        scores = None if pca is None else _scores(clone(pca), stack[train], stack[test], run)
+        scores = None if pca is None else _scores(clone(pca), images[train], images[test], run)
         known = rows.take(train)
         if scores is not None:
             known[:, -scores[0].shape[1] :] = scores[0]
@@ -118,12 +122,22 @@ def _fit(steps: Pipeline, rows: np.ndarray, labels: np.ndarray) -> Pipeline:
     return steps
 
 
-def _scores(pca: ImagePCA, known: ImageStack, unknown: ImageStack, run: Run) -> tuple[np.ndarray, np.ndarray]:
+def _pixels(run: Run, n_bytes: int) -> Any:
+    """Return the images: decoded and kept if they take at most `n_bytes`, for small files are slow to read again."""
+    import dask.array as da
+
+    stack = run.stack
+    if math.prod(stack.shape) * stack.dtype.itemsize > n_bytes:
+        return stack
+    return da.from_array(compute_rows(stack.data, run, "images"), chunks=stack.data.chunks, name=False)
+
+
+def _scores(pca: ImagePCA, known: Any, unknown: Any, run: Run) -> tuple[np.ndarray, np.ndarray]:
     """Scores of the images that the PCA is fitted to, and of others."""
     return compute_rows(pca.fit_transform(known), run, "pca"), compute_rows(pca.transform(unknown), run, "pca")
 
 
-def _classifier(name: str, balanced: bool, seed: int) -> Pipeline:
+def _classifier(name: str, balanced: bool, seed: int, dtype: np.dtype) -> Pipeline:
     """Make a Pipeline of scaling, so that the units of features do not matter, and a classifier."""
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.linear_model import LogisticRegression
@@ -132,8 +146,9 @@ def _classifier(name: str, balanced: bool, seed: int) -> Pipeline:
     from sklearn.svm import SVC
 
     weight = "balanced" if balanced else None
+    tol = 1e-4 if dtype == "float32" else 1e-5
     makers: dict[str, Callable[[], Any]] = {
-        "logistic": lambda: LogisticRegression(max_iter=1000, tol=1e-6, class_weight=weight),
+        "logistic": lambda: LogisticRegression(max_iter=1000, tol=tol, class_weight=weight),
         "svm": lambda: SVC(class_weight=weight),
         "forest": lambda: RandomForestClassifier(200, class_weight=weight, random_state=seed),
     }

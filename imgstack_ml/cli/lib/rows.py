@@ -129,12 +129,14 @@ def plan_dtype(
 
 
 def _bytes_of_fit(classifier: str, n: int, p: int, n_classes: int, itemsize: int) -> int:
-    """Bytes of a fit to all rows, at most: the rows, once, and what scikit-learn makes of them."""
+    """Bytes of a fit to all rows, at most: the rows, once, and what the classifier makes of them."""
+    from dask.system import CPU_COUNT
+
     rows = n * p * itemsize + _BUFFER_BYTES
     if classifier == "logistic":
         n_outputs = n_classes if n_classes > 2 else 1
-        # The Hessian of one output and its factor; L-BFGS keeps ten steps and ten gradients.
-        return rows + 2 * p * p * 8 + 30 * n_outputs * p * 8
+        # The Hessian of one output and its factor; L-BFGS keeps ten steps and ten gradients, a thread one.
+        return rows + 2 * p * p * 8 + (30 + CPU_COUNT) * n_outputs * p * 8
     if classifier == "svm":  # a copy in float64, and the support vectors
         return rows + 2 * n * p * 8 + _CACHE_BYTES
     # A copy in float32; a tree may have two nodes for each image that it learns from, with a number for each class.

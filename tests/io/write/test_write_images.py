@@ -1,8 +1,7 @@
 """Folders of image files, written from stacks."""
 
 import os
-import subprocess
-import sys
+import time
 
 import dask
 import dask.array as da
@@ -13,6 +12,7 @@ from PIL import Image
 
 from imgstack_ml import open_stack, save_stack, write_images
 from imgstack_ml.errors import BadImageError, StoreError
+from tests.lib import workers
 from tests.lib.faults import every_fault
 from tests.lib.images import random_pixels, write_folder, write_image
 
@@ -217,24 +217,25 @@ def test_every_fault_leaves_whole_files(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["out"]
 
 
+def write_when_told(target, begun, go):
+    def make(block_id):
+        begun.touch()
+        while not go.exists():
+            time.sleep(0.001)
+        return np.ones((2, 4, 4), "u1")
+
+    stack = da.map_blocks(make, chunks=((2,), (4,), (4,)), dtype="u1", meta=np.empty((0, 0, 0), "u1"))
+    write_images(stack, target)
+
+
 def test_second_run_is_refused(tmp_path):
-    code = """
-import sys
-import dask.array as da, numpy as np
-from imgstack_ml import write_images
-
-def make(block_id):
-    print("writing", flush=True)
-    sys.stdin.read()
-    return np.ones((2, 4, 4), "u1")
-
-write_images(da.map_blocks(make, chunks=((2,), (4,), (4,)), dtype="u1", meta=np.empty((0, 0, 0), "u1")), sys.argv[1])
-"""
-    command = [sys.executable, "-c", code, str(tmp_path / "out")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "writing\n"
-        with pytest.raises(StoreError, match=rf"is being written by process {process.pid} on"):
-            write_images(np.zeros((2, 4, 4), "u1"), tmp_path / "out")
-        process.stdin.close()
-        assert process.wait() == 0
+    begun, go = tmp_path / "begun", tmp_path / "go"
+    process = workers.start(write_when_told, tmp_path / "out", begun, go)
+    while not begun.exists() and process.is_alive():
+        time.sleep(0.001)
+    with pytest.raises(StoreError, match=rf"is being written by process {process.pid} on"):
+        write_images(np.zeros((2, 4, 4), "u1"), tmp_path / "out")
+    go.touch()
+    process.join()
+    assert process.exitcode == 0
     assert open_stack(tmp_path / "out").data.compute().all()
