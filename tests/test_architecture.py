@@ -73,7 +73,8 @@ def modules_imported(path):
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             if not re.fullmatch(rf"{PACKAGE.name}(\.\w+)+(:\w+)?", node.value):
                 continue
-            found = [node.value.partition(":")[0].split(".")[1:]]
+            parts = node.value.partition(":")[0].split(".")[1:]
+            found = [parts] if parts[0] in NAMES else []  # or the name of a group of entry points
         for parts in found:
             while parts and ".".join(parts) not in NAMES:
                 parts = parts[:-1]

@@ -14,6 +14,7 @@ from .formats.arrays import ArrayReader, open_hdf5, open_npy, open_store, open_z
 from .formats.base import MAX_PIXELS, Header, mode_of
 from .formats.hdf5 import split_hdf5
 from .formats.npy import is_npy
+from .formats.registry import how_read
 from .formats.store import is_own_store, is_zarr
 from .lazy import check_block_size, lazy_array
 from .locations.faults import naming_the_file
@@ -253,7 +254,7 @@ def imread(
 
 def _find(source: Source, **options: Any) -> Listing:
     """List the files of a source; warn once of the images in it that are not read."""
-    found = find_files(source, **options)
+    found = find_files(source, how_read, **options)
     links = found.unread[LINKED_FOLDER]
     if found.unread:
         n = found.unread.total() - links

@@ -17,6 +17,8 @@ from PIL import Image
 from imgstack_ml import open_stack
 from imgstack_ml.errors import BadImageError
 from imgstack_ml.io import readers
+from imgstack_ml.io.formats.registry import how_read
+from imgstack_ml.io.locations.listing import find_files
 from imgstack_ml.io.readers import decode_file
 
 _ADAM7 = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2), (0, 1, 1, 2))
@@ -84,6 +86,11 @@ def count_decoded(monkeypatch):
 
     monkeypatch.setattr(readers, "open_images", opened)
     return counts
+
+
+def list_files(source, **options):
+    """List the files of a source as absolute paths."""
+    return find_files(source, how_read, **options).files
 
 
 def assert_named(path, match=None):

@@ -146,6 +146,8 @@ class ImageFormat(ABC):
         Short name of the format, such as "JPEG".
     suffixes : tuple of str
         In lower case, such as ``(".jpg", ".jpeg")``. Files that end so are found in folders.
+    beside_pictures : bool, default=True
+        Whether files of a folder are read where it holds pictures too. It is False for films and arrays.
 
     Examples
     --------
@@ -172,6 +174,7 @@ class ImageFormat(ABC):
 
     name: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]] = ()
+    beside_pictures: ClassVar[bool] = True
 
     def __init__(self, source: OpenFile):
         self.source = source

@@ -10,12 +10,13 @@ from ...errors import BadImageError
 from ..locations.base import State, check_unchanged
 from ..locations.faults import naming_the_file
 from ..locations.open import open_bytes
+from ..locations.unread import is_no_image
 from .advice import advice_for
 from .base import MAX_PIXELS, Header, ImageFormat, OpenFile
 from .jpeg_png import Jpeg, Png
 from .tiff import Tiff
 
-__all__ = ["Found", "Key", "Page", "find_images", "is_readable_name", "open_images", "read_header", "register_format"]
+__all__ = ["Found", "Key", "Page", "find_images", "how_read", "open_images", "read_header", "register_format"]
 
 _GROUP = "imgstack_ml.formats"
 _HEAD = 1024  # bytes
@@ -113,13 +114,29 @@ def _forget() -> None:
 
 
 @functools.cache
-def _suffixes() -> tuple[str, ...]:
-    return tuple(s for kind in [*_overriding, *_BUILT_IN, *_registered] for s in kind.suffixes)
+def _suffixes(beside_pictures: bool) -> tuple[str, ...]:
+    kinds = [*_overriding, *_BUILT_IN, *_registered]
+    return tuple(s for kind in kinds if kind.beside_pictures == beside_pictures for s in kind.suffixes)
 
 
-def is_readable_name(name: str) -> bool:
-    """Tell whether a file of this name is of a format that is read, by its suffix."""
-    return name.lower().endswith(_suffixes())
+def how_read(name: str) -> bool | None:
+    """Tell by its suffix whether a file of a folder is read.
+
+    Returns
+    -------
+    bool or None
+        See `Reads`. The formats of other packages are looked up for the first suffix that is not known.
+    """
+    ending = name.lower()
+    for beside_pictures in (True, False):
+        if ending.endswith(_suffixes(beside_pictures)):
+            return beside_pictures
+    if is_no_image(ending):
+        return None
+    for kind in _installed()[0]:
+        if ending.endswith(kind.suffixes):
+            return kind.beside_pictures
+    return None
 
 
 def format_of(name: str, head: bytes) -> type[ImageFormat]:

@@ -17,8 +17,8 @@ from ...files.names import is_url
 from .base import State, Window, buffered
 from .faults import naming_the_file
 from .files import open_file, state_of_file
-from .names import ARCHIVE_SUFFIXES, IMAGE_SUFFIXES, WILDCARD, is_hidden, split_member
-from .unread import Listing, list_names, unread_text
+from .names import ARCHIVE_SUFFIXES, WILDCARD, is_hidden, split_member
+from .unread import Listing, Reads, list_names, unread_text
 
 __all__ = ["Archive", "find_archive", "list_archive", "read_archive", "split_archive"]
 
@@ -103,7 +103,7 @@ def split_archive(name: str) -> tuple[str, str] | None:
     return parts
 
 
-def list_archive(name: str, wanted: str) -> Listing:
+def list_archive(name: str, wanted: str, reads: Reads) -> Listing:
     """List the images of an archive, in no particular order.
 
     Parameters
@@ -112,6 +112,7 @@ def list_archive(name: str, wanted: str) -> Listing:
         Of the archive.
     wanted : str
         A member, a folder of the archive, or a pattern; empty for the whole archive.
+    reads : Reads
 
     Raises
     ------
@@ -130,9 +131,9 @@ def list_archive(name: str, wanted: str) -> Listing:
     else:
         folder = f"{wanted.rstrip('/')}/" if wanted.rstrip("/") else ""
         inside = (member for member in members if member.startswith(folder))
-        found = list_names(inside, folder, None if is_url(name) else functools.partial(_read_head, archive))
+        found = list_names(inside, reads, folder, None if is_url(name) else functools.partial(_read_head, archive))
     if not found.files:
-        asked = f"{wanted!r}" if wanted else f"files that end in {' '.join(IMAGE_SUFFIXES)}"
+        asked = f"{wanted!r}" if wanted else "files of known kinds"
         examples = ", ".join(map(repr, itertools.islice(members, 3)))
         raise FileNotFoundError(
             f"no images found: searched the archive {name!r} for {asked}. It holds {len(members):,} files, "

@@ -5,13 +5,13 @@ import stat
 from collections import Counter
 from pathlib import Path
 
-from .names import IMAGE_SUFFIXES, WILDCARD, is_hidden
-from .unread import LINKED_FOLDER, Listing, kind_of_file, unread_text
+from .names import WILDCARD, is_hidden
+from .unread import LINKED_FOLDER, Listing, Reads, Sorter, kind_of_file, unread_text
 
 __all__ = ["list_path", "root_of_path"]
 
 
-def list_path(path: str, recursive: bool) -> Listing:
+def list_path(path: str, recursive: bool, reads: Reads) -> Listing:
     """List the files of an absolute path: of a folder, a file or a pattern, in no particular order.
 
     Links that lead to nothing are listed as well: whoever reads them finds that out, and says so.
@@ -21,20 +21,21 @@ def list_path(path: str, recursive: bool) -> Listing:
     FileNotFoundError
         There are none.
     """
-    found = Listing([], Counter())
     if os.path.isdir(path):
-        _add_folder(path, os.path.realpath(path) if recursive else None, found)
+        sorter = Sorter(reads)
+        _add_folder(path, os.path.realpath(path) if recursive else None, sorter)
+        found = sorter.listing()
         if not found.files:
             raise FileNotFoundError(_empty_folder_message(path, recursive, found.unread))
-    elif os.path.exists(path):
-        found.files.append(path)
-    elif WILDCARD.search(path):
-        folder, pattern = _split_pattern(path)
-        _add_pattern(folder, pattern, found)
-        if not found.files:
-            raise FileNotFoundError(_empty_pattern_message(folder, pattern))
-    else:
+        return found
+    if os.path.exists(path):
+        return Listing([path])
+    if not WILDCARD.search(path):
         raise FileNotFoundError(_missing_path_message(path))
+    folder, pattern = _split_pattern(path)
+    found = _match(folder, pattern)
+    if not found.files:
+        raise FileNotFoundError(_empty_pattern_message(folder, pattern))
     return found
 
 
@@ -43,7 +44,7 @@ def root_of_path(path: str) -> str:
     return path if os.path.isdir(path) else _split_pattern(path)[0]
 
 
-def _add_folder(folder: str, root: str | None, found: Listing) -> None:
+def _add_folder(folder: str, root: str | None, found: Sorter) -> None:
     """Add the regular files that end like images, and count other images; a link counts as what it leads to.
 
     Sub-folders are searched too if `root`, the real path that the search begins at, is given. Links to folders are not
@@ -60,19 +61,19 @@ def _add_folder(folder: str, root: str | None, found: Listing) -> None:
                 target = os.path.realpath(entry.path)
                 if not os.path.join(target, "").startswith(os.path.join(root, "")):
                     found.unread[LINKED_FOLDER] += 1
-            elif entry.name.lower().endswith(IMAGE_SUFFIXES):
-                _add_file(entry.path, found, is_file=entry.is_file(follow_symlinks=False))
+            elif (beside_others := found.reads(entry.name)) is not None:
+                if entry.is_file(follow_symlinks=False) or _is_file(entry.path, found.unread):
+                    found.add(entry.path, beside_others=beside_others)
             elif entry.is_file(follow_symlinks=False) or _kind_of(entry.path) in (stat.S_IFREG, None):
                 found.unread.update(filter(None, [kind_of_file(entry.path)]))
 
 
-def _add_file(path: str, found: Listing, *, is_file: bool = False) -> None:
-    """Add a path unless it leads to a folder, or to something that is no file, which is counted."""
-    kind = stat.S_IFREG if is_file else _kind_of(path)
-    if kind in (stat.S_IFREG, None):
-        found.files.append(path)
-    elif kind != stat.S_IFDIR:
-        found.unread[f"{os.path.splitext(path)[1].lower()} (no regular file)"] += 1
+def _is_file(path: str, unread: Counter[str]) -> bool:
+    """Tell whether a path leads to a file, or to nothing; what is neither that nor a folder is counted."""
+    kind = _kind_of(path)
+    if kind not in (stat.S_IFREG, stat.S_IFDIR, None):
+        unread[f"{os.path.splitext(path)[1].lower()} (no regular file)"] += 1
+    return kind in (stat.S_IFREG, None)
 
 
 def _kind_of(path: str) -> int | None:
@@ -92,13 +93,16 @@ def _split_pattern(path: str) -> tuple[str, str]:
     return folder, pattern
 
 
-def _add_pattern(folder: str, pattern: str, found: Listing) -> None:
+def _match(folder: str, pattern: str) -> Listing:
     # Unlike glob, pathlib does not follow links to folders for "**", so that loops of links end.
     # Unlike glob, it also matches hidden names by "*": they are left out here unless the pattern itself has one.
-    wants_hidden = is_hidden(Path(pattern).as_posix())
-    for match in set(Path(folder).glob(pattern)):
-        if wants_hidden or not is_hidden(match.relative_to(folder).as_posix()):
-            _add_file(str(match), found)
+    wants_hidden, unread = is_hidden(Path(pattern).as_posix()), Counter[str]()
+    matches = [
+        str(match)
+        for match in set(Path(folder).glob(pattern))
+        if wants_hidden or not is_hidden(match.relative_to(folder).as_posix())
+    ]
+    return Listing([match for match in matches if _is_file(match, unread)], unread)
 
 
 def _missing_path_message(path: str) -> str:
@@ -120,9 +124,8 @@ def _empty_folder_message(folder: str, recursive: bool, unread: Counter[str]) ->
     folders = [name for is_dir, name in names if is_dir]
     where = "and its sub-folders" if recursive else "but not its sub-folders"
     message = (
-        f"no images found: searched the folder {folder!r} {where} for files that end in "
-        f"{' '.join(IMAGE_SUFFIXES)}. It holds {_count(others, 'other file')} and "
-        f"{_count(folders, 'sub-folder')}."
+        f"no images found: searched the folder {folder!r} {where} for files of known kinds. It holds "
+        f"{_count(others, 'other file')} and {_count(folders, 'sub-folder')}."
     )
     if unread:
         message += f" Images that are not read: {unread_text(unread)}; convert them to PNG, JPEG or TIFF."

@@ -9,10 +9,10 @@ from .archives import list_archive, split_archive
 from .folders import list_path, root_of_path
 from .names import absolute_name, natural_key
 from .open import forget_listings_of
-from .unread import Listing
+from .unread import Listing, Reads
 from .urls import list_url, root_of_url
 
-__all__ = ["Source", "find_files", "list_files", "root_folder"]
+__all__ = ["Source", "find_files", "root_folder"]
 
 _PathLike = str | os.PathLike[str]
 Source = _PathLike | Sequence[_PathLike]
@@ -20,12 +20,7 @@ Source = _PathLike | Sequence[_PathLike]
 _SORT_KEYS: dict[str, Callable[[str], Any]] = {"natural": natural_key, "name": str}
 
 
-def list_files(source: Source, *, recursive: bool = False, sort: str = "natural") -> list[str]:
-    """List the files of a source as absolute paths; see `find_files`."""
-    return find_files(source, recursive=recursive, sort=sort).files
-
-
-def find_files(source: Source, *, recursive: bool = False, sort: str = "natural") -> Listing:
+def find_files(source: Source, reads: Reads, *, recursive: bool = False, sort: str = "natural") -> Listing:
     """List the files of a source as absolute paths, and count the images beside them that are not read.
 
     What fsspec remembers of URLs is dropped: files that were added or replaced since are found. The order does not
@@ -34,7 +29,7 @@ def find_files(source: Source, *, recursive: bool = False, sort: str = "natural"
     Parameters
     ----------
     source : str, PathLike or sequence of these
-        - a folder: its regular files whose suffix is one of `IMAGE_SUFFIXES` in `names`, in any case;
+        - a folder: its regular files that `reads` knows by their suffix;
         - a glob pattern such as ``"plate*/*.tif"``: the regular files that match, whatever their suffix
           (``**`` stands for any depth of sub-folders);
         - a file;
@@ -46,6 +41,8 @@ def find_files(source: Source, *, recursive: bool = False, sort: str = "natural"
 
         A path that exists is taken literally, so that a folder may be called ``run[1]``. So is the beginning of a
         pattern, as far as it exists. Hidden files (``.name``) are left out.
+    reads : Reads
+        Which files of a folder, an archive or a URL are read.
     recursive : bool, default=False
         Whether a folder's sub-folders are searched too. Symbolic links to folders are not followed.
     sort : {"natural", "name"}, default="natural"
@@ -67,7 +64,7 @@ def find_files(source: Source, *, recursive: bool = False, sort: str = "natural"
     >>> folder = tempfile.mkdtemp()
     >>> for name in ["10.png", "2.png", "1.png", "notes.txt"]:
     ...     open(os.path.join(folder, name), "w").close()
-    >>> [os.path.basename(file) for file in find_files(folder).files]
+    >>> [os.path.basename(file) for file in find_files(folder, lambda name: name.endswith(".png") or None).files]
     ['1.png', '2.png', '10.png']
     """
     if sort not in _SORT_KEYS:
@@ -80,11 +77,11 @@ def find_files(source: Source, *, recursive: bool = False, sort: str = "natural"
     forget_listings_of([name])
     in_archive = split_archive(name)
     if in_archive:
-        found = list_archive(*in_archive)
+        found = list_archive(*in_archive, reads)
     elif is_url(name):
-        found = list_url(name, recursive)
+        found = list_url(name, recursive, reads)
     else:
-        found = list_path(name, recursive)
+        found = list_path(name, recursive, reads)
     return found._replace(files=sorted(found.files, key=_SORT_KEYS[sort]))
 
 

@@ -13,16 +13,13 @@ from ...files.names import is_url
 
 __all__ = [
     "ARCHIVE_SUFFIXES",
-    "IMAGE_SUFFIXES",
     "WILDCARD",
     "absolute_name",
     "is_hidden",
-    "is_image",
     "natural_key",
     "split_member",
 ]
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 ARCHIVE_SUFFIXES = (".zip", ".tar")
 
 #: The first character that makes a name a pattern.
@@ -44,11 +41,6 @@ _LONGEST_NAME = 4000
 def is_hidden(path: str) -> bool:
     """Tell whether a path with ``/`` between its parts has a part that folders do not show, or that a system made."""
     return _HIDDEN.search(path) is not None
-
-
-def is_image(path: str) -> bool:
-    """Tell whether a path is not hidden and ends like the name of an image."""
-    return path.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(path)
 
 
 def split_member(name: str) -> tuple[str, str] | None:

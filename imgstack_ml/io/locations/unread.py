@@ -1,4 +1,4 @@
-"""Images that are not read here: told by their names or their first bytes, and counted, so that none goes unnoticed."""
+"""Which of the files that lie somewhere are read; images among the others are counted, so that none goes unnoticed."""
 
 import os
 import re
@@ -6,9 +6,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from .names import is_hidden, is_image
+from .names import is_hidden
 
-__all__ = ["LINKED_FOLDER", "Listing", "kind_of_file", "kind_of_name", "list_names", "unread_text"]
+__all__ = [
+    "LINKED_FOLDER",
+    "Listing",
+    "Reads",
+    "Sorter",
+    "is_no_image",
+    "kind_of_file",
+    "kind_of_name",
+    "list_names",
+    "unread_text",
+]
 
 _PICTURES = (
     "webp gif bmp jp2 j2k jpx jxl jfif jpe avif heic heif ico ppm pgm pbm pnm pfm psd exr hdr dds tga pcx qoi xcf"
@@ -60,11 +70,45 @@ _HEAD = 256  # bytes
 LINKED_FOLDER = "link to a folder"
 
 
+#: Tells by its name whether a file is read: True, False where it is read only if there are no others (films, arrays),
+#: and None where it is not read.
+Reads = Callable[[str], bool | None]
+
+
 class Listing(NamedTuple):
     """Files that were found, in no particular order, and how many images of which kinds are not read beside them."""
 
     files: list[str]
     unread: Counter[str] = Counter()  # noqa: RUF012 (never written to)
+
+
+class Sorter:
+    """Sorts files into those that are read and others.
+
+    Parameters
+    ----------
+    reads : Reads
+    """
+
+    def __init__(self, reads: Reads):
+        self.reads, self.unread = reads, Counter[str]()
+        self._found: dict[bool, list[str]] = {True: [], False: []}
+
+    def add(self, name: str, *, beside_others: bool = True) -> None:
+        """Add a file that is read."""
+        self._found[beside_others].append(name)
+
+    def listing(self) -> Listing:
+        """Return the files that are read, and count those that are not."""
+        pictures, others = self._found[True], self._found[False]
+        if pictures:
+            self.unread.update(f"{os.path.splitext(name)[1].lower()} (beside images)" for name in others)
+        return Listing(pictures or others, self.unread)
+
+
+def is_no_image(name: str) -> bool:
+    """Tell whether a file of this name is never an image."""
+    return _NO_IMAGE.search(name) is not None
 
 
 def kind_of_name(name: str) -> str | None:
@@ -83,18 +127,22 @@ def kind_of_file(path: str) -> str | None:
     return _kind_of(path, read_head)
 
 
-def list_names(names: Iterable[str], root: str = "", read_head: Callable[[str, int], bytes] | None = None) -> Listing:
+def list_names(
+    names: Iterable[str], reads: Reads, root: str = "", read_head: Callable[[str, int], bytes] | None = None
+) -> Listing:
     """Choose the images among names with ``/`` between folders; below `root`, no part of a name may be hidden.
 
     The first bytes of other files, as `read_head` reads them, tell whether they are images.
     """
-    files, unread = [], Counter[str]()
+    found = Sorter(reads)
     for name in names:
-        if is_image(name[len(root) :]):
-            files.append(name)
-        elif not is_hidden(name[len(root) :]) and (kind := _kind_of(name, read_head)):
-            unread[kind] += 1
-    return Listing(files, unread)
+        if is_hidden(name[len(root) :]):
+            continue
+        if (beside_others := reads(name)) is not None:
+            found.add(name, beside_others=beside_others)
+        elif kind := _kind_of(name, read_head):
+            found.unread[kind] += 1
+    return found.listing()
 
 
 def _kind_of(name: str, read_head: Callable[[str, int], bytes] | None) -> str | None:

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 from .base import State
-from .names import IMAGE_SUFFIXES, WILDCARD, is_hidden
-from .unread import Listing, list_names, unread_text
+from .names import WILDCARD, is_hidden
+from .unread import Listing, Reads, list_names, unread_text
 
 __all__ = ["forget_listings", "list_url", "open_url", "root_of_url", "state_of_url"]
 
@@ -24,7 +24,7 @@ _TIMES = ("mtime", "modified", "lastmodified", "updated", "modify", "modificatio
 _copied: dict[str, State] = {}
 
 
-def list_url(url: str, recursive: bool) -> Listing:
+def list_url(url: str, recursive: bool, reads: Reads) -> Listing:
     """List the images of a URL: of a folder, a pattern or a file, in no particular order.
 
     Raises
@@ -34,20 +34,20 @@ def list_url(url: str, recursive: bool) -> Listing:
     """
     system, path = _system_and_path(url)
     # Over HTTP, every file is a folder of the links that its bytes seem to hold: files are told by their names.
-    if path.lower().endswith(IMAGE_SUFFIXES) and system.isfile(path):
+    if reads(path) is not None and system.isfile(path):
         return Listing([url])
     if _is_pattern(system, path):
         root = _root_of_pattern(path)
         matches = [name for name in system.glob(path) if not is_hidden(name[len(root) :])]
         found = Listing([name for name in matches if not name.endswith("/") and not system.isdir(name)])
     elif system.isdir(path):
-        found = list_names(system.find(path, maxdepth=None if recursive else 1), path)
+        found = list_names(system.find(path, maxdepth=None if recursive else 1), reads, path)
     else:
         return Listing([url])
     if not found.files:
         others = f". It holds images that are not read: {unread_text(found.unread)}" if found.unread else ""
         raise FileNotFoundError(
-            f"no images found: searched {url!r} for files that end in {' '.join(IMAGE_SUFFIXES)}{others}"
+            f"no images found: searched {url!r} for files of known kinds{others}"
             + ("" if recursive else f". To search sub-folders too: open_stack({url!r}, recursive=True)")
         )
     return Listing([_url_of(url, name) for name in found.files], found.unread)

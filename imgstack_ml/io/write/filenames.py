@@ -5,7 +5,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from ..locations.names import IMAGE_SUFFIXES, natural_key
+from ..formats.registry import how_read
+from ..locations.names import natural_key
 
 __all__ = ["file_names"]
 
@@ -56,7 +57,7 @@ def _stem(source: str) -> str:
     """Make a name from that of a source, without suffix, that every system takes."""
     name = _SEPARATORS.split(source)[-1]
     stem, suffix = os.path.splitext(name)
-    stem = stem if suffix.lower() in IMAGE_SUFFIXES else name
+    stem = stem if suffix and how_read(suffix) is not None else name
     stem = _UNFIT.sub("_", stem).rstrip(". ")
     stem = stem.encode()[:_MAX_BYTES].decode(errors="ignore")
     # A file whose name begins with a dot is hidden, and one with a dash is taken for an option by commands.

@@ -7,8 +7,9 @@ import shutil
 import numpy as np
 import pytest
 
-from imgstack_ml.io.locations.listing import find_files, list_files
-from tests.lib.images import relative, touch
+from imgstack_ml.io.formats.registry import how_read
+from imgstack_ml.io.locations.listing import find_files
+from tests.lib.images import list_files, relative, touch
 
 
 def test_order_does_not_depend_on_the_folder(tmp_path):
@@ -32,7 +33,7 @@ def test_only_images_that_are_files(tmp_path):
     (tmp_path / "link.png").symlink_to("a.jpg")
     images = ["a.jpg", "b.JPEG", "broken.png", "c.Png", "d.tif", "e.TIFF", "link.png"]
     assert relative(list_files(tmp_path), tmp_path) == images
-    assert find_files(tmp_path).unread == {".png (no regular file)": 2}
+    assert find_files(tmp_path, how_read).unread == {".png (no regular file)": 2}
     assert relative(list_files(tmp_path, recursive=True), tmp_path) == [*images[:5], "dir.png/y.png", *images[5:]]
     assert relative(list_files(tmp_path / "*.png"), tmp_path) == ["broken.png", "link.png"]
     assert relative(list_files(tmp_path / "*"), tmp_path) == [*images, "notes.txt", "png"]
@@ -77,9 +78,9 @@ def test_names_that_are_not_utf8_or_not_normalised(tmp_path):
     ("names", "recursive", "message"),
     [
         ([], False, "no other files and no sub-folders"),
-        (["notes.txt", "a.gif"], False, r"but not its sub-folders .* 2 other files \('a.gif', 'notes.txt'\)"),
+        (["notes.txt", "a.heic"], False, r"but not its sub-folders .* 2 other files \('a.heic', 'notes.txt'\)"),
         (["cats/1.png"], False, r"1 sub-folder \('cats'\)\. .*open_stack\('.*', recursive=True\)"),
-        (["cats/1.gif"], True, r"and its sub-folders .*\.jpg \.jpeg \.png \.tif \.tiff\. .*'.*/\*\.ext'"),
+        (["cats/1.heic"], True, r"and its sub-folders .*\.heic \(1\); convert .*'.*/\*\.ext'"),
     ],
 )
 def test_empty_folder_says_what_was_searched(tmp_path, names, recursive, message):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from imgstack_ml.io.locations.listing import list_files, root_folder
-from tests.lib.images import relative, touch
+from imgstack_ml.io.locations.listing import root_folder
+from tests.lib.images import list_files, relative, touch
 
 
 def test_natural_order_is_the_default(tmp_path):

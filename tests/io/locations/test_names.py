@@ -5,9 +5,8 @@ import pytest
 import tifffile
 
 from imgstack_ml import open_stack
-from imgstack_ml.io.locations.listing import list_files
 from imgstack_ml.io.locations.names import split_member
-from tests.lib.images import random_pixels, relative, touch
+from tests.lib.images import list_files, random_pixels, relative, touch
 
 
 @pytest.mark.parametrize(
