@@ -1,39 +1,30 @@
 """JPEG and PNG, read by Pillow: headers without decoding, and pixels as a viewer shows them."""
 
-import io
+import functools
 import os
 import struct
 import zlib
-from collections.abc import Iterator
-from typing import BinaryIO, ClassVar, cast
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from ..locations.base import Bounded
-from ..locations.faults import READ_ERRORS
-from .base import ImageFormat, ImageSeries, OpenFile, check_size, orient, oriented_shape
-from .tiff_directory import read_first_directory
+from .base import ImageSeries
+from .pillow import Picture
 
 __all__ = ["Jpeg", "Png"]
 
-# The mode in which a picture of each stored mode is read. For palettes see `_shown_mode`.
-_SHOWN = {"1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "CMYK": "RGB", "I;16": "I;16"}
-_LAYOUTS: dict[str, tuple[tuple[int, ...], type]] = {
-    "L": ((), np.uint8),
-    "LA": ((2,), np.uint8),
-    "RGB": ((3,), np.uint8),
-    "RGBA": ((4,), np.uint8),
-    "I;16": ((), np.uint16),
-}
-_SMALL_FILE = 2**16  # bytes
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 # Start and step of the columns and rows of Adam7's seven passes.
 _ADAM7 = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2), (0, 1, 1, 2))
+_COLOR_SPACES = {"L": "GRAY", "RGB": "RGB"}
+_TAIL = 1 << 16  # bytes
+_TELLS_ORIENTATION = (b"eXIf", b"tEXtexif", b"Raw profile type exif", b"XML:com.adobe.xmp")
 
 
 class _JpegFile(JpegImageFile):
@@ -43,121 +34,157 @@ class _JpegFile(JpegImageFile):
         pass
 
 
-class _Picture(ImageFormat):
-    """A file of one image, whose header is checked and whose pixels are not decoded yet."""
-
-    _plugin: ClassVar[type[JpegImageFile | PngImageFile]]
-
-    def __init__(self, source: OpenFile):
-        super().__init__(source)
-        # Pillow would make room for a PNG chunk that claims 4 GB: its reads are bounded by the size of the file.
-        file = source.file
-        self._bounded = file if isinstance(file, io.BytesIO) else cast(BinaryIO, Bounded(file, source.n_bytes))
-        self._check_file()
-        # Image.open would try all the formats that it knows, and warn of large images by a limit that is global to
-        # the process.
-        self._picture = self._plugin(self._bounded)
-        width, height = self._picture.size
-        check_size(height, width, max_pixels=source.max_pixels)
-        n_frames = getattr(self._picture, "n_frames", 1)
-        if n_frames > 1:
-            raise ValueError(f"it is an animation of {n_frames} images, which is not read")
-        self._shown = _shown_mode(self._picture)
-        self._orientation = _orientation(self._picture)
-
-    def _check_file(self) -> None:
-        """Raise if Pillow would read it wrongly, and raise nothing."""
-
-    def list_images(self) -> list[ImageSeries]:
-        """List the images of the file: one."""
-        (width, height), (channels, dtype) = self._picture.size, _LAYOUTS[self._shown]
-        shape = oriented_shape((height, width, *channels), self._orientation)
-        return [ImageSeries(shape, np.dtype(dtype), mode=self._picture.mode)]
-
-    def read(self, key: None, out: np.ndarray) -> None:
-        """Decode the picture into `out`."""
-        if ImageFile.LOAD_TRUNCATED_IMAGES:
-            raise ValueError(
-                "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True, so that Pillow fills damaged images with grey pixels; "
-                "set it to False"
-            )
-        picture = self._picture
-        stored = np.asarray(picture)
-        self._check_pixels(stored)
-        pixels = stored if self._shown == picture.mode else np.asarray(picture.convert(self._shown))
-        out[...] = orient(pixels, self._orientation)
-
-    def _check_pixels(self, stored: np.ndarray) -> None:
-        """Raise if pixels may be missing."""
-
-
-class Jpeg(_Picture):
-    """JPEG, read by Pillow."""
-
-    name, suffixes, _plugin = "JPEG", (".jpg", ".jpeg"), _JpegFile
-
-    @classmethod
-    def recognise(cls, head: bytes) -> bool:
-        """Tell whether a file begins like a JPEG."""
-        return head.startswith(b"\xff\xd8\xff")
-
-
-class Png(_Picture):
-    """PNG, read by Pillow."""
-
-    name, suffixes, _plugin = "PNG", (".png",), PngImageFile
-
-    @classmethod
-    def recognise(cls, head: bytes) -> bool:
-        """Tell whether a file begins like a PNG."""
-        return head.startswith(_PNG_SIGNATURE)
-
-    def _check_file(self) -> None:
-        _check_png(self._bounded)
-
-    def _check_pixels(self, stored: np.ndarray) -> None:
-        # Pillow leaves rows at zero, and raises nothing, where the pixel data end early but with a valid end.
-        if self._picture.info.get("interlace") or not stored[-1].any():
-            _check_png_is_whole(self._bounded)
-
-
-def _shown_mode(picture: JpegImageFile | PngImageFile) -> str:
-    if picture.mode == "P":
-        return "RGBA" if "transparency" in picture.info else "RGB"
-    if picture.mode not in _SHOWN:
-        raise ValueError(
-            f"its Pillow mode is {picture.mode!r}, and only P, {', '.join(_SHOWN)} are read. "
-            "Convert it first: PIL.Image.open(path).convert('RGB').save(new_path)"
-        )
-    return _SHOWN[picture.mode]
-
-
-def _orientation(picture: JpegImageFile | PngImageFile) -> int:
-    """Return the EXIF orientation, 1 where there is none; Pillow's getexif would decode a PNG to find it."""
-    exif = picture.info.get("exif")
-    if not exif:
-        return 1
+@functools.cache
+def _simplejpeg() -> ModuleType | None:
     try:
-        directory = read_first_directory(io.BytesIO(exif.removeprefix(b"Exif\0\0")), len(exif))
-    except READ_ERRORS:
-        return 1  # pixels can be read although the EXIF is damaged
-    return directory.orientation
+        import simplejpeg
+    except ImportError:
+        return None
+    return simplejpeg
 
 
-def _check_png(file: BinaryIO) -> None:
-    """Raise if Pillow would lose bits of a PNG, or if its last chunk, IEND, is missing: Pillow checks neither."""
-    depth, color_type = file.read(26)[24:]
-    # Pillow drops the lower 8 bits, and raises nothing.
-    if depth == 16 and color_type != 0:
-        raise ValueError(
-            "it has 16 bits a channel in colour or with transparency, of which Pillow reads only 8; "
-            "save it as TIFF, or in grey"
-        )
-    file.seek(-len(_PNG_END), os.SEEK_END)
-    # Other data may follow the last chunk.
-    if file.read() != _PNG_END and not any(kind == b"IEND" and len(file.read(4)) == 4 for kind, _ in _chunks(file)):
-        raise ValueError("the PNG has no end: it was cut")
-    file.seek(0)
+class Jpeg(Picture):
+    """JPEG; a file that ends in ``.mpo`` may hold several, of which thumbnails are left out."""
+
+    name, suffixes, _signatures = "JPEG", (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), (b"\xff\xd8\xff",)
+
+    def _open(self) -> JpegImageFile:
+        picture = _JpegFile(self._file)
+        self._entries = picture._getmp() if self.source.name.lower().endswith(".mpo") else None
+        if self._entries:
+            from PIL.MpoImagePlugin import MpoImageFile
+
+            return MpoImageFile.adopt(picture, self._entries)
+        return picture
+
+    def _frames(self) -> Sequence[int]:
+        entries = self._entries[0xB002] if self._entries else [{"Attribute": {"MPType": ""}}]
+        return [i for i, entry in enumerate(entries) if "Thumbnail" not in entry["Attribute"]["MPType"]]
+
+    def _find_series(self) -> list[ImageSeries]:
+        frames = self._frames()
+        if len(frames) == 1:
+            return [self._series_now((None,))]
+        series = []
+        for frame in frames:  # each is a JPEG of its own size
+            with self._naming_damage():
+                self._seek(frame)
+            series.append(self._series_now((frame,)))
+        return series
+
+    def _seek(self, frame: int) -> None:
+        super()._seek(frame)
+        self._check_size(self._picture.size)
+        self._look()
+
+    def _decode(self, key: int | None) -> np.ndarray:
+        simplejpeg, mode = _simplejpeg(), self._picture.mode
+        if simplejpeg is not None and key is None and mode in _COLOR_SPACES:
+            self._file.seek(0)
+            try:
+                # Pillow has the last word on files that libjpeg warns of.
+                pixels = simplejpeg.decode_jpeg(self._file.read(), _COLOR_SPACES[mode], strict=True)
+            except Exception:
+                pass
+            else:
+                return pixels if mode == "RGB" else pixels[:, :, 0]
+        return super()._decode(key)
+
+
+class _Frame(NamedTuple):
+    """A frame of a PNG: width, height, and offset and size of each part of its pixel data."""
+
+    width: int
+    height: int
+    parts: list[tuple[int, int]]
+
+
+class Png(Picture):
+    """PNG, animations included; an image for viewers that show no animations counts as a frame, as in Pillow."""
+
+    name, suffixes, _signatures = "PNG", (".png", ".apng"), (_PNG_SIGNATURE,)
+    _is_animated, _deep_decoder = True, "png_decode"
+    _n_checked: int = 0
+
+    def _check_file(self) -> None:
+        self._file.seek(-min(_TAIL, self.source.n_bytes), os.SEEK_END)
+        tail = self._file.read()
+        # Other data may follow the last chunk.
+        if not tail.endswith(_PNG_END) and not any(
+            kind == b"IEND" and len(self._file.read(4)) == 4 for kind, _ in _chunks(self._file)
+        ):
+            raise ValueError("the PNG has no end: it was cut")
+        start = max(0, tail.find(b"IDAT"))
+        self._tells_late = any(tail.find(name, start) >= 0 for name in _TELLS_ORIENTATION)
+
+    def _open(self) -> PngImageFile:
+        return PngImageFile(self._file)
+
+    def _has_deep_colour(self) -> bool:
+        depth, color_type = self.source.head[24:26]
+        return depth == 16 and color_type != 0
+
+    def _shown_mode(self) -> str:
+        # Pillow has no mode of 16 bits with alpha: it makes four channels of grey with alpha.
+        is_grey_alpha = self.source.head[25] == 4
+        return "LA" if is_grey_alpha else super()._shown_mode()
+
+    def _look(self) -> None:
+        if self._tells_late:  # Pillow reads what stands behind the pixels when it has decoded them
+            with self._naming_damage():
+                self._picture.load()
+        super()._look()
+
+    def _frames(self) -> Sequence[int]:
+        n_frames = self._picture.n_frames
+        if n_frames == 1:
+            return (0,)
+        # The number that a PNG claims may be any.
+        position = self._file.tell()
+        self._animation = list(_frames(self._file))
+        self._file.seek(position)
+        if len(self._animation) != n_frames:
+            raise ValueError(f"it claims {n_frames:,} images and holds {len(self._animation)}: it was cut")
+        return range(n_frames)
+
+    def _seek(self, frame: int) -> None:
+        # Each frame is drawn on top of those before. Pillow goes on where it left the file.
+        position = self._file.tell()
+        for number in range(self._n_checked, frame + 1):
+            self._check_is_whole(self._animation[number])
+        self._n_checked = max(self._n_checked, frame + 1)
+        self._file.seek(position)
+        super()._seek(frame)
+
+    def _check_pixels(self) -> None:
+        # Pillow leaves rows at zero, and raises nothing, where the pixel data end early but with a valid end.
+        picture = self._picture
+        width, height = picture.size
+        if not picture.is_animated and (
+            picture.info.get("interlace") or not np.any(picture.crop((0, height - 1, width, height)))
+        ):
+            self._check_is_whole(next(_frames(self._file)))
+
+    def _decode_deep(self, out: np.ndarray) -> np.ndarray:
+        pixels = super()._decode_deep(out)
+        self._check_is_whole(next(_frames(self._file)))
+        return pixels
+
+    def _check_is_whole(self, frame: _Frame) -> None:
+        """Decompress the pixel data of a frame once more, and raise if they do not fill all of its rows."""
+        depth, color_type, _, _, interlace = self.source.head[24:29]
+        missing = 0
+        for left, across, top, down in _ADAM7 if interlace else ((0, 1, 0, 1),):
+            columns, rows = len(range(left, frame.width, across)), len(range(top, frame.height, down))
+            # A byte in front of each row names its filter.
+            missing += rows * (1 + -(-columns * depth * _PNG_CHANNELS[color_type] // 8)) if columns else 0
+        inflate = zlib.decompressobj()
+        for position, n_bytes in frame.parts:
+            self._file.seek(position)
+            missing -= len(inflate.decompress(self._file.read(n_bytes), missing))
+            if missing == 0:
+                return
+        raise ValueError(f"its pixel data end {missing:,} bytes early")
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
@@ -171,20 +198,23 @@ def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
         file.seek(position)
 
 
-def _check_png_is_whole(file: BinaryIO) -> None:
-    """Decompress the pixel data of a PNG once more, and raise if they do not fill all of its rows."""
+def _frames(file: BinaryIO) -> Iterator[_Frame]:
+    """Yield the frames of a PNG: that of the chunks IDAT, and those of an animation."""
     file.seek(16)
-    width, height, depth, color_type, _, _, interlace = struct.unpack(">IIBBBBB", file.read(13))
-    passes = _ADAM7 if interlace else ((0, 1, 0, 1),)
-    missing = 0
-    for left, across, top, down in passes:
-        columns, rows = len(range(left, width, across)), len(range(top, height, down))
-        # A byte in front of each row names its filter.
-        missing += rows * (1 + -(-columns * depth * _PNG_CHANNELS[color_type] // 8)) if columns else 0
-    inflate = zlib.decompressobj()
+    frame = _frame(file.read(8))
     for kind, n_bytes in _chunks(file):
-        if kind == b"IDAT":
-            missing -= len(inflate.decompress(file.read(n_bytes), missing))
-        if missing == 0:
-            return
-    raise ValueError(f"its pixel data end {missing:,} bytes early")
+        if kind == b"fcTL":
+            if frame.parts:
+                yield frame
+            frame = _frame(file.read(12)[4:])
+        elif kind == b"IDAT":
+            frame.parts.append((file.tell(), n_bytes))
+        elif kind == b"fdAT":  # begins with a number
+            frame.parts.append((file.tell() + 4, n_bytes - 4))
+    if frame.parts:
+        yield frame
+
+
+def _frame(size: bytes) -> _Frame:
+    width, height = struct.unpack(">II", size)
+    return _Frame(width, height, [])

@@ -14,6 +14,7 @@ from ..locations.unread import is_no_image
 from .advice import advice_for
 from .base import MAX_PIXELS, Header, ImageFormat, OpenFile
 from .jpeg_png import Jpeg, Png
+from .pillow import PILLOW_FORMATS
 from .tiff import Tiff
 
 __all__ = ["Found", "Key", "Page", "find_images", "how_read", "open_images", "read_header", "register_format"]
@@ -22,7 +23,7 @@ _GROUP = "imgstack_ml.formats"
 _HEAD = 1024  # bytes
 
 #: In the order in which they are asked.
-_BUILT_IN: list[type[ImageFormat]] = [Jpeg, Png, Tiff]
+_BUILT_IN: list[type[ImageFormat]] = [Jpeg, Png, Tiff, *PILLOW_FORMATS]
 _registered: list[type[ImageFormat]] = []
 _overriding: list[type[ImageFormat]] = []
 
