@@ -56,6 +56,11 @@ class Conversion:
         """Whether images stay as they are."""
         return self.mode is None and self.dtype is None and self.shape is None
 
+    @property
+    def with_alpha(self) -> bool:
+        """Whether images get an alpha channel."""
+        return self.mode in ("LA", "RGBA")
+
     def layout(self, shape: tuple[int, ...], dtype: np.dtype) -> tuple[tuple[int, ...], np.dtype]:
         """Return the shape and dtype that an image has once it is converted.
 
@@ -143,8 +148,11 @@ def _converted(image: np.ndarray, mode: str) -> np.ndarray:
         return image
     if mode in _EIGHT_BITS:
         return np.asarray(Image.fromarray(image).convert(mode))
-    grey = image if image.ndim == 2 else np.asarray(Image.fromarray(image).convert("L"))
-    return grey.astype(_DTYPES[mode])
+    if own == "LA":
+        image = image[:, :, 0]
+    elif image.ndim == 3:
+        image = np.asarray(Image.fromarray(image).convert("F" if mode == "F" else "L"))  # the luma of F is not rounded
+    return image.astype(_DTYPES[mode])
 
 
 def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

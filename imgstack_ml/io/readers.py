@@ -79,7 +79,7 @@ class FileReader:
         files = _places_by_file(keys)
         forget_listings_of(files)
         for name, (state, places) in files.items():
-            with open_images(name, self.conversion.max_pixels, state) as images:
+            with open_images(name, self.conversion.max_pixels, state, self.conversion.with_alpha) as images:
                 for i, key in places:
                     header = images.header(key)
                     self._check_unchanged(header.shape, header.dtype)

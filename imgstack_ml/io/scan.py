@@ -78,7 +78,7 @@ def scan_files(files: Sequence[str], conversion: Conversion, *, on_error: str = 
         try:
             with naming_the_file(name):
                 state = read_state(name)
-                found = find_images(name, state, conversion.max_pixels)
+                found = find_images(name, state, conversion.max_pixels, conversion.with_alpha)
                 for series in found:
                     layout_of(series.header)
         except BadImageError as error:

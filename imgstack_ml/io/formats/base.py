@@ -107,6 +107,8 @@ class OpenFile(NamedTuple):
         Its first bytes, 1024 at most.
     max_pixels : int
         Most pixels that an image may claim to have.
+    with_alpha : bool
+        Whether a colour that stands for transparency becomes an alpha channel.
     """
 
     name: str
@@ -114,6 +116,7 @@ class OpenFile(NamedTuple):
     n_bytes: int
     head: bytes
     max_pixels: int = MAX_PIXELS
+    with_alpha: bool = False
 
     @contextlib.contextmanager
     def as_path(self) -> Iterator[str]:

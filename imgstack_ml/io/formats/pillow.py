@@ -103,7 +103,10 @@ class Picture(ImageFormat):
         self._orientation = _orientation(self._picture)
 
     def _shown_mode(self) -> str:
-        return _shown_mode(self._picture)
+        shown = _shown_mode(self._picture)
+        if self.source.with_alpha and "transparency" in self._picture.info:
+            return {"L": "LA", "RGB": "RGBA"}.get(shown, shown)
+        return shown
 
     def _find_series(self) -> list[ImageSeries]:
         keys = self._frames()
@@ -168,7 +171,9 @@ class Picture(ImageFormat):
                 raise
             raise ValueError(str(error) or f"the {self.name} is damaged") from error
         except READ_ERRORS as error:
-            raise ValueError(f"the {self.name} is damaged or cut ({error})") from error
+            # Pillow makes a SyntaxError of others, too.
+            told = f": {error}" if isinstance(error, SyntaxError) and error.__cause__ is None else ""
+            raise ValueError(f"the {self.name} is damaged or cut{told}") from error
 
 
 @functools.cache

@@ -169,7 +169,9 @@ def _choose(kinds: Sequence[type[ImageFormat]], name: str, head: bytes) -> type[
 
 
 @contextlib.contextmanager
-def open_images(name: str, max_pixels: int = MAX_PIXELS, state: State | None = None) -> Iterator[ImageFormat]:
+def open_images(
+    name: str, max_pixels: int = MAX_PIXELS, state: State | None = None, with_alpha: bool = False
+) -> Iterator[ImageFormat]:
     """Open a file of images, in the format that its content has; an error inside the block names the file.
 
     Parameters
@@ -180,6 +182,8 @@ def open_images(name: str, max_pixels: int = MAX_PIXELS, state: State | None = N
         Most pixels that an image may claim to have.
     state : State, optional
         That of the file when the stack was opened.
+    with_alpha : bool
+        See `OpenFile`.
 
     Raises
     ------
@@ -194,7 +198,7 @@ def open_images(name: str, max_pixels: int = MAX_PIXELS, state: State | None = N
         file.seek(0)
         kind = format_of(name, head)
         with naming_the_format(name, kind):
-            images = kind(OpenFile(name, file, found.n_bytes, head, max_pixels))
+            images = kind(OpenFile(name, file, found.n_bytes, head, max_pixels, with_alpha))
             try:
                 yield images
             finally:
@@ -217,7 +221,7 @@ def naming_the_format(name: str, kind: type[ImageFormat]) -> Iterator[None]:
 
 # An entry takes about 600 bytes for a file of one image.
 @functools.lru_cache(maxsize=100_000)
-def find_images(name: str, state: State, max_pixels: int) -> tuple[Found, ...]:
+def find_images(name: str, state: State, max_pixels: int, with_alpha: bool = False) -> tuple[Found, ...]:
     """Find the images of a file by its headers; a process reads a file again only when its state changes.
 
     Parameters
@@ -226,6 +230,8 @@ def find_images(name: str, state: State, max_pixels: int) -> tuple[Found, ...]:
     state : State
         See `imgstack_ml.io.locations.open.read_state`.
     max_pixels : int
+    with_alpha : bool
+        See `OpenFile`.
 
     Returns
     -------
@@ -236,7 +242,7 @@ def find_images(name: str, state: State, max_pixels: int) -> tuple[Found, ...]:
     BadImageError
         See `open_images`.
     """
-    with open_images(name, max_pixels, state) as images:
+    with open_images(name, max_pixels, state, with_alpha) as images:
         found = [
             Found(images.header_of(series), tuple(series.keys), series.axes, series.sizes, series.channel_names)
             for series in images.list_images()
