@@ -29,10 +29,14 @@ def test_mode_is_pillows_conversion(tmp_path, mode, wanted):
 )
 def test_mode_keeps_the_values_of_grey(tmp_path, mode, wanted):
     picture_in_mode(mode).save(tmp_path / "a.png")
-    grey = picture_in_mode(mode) if mode == "I;16" else picture_in_mode(mode).convert("L")
+    grey = np.asarray(picture_in_mode(mode) if mode == "I;16" else picture_in_mode(mode).convert("L"))
     image = read_image(tmp_path / "a.png", mode=wanted)
     assert image.dtype == {"I;16": "uint16", "I": "int32", "F": "float32"}[wanted]
-    np.testing.assert_array_equal(image, np.asarray(grey))
+    if wanted == "F" and mode in ("RGB", "RGBA"):  # the luma of ITU-R 601-2, not rounded
+        luma = np.asarray(picture_in_mode(mode))[:, :, :3] @ [0.299, 0.587, 0.114]
+        np.testing.assert_allclose(image, luma, rtol=1e-6)
+    else:
+        np.testing.assert_array_equal(image, grey)
 
 
 @pytest.mark.parametrize(

@@ -52,17 +52,27 @@ def write_folder(folder, n_images, shape=(8, 6, 3), dtype="uint8", suffix=".png"
     return pixels
 
 
-def png_bytes(pixels, *, height=None, interlaced=False, rows=None):
-    """Make a grey 8-bit PNG with right checksums; `rows` scan lines only, `height` claimed."""
+def png_bytes(pixels, **options):
+    """Make a PNG with right checksums, of 8 or 16 bits; for options see `png_chunks`."""
+    return png_of_chunks(png_chunks(pixels, **options))
+
+
+def png_chunks(pixels, *, height=None, interlaced=False, rows=None):
+    """List kind and content of the chunks of a PNG: `rows` scan lines only, `height` claimed."""
     passes = _ADAM7 if interlaced else ((0, 1, 0, 1),)
     lines = [
-        b"\0" + line.tobytes()
+        b"\0" + line.astype(line.dtype.newbyteorder(">")).tobytes()
         for left, across, top, down in passes
         for line in pixels[top::down, left::across]
         if line.size
     ]
-    header = struct.pack(">IIBBBBB", pixels.shape[1], height or pixels.shape[0], 8, 0, 0, 0, interlaced)
-    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(b"".join(lines[:rows]))), (b"IEND", b"")]
+    depth, color_type = 8 * pixels.itemsize, {(): 0, (2,): 4, (3,): 2, (4,): 6}[pixels.shape[2:]]
+    header = struct.pack(">IIBBBBB", pixels.shape[1], height or pixels.shape[0], depth, color_type, 0, 0, interlaced)
+    return [(b"IHDR", header), (b"IDAT", zlib.compress(b"".join(lines[:rows]))), (b"IEND", b"")]
+
+
+def png_of_chunks(parts):
+    """Make a PNG of chunks, each a kind and its content."""
     chunks = [
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
     ]

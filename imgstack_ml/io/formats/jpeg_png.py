@@ -13,7 +13,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from .base import ImageSeries
-from .pillow import Picture
+from .pillow import Picture, orientation_of
 
 __all__ = ["Jpeg", "Png"]
 
@@ -160,6 +160,8 @@ class Png(Picture):
         # Pillow leaves rows at zero, and raises nothing, where the pixel data end early but with a valid end.
         picture = self._picture
         width, height = picture.size
+        if orientation_of(picture) != self._orientation:
+            raise ValueError("its orientation stands behind its pixels; type: PIL.Image.open(path).save(new_path)")
         if not picture.is_animated and (
             picture.info.get("interlace") or not np.any(picture.crop((0, height - 1, width, height)))
         ):

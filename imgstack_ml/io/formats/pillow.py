@@ -22,7 +22,7 @@ from ..locations.faults import READ_ERRORS
 from .base import ImageFormat, ImageSeries, OpenFile, check_size, orient, oriented_shape
 from .tiff_directory import read_first_directory
 
-__all__ = ["PILLOW_FORMATS", "Picture"]
+__all__ = ["PILLOW_FORMATS", "Picture", "orientation_of"]
 
 # The mode in which a picture of each stored mode is read. For palettes see `_shown_mode`.
 _SHOWN = {mode: mode for mode in ("L", "LA", "RGB", "RGBA", "I;16", "I", "F")}
@@ -100,7 +100,7 @@ class Picture(ImageFormat):
     def _look(self) -> None:
         """Note how the present frame is shown."""
         self._shown = self._shown_mode()
-        self._orientation = _orientation(self._picture)
+        self._orientation = orientation_of(self._picture)
 
     def _shown_mode(self) -> str:
         shown = _shown_mode(self._picture)
@@ -143,8 +143,6 @@ class Picture(ImageFormat):
         if picture.size != size:
             raise ValueError(f"its pixels are of {picture.size[::-1]}, and its header says {size[::-1]}")
         self._check_pixels()
-        if _orientation(picture) != self._orientation:
-            raise ValueError("its orientation is told behind its pixels only")
         return np.asarray(picture if picture.mode == self._shown else picture.convert(self._shown))
 
     def _decode_deep(self, out: np.ndarray) -> np.ndarray:
@@ -202,7 +200,7 @@ def _shown_mode(picture: Any) -> str:
     return _SHOWN[picture.mode]
 
 
-def _orientation(picture: Any) -> int:
+def orientation_of(picture: Any) -> int:
     """Return the orientation that EXIF or XMP tell, 1 where there is none, by the rules of Pillow's exif_transpose."""
     found = [key for key in _METADATA if picture.info.get(key)]
     if not found:

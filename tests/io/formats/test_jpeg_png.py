@@ -1,13 +1,27 @@
 """JPEG and PNG."""
 
+import importlib.util
+import sys
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
 from imgstack_ml import open_stack
+from imgstack_ml.io.formats import jpeg_png
 from imgstack_ml.io.formats.registry import read_header
 from imgstack_ml.io.readers import decode_file
-from tests.lib.images import assert_named, picture_in_mode, png_bytes, random_pixels, read_image, write_image
+from tests.lib.images import (
+    assert_named,
+    picture_in_mode,
+    png_bytes,
+    png_chunks,
+    png_of_chunks,
+    random_pixels,
+    read_image,
+    write_image,
+)
 
 MODES = [
     ("1", ".png", "L", (9, 7)),
@@ -54,18 +68,82 @@ def test_png_with_too_few_rows_is_named(tmp_path, interlaced):
     assert_named(path, "its pixel data end .* early")
 
 
-def test_animation_is_not_read(tmp_path):
-    first, second = (Image.fromarray(random_pixels((4, 4), seed=seed)) for seed in range(2))
-    first.save(tmp_path / "a.png", save_all=True, append_images=[second])
-    assert_named(tmp_path / "a.png", "an animation of 2 images")
+@pytest.mark.parametrize("channels", [2, 3, 4])
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_png_of_16_bits_in_colour_is_not_cut_to_8(tmp_path, monkeypatch, channels, interlaced):
+    path, pixels = tmp_path / "a.png", random_pixels((33, 17, channels), "uint16")
+    path.write_bytes(png_bytes(pixels, interlaced=interlaced))
+    if importlib.util.find_spec("imagecodecs"):
+        np.testing.assert_array_equal(decode_file(str(path)), pixels)
+        path.write_bytes(png_bytes(pixels, interlaced=interlaced, rows=10))
+        assert_named(path)
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    assert_named(path, r"only 8; to read it as uint16: pip install 'imgstack_ml\[codecs\]'")
 
 
-def test_png_of_16_bits_in_color_is_not_cut_to_8(tmp_path):
+@pytest.mark.parametrize(("mode", "key"), [("1", 0), ("L", 5), ("RGB", (1, 2, 3))])
+def test_colour_keys_become_alpha_where_the_mode_has_it(tmp_path, mode, key):
+    pixels = random_pixels((9, 7, 3)) % 8
+    pixels[2, 3] = 1, 2, 3
     path = tmp_path / "a.png"
-    content = bytearray(png_bytes(random_pixels((4, 4))))
-    content[24:26] = 16, 2
-    path.write_bytes(content)
-    assert_named(path, "16 bits a channel .* save it as TIFF")
+    (Image.fromarray(pixels[:, :, 0]) if mode == "L" else Image.fromarray(pixels).convert(mode)).save(
+        path, transparency=key
+    )
+    with Image.open(path) as picture:
+        expected = picture.convert("RGBA")
+        assert picture.mode == mode
+        assert np.any(np.asarray(expected)[:, :, 3] == 0)
+    np.testing.assert_array_equal(read_image(path, mode="RGBA"), np.asarray(expected))
+    np.testing.assert_array_equal(read_image(path, mode="LA"), np.asarray(expected.convert("LA")))
+    assert read_image(path).shape[2:] == ((3,) if mode == "RGB" else ())
+
+
+@pytest.mark.parametrize("quality", [30, 95])
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("shape", [(33, 17, 3), (16, 16), (1, 1, 3)])
+def test_simplejpeg_decodes_what_pillow_does(tmp_path, monkeypatch, shape, subsampling, quality):
+    pytest.importorskip("simplejpeg")
+    path = write_image(tmp_path / "a.jpg", random_pixels(shape), subsampling=subsampling, quality=quality)
+    decoded = decode_file(path)
+    monkeypatch.setattr(jpeg_png, "_simplejpeg", lambda: None)
+    np.testing.assert_array_equal(decoded, decode_file(path))
+
+
+XMP = "<x:xmpmeta><rdf:Description tiff:Orientation{}/></x:xmpmeta>"
+EXIF = Image.Exif()
+EXIF[0x0112] = 8
+PROFILE = f"\nexif\n{len(EXIF.tobytes()):8}\n{EXIF.tobytes().hex()}\n"
+TEXT = [
+    (b"tEXt", b"Raw profile type exif\0" + PROFILE.encode()),
+    (b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(PROFILE.encode())),
+    (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP.format('="6"').encode()),
+    (b"eXIf", EXIF.tobytes()[6:]),
+]
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("chunk", TEXT, ids=lambda chunk: chunk[0].decode())
+def test_orientation_in_any_chunk_of_a_png(tmp_path, chunk, late):
+    header, pixels, end = png_chunks(random_pixels((9, 7)))
+    path = tmp_path / "a.png"
+    path.write_bytes(png_of_chunks([header, pixels, chunk, end] if late else [header, chunk, pixels, end]))
+    with Image.open(path) as picture:
+        expected = np.asarray(ImageOps.exif_transpose(picture))
+    assert expected.shape == open_stack([path]).shape[1:] == (7, 9)
+    np.testing.assert_array_equal(read_image(path), expected)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp"])
+@pytest.mark.parametrize("exif", [None, 3])
+def test_orientation_in_xmp_counts_where_exif_has_none(tmp_path, suffix, exif):
+    tags = Image.Exif()
+    tags[0x010F] = "a maker"
+    if exif:
+        tags[0x0112] = exif
+    path = write_image(tmp_path / f"a{suffix}", random_pixels((9, 7, 3)), exif=tags, xmp=XMP.format(">6<").encode())
+    with Image.open(path) as picture:
+        expected = np.asarray(ImageOps.exif_transpose(picture))
+    np.testing.assert_array_equal(read_image(path), expected)
 
 
 def test_large_images_do_not_warn(tmp_path):
