@@ -55,7 +55,7 @@ def scan(
 
     FOLDER can also be a pattern in quotes, an archive, a TIFF of many pages, a zarr array: whatever
     imgstack_ml.open_stack takes. Only headers are read, unless --verify is given. The exit code is 3 if files cannot
-    be read. Images of kinds that are not read, such as WebP or video, are counted.
+    be read. Images of kinds that are not read, such as HEIC, are counted.
 
     \b
     Examples:

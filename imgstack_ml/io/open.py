@@ -66,8 +66,8 @@ def open_stack(
     mode : {"L", "LA", "RGB", "RGBA", "I;16", "I", "F"}, optional
         Bring all images to this mode. The names are Pillow's: grey, grey and alpha, colour, colour and alpha with 8
         bits a channel; grey as uint16, int32, float32. Modes of 8 bits a channel become any of these by Pillow's rules
-        (grey is the luma of ITU-R 601-2, an alpha channel is dropped), and ``"I;16"`` becomes ``"I"`` or ``"F"``. A
-        mode that would lose values is refused. Values are not scaled.
+        (grey is the luma of ITU-R 601-2, rounded except for ``"F"``; an alpha channel is dropped), and ``"I;16"``
+        becomes ``"I"`` or ``"F"``. A mode that would lose values is refused. Values are not scaled.
     dtype : dtype, optional
         Bring the pixels to this dtype, after `mode`. Values are not scaled: a dtype that cannot hold all of them is
         refused, except that float64 is rounded to float32.
@@ -110,16 +110,23 @@ def open_stack(
 
     Notes
     -----
-    Files are JPEG, PNG or TIFF; their content decides, not their suffix. Of a folder or an archive, files are read that
-    end in ``.jpg .jpeg .png .tif .tiff``. Other images in it, by their suffix or (not at URLs) by their first bytes,
+    Files are JPEG, PNG, TIFF, GIF, WebP, AVIF, JPEG 2000, BMP, Netpbm (PBM, PGM, PPM, PFM), TGA, MPO, DDS, PCX, SGI,
+    QOI, ICO (the largest image) or PSD (all layers as one image); their content decides, not their suffix, except for
+    TGA, PCX and MPO. Of a folder or an archive, files are read that end in the suffixes of these formats, ICO and PSD
+    only where there are no others. Other images in it, by their suffix or (not at URLs) by their first bytes,
     are counted by `ImageStack.summary`, and a warning says how many there are. Hidden files, and what systems put
     beside images (``Thumbs.db``, ``__MACOSX`` and such), are not listed.
 
     A file that is replaced or written to after the stack is opened raises BadImageError when it is read: its size and
     time of change are compared, or the ETag, digest or time that a URL's file system tells.
 
-    Pixels are read as a viewer shows them: a palette and the EXIF orientation are applied. In a TIFF the orientation is
-    a tag; in a PNG it counts if it stands in front of the pixels.
+    Pixels are read as a viewer shows them: a palette and the orientation are applied, which EXIF or XMP tell, or a tag
+    of a TIFF; the rules are those of Pillow's `exif_transpose`. A colour of a PNG that stands for transparency becomes
+    an alpha channel under ``mode="LA"`` and ``mode="RGBA"``.
+
+    The frames of an animation (GIF, WebP, AVIF, PNG) are images, composed as Pillow does it, named ``"path[3]"`` in
+    `files`; an image of a PNG for viewers that show no animations is the first one. So are the images of a file that
+    ends in ``.mpo``, without its thumbnails; a ``.jpg`` that holds further ones is the first of them.
 
     ==========================  =====================  =======
     mode of the file            shape                  dtype
@@ -133,14 +140,18 @@ def open_stack(
     RGBA                        (h, w, 4)              uint8
     CMYK                        (h, w, 3), as RGB      uint8
     I;16                        (h, w)                 uint16
-    I (TIFF)                    (h, w)                 int32
-    F (TIFF)                    (h, w)                 float32
+    I (TIFF, PGM of 16 bits)    (h, w)                 int32
+    F (TIFF, PFM)               (h, w)                 float32
+    over 8 bits a channel       (h, w, n_channels)     uint16, as stored
+    (PNG, JPEG 2000, AVIF)
     other TIFF                  (h, w[, n_samples])    integers and floats of 8 to 64 bits
     ==========================  =====================  =======
 
-    These files are refused, with a reason: PNG of 16 bits a channel in colour or with alpha, animations, and TIFF in
-    other colours (palette, inverted grey, CMYK, YCbCr) or bits. TIFF is decompressed from deflate, LZMA and PackBits;
-    other codecs need imagecodecs.
+    Colour or alpha of more than 8 bits a channel needs imagecodecs (``pip install 'imgstack_ml[codecs]'``); grey of 9
+    to 15 bits in JPEG 2000 and PGM is scaled to 16 by Pillow. These files are refused, with a reason: animated PNG of
+    16 bits in colour, PPM of more than 8 bits in colour, AVIF and JPEG 2000 where Pillow was built without them, and
+    TIFF in other colours (palette, inverted grey, CMYK, YCbCr) or bits. TIFF is decompressed from deflate, LZMA and
+    PackBits; other codecs need imagecodecs.
 
     A TIFF of several pages holds several images, named ``"path[3]"`` in `files`. Each page is an image, unless the
     file describes its axes (OME-TIFF, ImageJ, MetaMorph, tifffile and others): then the images are those of
@@ -154,9 +165,9 @@ def open_stack(
     only the stores that `save_stack` wrote are checked for missing chunks, and an array without any is refused. So are
     arrays whose pixels lie elsewhere: behind links out of a zarr folder, in other HDF5 files, in virtual data sets.
 
-    Pillow decodes JPEG and PNG, and tifffile decodes TIFF; uncompressed TIFF is read without it. imagecodecs decodes
-    the same pixels 1.7 (JPEG) and 1.5 (PNG) times as fast, but it decoded 18 of 20 JPEG files that were cut short
-    without an error. ``python -m benchmarks.comparisons.formats`` compares speeds.
+    tifffile decodes TIFF; uncompressed TIFF is read without it. simplejpeg decodes JPEG in grey and RGB, to the pixels
+    of Pillow; Pillow decodes all others, and what simplejpeg warns of. Its decoders of other formats, such as
+    PostScript, are never called. ``python -m benchmarks.comparisons.formats`` compares speeds.
 
     Examples
     --------

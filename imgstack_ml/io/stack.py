@@ -56,7 +56,7 @@ class ImageStack(FileStack):
     kinds : Kinds or None
         The headers of the images, which `summary` counts.
     unread : tuple of (str, int)
-        Kinds of images that are not read here, such as ``".webp"``, and how many of each the source holds.
+        Kinds of images that are not read here, such as ``".heic"``, and how many of each the source holds.
 
     Attributes
     ----------

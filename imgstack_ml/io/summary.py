@@ -20,7 +20,7 @@ class StackSummary(NamedTuple):
     n_problems : int
         Number of files that were left out.
     unread : tuple of (str, int)
-        Kinds of images that are not read here, such as ``".webp"``, and how many of each the source holds beside those
+        Kinds of images that are not read here, such as ``".heic"``, and how many of each the source holds beside those
         that are read.
 
     Examples

@@ -70,12 +70,12 @@ def test_errors_name_options(tmp_path):
 @pytest.mark.filterwarnings("default:.*images of kinds")
 def test_images_that_are_not_read_are_counted(tmp_path):
     write_folder(tmp_path, 2)
-    touch(tmp_path, "a.webp", "b.webp", "c.czi", "Thumbs.db")
+    touch(tmp_path, "a.heic", "b.heic", "c.czi", "Thumbs.db")
     (tmp_path / "img9.png").symlink_to("gone.png")
     result = run("scan", tmp_path)
     assert result.exit_code == 3
-    assert "2  not read: .webp" in result.stdout
+    assert "2  not read: .heic" in result.stdout
     assert f"bad: {str(tmp_path / 'img9.png')!r}: No such file" in result.stdout
     assert result.stderr.count("warning: ") == 1
     assert "holds 3 images of kinds that are not read" in result.stderr
-    assert json.loads(run("scan", tmp_path, "--json", "-q").stdout)["unread"] == {".webp": 2, ".czi": 1}
+    assert json.loads(run("scan", tmp_path, "--json", "-q").stdout)["unread"] == {".heic": 2, ".czi": 1}

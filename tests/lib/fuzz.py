@@ -55,6 +55,18 @@ def picture(shape, dtype="uint8", mode=None, **options):
     return file.getvalue()
 
 
+STILL = {".jp2": "JPEG2000", ".bmp": "BMP", ".ppm": "PPM", ".tga": "TGA", ".ico": "ICO"}
+STILL |= {".dds": "DDS", ".pcx": "PCX", ".sgi": "SGI", ".qoi": "QOI"}
+ANIMATED = {".gif": "GIF", ".webp": "WEBP", ".avif": "AVIF", ".png": "PNG", ".mpo": "MPO"}
+
+
+def animation(kind):
+    first, second = (Image.fromarray(random_pixels((24, 20, 3), seed=seed)) for seed in range(2))
+    file = io.BytesIO()
+    first.save(file, kind, save_all=True, append_images=[second])
+    return file.getvalue()
+
+
 def tiff(shape, dtype="uint8", **options):
     file = io.BytesIO()
     tifffile.imwrite(file, random_pixels(shape, dtype), **{"photometric": "minisblack", **options})
@@ -113,6 +125,8 @@ def make_seeds():
         "alpha.png": picture((8, 8, 4), format="PNG"),
         "palette.png": picture((8, 8, 3), mode="P", format="PNG", transparency=3),
         "bits.png": picture((8, 11), mode="1", format="PNG"),
+        **{f"a{suffix}": picture((24, 20, 3), format=kind) for suffix, kind in STILL.items()},
+        **{f"film{suffix}": animation(kind) for suffix, kind in ANIMATED.items()},
         "interlaced.png": png_bytes(random_pixels((13, 11)), interlaced=True),
         "raw.tif": tiff((12, 10), "uint16"),
         "big_endian.tif": tiff((12, 10), "uint16", byteorder=">"),
@@ -284,17 +298,19 @@ def examine(path):
 
 def _compare(path, image, i):
     """Pixels that were read are those that Pillow or tifffile reads, where they read."""
-    if path.endswith((".jpg", ".png")):
-        _compare_with_pillow(path, image)
+    if path.endswith((".jpg", *STILL, *ANIMATED)):
+        _compare_with_pillow(path, image, i)
     elif path.endswith("pages.tif"):
         _compare_with_tifffile(path, image, i)
 
 
-def _compare_with_pillow(path, image):
+def _compare_with_pillow(path, image, i):
     with warnings.catch_warnings(action="ignore"), Image.open(path) as found:
-        if found.format not in ("PNG", "JPEG"):
+        if found.format == "TIFF":
             return
-        if found.format == "PNG":
+        if path.endswith(tuple(ANIMATED)) and getattr(found, "n_frames", 1) > 1:
+            found.seek(i)
+        elif found.format == "PNG":
             _check_rows(path)
         try:
             stored = np.asarray(found)

@@ -167,8 +167,8 @@ class Png(Picture):
         ):
             self._check_is_whole(next(_frames(self._file)))
 
-    def _decode_deep(self, out: np.ndarray) -> np.ndarray:
-        pixels = super()._decode_deep(out)
+    def _decode_deep(self) -> np.ndarray:
+        pixels = super()._decode_deep()
         self._check_is_whole(next(_frames(self._file)))
         return pixels
 

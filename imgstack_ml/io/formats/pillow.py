@@ -131,7 +131,7 @@ class Picture(ImageFormat):
                 "set it to False"
             )
         with self._naming_damage():
-            pixels = self._decode_deep(out) if self._is_deep else self._decode(key)
+            pixels = self._decode_deep() if self._is_deep else self._decode(key)
         out[...] = orient(pixels, self._orientation)
 
     def _decode(self, key: int | None) -> np.ndarray:
@@ -145,13 +145,17 @@ class Picture(ImageFormat):
         self._check_pixels()
         return np.asarray(picture if picture.mode == self._shown else picture.convert(self._shown))
 
-    def _decode_deep(self, out: np.ndarray) -> np.ndarray:
+    def _decode_deep(self) -> np.ndarray:
         self._file.seek(0)
         decode = getattr(importlib.import_module("imagecodecs"), self._deep_decoder)
-        pixels = decode(self._file.read())
+        (width, height), (channels, _) = self._picture.size, _LAYOUTS[self._shown]
         # A colour key becomes a channel, which is not read.
-        n_channels = out.shape[2:] or (1,)
-        return pixels[:, :, : n_channels[0]] if pixels.ndim == 3 else pixels
+        pixels = decode(self._file.read())[:, :, slice(*channels)]
+        if (pixels.shape, pixels.dtype) != ((height, width, *channels), np.uint16):
+            raise ValueError(
+                f"imagecodecs reads {pixels.shape}, {pixels.dtype}, and Pillow {(height, width, *channels)}"
+            )
+        return pixels
 
     def _seek(self, frame: int) -> None:
         self._picture.seek(frame)
@@ -324,7 +328,10 @@ class Jpeg2000(Picture):
         if at < 0:
             raise ValueError("it has no code stream in its first 65,536 bytes")
         n_channels = int.from_bytes(start[at + 40 : at + 42], "big")
-        bits = [(byte & 127) + 1 for byte in start[at + 42 : at + 42 + 3 * n_channels : 3]]
+        kinds = start[at + 42 : at + 42 + 3 * n_channels : 3]
+        if not kinds or max(kinds) > 127:  # Pillow adds half of the range
+            raise ValueError("its values are signed, which is not read; save it as TIFF")
+        bits = [kind + 1 for kind in kinds]
         return n_channels > 1 and max(bits) > 8
 
 
@@ -358,23 +365,34 @@ class Tga(Picture):
 class Ico(Picture):
     """Windows icons: the largest one of a file."""
 
+    beside_pictures = False  # of a web site
+
     name, suffixes, _decoder, _signatures = "ICO", (".ico",), "IcoImagePlugin.IcoImageFile", (b"\0\0\1\0",)
 
     def _check_file(self) -> None:
         # The decoder decodes when it opens a file.
+        n_images = int.from_bytes(self._file.read(6)[4:], "little")
+        entries = self._file.read(16 * n_images)
         with self._naming_damage():
-            entries = _decoder_of(self.name, "IcoImagePlugin.IcoFile", "")(self._file).entry
-            self._file.seek(entries[0].offset)
-            head = self._file.read(24)
-            order, at = (">II", 16) if head.startswith(b"\x89PNG") else ("<II", 4)
-            size = struct.unpack(order, head[at : at + 8])
-        self._check_size(size)
+            for (offset,) in struct.iter_unpack("<12xI", entries):
+                self._file.seek(offset)
+                head = self._file.read(24)
+                order, at = (">II", 16) if head.startswith(b"\x89PNG") else ("<II", 4)
+                self._check_size(struct.unpack(order, head[at : at + 8]))
 
 
 class Dds(Picture):
     """DirectDraw surfaces."""
 
     name, suffixes, _decoder, _signatures = "DDS", (".dds",), "DdsImagePlugin.DdsImageFile", (b"DDS ",)
+
+    def _check_file(self) -> None:
+        # Pillow before version 11 fills pixels that are not compressed with zeros where they end.
+        head = self.source.head.ljust(128, b"\0")
+        height, width, kind, n_bits = (int.from_bytes(head[at : at + 4], "little") for at in (12, 16, 80, 88))
+        is_compressed = kind & 4
+        if not is_compressed and self.source.n_bytes < 128 + height * width * n_bits // 8:
+            raise ValueError("the DDS was cut")
 
 
 class Pcx(Picture):
@@ -386,12 +404,14 @@ class Pcx(Picture):
 class Sgi(Picture):
     """Images of SGI."""
 
-    name, suffixes, _decoder = "SGI", (".sgi", ".bw", ".rgb", ".rgba"), "SgiImagePlugin.SgiImageFile"
+    name, suffixes, _decoder = "SGI", (".sgi",), "SgiImagePlugin.SgiImageFile"
     _signatures = (b"\x01\xda",)
 
 
 class Psd(Picture):
     """Photoshop: all layers as one image, as the file holds it."""
+
+    beside_pictures = False  # the pictures are often made of it
 
     name, suffixes, _decoder, _signatures = "PSD", (".psd",), "PsdImagePlugin.PsdImageFile", (b"8BPS",)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import struct
 
 import fsspec
@@ -13,14 +14,16 @@ from imgstack_ml import BadImageError, open_stack
 from imgstack_ml.io.formats import pillow
 from imgstack_ml.io.formats.jpeg_png import Jpeg, Png
 from imgstack_ml.io.formats.pillow import PILLOW_FORMATS
+from tests.lib.commands import run
 from tests.lib.images import assert_named, pack, picture_in_mode, png_chunks, png_of_chunks, random_pixels, read_image
 
-ANIMATED = {"GIF": ".gif", "WEBP": ".webp", "AVIF": ".avif", "PNG": ".apng", "MPO": ".mpo"}
+AVIF = {"AVIF": ".avif"} if "avif" in features.get_supported() else {}  # Pillow 11.3 and later
+ANIMATED = {"GIF": ".gif", "WEBP": ".webp", "PNG": ".apng", "MPO": ".mpo"} | AVIF
 # Suffix, mode, and how Pillow is to write it.
 STILL = [
     *((".gif", mode, {}) for mode in ("L", "P", "RGBA")),
     *((".webp", mode, {"lossless": True}) for mode in ("RGB", "RGBA")),
-    *((".avif", mode, {}) for mode in ("RGB", "RGBA")),
+    *((suffix, mode, {}) for suffix in AVIF.values() for mode in ("RGB", "RGBA")),
     *((".jp2", mode, {}) for mode in ("L", "LA", "RGB", "RGBA", "I;16")),
     (".j2k", "RGB", {"irreversible": True, "tile_size": (16, 16)}),
     *((".bmp", mode, {}) for mode in ("1", "L", "P", "RGB", "RGBA")),
@@ -102,7 +105,21 @@ def test_frames_in_order_are_decoded_once(tmp_path, monkeypatch):
 def test_all_formats_from_all_places(tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
-    kinds = (".gif", ".webp", ".avif", ".jp2", ".bmp", ".ppm", ".tga", ".ico", ".dds", ".pcx", ".sgi", ".png", ".jpe")
+    kinds = (
+        ".gif",
+        ".webp",
+        ".jp2",
+        ".bmp",
+        ".ppm",
+        ".tga",
+        ".ico",
+        ".dds",
+        ".pcx",
+        ".sgi",
+        ".png",
+        ".jpe",
+        *AVIF.values(),
+    )
     for suffix in kinds:
         frames()[0].save(folder / f"a{suffix}", **{"format": "JPEG"} if suffix == ".jpe" else {})
     archive, memory = pack(folder, tmp_path / "a.zip"), fsspec.filesystem("memory")
@@ -117,6 +134,14 @@ def test_all_formats_from_all_places(tmp_path):
     for other in others:
         np.testing.assert_array_equal(local, other)
     assert stacks[0].verify().problems == ()
+    with pytest.warns(UserWarning, match=r"\.ico \(beside images\) \(1\)"):
+        labelled = open_stack(tmp_path, recursive=True, mode="RGB", shape=(24, 32))
+    others = [name for name in labelled.files if not name.endswith(".zip")]
+    assert sorted(others) == sorted(f"{folder}/{name}" for name in names if name != "a.ico")
+    assert set(labelled.labels) == {"folder"}
+    (folder / "a.ico").unlink()
+    scanned = json.loads(run("scan", folder, "--mode", "RGB", "--shape", "24x32", "--json", "-q").stdout)
+    assert scanned["n_images"] == len(names) - 1
     cut = folder / "cut.gif"
     cut.write_bytes((folder / "a.gif").read_bytes()[:-1])
     with pytest.warns(UserWarning, match="1 of 2 files cannot be read"):
@@ -218,12 +243,33 @@ def test_no_decoder_is_called_that_is_not_allowed(tmp_path, monkeypatch):
 
 
 def test_what_the_installed_pillow_lacks_is_told(tmp_path, monkeypatch):
-    frames()[0].save(tmp_path / "a.avif")
+    (tmp_path / "a.avif").write_bytes(b"\0\0\0\x1cftypavif" + bytes(100))
     pillow._decoder_of.cache_clear()
     monkeypatch.setattr(features, "get_supported", list)
     assert_named(
         tmp_path / "a.avif", "it is AVIF, which the installed Pillow cannot read; .* pip install --upgrade pillow"
     )
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+@pytest.mark.parametrize("suffix", [".jp2", ".avif"])
+def test_deep_colour_is_decoded_by_imagecodecs(tmp_path, suffix, bits):
+    imagecodecs = pytest.importorskip("imagecodecs")
+    pixels = np.cumsum(random_pixels((24, 32, 3)), 1, dtype=np.uint16) >> (16 - bits)
+    if suffix == ".jp2":
+        content = imagecodecs.jpeg2k_encode(pixels, level=0, reversible=True, bitspersample=bits)
+    else:
+        pixels >>= 4
+        content = imagecodecs.avif_encode(pixels, bitspersample=12, level=100)
+    (tmp_path / f"a{suffix}").write_bytes(content)
+    np.testing.assert_array_equal(read_image(tmp_path / f"a{suffix}"), pixels)
+
+
+def test_signed_jpeg_2000_is_refused(tmp_path):
+    buffer = io.BytesIO()
+    frames()[0].convert("L").save(buffer, "JPEG2000", signed=True)
+    (tmp_path / "a.jp2").write_bytes(buffer.getvalue())
+    assert_named(tmp_path / "a.jp2", "its values are signed")
 
 
 @pytest.mark.parametrize("suffix", [".ppm", ".png"])

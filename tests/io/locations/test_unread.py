@@ -57,7 +57,7 @@ HIDDEN = (
     "Thumbs.db",
     "desktop.ini",
     ".DS_Store",
-    "._img1.webp",
+    "._img1.heic",
     ".cache/a.gif",
     "__MACOSX/a.gif",
     "notes.txt",
@@ -70,8 +70,8 @@ def places(tmp_path):
     """The same files in a folder, an archive and at a URL; and the pixels that are read."""
     folder = tmp_path / "in"
     pixels = write_folder(folder, 4)
-    touch(folder, "a.webp", "c.mp4", "stack.czi", "brain.nii.gz", *HIDDEN)
-    (folder / "b.WEBP").symlink_to("a.webp")
+    touch(folder, "a.heic", "c.mp4", "stack.czi", "brain.nii.gz", *HIDDEN)
+    (folder / "b.HEIC").symlink_to("a.heic")
     archive = pack(folder, tmp_path / "x.zip")
     system = fsspec.filesystem("memory")
     system.put(str(folder), f"/{tmp_path.name}", recursive=True)
@@ -82,12 +82,12 @@ def places(tmp_path):
 def test_they_are_counted_and_warned_of_once(places):
     sources, pixels = places
     for source in sources:
-        with pytest.warns(UserWarning, match=r"holds 5 images of kinds that are not read.*: \.webp \(2\), ") as caught:
+        with pytest.warns(UserWarning, match=r"holds 5 images of kinds that are not read.*: \.heic \(2\), ") as caught:
             stack = open_stack(source, recursive=True)
         assert (len(caught), caught[0].filename) == (1, __file__)
-        assert dict(stack.unread) == {".webp": 2, ".mp4": 1, ".czi": 1, ".nii.gz": 1}
+        assert dict(stack.unread) == {".heic": 2, ".mp4": 1, ".czi": 1, ".nii.gz": 1}
         assert stack[1:].summary().unread == stack.unread
-        assert "        2  not read: .webp" in repr(stack.summary())
+        assert "        2  not read: .heic" in repr(stack.summary())
         np.testing.assert_array_equal(stack.data.compute(), pixels)
         with pytest.warns(UserWarning, match="5 images of kinds"):
             imread(source, imread=lambda path: np.zeros((2, 2)))
@@ -107,7 +107,7 @@ def test_hidden_files_and_what_was_not_asked_for_never_warn(tmp_path):
     write_folder(tmp_path, 3)
     touch(tmp_path, *HIDDEN, "@eaDir/img0.png", "$RECYCLE.BIN/img1.png", "lost+found/img2.png")
     assert len(open_stack(tmp_path, recursive=True)) == 3
-    touch(tmp_path, "a.webp")
+    touch(tmp_path, "a.heic")
     assert len(open_stack(tmp_path / "*.png")) == len(open_stack([tmp_path / f"img{i}.png" for i in range(3)])) == 3
 
 
