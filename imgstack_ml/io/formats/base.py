@@ -109,6 +109,8 @@ class OpenFile(NamedTuple):
         Most pixels that an image may claim to have.
     with_alpha : bool
         Whether a colour that stands for transparency becomes an alpha channel.
+    modified : int
+        A number that differs once the file is written anew.
     """
 
     name: str
@@ -117,6 +119,7 @@ class OpenFile(NamedTuple):
     head: bytes
     max_pixels: int = MAX_PIXELS
     with_alpha: bool = False
+    modified: int = 0
 
     @contextlib.contextmanager
     def as_path(self) -> Iterator[str]:

@@ -21,6 +21,7 @@ from ..locations.base import Bounded
 from ..locations.faults import READ_ERRORS
 from .base import ImageFormat, ImageSeries, OpenFile, check_size, orient, oriented_shape
 from .tiff_directory import read_first_directory
+from .waiting import keep_decoder, take_decoder
 
 __all__ = ["PILLOW_FORMATS", "Picture", "orientation_of"]
 
@@ -65,6 +66,7 @@ class Picture(ImageFormat):
             self._check_deep()
         self._look()
         self._series = self._find_series()
+        self._next = 0  # frame that would be decoded next
 
     @classmethod
     def recognise(cls, head: bytes) -> bool | None:
@@ -135,15 +137,41 @@ class Picture(ImageFormat):
         out[...] = orient(pixels, self._orientation)
 
     def _decode(self, key: int | None) -> np.ndarray:
-        picture = self._picture
         if key is not None:
+            self._resume(key)
+            self._next = 0  # until the frame is decoded
             self._seek(key)
+        picture = self._picture
         size = picture.size
         picture.load()
         if picture.size != size:
             raise ValueError(f"its pixels are of {picture.size[::-1]}, and its header says {size[::-1]}")
         self._check_pixels()
+        self._next = 0 if key is None else key + 1
         return np.asarray(picture if picture.mode == self._shown else picture.convert(self._shown))
+
+    def _identity(self) -> tuple[Any, ...]:
+        return type(self), *self.source._replace(file=None, head=b"")  # type: ignore[arg-type]
+
+    def _resume(self, frame: int) -> None:
+        """Go on with a decoder that another block left nearer to a frame."""
+        if not self._is_animated or self._next == frame:
+            return
+        first = self._next + 1 if self._next <= frame else 1
+        if state := take_decoder(self._identity(), first, frame):
+            source, position = self.source, state.pop("position")
+            vars(self).update(state, source=source)
+            if isinstance(self._file, Bounded):
+                self._file.attach(source.file)
+            self._file.seek(position)
+
+    def close(self) -> None:
+        """Leave the decoder of an animation to the block that follows."""
+        if self._is_animated and 0 < self._next < sum(len(series.keys) for series in self._series):
+            width, height = self._picture.size
+            n_bytes = self.source.n_bytes + 12 * width * height  # three canvases
+            state = {**vars(self), "source": None, "position": self._file.tell()}
+            keep_decoder(self._identity(), self._next, n_bytes, state)
 
     def _decode_deep(self) -> np.ndarray:
         self._file.seek(0)

@@ -198,7 +198,7 @@ def open_images(
         file.seek(0)
         kind = format_of(name, head)
         with naming_the_format(name, kind):
-            images = kind(OpenFile(name, file, found.n_bytes, head, max_pixels, with_alpha))
+            images = kind(OpenFile(name, file, found.n_bytes, head, max_pixels, with_alpha, found.modified))
             try:
                 yield images
             finally:

@@ -77,8 +77,12 @@ class Bounded:
     """
 
     def __init__(self, file: BinaryIO, n_bytes: int):
-        self._file, self._n_bytes = file, n_bytes
-        self.seek, self.tell = file.seek, file.tell
+        self._n_bytes = n_bytes
+        self.attach(file)
+
+    def attach(self, file: BinaryIO) -> None:
+        """Read from another handle of the file, since the one before was closed."""
+        self._file, self.seek, self.tell = file, file.seek, file.tell
 
     def read(self, n_bytes: int = -1, /) -> bytes:
         """Read up to `n_bytes`, at most to the end."""
