@@ -11,6 +11,7 @@ import importlib.util
 import io
 import re
 import struct
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, ClassVar, cast
 
@@ -139,7 +140,10 @@ class Picture(ImageFormat):
     def _decode(self, key: int | None) -> np.ndarray:
         if key is not None:
             self._resume(key)
-            self._next = 0  # until the frame is decoded
+            if self._is_animated and self._next > key + 1:
+                self._file.seek(0)
+                self._picture = self._open()  # Pillow does not go back in all files
+            self._next = sys.maxsize  # until the frame is decoded
             self._seek(key)
         picture = self._picture
         size = picture.size
@@ -255,6 +259,7 @@ class Gif(Picture):
     _signatures, _is_animated = (b"GIF87a", b"GIF89a"), True
 
     def _check_file(self) -> None:
+        self._file = io.BytesIO(self._file.read())  # it is read in parts of at most 255 bytes
         self._boxes, self._has_colour = _gif_frames(self._file, self.source.head)
         if not self._boxes:
             raise ValueError("it holds no image")

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import struct
 
 import fsspec
@@ -91,15 +92,30 @@ def test_gif_is_composed(tmp_path, disposal):
 
 
 def test_frames_in_order_are_decoded_once(tmp_path, monkeypatch):
-    stack = open_stack([write_animation(tmp_path / "a.gif", "GIF", 9)])
-    decoded = []
+    stack = open_stack([write_animation(tmp_path / "a.gif", "GIF", 9)], chunks=3)
+    decoded, load_end = [], GifImagePlugin.GifImageFile.load_end
     monkeypatch.setattr(
-        GifImagePlugin.GifImageFile,
-        "load_end",
-        lambda self, original=GifImagePlugin.GifImageFile.load_end: decoded.append(self.tell()) or original(self),
+        GifImagePlugin.GifImageFile, "load_end", lambda self: (decoded.append(self.tell()), load_end(self))
     )
-    stack.data.compute()
+    for block in stack.data.blocks:
+        block.compute()
     assert decoded == list(range(9))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_decoders_that_wait_are_those_of_the_file(tmp_path, kind):
+    path = write_animation(tmp_path / f"a{ANIMATED[kind]}", kind, 6)
+    expected = open_stack([path]).data.compute()
+    blocks = open_stack([path], chunks=2).data.blocks
+    for i in (1, 0, 2, 1, 0, 0, 2):
+        np.testing.assert_array_equal(blocks[i].compute(), expected[2 * i : 2 * i + 2])
+    blocks[0].compute()
+    first, *others = reversed(frames(6))
+    first.save(path, kind, save_all=True, append_images=others)
+    os.utime(path, ns=(1, 1))
+    np.testing.assert_array_equal(
+        open_stack([path], chunks=2).data.blocks[1].compute(), open_stack([path]).data.compute()[2:4]
+    )
 
 
 def test_all_formats_from_all_places(tmp_path):
@@ -231,7 +247,7 @@ def test_no_decoder_is_called_that_is_not_allowed(tmp_path, monkeypatch):
     contents = list(foreign_files())
     monkeypatch.setattr(ImageFile.ImageFile, "__init__", start)
     monkeypatch.setattr(Image, "open", lambda *args: called.add(Image.Image))
-    for suffix in {suffix for kind in (Jpeg, Png, *PILLOW_FORMATS) for suffix in kind.suffixes} | {".eps", ".wmf"}:
+    for suffix in [".eps", ".wmf", *(kind.suffixes[0] for kind in (Jpeg, Png, *PILLOW_FORMATS))]:
         path = tmp_path / f"a{suffix}"
         for content in contents:
             path.write_bytes(content)
