@@ -13,7 +13,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from .base import ImageSeries
-from .pillow import Picture, orientation_of
+from .picture import Picture, orientation_of
 
 __all__ = ["Jpeg", "Png"]
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import GifImagePlugin, Image, ImageFile, ImageSequence, features
 
 from imgstack_ml import BadImageError, open_stack
-from imgstack_ml.io.formats import pillow
 from imgstack_ml.io.formats.jpeg_png import Jpeg, Png
+from imgstack_ml.io.formats.picture import _decoder_of
 from imgstack_ml.io.formats.pillow import PILLOW_FORMATS
 from tests.lib.commands import run
 from tests.lib.images import assert_named, pack, picture_in_mode, png_chunks, png_of_chunks, random_pixels, read_image
@@ -260,7 +260,7 @@ def test_no_decoder_is_called_that_is_not_allowed(tmp_path, monkeypatch):
 
 def test_what_the_installed_pillow_lacks_is_told(tmp_path, monkeypatch):
     (tmp_path / "a.avif").write_bytes(b"\0\0\0\x1cftypavif" + bytes(100))
-    pillow._decoder_of.cache_clear()
+    _decoder_of.cache_clear()
     monkeypatch.setattr(features, "get_supported", list)
     assert_named(
         tmp_path / "a.avif", "it is AVIF, which the installed Pillow cannot read; .* pip install --upgrade pillow"
