@@ -9,6 +9,7 @@ import dask.array as da
 import numpy as np
 
 from ..base.warn import warn
+from ..errors import BadImageError
 from .convert import Conversion
 from .formats.arrays import ArrayReader, open_hdf5, open_npy, open_store, open_zarr
 from .formats.base import MAX_PIXELS, Header, mode_of
@@ -16,7 +17,8 @@ from .formats.hdf5 import split_hdf5
 from .formats.npy import is_npy
 from .formats.registry import how_read
 from .formats.store import is_own_store, is_zarr
-from .lazy import check_block_size, lazy_array
+from .keys import FileKeys
+from .lazy import check_block_size
 from .locations.faults import naming_the_file
 from .locations.listing import Source, find_files, root_folder
 from .locations.numbered import NumberedNames
@@ -41,6 +43,7 @@ def open_stack(
     sort: str = "natural",
     on_error: str = "raise",
     max_pixels: int = MAX_PIXELS,
+    reader: Callable[[str], Any] | None = None,
 ) -> ImageStack:
     """Open images on disk as one lazy stack.
 
@@ -90,6 +93,10 @@ def open_stack(
         `ImageStack.verify` finds these files.
     max_pixels : int, default=178_956_970
         Most pixels, height times width, that an image or a tile of one may claim to have.
+    reader : callable, optional
+        From the path of a file to its one image, an array; it reads the files in place of this package. All files of a
+        folder are given to it but hidden ones: choose by a pattern, such as ``"plates/*.czi"``. Of files in archives
+        and at URLs it gets a copy. Shape and dtype are those of the first file, which is read at once.
 
     Returns
     -------
@@ -177,12 +184,18 @@ def open_stack(
         fit,
         max_pixels,
     )
-    stack = _array_stack(source, conversion) if isinstance(source, str | os.PathLike) else None
+    if reader is not None:
+        if on_error != "raise":
+            raise ValueError("on_error='skip' goes by headers, and reader=... reads none: open_stack(...).verify()")
+        found = find_files(source, lambda _: True, recursive=recursive, sort=sort)
+        stack: ImageStack | None = _stack_of_function(found.files, reader, conversion)
+    else:
+        stack = _array_stack(source, conversion) if isinstance(source, str | os.PathLike) else None
     if stack is None:
         files, unread = _find(source, recursive=recursive, sort=sort)
         stack = replace(scan_files(files, conversion, on_error=on_error), unread=tuple(unread.most_common()))
-        if recursive and isinstance(source, str | os.PathLike):
-            stack = replace(stack, labels=_folder_labels(stack.files, root_folder(source)))
+    if recursive and isinstance(source, str | os.PathLike) and isinstance(stack.keys, FileKeys):
+        stack = replace(stack, labels=_folder_labels(stack.files, root_folder(source)))
     return replace(stack, chunks=chunks)
 
 
@@ -245,11 +258,37 @@ def imread(
         raise TypeError("imread() needs the files to read, e.g. imread('photos/*.png')")
     if imread is None and preprocess is None:
         return open_stack(filename).data
-    files = _find(filename).files
+    files = _find(filename).files if imread is None else find_files(filename, lambda _: True).files
+    return _function_stack(files, decode_file if imread is None else imread, preprocess).data
+
+
+def _function_stack(
+    files: Sequence[str], read: Callable[[str], Any], preprocess: Callable[[Any], Any] | None = None
+) -> ImageStack:
+    """Make a stack of files that functions of the user read."""
     keys = keys_of_files(files)  # before the first is read: what changes later is noticed
-    read = decode_file if imread is None else imread
     first = apply_to_file(read, preprocess, files[0])
-    return lazy_array(FunctionReader(read, preprocess, first.shape, first.dtype), keys, "auto")
+    header = Header(first.shape, first.dtype, "function", mode_of(first.shape, first.dtype))
+    reader = FunctionReader(read, preprocess, first.shape, first.dtype)
+    return ImageStack(reader, tuple(files), keys, kinds=Kinds((header,), np.zeros(len(files), np.uint32)))
+
+
+def _stack_of_function(files: Sequence[str], read: Callable[[str], Any], conversion: Conversion) -> ImageStack:
+    stack = _function_stack(files, read)
+    if len(stack.reader.shape) not in (2, 3) or stack.dtype.kind not in "uif":
+        raise BadImageError(
+            files[0],
+            f"the function that reads it makes {stack.reader.shape}, {stack.dtype} of it; an image is of shape "
+            "(height, width[, n_channels]), of numbers",
+        )
+    return _converted(stack, conversion, files[0])
+
+
+def _converted(stack: ImageStack, conversion: Conversion, name: str) -> ImageStack:
+    if conversion.is_identity:
+        return stack
+    with naming_the_file(name):
+        return replace(stack, reader=ConvertingReader(stack.reader, conversion))
 
 
 def _find(source: Source, **options: Any) -> Listing:
@@ -289,10 +328,7 @@ def _array_stack(source: str | os.PathLike[str], conversion: Conversion) -> Imag
         stack = _stack_of_array(open_npy(path))
     else:
         return None
-    if conversion.is_identity:
-        return stack
-    with naming_the_file(source):
-        return replace(stack, reader=ConvertingReader(stack.reader, conversion))
+    return _converted(stack, conversion, source)
 
 
 def _stack_of_array(

@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import BadImageError
+from ..errors import BadImageError, ImgstackError
 from .convert import Conversion
-from .formats.registry import Key, Page, open_images
+from .formats.registry import Key, Page, open_images, registered_names
 from .keys import FileKeys
 from .lazy import Reader
 from .locations.base import State, check_unchanged
 from .locations.faults import naming_the_file
-from .locations.open import forget_listings_of, read_state
+from .locations.open import forget_listings_of, local_path, read_state
 
 __all__ = ["ConvertingReader", "FileReader", "FunctionReader", "apply_to_file", "decode_file"]
 
@@ -56,11 +56,14 @@ class FileReader:
         Its dtype then.
     conversion : Conversion
         What is done to each image.
+    registered : tuple of str
+        Names of the formats, of those among the images, that were registered at run time.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     conversion: Conversion = field(default_factory=Conversion)
+    registered: tuple[str, ...] = ()
     images_per_chunk: ClassVar[int] = 1
 
     def read(self, keys: Sequence[Key]) -> np.ndarray:
@@ -75,6 +78,11 @@ class FileReader:
         BadImageError
             An image cannot be read whole, or its file was replaced or written to since `keys` were made.
         """
+        if unknown := set(self.registered) - registered_names():
+            raise ImgstackError(
+                f"the format {min(unknown)!r} was registered in another process, and this one does not know it. For "
+                "the workers of a cluster, name its class in an entry point of the group 'imgstack_ml.formats'"
+            )
         block = np.empty((len(keys), *self.shape), self.dtype)
         files = _places_by_file(keys)
         forget_listings_of(files)
@@ -165,7 +173,7 @@ class FunctionReader:
             if (image.shape, image.dtype) != (self.shape, self.dtype):
                 raise BadImageError(
                     path,
-                    f"imread and preprocess make {image.shape}, {image.dtype} of it; "
+                    f"the function that reads it makes {image.shape}, {image.dtype} of it; "
                     f"the first image gave {self.shape}, {self.dtype}",
                 )
             block[i] = image
@@ -174,8 +182,8 @@ class FunctionReader:
 
 def apply_to_file(imread: Callable[[str], Any], preprocess: Callable[[Any], Any] | None, path: str) -> np.ndarray:
     """Read one image by functions of the user; their errors become one that names the file."""
-    with naming_the_file(path):
-        image = imread(path)
+    with naming_the_file(path), local_path(path) as found:
+        image = imread(found)
         return np.asarray(image if preprocess is None else preprocess(image))
 
 

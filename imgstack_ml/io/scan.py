@@ -14,7 +14,7 @@ from ..base.warn import warn
 from ..errors import BadImageError, MixedStackError
 from .convert import Conversion
 from .formats.base import Header
-from .formats.registry import Found, Key, Page, find_images
+from .formats.registry import Found, Key, Page, find_images, registered_names
 from .keys import FileKeys
 from .locations.base import State
 from .locations.faults import naming_the_file
@@ -94,7 +94,8 @@ def scan_files(files: Sequence[str], conversion: Conversion, *, on_error: str = 
     _report_unreadable(bad, len(good))
     names, keys, kinds = _images_of(good)
     shape, dtype = _one_layout(names, kinds, layout_of)
-    reader = FileReader(shape, dtype, conversion)
+    registered = registered_names() & {header.format for header in kinds.headers}
+    reader = FileReader(shape, dtype, conversion, tuple(sorted(registered)))
     return ImageStack(reader, names, keys, problems=tuple(bad.items()), kinds=kinds)
 
 
