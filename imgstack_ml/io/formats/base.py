@@ -138,7 +138,8 @@ class ImageFormat(ABC):
 
     Examples
     --------
-    >>> import os, tempfile
+    >>> import tempfile
+    >>> from pathlib import Path
     >>> import numpy as np
     >>> import imgstack_ml as im
     >>> from imgstack_ml.io import ImageFormat, ImageSeries, register_format
@@ -152,9 +153,9 @@ class ImageFormat(ABC):
     ...     def read(self, key, out):
     ...         out[...] = np.frombuffer(self.source.file.read(), np.uint8).reshape(out.shape)
     >>> register_format(Dump)
-    >>> folder = tempfile.mkdtemp()
+    >>> folder = Path(tempfile.mkdtemp())
     >>> for i in range(3):
-    ...     _ = open(os.path.join(folder, f"{i}.dump"), "wb").write(bytes([i] * 36))
+    ...     _ = (folder / f"{i}.dump").write_bytes(bytes([i] * 36))
     >>> im.open_stack(folder).data[:, 0, 0].compute()
     array([0, 1, 2], dtype=uint8)
     """
