@@ -25,6 +25,7 @@ from .locations.numbered import NumberedNames
 from .locations.unread import LINKED_FOLDER, Listing, unread_text
 from .readers import ConvertingReader, FunctionReader, apply_to_file, decode_file
 from .scan import keys_of_files, scan_files
+from .select import Select, select_channels, select_images
 from .stack import ImageStack
 from .summary import Kinds
 
@@ -44,6 +45,8 @@ def open_stack(
     on_error: str = "raise",
     max_pixels: int = MAX_PIXELS,
     reader: Callable[[str], Any] | None = None,
+    select: Select | None = None,
+    axes: str | None = None,
 ) -> ImageStack:
     """Open images on disk as one lazy stack.
 
@@ -97,6 +100,14 @@ def open_stack(
         From the path of a file to its one image, an array; it reads the files in place of this package. All files of a
         folder are given to it but hidden ones: choose by a pattern, such as ``"plates/*.czi"``. Of files in archives
         and at URLs it gets a copy. Shape and dtype are those of the first file, which is read at once.
+    select : dict of str, optional
+        Images and channels to take, by the axes of the files: ``{"c": ["DAPI"], "z": 3, "t": slice(0, 100)}``. Strings
+        are names of channels; ints, slices and lists of ints are positions from 0. An int drops the axis. The axes are
+        t, z, c, s (scene), p (position), and others that a file names. What is not there is refused, with a list of
+        what is.
+    axes : str, optional
+        Letters of the axes of an array or a file that does not name them, such as ``"tyxc"``; those other than y, x and
+        c count images.
 
     Returns
     -------
@@ -177,6 +188,7 @@ def open_stack(
     ((6, 4, 5), dtype('uint8'), '2.png')
     """
     check_block_size(chunks)
+    _check_axes(axes)
     conversion = Conversion(
         mode,
         None if dtype is None else _name_of_dtype(dtype),
@@ -187,13 +199,18 @@ def open_stack(
     if reader is not None:
         if on_error != "raise":
             raise ValueError("on_error='skip' goes by headers, and reader=... reads none: open_stack(...).verify()")
+        if select or axes:
+            raise ValueError(
+                "select=... and axes=... go by what a file says of its axes, and reader=... gives one image"
+            )
         found = find_files(source, lambda _: True, recursive=recursive, sort=sort)
         stack: ImageStack | None = _stack_of_function(found.files, reader, conversion)
     else:
-        stack = _array_stack(source, conversion) if isinstance(source, str | os.PathLike) else None
+        stack = _array_stack(source, conversion, select or {}, axes) if isinstance(source, str | os.PathLike) else None
     if stack is None:
         files, unread = _find(source, recursive=recursive, sort=sort)
-        stack = replace(scan_files(files, conversion, on_error=on_error), unread=tuple(unread.most_common()))
+        stack = scan_files(files, conversion, on_error=on_error, select=select, axes=axes)
+        stack = replace(stack, unread=tuple(unread.most_common()))
     if recursive and isinstance(source, str | os.PathLike) and isinstance(stack.keys, FileKeys):
         stack = replace(stack, labels=_folder_labels(stack.files, root_folder(source)))
     return replace(stack, chunks=chunks)
@@ -306,6 +323,12 @@ def _find(source: Source, **options: Any) -> Listing:
     return found
 
 
+def _check_axes(axes: Any) -> None:
+    if axes is None or (isinstance(axes, str) and len(set(axes)) == len(axes) and {"y", "x"} <= set(axes)):
+        return
+    raise ValueError(f"axes={axes!r} is no text of different letters with y and x among them; give e.g. axes='tyxc'")
+
+
 def _name_of_dtype(dtype: Any) -> str:
     """Return the name of a numeric dtype, without its byte order: pixels in memory have that of the machine."""
     if np.dtype(dtype).kind not in "uif":
@@ -313,7 +336,9 @@ def _name_of_dtype(dtype: Any) -> str:
     return np.dtype(dtype).name
 
 
-def _array_stack(source: str | os.PathLike[str], conversion: Conversion) -> ImageStack | None:
+def _array_stack(
+    source: str | os.PathLike[str], conversion: Conversion, select: Select, axes: str | None
+) -> ImageStack | None:
     """Open a source that is one array on disk; None where it names files of images."""
     source = os.fspath(source)
     path = os.path.abspath(source)
@@ -321,13 +346,26 @@ def _array_stack(source: str | os.PathLike[str], conversion: Conversion) -> Imag
     if is_own_store(source):
         stack = _stack_of_array(*open_store(path))
     elif is_zarr(source):
-        stack = _stack_of_array(open_zarr(path))
+        stack = _stack_of_array(open_zarr(path, axes))
     elif in_hdf5:
-        stack = _stack_of_array(open_hdf5(os.path.abspath(in_hdf5[0]), in_hdf5[1]))
+        stack = _stack_of_array(open_hdf5(os.path.abspath(in_hdf5[0]), in_hdf5[1], axes))
     elif is_npy(source):
-        stack = _stack_of_array(open_npy(path))
+        stack = _stack_of_array(open_npy(path, axes))
     else:
         return None
+    with naming_the_file(source):
+        found: Any = stack.reader
+        channels = select_channels(
+            found.axis_names, stack.shape[3] if stack.ndim == 4 else 0, stack.channel_names, select
+        )
+        selected = select_images(found.axis_names, found.sizes, (), select) if found.axis_names else None
+    if selected is not None:
+        stack = replace(stack[selected.positions], coords=selected.coords)
+    if channels is not None:
+        conversion = replace(conversion, channels=channels)
+        stack = replace(stack, channel_names=tuple(stack.channel_names[i] for i in channels if stack.channel_names))
+    if conversion.mode is not None:
+        stack = replace(stack, channel_names=())
     return _converted(stack, conversion, source)
 
 
@@ -342,6 +380,7 @@ def _stack_of_array(
         keys=np.arange(reader.n_images),
         labels=labels,
         kinds=Kinds((header,), np.zeros(reader.n_images, np.uint32)),
+        channel_names=reader.channel_names,
     )
 
 
