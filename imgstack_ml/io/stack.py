@@ -250,6 +250,10 @@ class ImageStack(FileStack):
         ]
         if self.files:
             lines.append(f"  files: {self.files[0]!r} … {self.files[-1]!r}")
+        if self.coords or self.channel_names:
+            sizes = [f"{axis} ({len(np.unique(places))})" for axis, places in self.coords.items()]
+            names = [f"c ({', '.join(self.channel_names)})"] if self.channel_names else []
+            lines.append(f"  axes: {', '.join(sizes + names)}")
         if self.labels is not None:
             lines.append(f"  labels: {_count_labels(self.labels)}")
         if self.problems:

@@ -47,6 +47,7 @@ def test_selections_are_numpys(ome, select, place, axes):
         if axis in axes:
             np.testing.assert_array_equal(stack.coords[axis], found.ravel())
     names = np.array(["DAPI", "GFP"])[place[2]].tolist()
+    assert f"c ({', '.join(names)})" in repr(stack)
     assert stack.channel_names == tuple(names)
     assert np.atleast_1d(stack.to_xarray().coords["channel"].to_numpy()).tolist() == names
     assert {"time", "z"} & set(stack.to_xarray().coords) == {{"t": "time"}.get(a, a) for a in axes if a in "tz"}
