@@ -1,7 +1,7 @@
 """open_stack and imread: from what a user names to a lazy stack."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from ..base.warn import warn
 from ..errors import BadImageError
+from ..files.names import is_url
 from .convert import Conversion
 from .formats.arrays import ArrayReader, open_hdf5, open_npy, open_store, open_zarr
 from .formats.base import MAX_PIXELS, Header, mode_of
@@ -23,6 +24,7 @@ from .locations.faults import naming_the_file
 from .locations.listing import Source, find_files, root_folder
 from .locations.numbered import NumberedNames
 from .locations.unread import LINKED_FOLDER, Listing, unread_text
+from .locations.urls import storage_options_of
 from .readers import ConvertingReader, FunctionReader, apply_to_file, decode_file
 from .scan import keys_of_files, scan_files
 from .select import Select, select_channels, select_images
@@ -47,6 +49,7 @@ def open_stack(
     reader: Callable[[str], Any] | None = None,
     select: Select | None = None,
     axes: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> ImageStack:
     """Open images on disk as one lazy stack.
 
@@ -108,6 +111,9 @@ def open_stack(
     axes : str, optional
         Letters of the axes of an array or a file that does not name them, such as ``"tyxc"``; those other than y, x and
         c count images.
+    storage_options : dict, optional
+        What fsspec needs for the URL, such as ``{"key": ..., "secret": ...}`` or ``{"anon": True}``. It is part of the
+        stack, and goes to the workers of a cluster with it, and never into a model, a report, a log or a repr.
 
     Returns
     -------
@@ -196,6 +202,23 @@ def open_stack(
         fit,
         max_pixels,
     )
+    with storage_options_of(storage_options):
+        stack = _open(source, conversion, recursive, sort, on_error, reader, select, axes)
+    if storage_options is not None:
+        stack = _with_options(stack, storage_options, source)
+    return replace(stack, chunks=chunks)
+
+
+def _open(
+    source: Source,
+    conversion: Conversion,
+    recursive: bool,
+    sort: str,
+    on_error: str,
+    reader: Callable[[str], Any] | None,
+    select: Select | None,
+    axes: str | None,
+) -> ImageStack:
     if reader is not None:
         if on_error != "raise":
             raise ValueError("on_error='skip' goes by headers, and reader=... reads none: open_stack(...).verify()")
@@ -213,7 +236,18 @@ def open_stack(
         stack = replace(stack, unread=tuple(unread.most_common()))
     if recursive and isinstance(source, str | os.PathLike) and isinstance(stack.keys, FileKeys):
         stack = replace(stack, labels=_folder_labels(stack.files, root_folder(source)))
-    return replace(stack, chunks=chunks)
+    return stack
+
+
+def _with_options(stack: ImageStack, options: Mapping[str, Any], source: Source) -> ImageStack:
+    """Give a stack the options for its URLs."""
+    reader: Any = stack.reader
+    if not any(map(is_url, stack.files)):
+        raise ValueError(f"storage_options are for URLs, and {source!s} is none")
+    if isinstance(reader, ConvertingReader):
+        inner: Any = reader.reader
+        return replace(stack, reader=ConvertingReader(replace(inner, storage_options=options), reader.conversion))
+    return replace(stack, reader=replace(reader, storage_options=options))
 
 
 def imread(

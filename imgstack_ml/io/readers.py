@@ -1,7 +1,7 @@
 """From image files to pixels: the images of a block are read into one array."""
 
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -15,6 +15,7 @@ from .lazy import Reader
 from .locations.base import State, check_unchanged
 from .locations.faults import naming_the_file
 from .locations.open import forget_listings_of, local_path, read_state
+from .locations.urls import storage_options_of
 
 __all__ = ["ConvertingReader", "FileReader", "FunctionReader", "apply_to_file", "decode_file"]
 
@@ -58,12 +59,15 @@ class FileReader:
         What is done to each image.
     registered : tuple of str
         Names of the formats, of those among the images, that were registered at run time.
+    storage_options : mapping or None
+        For URLs; see `imgstack_ml.open_stack`.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     conversion: Conversion = field(default_factory=Conversion)
     registered: tuple[str, ...] = ()
+    storage_options: Mapping[str, Any] | None = field(default=None, repr=False, hash=False)
     images_per_chunk: ClassVar[int] = 1
 
     def read(self, keys: Sequence[Key]) -> np.ndarray:
@@ -83,6 +87,10 @@ class FileReader:
                 f"the format {min(unknown)!r} was registered in another process, and this one does not know it. For "
                 "the workers of a cluster, name its class in an entry point of the group 'imgstack_ml.formats'"
             )
+        with storage_options_of(self.storage_options):
+            return self._read(keys)
+
+    def _read(self, keys: Sequence[Key]) -> np.ndarray:
         block = np.empty((len(keys), *self.shape), self.dtype)
         files = _places_by_file(keys)
         forget_listings_of(files)
@@ -153,16 +161,22 @@ class FunctionReader:
     shape : tuple of int
         Shape of every result.
     dtype : numpy.dtype
+    storage_options : mapping or None
     """
 
     imread: Callable[[str], Any]
     preprocess: Callable[[Any], Any] | None
     shape: tuple[int, ...]
     dtype: np.dtype
+    storage_options: Mapping[str, Any] | None = field(default=None, repr=False, hash=False)
     images_per_chunk: ClassVar[int] = 1
 
     def read(self, paths: Sequence[str]) -> np.ndarray:
         """Read the files at `paths` into one block."""
+        with storage_options_of(self.storage_options):
+            return self._read(paths)
+
+    def _read(self, paths: Sequence[str]) -> np.ndarray:
         block = np.empty((len(paths), *self.shape), self.dtype)
         forget_listings_of(paths)
         for i, (path, state) in enumerate(zip(paths, _states(paths), strict=True)):

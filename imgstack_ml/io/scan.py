@@ -1,5 +1,6 @@
 """From a list of files to a stack: their headers are read, and have to agree in shape and dtype."""
 
+import contextvars
 import functools
 import itertools
 import math
@@ -186,7 +187,8 @@ def _map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[
         yield from map(function, rest)
         return
     with ThreadPoolExecutor(_N_THREADS) as pool:
-        yield from pool.map(function, rest)
+        context = contextvars.copy_context()  # threads begin without the options of URLs
+        yield from pool.map(lambda item: context.copy().run(function, item), rest)
 
 
 def _images_of(files: list[_File]) -> tuple[tuple[str, ...], FileKeys, Kinds, dict[str, np.ndarray]]:
