@@ -5,12 +5,18 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["axis_names_of", "order_of_axes"]
+__all__ = ["axis_names_of", "letter_of", "order_of_axes"]
 
 _ROLES = {
     **dict.fromkeys(("y", "lat", "latitude", "row", "rows", "height"), "y"),
     **dict.fromkeys(("x", "lon", "longitude", "column", "columns", "col", "cols", "width"), "x"),
     **dict.fromkeys(("c", "ch", "channel", "channels", "band", "bands", "rgb", "rgba", "color", "colour"), "c"),
+}
+_LETTERS = {
+    **dict.fromkeys(("time", "frame", "frames", "timepoint"), "t"),
+    **dict.fromkeys(("depth", "slice", "slices", "plane", "planes"), "z"),
+    **dict.fromkeys(("scene", "series"), "s"),
+    **dict.fromkeys(("pos", "position", "positions"), "p"),
 }
 _NO_NAME = re.compile(r"|(phony_)?(dim|axis)_?\d+")  # those that xarray and netCDF give to axes without a name
 
@@ -55,6 +61,12 @@ def order_of_axes(shape: tuple[int, ...], names: Sequence[str | None] | None) ->
             "dask.array.from_zarr(path), dask.array.from_array(data_set)"
         )
     return 1, tuple(range(len(shape)))
+
+
+def letter_of(name: str | None) -> str:
+    """Return the letter of an axis that counts images: t, z, s (scene) or p (position); of others, their name."""
+    name = name or ""
+    return "" if _NO_NAME.fullmatch(name.lower()) else _LETTERS.get(name.lower(), name.lower())
 
 
 def axis_names_of(array: Any) -> Sequence[str | None] | None:

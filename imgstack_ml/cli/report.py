@@ -12,6 +12,7 @@ import click
 
 from ..errors import ImgstackError, StoreError
 from .lib.cells import of_cell
+from .lib.images import parse_select
 from .lib.model import open_model
 from .lib.options import OutputPath, run_options
 from .lib.output import RUN_FILE, write_record
@@ -110,6 +111,7 @@ def _open_images(run: dict[str, Any], names: list[str], terminal: Terminal) -> I
             mode=options.get("mode"),
             shape=tuple(shape) if shape else None,
             on_error=options.get("on_error", "raise"),
+            select=parse_select(options.get("select", ())),
         )
     except (ImgstackError, OSError) as error:
         terminal.warn(f"the report is made without the images: {error}")

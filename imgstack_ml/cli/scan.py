@@ -9,7 +9,9 @@ import click
 from .lib.images import (
     ImageOptions,
     mode_option,
+    parse_select,
     recursive_option,
+    select_option,
     shape_option,
     source_argument,
     without_skip_warnings,
@@ -39,6 +41,7 @@ class _Scan(Task):
 @click.command(cls=_Scan, short_help="What is in a folder: shapes, types, modes, bad files.")
 @source_argument
 @recursive_option()
+@select_option
 @mode_option
 @shape_option
 @click.option("--verify", is_flag=True, help="Also decode every image: that finds damage beyond the headers.")
@@ -49,6 +52,7 @@ def scan(
     recursive: bool,
     mode: str | None,
     shape: tuple[int, int] | None,
+    select: tuple[str, ...],
     verify: bool,
 ) -> None:
     """Print what images are in FOLDER, and which files cannot be read as images.
@@ -65,9 +69,10 @@ def scan(
     from .. import open_stack
 
     terminal.status(f"reading the headers of {source}")
-    options = ImageOptions(source, recursive, "skip", mode, shape)
+    options = ImageOptions(source, recursive, "skip", mode, shape, select)
     with options.errors_that_name_options(), without_skip_warnings():
-        stack = open_stack(source, recursive=recursive, mode=mode, shape=shape, on_error="skip")
+        chosen = parse_select(select)
+        stack = open_stack(source, recursive=recursive, mode=mode, shape=shape, on_error="skip", select=chosen)
         if verify:
             terminal.status(f"decoding {len(stack):,} images")
             stack = stack.verify(progress=terminal.progress)

@@ -18,7 +18,7 @@ _FITS = ("resize", "crop", "pad")
 
 @dataclass(frozen=True)
 class Conversion:
-    """Conversion of all images of a stack to a mode, a dtype and a size, in this order.
+    """Conversion of all images of a stack: choice of channels, mode, dtype and size, in this order.
 
     Parameters
     ----------
@@ -31,6 +31,8 @@ class Conversion:
         How an image is brought to this size.
     max_pixels : int
         Most pixels that an image may claim to have.
+    channels : tuple of int or None
+        Positions of those that are kept; a single one becomes grey.
     """
 
     mode: str | None = None
@@ -38,6 +40,7 @@ class Conversion:
     shape: tuple[int, int] | None = None
     fit: str = "resize"
     max_pixels: int = MAX_PIXELS
+    channels: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.mode is not None and self.mode not in _MODES:
@@ -54,7 +57,7 @@ class Conversion:
     @property
     def is_identity(self) -> bool:
         """Whether images stay as they are."""
-        return self.mode is None and self.dtype is None and self.shape is None
+        return self.mode is self.dtype is self.shape is self.channels is None
 
     @property
     def with_alpha(self) -> bool:
@@ -80,6 +83,8 @@ class Conversion:
         ValueError
             The image cannot be converted without losing values.
         """
+        if self.channels is not None:
+            shape = shape[:2] if len(self.channels) == 1 else (*shape[:2], len(self.channels))
         if self.mode is not None:
             _check_mode(mode_of(shape, dtype), self.mode)
             shape, dtype = (*shape[:2], *_CHANNELS.get(self.mode, ())), np.dtype(_DTYPES[self.mode])
@@ -102,6 +107,8 @@ class Conversion:
         -------
         ndarray
         """
+        if self.channels is not None:
+            image = image[..., self.channels[0] if len(self.channels) == 1 else list(self.channels)]
         if self.mode is not None:
             image = _converted(image, self.mode)
         if self.dtype is not None:

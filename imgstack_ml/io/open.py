@@ -1,7 +1,7 @@
 """open_stack and imread: from what a user names to a lazy stack."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +9,8 @@ import dask.array as da
 import numpy as np
 
 from ..base.warn import warn
+from ..errors import BadImageError
+from ..files.names import is_url
 from .convert import Conversion
 from .formats.arrays import ArrayReader, open_hdf5, open_npy, open_store, open_zarr
 from .formats.base import MAX_PIXELS, Header, mode_of
@@ -16,13 +18,16 @@ from .formats.hdf5 import split_hdf5
 from .formats.npy import is_npy
 from .formats.registry import how_read
 from .formats.store import is_own_store, is_zarr
-from .lazy import check_block_size, lazy_array
+from .keys import FileKeys
+from .lazy import check_block_size
 from .locations.faults import naming_the_file
 from .locations.listing import Source, find_files, root_folder
 from .locations.numbered import NumberedNames
 from .locations.unread import LINKED_FOLDER, Listing, unread_text
+from .locations.urls import storage_options_of
 from .readers import ConvertingReader, FunctionReader, apply_to_file, decode_file
 from .scan import keys_of_files, scan_files
+from .select import Select, select_channels, select_images
 from .stack import ImageStack
 from .summary import Kinds
 
@@ -41,6 +46,10 @@ def open_stack(
     sort: str = "natural",
     on_error: str = "raise",
     max_pixels: int = MAX_PIXELS,
+    reader: Callable[[str], Any] | None = None,
+    select: Select | None = None,
+    axes: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> ImageStack:
     """Open images on disk as one lazy stack.
 
@@ -90,6 +99,21 @@ def open_stack(
         `ImageStack.verify` finds these files.
     max_pixels : int, default=178_956_970
         Most pixels, height times width, that an image or a tile of one may claim to have.
+    reader : callable, optional
+        From the path of a file to its one image, an array; it reads the files in place of this package. All files of a
+        folder are given to it but hidden ones: choose by a pattern, such as ``"plates/*.czi"``. Of files in archives
+        and at URLs it gets a copy. Shape and dtype are those of the first file, which is read at once.
+    select : dict of str, optional
+        Images and channels to take, by the axes of the files: ``{"c": ["DAPI"], "z": 3, "t": slice(0, 100)}``. Strings
+        are names of channels; ints, slices and lists of ints are positions from 0. An int drops the axis. The axes are
+        t, z, c, s (scene), p (position), and others that a file names. What is not there is refused, with a list of
+        what is.
+    axes : str, optional
+        Letters of the axes of an array or a file that does not name them, such as ``"tyxc"``; those other than y, x and
+        c count images.
+    storage_options : dict, optional
+        What fsspec needs for the URL, such as ``{"key": ..., "secret": ...}`` or ``{"anon": True}``. It is part of the
+        stack, and goes to the workers of a cluster with it, and never into a model, a report, a log or a repr.
 
     Returns
     -------
@@ -181,6 +205,7 @@ def open_stack(
     ((6, 4, 5), dtype('uint8'), '2.png')
     """
     check_block_size(chunks)
+    _check_axes(axes)
     conversion = Conversion(
         mode,
         None if dtype is None else _name_of_dtype(dtype),
@@ -188,13 +213,52 @@ def open_stack(
         fit,
         max_pixels,
     )
-    stack = _array_stack(source, conversion) if isinstance(source, str | os.PathLike) else None
+    with storage_options_of(storage_options):
+        stack = _open(source, conversion, recursive, sort, on_error, reader, select, axes)
+    if storage_options is not None:
+        stack = _with_options(stack, storage_options, source)
+    return replace(stack, chunks=chunks)
+
+
+def _open(
+    source: Source,
+    conversion: Conversion,
+    recursive: bool,
+    sort: str,
+    on_error: str,
+    reader: Callable[[str], Any] | None,
+    select: Select | None,
+    axes: str | None,
+) -> ImageStack:
+    if reader is not None:
+        if on_error != "raise":
+            raise ValueError("on_error='skip' goes by headers, and reader=... reads none: open_stack(...).verify()")
+        if select or axes:
+            raise ValueError(
+                "select=... and axes=... go by what a file says of its axes, and reader=... gives one image"
+            )
+        found = find_files(source, lambda _: True, recursive=recursive, sort=sort)
+        stack: ImageStack | None = _stack_of_function(found.files, reader, conversion)
+    else:
+        stack = _array_stack(source, conversion, select or {}, axes) if isinstance(source, str | os.PathLike) else None
     if stack is None:
         files, unread = _find(source, recursive=recursive, sort=sort)
-        stack = replace(scan_files(files, conversion, on_error=on_error), unread=tuple(unread.most_common()))
-        if recursive and isinstance(source, str | os.PathLike):
-            stack = replace(stack, labels=_folder_labels(stack.files, root_folder(source)))
-    return replace(stack, chunks=chunks)
+        stack = scan_files(files, conversion, on_error=on_error, select=select, axes=axes)
+        stack = replace(stack, unread=tuple(unread.most_common()))
+    if recursive and isinstance(source, str | os.PathLike) and isinstance(stack.keys, FileKeys):
+        stack = replace(stack, labels=_folder_labels(stack.files, root_folder(source)))
+    return stack
+
+
+def _with_options(stack: ImageStack, options: Mapping[str, Any], source: Source) -> ImageStack:
+    """Give a stack the options for its URLs."""
+    reader: Any = stack.reader
+    if not any(map(is_url, stack.files)):
+        raise ValueError(f"storage_options are for URLs, and {source!s} is none")
+    if isinstance(reader, ConvertingReader):
+        inner: Any = reader.reader
+        return replace(stack, reader=ConvertingReader(replace(inner, storage_options=options), reader.conversion))
+    return replace(stack, reader=replace(reader, storage_options=options))
 
 
 def imread(
@@ -256,11 +320,37 @@ def imread(
         raise TypeError("imread() needs the files to read, e.g. imread('photos/*.png')")
     if imread is None and preprocess is None:
         return open_stack(filename).data
-    files = _find(filename).files
+    files = _find(filename).files if imread is None else find_files(filename, lambda _: True).files
+    return _function_stack(files, decode_file if imread is None else imread, preprocess).data
+
+
+def _function_stack(
+    files: Sequence[str], read: Callable[[str], Any], preprocess: Callable[[Any], Any] | None = None
+) -> ImageStack:
+    """Make a stack of files that functions of the user read."""
     keys = keys_of_files(files)  # before the first is read: what changes later is noticed
-    read = decode_file if imread is None else imread
     first = apply_to_file(read, preprocess, files[0])
-    return lazy_array(FunctionReader(read, preprocess, first.shape, first.dtype), keys, "auto")
+    header = Header(first.shape, first.dtype, "function", mode_of(first.shape, first.dtype))
+    reader = FunctionReader(read, preprocess, first.shape, first.dtype)
+    return ImageStack(reader, tuple(files), keys, kinds=Kinds((header,), np.zeros(len(files), np.uint32)))
+
+
+def _stack_of_function(files: Sequence[str], read: Callable[[str], Any], conversion: Conversion) -> ImageStack:
+    stack = _function_stack(files, read)
+    if len(stack.reader.shape) not in (2, 3) or stack.dtype.kind not in "uif":
+        raise BadImageError(
+            files[0],
+            f"the function that reads it makes {stack.reader.shape}, {stack.dtype} of it; an image is of shape "
+            "(height, width[, n_channels]), of numbers",
+        )
+    return _converted(stack, conversion, files[0])
+
+
+def _converted(stack: ImageStack, conversion: Conversion, name: str) -> ImageStack:
+    if conversion.is_identity:
+        return stack
+    with naming_the_file(name):
+        return replace(stack, reader=ConvertingReader(stack.reader, conversion))
 
 
 def _find(source: Source, **options: Any) -> Listing:
@@ -278,6 +368,12 @@ def _find(source: Source, **options: Any) -> Listing:
     return found
 
 
+def _check_axes(axes: Any) -> None:
+    if axes is None or (isinstance(axes, str) and len(set(axes)) == len(axes) and {"y", "x"} <= set(axes)):
+        return
+    raise ValueError(f"axes={axes!r} is no text of different letters with y and x among them; give e.g. axes='tyxc'")
+
+
 def _name_of_dtype(dtype: Any) -> str:
     """Return the name of a numeric dtype, without its byte order: pixels in memory have that of the machine."""
     if np.dtype(dtype).kind not in "uif":
@@ -285,7 +381,9 @@ def _name_of_dtype(dtype: Any) -> str:
     return np.dtype(dtype).name
 
 
-def _array_stack(source: str | os.PathLike[str], conversion: Conversion) -> ImageStack | None:
+def _array_stack(
+    source: str | os.PathLike[str], conversion: Conversion, select: Select, axes: str | None
+) -> ImageStack | None:
     """Open a source that is one array on disk; None where it names files of images."""
     source = os.fspath(source)
     path = os.path.abspath(source)
@@ -293,17 +391,27 @@ def _array_stack(source: str | os.PathLike[str], conversion: Conversion) -> Imag
     if is_own_store(source):
         stack = _stack_of_array(*open_store(path))
     elif is_zarr(source):
-        stack = _stack_of_array(open_zarr(path))
+        stack = _stack_of_array(open_zarr(path, axes))
     elif in_hdf5:
-        stack = _stack_of_array(open_hdf5(os.path.abspath(in_hdf5[0]), in_hdf5[1]))
+        stack = _stack_of_array(open_hdf5(os.path.abspath(in_hdf5[0]), in_hdf5[1], axes))
     elif is_npy(source):
-        stack = _stack_of_array(open_npy(path))
+        stack = _stack_of_array(open_npy(path, axes))
     else:
         return None
-    if conversion.is_identity:
-        return stack
     with naming_the_file(source):
-        return replace(stack, reader=ConvertingReader(stack.reader, conversion))
+        found: Any = stack.reader
+        channels = select_channels(
+            found.axis_names, stack.shape[3] if stack.ndim == 4 else 0, stack.channel_names, select
+        )
+        selected = select_images(found.axis_names, found.sizes, (), select) if found.axis_names else None
+    if selected is not None:
+        stack = replace(stack[selected.positions], coords=selected.coords)
+    if channels is not None:
+        conversion = replace(conversion, channels=channels)
+        stack = replace(stack, channel_names=tuple(stack.channel_names[i] for i in channels if stack.channel_names))
+    if conversion.mode is not None:
+        stack = replace(stack, channel_names=())
+    return _converted(stack, conversion, source)
 
 
 def _stack_of_array(
@@ -317,6 +425,7 @@ def _stack_of_array(
         keys=np.arange(reader.n_images),
         labels=labels,
         kinds=Kinds((header,), np.zeros(reader.n_images, np.uint32)),
+        channel_names=reader.channel_names,
     )
 
 

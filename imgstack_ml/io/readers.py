@@ -1,20 +1,21 @@
 """From image files to pixels: the images of a block are read into one array."""
 
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import BadImageError
+from ..errors import BadImageError, ImgstackError
 from .convert import Conversion
-from .formats.registry import Key, Page, open_images
+from .formats.registry import Key, Page, open_images, registered_names
 from .keys import FileKeys
 from .lazy import Reader
 from .locations.base import State, check_unchanged
 from .locations.faults import naming_the_file
-from .locations.open import forget_listings_of, read_state
+from .locations.open import forget_listings_of, local_path, read_state
+from .locations.urls import storage_options_of
 
 __all__ = ["ConvertingReader", "FileReader", "FunctionReader", "apply_to_file", "decode_file"]
 
@@ -56,11 +57,17 @@ class FileReader:
         Its dtype then.
     conversion : Conversion
         What is done to each image.
+    registered : tuple of str
+        Names of the formats, of those among the images, that were registered at run time.
+    storage_options : mapping or None
+        For URLs; see `imgstack_ml.open_stack`.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     conversion: Conversion = field(default_factory=Conversion)
+    registered: tuple[str, ...] = ()
+    storage_options: Mapping[str, Any] | None = field(default=None, repr=False, hash=False)
     images_per_chunk: ClassVar[int] = 1
 
     def read(self, keys: Sequence[Key]) -> np.ndarray:
@@ -75,6 +82,15 @@ class FileReader:
         BadImageError
             An image cannot be read whole, or its file was replaced or written to since `keys` were made.
         """
+        if unknown := set(self.registered) - registered_names():
+            raise ImgstackError(
+                f"the format {min(unknown)!r} was registered in another process, and this one does not know it. For "
+                "the workers of a cluster, name its class in an entry point of the group 'imgstack_ml.formats'"
+            )
+        with storage_options_of(self.storage_options):
+            return self._read(keys)
+
+    def _read(self, keys: Sequence[Key]) -> np.ndarray:
         block = np.empty((len(keys), *self.shape), self.dtype)
         files = _places_by_file(keys)
         forget_listings_of(files)
@@ -145,16 +161,22 @@ class FunctionReader:
     shape : tuple of int
         Shape of every result.
     dtype : numpy.dtype
+    storage_options : mapping or None
     """
 
     imread: Callable[[str], Any]
     preprocess: Callable[[Any], Any] | None
     shape: tuple[int, ...]
     dtype: np.dtype
+    storage_options: Mapping[str, Any] | None = field(default=None, repr=False, hash=False)
     images_per_chunk: ClassVar[int] = 1
 
     def read(self, paths: Sequence[str]) -> np.ndarray:
         """Read the files at `paths` into one block."""
+        with storage_options_of(self.storage_options):
+            return self._read(paths)
+
+    def _read(self, paths: Sequence[str]) -> np.ndarray:
         block = np.empty((len(paths), *self.shape), self.dtype)
         forget_listings_of(paths)
         for i, (path, state) in enumerate(zip(paths, _states(paths), strict=True)):
@@ -165,7 +187,7 @@ class FunctionReader:
             if (image.shape, image.dtype) != (self.shape, self.dtype):
                 raise BadImageError(
                     path,
-                    f"imread and preprocess make {image.shape}, {image.dtype} of it; "
+                    f"the function that reads it makes {image.shape}, {image.dtype} of it; "
                     f"the first image gave {self.shape}, {self.dtype}",
                 )
             block[i] = image
@@ -174,8 +196,8 @@ class FunctionReader:
 
 def apply_to_file(imread: Callable[[str], Any], preprocess: Callable[[Any], Any] | None, path: str) -> np.ndarray:
     """Read one image by functions of the user; their errors become one that names the file."""
-    with naming_the_file(path):
-        image = imread(path)
+    with naming_the_file(path), local_path(path) as found:
+        image = imread(found)
         return np.asarray(image if preprocess is None else preprocess(image))
 
 

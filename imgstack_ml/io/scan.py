@@ -1,10 +1,13 @@
 """From a list of files to a stack: their headers are read, and have to agree in shape and dtype."""
 
+import contextvars
 import functools
 import itertools
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from timeit import default_timer
 from typing import NamedTuple, TypeVar
 
@@ -14,12 +17,13 @@ from ..base.warn import warn
 from ..errors import BadImageError, MixedStackError
 from .convert import Conversion
 from .formats.base import Header
-from .formats.registry import Found, Key, Page, find_images
+from .formats.registry import Found, Key, Page, find_images, registered_names
 from .keys import FileKeys
 from .locations.base import State
 from .locations.faults import naming_the_file
 from .locations.open import read_state
 from .readers import FileReader
+from .select import Select, Selection, select_channels, select_images
 from .stack import ImageStack
 from .summary import Kinds
 
@@ -37,15 +41,23 @@ _N_THREADS = 32
 
 
 class _File(NamedTuple):
-    """A file that was scanned: its series of images, or what is wrong with it."""
+    """A file that was scanned: its series and the images selected of each, or what is wrong with it."""
 
     name: str
     state: State
     found: tuple[Found, ...]
+    selected: tuple[Selection, ...]
     problem: BadImageError | None
 
 
-def scan_files(files: Sequence[str], conversion: Conversion, *, on_error: str = "raise") -> ImageStack:
+def scan_files(
+    files: Sequence[str],
+    conversion: Conversion,
+    *,
+    on_error: str = "raise",
+    select: Select | None = None,
+    axes: Sequence[str] | None = None,
+) -> ImageStack:
     """Make a stack of the images in files. Their headers are read, and no pixel is decoded.
 
     Parameters
@@ -55,6 +67,10 @@ def scan_files(files: Sequence[str], conversion: Conversion, *, on_error: str = 
         What is done to each image.
     on_error : {"raise", "skip"}, default="raise"
         Whether a file whose header cannot be read raises, or is left out with a warning.
+    select : Select, optional
+        Images and channels to take.
+    axes : sequence of str, optional
+        Names of the axes of a file, where it has none.
 
     Returns
     -------
@@ -70,32 +86,85 @@ def scan_files(files: Sequence[str], conversion: Conversion, *, on_error: str = 
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error={on_error!r} is not known; it is 'raise' or 'skip'")
 
+    channels: dict[tuple[int, ...] | None, str] = {}  # that are selected, and a file for each
+
     @functools.cache
     def layout_of(header: Header) -> Layout:
-        return conversion.layout(header.shape, header.dtype)
+        return replace(conversion, channels=next(iter(channels), None)).layout(header.shape, header.dtype)
 
     def read_headers(name: str) -> _File:
         try:
             with naming_the_file(name):
                 state = read_state(name)
                 found = find_images(name, state, conversion.max_pixels, conversion.with_alpha)
+                if axes is not None:
+                    found = tuple(_with_axes(series, axes) for series in found)
+                if select is not None:
+                    for series in found:
+                        channels.setdefault(_channels_of(series, select), name)
                 for series in found:
                     layout_of(series.header)
+                selected = tuple(_selection(series, select or {}) for series in found)
         except BadImageError as error:
             if on_error == "raise":
                 raise
-            return _File(name, State(0, 0), (), error)
-        return _File(name, state, found, None)
+            return _File(name, State(0, 0), (), (), error)
+        return _File(name, state, found, selected, None)
 
     unique = dict.fromkeys(files)
     scanned = dict(zip(unique, _map(read_headers, unique), strict=True))
     bad = {name: file.problem.reason for name, file in scanned.items() if file.problem is not None}
     good = [scanned[name] for name in files if name not in bad]
     _report_unreadable(bad, len(good))
-    names, keys, kinds = _images_of(good)
+    _check_channels(channels)
+    names, keys, kinds, coords = _images_of(good)
     shape, dtype = _one_layout(names, kinds, layout_of)
-    reader = FileReader(shape, dtype, conversion)
-    return ImageStack(reader, names, keys, problems=tuple(bad.items()), kinds=kinds)
+    conversion = replace(conversion, channels=next(iter(channels), None))
+    registered = registered_names() & {header.format for header in kinds.headers}
+    reader = FileReader(shape, dtype, conversion, tuple(sorted(registered)))
+    channel_names = _channel_names(good, conversion.channels) if conversion.mode is None else ()
+    problems = tuple(bad.items())
+    return ImageStack(reader, names, keys, problems=problems, kinds=kinds, coords=coords, channel_names=channel_names)
+
+
+def _with_axes(series: Found, axes: Sequence[str]) -> Found:
+    """Name the axes of a series that has none."""
+    counting = tuple(axis for axis in axes if axis not in "yxc")
+    if tuple(series.axes) == counting:
+        return series
+    if series.axes or len(counting) > 1:
+        has = f"named {series.axes!r}" if series.axes else f"a row of {len(series.keys):,}"
+        raise ValueError(f"its images are {has}, and axes={''.join(axes)!r} says otherwise")
+    return series._replace(axes="".join(counting), sizes=(len(series.keys),) if counting else ())
+
+
+def _channels_of(series: Found, select: Select) -> tuple[int, ...] | None:
+    n_channels = math.prod(series.header.shape[2:]) if len(series.header.shape) == 3 else 0
+    return select_channels(series.axes, n_channels, series.channel_names, select)
+
+
+_ALL = Selection(np.zeros(0, int), {})  # of a series without axes, in place of a list of all its images
+
+
+def _selection(series: Found, select: Select) -> Selection:
+    return select_images(series.axes, series.sizes, series.channel_names, select) if series.axes else _ALL
+
+
+def _check_channels(channels: dict[tuple[int, ...] | None, str]) -> None:
+    if len(channels) > 1:
+        (first, name), (second, other), *_ = channels.items()
+        raise ValueError(
+            f"the channels that are selected are at {first} in {name!r} and at {second} in {other!r}; open these files "
+            "each with those of its kind"
+        )
+
+
+def _channel_names(files: list[_File], channels: tuple[int, ...] | None) -> tuple[str, ...]:
+    """Return the names of the channels of the images, where all files give the same ones."""
+    names = {series.channel_names for file in files for series in file.found if "c" not in series.axes}
+    if len(names) != 1 or not (found := names.pop()):
+        return ()
+    return found if channels is None else tuple(found[i] for i in channels)
 
 
 def keys_of_files(files: Sequence[str]) -> FileKeys:
@@ -118,26 +187,40 @@ def _map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[
         yield from map(function, rest)
         return
     with ThreadPoolExecutor(_N_THREADS) as pool:
-        yield from pool.map(function, rest)
+        context = contextvars.copy_context()  # threads begin without the options of URLs
+        yield from pool.map(lambda item: context.copy().run(function, item), rest)
 
 
-def _images_of(files: list[_File]) -> tuple[tuple[str, ...], FileKeys, Kinds]:
-    """List names, keys and kinds of the images of all files."""
+def _images_of(files: list[_File]) -> tuple[tuple[str, ...], FileKeys, Kinds, dict[str, np.ndarray]]:
+    """List names, keys, kinds and coordinates of the images of all files."""
     names: list[str] = []
+    coords: list[dict[str, np.ndarray]] = []
     keys: list[Key] = []
     states: list[State] = []
     numbers: list[int] = []
     headers: dict[Header, int] = {}
     for file in files:
-        n_images = sum(len(series.keys) for series in file.found)
-        names += [f"{file.name}[{i}]" for i in range(n_images)] if n_images > 1 else [file.name]
-        states += [file.state] * n_images
-        for series in file.found:
-            keys += [file.name if key is None else Page(file.name, key) for key in series.keys]
-            numbers += [headers.setdefault(series.header, len(headers))] * len(series.keys)
+        n_images, n_before = sum(len(series.keys) for series in file.found), 0
+        first = len(names)
+        for series, selection in zip(file.found, file.selected, strict=True):
+            places = range(len(series.keys)) if selection is _ALL else selection.positions.tolist()
+            found = [series.keys[place] for place in places]
+            names += [f"{file.name}[{n_before + place}]" for place in places] if n_images > 1 else [file.name]
+            keys += [file.name if key is None else Page(file.name, key) for key in found]
+            numbers += [headers.setdefault(series.header, len(headers))] * len(found)
+            coords.append(selection.coords)
+            n_before += len(series.keys)
+        states += [file.state] * (len(names) - first)
     kinds = Kinds(tuple(headers), np.array(numbers, dtype=np.uint32))
     plain = tuple(names)  # shared, where the keys are the names
-    return plain, FileKeys.of_files(plain if keys == names else tuple(keys), states), kinds
+    keys_of_files = FileKeys.of_files(plain if keys == names else tuple(keys), states)
+    return plain, keys_of_files, kinds, _joined(coords)
+
+
+def _joined(coords: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Join the coordinates of all series, along the axes that all of them have."""
+    axes = [axis for axis in (coords[0] if coords else ()) if all(axis in found for found in coords)]
+    return {axis: np.concatenate([found[axis] for found in coords]) for axis in axes}
 
 
 def _report_unreadable(problems: dict[str, str], n_good: int) -> None:

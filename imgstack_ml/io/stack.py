@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageStack", "without_faults"]
 
+_DIMENSIONS = {"t": "time", "s": "scene", "p": "position", "c": "channel"}  # names in xarray; others stay
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageStack(FileStack):
@@ -57,6 +59,10 @@ class ImageStack(FileStack):
         The headers of the images, which `summary` counts.
     unread : tuple of (str, int)
         Kinds of images that are not read here, such as ``".heic"``, and how many of each the source holds.
+    coords : dict of str to ndarray of int
+        For each axis of the files that counts images, such as ``"t"``, the position of each image along it.
+    channel_names : tuple of str
+        Of all channels, or of the single one that was selected; empty where the files do not name them.
 
     Attributes
     ----------
@@ -81,6 +87,8 @@ class ImageStack(FileStack):
     chunks: str | int = "auto"
     kinds: Kinds | None = None
     unread: tuple[tuple[str, int], ...] = ()
+    coords: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    channel_names: tuple[str, ...] = ()
 
     @functools.cached_property
     def data(self) -> da.Array:
@@ -100,6 +108,11 @@ class ImageStack(FileStack):
         names = dict.fromkeys(getattr(key, "file", key) for key in self._keys)
         archives = dict.fromkeys((split_member(name) or (name,))[0] for name in names)
         return tuple(name for name in archives if not is_url(name))
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Axes that count the images of a file, then those of an image: y, x and, where there are channels, c."""
+        return (*self.coords, *"yxc"[: len(self.reader.shape)])
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -153,6 +166,7 @@ class ImageStack(FileStack):
             keys=keys,
             labels=None if self.labels is None else self.labels[positions],
             kinds=None if self.kinds is None else self.kinds.select(positions),
+            coords={axis: places[positions] for axis, places in self.coords.items()},
         )
 
     def summary(self) -> StackSummary:
@@ -197,7 +211,8 @@ class ImageStack(FileStack):
         -------
         xarray.DataArray
             Dimensions ``("sample", "y", "x")``, and ``"channel"`` where the images have channels. The coordinates of
-            ``sample`` are `files`, and, where there are labels, ``label``.
+            ``sample`` are `files`, and, where there are such, ``label`` and the axes that count images: ``time``,
+            ``z``, ``scene``, ``position``. Those of ``channel`` are `channel_names`.
 
         Raises
         ------
@@ -211,6 +226,9 @@ class ImageStack(FileStack):
         coords: dict[str, Any] = {"sample": np.array(self.files, dtype=object)}
         if self.labels is not None:
             coords["label"] = ("sample", self.labels)
+        coords |= {_DIMENSIONS.get(axis, axis): ("sample", places) for axis, places in self.coords.items()}
+        if self.channel_names:  # of a single one that was selected, a coordinate without an axis
+            coords["channel"] = list(self.channel_names) if self.ndim == 4 else self.channel_names[0]
         return xarray.DataArray(self.data, dims=("sample", "y", "x", "channel")[: self.ndim], coords=coords)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -232,6 +250,10 @@ class ImageStack(FileStack):
         ]
         if self.files:
             lines.append(f"  files: {self.files[0]!r} … {self.files[-1]!r}")
+        if self.coords or self.channel_names:
+            sizes = [f"{axis} ({len(np.unique(places))})" for axis, places in self.coords.items()]
+            names = [f"c ({', '.join(self.channel_names)})"] if self.channel_names else []
+            lines.append(f"  axes: {', '.join(sizes + names)}")
         if self.labels is not None:
             lines.append(f"  labels: {_count_labels(self.labels)}")
         if self.problems:

@@ -120,7 +120,9 @@ def _summarise(blocks: Sequence[np.ndarray], omega: np.ndarray, size: int, dtype
         middle = offsets[a:b].astype(dtype)
         tile -= middle
         if inexact:  # float32 sums are off by a few eps; those of what is left, which is near zero, are not
-            offsets[a:b] = middle + column_means(tile)
+            left = column_means(tile)
+            offsets[a:b] = middle + left
+            tile -= left.astype(dtype)
         gram += np.matmul(tile, tile.T, out=product)  # a product in `dtype`, the sum in float64
         total += sum_of_squares(tile)  # more exact than the trace of the Gram matrix
     mean, rest = exact_sum(shift, np.ldexp(offsets, exponent))

@@ -3,6 +3,8 @@ import dask.array as da
 import pytest
 
 from imgstack_ml import save_stack
+from imgstack_ml.io import register_format
+from imgstack_ml.io.formats import registry
 from tests.lib.images import count_decoded, random_pixels
 
 
@@ -23,3 +25,14 @@ def decoded(monkeypatch):
 def store(tmp_path):
     """Ten images stored four to a chunk."""
     return save_stack(da.from_array(random_pixels((10, 8, 6)), chunks=(4, -1, -1)), tmp_path / "stack.zarr")
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """`register_format`, of which all is forgotten at the end of the test."""
+    for name in ("_registered", "_overriding"):
+        monkeypatch.setattr(registry, name, [])
+    registry._forget()
+    yield register_format
+    monkeypatch.undo()
+    registry._forget()

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from imgstack_ml import open_stack, save_stack, write_images
-from imgstack_ml.errors import BadImageError
+from imgstack_ml.errors import BadImageError, ImgstackError
 from imgstack_ml.io.lazy import lazy_array
 from imgstack_ml.io.readers import FileReader
 from tests.lib.arrays import chunk_files, sources
 from tests.lib.images import random_pixels, write_folder
+from tests.lib.plugins import Dump, write_dump
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +59,10 @@ def test_every_kind_on_a_cluster(tmp_path, client):
             np.testing.assert_array_equal(client.compute(stack[::-1].data).result(), expected[::-1])
             assert len(pickle.dumps(stack.reader)) < 1000, source
     assert open_stack(found[0]).verify().problems == ()
+
+
+def test_a_format_that_was_registered_here_is_not_known_there(registered, tmp_path):
+    registered(Dump)
+    stack = open_stack(write_dump(tmp_path / "a.dump", random_pixels((2, 4, 4))))
+    with pytest.raises(ImgstackError, match=r"'dump' was registered in another process.*entry point"):
+        stack.data.compute()

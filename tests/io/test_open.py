@@ -1,10 +1,12 @@
 """open_stack and imread."""
 
 import inspect
+import os
 import pickle
 import resource
 import subprocess
 import sys
+import zipfile
 
 import dask
 import dask.array as da
@@ -107,7 +109,7 @@ def test_imread_with_functions_names_the_file(tmp_path):
         np.save(tmp_path / f"{i}.npy", np.zeros((4, 4 + i // 2)))
     data = imread(str(tmp_path / "*.npy"), imread=np.load)
     assert data.shape == (3, 4, 4)
-    with pytest.raises(BadImageError, match=r"2\.npy'.*make \(4, 5\), float64 of it; the first .*\(4, 4\)"):
+    with pytest.raises(BadImageError, match=r"2\.npy'.*makes \(4, 5\), float64 of it; the first .*\(4, 4\)"):
         data.compute()
     (tmp_path / "1.npy").write_text("text")
     with pytest.raises(BadImageError, match=r"1\.npy"):
@@ -162,3 +164,33 @@ def test_many_files_with_few_handles(tmp_path, n):
     )
     assert done.stdout.split() == [str(n), "True"]
     assert path.endswith("one.png")
+
+
+def test_a_reader_of_ones_own(tmp_path):
+    """Names, labels, states and conversions are those of files that the package reads itself."""
+    pixels = random_pixels((4, 6, 5), "uint16")
+    for i, name in enumerate(("a/1.raw", "a/2.raw", "b/10.raw", "b/.hidden")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        pixels[i].tofile(tmp_path / name)
+
+    def read(path):
+        return np.fromfile(path, "uint16").reshape(6, 5)
+
+    stack = open_stack(tmp_path, recursive=True, reader=read, dtype="float32", chunks=2)
+    assert [os.path.basename(file) for file in stack.files] == ["1.raw", "2.raw", "10.raw"]
+    assert stack.labels.tolist() == ["a", "a", "b"]
+    assert stack.data.dtype == "float32"
+    np.testing.assert_array_equal(stack[[2, 0]].data, pixels[[2, 0]])
+    np.testing.assert_array_equal(imread(tmp_path / "*/*.raw", imread=read), pixels[:3])
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        archive.write(tmp_path / "b/10.raw", "10.raw")
+    np.testing.assert_array_equal(open_stack(tmp_path / "in.zip", reader=read).data, pixels[2:3])
+    (tmp_path / "b/10.raw").write_bytes(b"short")
+    with pytest.raises(BadImageError, match=r"10\.raw.* has changed since the stack was opened"):
+        stack.data.compute()
+    with pytest.raises(BadImageError, match=r"10\.raw.*cannot reshape"):
+        open_stack(tmp_path / "b", reader=read)
+    with pytest.raises(ValueError, match=r"reader=\.\.\. reads none: open_stack\(\.\.\.\)\.verify\(\)"):
+        open_stack(tmp_path / "a", reader=read, on_error="skip")
+    with pytest.raises(BadImageError, match=r"makes \(30,\), uint16 of it; an image is of shape"):
+        open_stack(tmp_path / "a", reader=lambda path: np.fromfile(path, "uint16"))

@@ -6,7 +6,7 @@ import functools
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,9 @@ __all__ = [
     "ImageOptions",
     "image_options",
     "mode_option",
+    "parse_select",
     "recursive_option",
+    "select_option",
     "shape_option",
     "source_argument",
     "without_skip_warnings",
@@ -69,6 +71,42 @@ shape_option = click.option(
 )
 
 
+def parse_select(texts: Sequence[str]) -> dict[str, Any] | None:
+    """Read what images and channels to take, such as ``("c=DAPI,z=3", "t=0:100:10")``; None where nothing is said."""
+    found: dict[str, list[Any]] = {}
+    axis = ""
+    for part in (part for text in texts for part in text.split(",")):
+        before, given, value = part.partition("=")
+        axis = before.strip() if given else axis
+        value = (value if given else before).strip()
+        if not axis or not value:
+            raise click.BadParameter(f"{part!r} is no axis and choice; give e.g. c=DAPI,z=3 or t=0:100:10")
+        found.setdefault(axis, []).append(_choice(value))
+    if mixed := [
+        axis for axis, values in found.items() if len(values) > 1 and any(isinstance(v, slice) for v in values)
+    ]:
+        raise click.BadParameter(f"along {mixed[0]!r} a range and other choices are given; give one of them")
+    return {axis: values[0] if len(values) == 1 else values for axis, values in found.items()} or None
+
+
+def _choice(value: str) -> int | str | slice:
+    if re.fullmatch(r"-?\d+", value):
+        return int(value)
+    if re.fullmatch(r"(-?\d*):(-?\d*)(:-?\d*)?", value):
+        return slice(*(int(part) if part else None for part in value.split(":")))
+    return value
+
+
+select_option = click.option(
+    "--select",
+    metavar="AXIS=CHOICE",
+    multiple=True,
+    callback=lambda ctx, param, value: (parse_select(value), value)[1],
+    help="Images and channels to take of files with more axes: c=DAPI,z=3 (a name, positions from 0), t=0:100:10 "
+    "(from, up to, step), c=DAPI,GFP (several). Axes: t, z, c, s (scene), p (position), and what files name.",
+)
+
+
 def recursive_option(*, labels: bool = False) -> Callable:
     """Make the option that reads sub-folders; `labels` says that they become a column of the output."""
     text = "Read the sub-folders of FOLDER too" + ("; their names become the column label." if labels else ".")
@@ -90,6 +128,8 @@ class ImageOptions:
     mode : str, optional
     shape : (int, int), optional
         As in `imgstack_ml.open_stack`.
+    select : sequence of str
+        See `parse_select`.
     """
 
     source: str
@@ -97,6 +137,7 @@ class ImageOptions:
     on_error: str
     mode: str | None = None
     shape: tuple[int, int] | None = None
+    select: Sequence[str] = ()
 
     def open(self, terminal: Terminal, started: float, *, out: str | None = None) -> Run:
         """Open the images for a run that began at `started`.
@@ -122,7 +163,12 @@ class ImageOptions:
         from ...io.stack import without_faults
 
         stack = open_stack(
-            self.source, recursive=self.recursive, mode=self.mode, shape=self.shape, on_error=self.on_error
+            self.source,
+            recursive=self.recursive,
+            mode=self.mode,
+            shape=self.shape,
+            on_error=self.on_error,
+            select=parse_select(self.select),
         )
         if self.on_error != "skip":
             return stack
@@ -159,7 +205,7 @@ def image_options(*, recursive: bool = True, labels: bool = False) -> Callable[[
     labels : bool, default=False
         As in `recursive_option`.
     """
-    options = [source_argument, mode_option, shape_option, _on_error_option]
+    options = [source_argument, select_option, mode_option, shape_option, _on_error_option]
     if recursive:
         options.insert(1, recursive_option(labels=labels))
 
@@ -171,10 +217,11 @@ def image_options(*, recursive: bool = True, labels: bool = False) -> Callable[[
             on_error: str,
             mode: str | None,
             shape: tuple[int, int] | None,
+            select: tuple[str, ...],
             recursive: bool = True,
             **others: Any,
         ) -> Any:
-            return command(images=ImageOptions(source, recursive, on_error, mode, shape), **others)
+            return command(images=ImageOptions(source, recursive, on_error, mode, shape, select), **others)
 
         return add_options(options, with_images)
 

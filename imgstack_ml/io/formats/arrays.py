@@ -7,19 +7,19 @@ import base64
 import contextlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import zarr
 
-from ...base.axes import axis_names_of, order_of_axes
+from ...base.axes import axis_names_of, letter_of, order_of_axes
 from ..locations.faults import naming_the_file
 from ..locations.files import state_of_file
 from .hdf5 import open_data_set
 from .npy import open_mapped
-from .ome_zarr import axis_names_within, full_resolution
+from .ome_zarr import axis_names_within, channel_names_of, full_resolution
 from .rows import read_rows
 from .store import (
     check_written_chunks,
@@ -58,6 +58,9 @@ class ArrayReader:
         Images that are stored, and so read, together.
     fingerprint : str
         Differs when the array was written anew.
+    axis_names : tuple of str
+        Of the axes that count images; empty where they have no names.
+    channel_names : tuple of str
     is_own_store : bool
         Whether `save_stack` wrote it. It is then opened once a process, and a missing chunk is an error.
     newest : int
@@ -75,6 +78,8 @@ class ArrayReader:
     dtype: np.dtype
     images_per_chunk: int
     fingerprint: str
+    axis_names: tuple[str, ...] = ()
+    channel_names: tuple[str, ...] = ()
     is_own_store: bool = False
     newest: int = 0
     opened: int = 0
@@ -165,8 +170,10 @@ def open_store(path: str) -> tuple[ArrayReader, list[str] | None, np.ndarray | N
     return reader, files, labels
 
 
-def open_zarr(path: str) -> ArrayReader:
+def open_zarr(path: str, axes: Sequence[str] | None = None) -> ArrayReader:
     """Open a zarr array of images, or the full-resolution image of an OME-Zarr group.
+
+    `axes` names the axes of an array that does not say itself what they are.
 
     Raises
     ------
@@ -175,7 +182,12 @@ def open_zarr(path: str) -> ArrayReader:
     """
     with naming_the_file(path):
         node = zarr.open(path, mode="r")
-        name, said = full_resolution(node, path) if isinstance(node, zarr.Group) else ("", axis_names_within(path))
+        channel_names: tuple[str, ...] = ()
+        said: Sequence[str] | None
+        if isinstance(node, zarr.Group):
+            (name, said), channel_names = full_resolution(node, path), channel_names_of(node)
+        else:
+            name, said = "", axis_names_within(path)
         chunks = find_chunks(path, name)  # before the array is read: what changes later is noticed
         if not chunks.n_files:
             raise ValueError("it has no chunk: none was written, or all were lost, and its pixels are unknown")
@@ -183,11 +195,11 @@ def open_zarr(path: str) -> ArrayReader:
         own = axis_names_of(array)
         if said and own and order_of_axes(array.shape, said) != order_of_axes(array.shape, own):
             raise ValueError(f"its axes are named {tuple(own)}, and {tuple(said)} by the group that it belongs to")
-        reader = _reader("zarr", path, name, said or own)
-        return replace(reader, newest=chunks.newest, opened=chunks.opened)
+        reader = _reader("zarr", path, name, said or own, axes)
+        return replace(reader, newest=chunks.newest, opened=chunks.opened, channel_names=channel_names)
 
 
-def open_hdf5(path: str, name: str) -> ArrayReader:
+def open_hdf5(path: str, name: str, axes: Sequence[str] | None = None) -> ArrayReader:
     """Open a data set of an HDF5 file; needs h5py.
 
     Raises
@@ -198,10 +210,10 @@ def open_hdf5(path: str, name: str) -> ArrayReader:
     with naming_the_file(path):
         with open_data_set(path, name) as data_set:
             axis_names = axis_names_of(data_set)
-        return _reader("hdf5", path, name, axis_names)
+        return _reader("hdf5", path, name, axis_names, axes)
 
 
-def open_npy(path: str) -> ArrayReader:
+def open_npy(path: str, axes: Sequence[str] | None = None) -> ArrayReader:
     """Open a NumPy file.
 
     Raises
@@ -210,15 +222,16 @@ def open_npy(path: str) -> ArrayReader:
         It is damaged, or its axes are not those of a stack.
     """
     with naming_the_file(path):
-        return _reader("npy", path, "", None)
+        return _reader("npy", path, "", None, axes)
 
 
-def _reader(kind: str, path: str, name: str, axis_names: Any) -> ArrayReader:
+def _reader(kind: str, path: str, name: str, own_names: Any, axes_given: Sequence[str] | None) -> ArrayReader:
     state = _state_of(kind, path, name)
     with _open_array(kind, path, name) as array:
         if array.dtype.kind not in "uif":
             raise ValueError(f"it is of dtype {array.dtype}; images are of whole or floating-point numbers")
         _refuse_encoded(array, kind, path, name)
+        axis_names = _names(array.shape, own_names, axes_given)
         n_counting, axes = order_of_axes(array.shape, axis_names)
         shape = tuple(array.shape[axis] for axis in axes)
         sizes, image_shape = shape[:n_counting], shape[n_counting:]
@@ -230,7 +243,20 @@ def _reader(kind: str, path: str, name: str, axis_names: Any) -> ArrayReader:
             raise ValueError(f"its images are of shape {image_shape}, without a pixel")
         per_chunk = chunks[axes[n_counting - 1]] if chunks and n_counting else 1
         dtype = _native(array.dtype)
-        return ArrayReader(kind, path, name, axes, sizes, image_shape, dtype, per_chunk, state)
+        letters = tuple(letter_of(axis_names[axis]) for axis in axes[:n_counting]) if axis_names else ()
+        letters = letters if all(letters) else ()
+        return ArrayReader(kind, path, name, axes, sizes, image_shape, dtype, per_chunk, state, letters)
+
+
+def _names(
+    shape: tuple[int, ...], own: Sequence[str | None] | None, given: Sequence[str] | None
+) -> Sequence[str | None] | None:
+    """Return the names of the axes: those of the array, or those that the user gives where it has none."""
+    if given is None:
+        return own
+    if own and any(letter_of(name) for name in own) and order_of_axes(shape, own) != order_of_axes(shape, given):
+        raise ValueError(f"its axes are named {tuple(own)}, and axes={''.join(given)!r} says otherwise")
+    return given
 
 
 def _refuse_encoded(array: Any, kind: str, path: str, name: str) -> None:

@@ -1,18 +1,14 @@
 """What the readers of all formats share: their base class, the header of an image, limits of its size, orientation."""
 
-import contextlib
 import functools
-import os
-import shutil
-import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import numpy as np
 
-from ...files.names import is_url
-from ..locations.names import split_member
+from ..locations.open import local_path
 
 __all__ = [
     "MAX_PIXELS",
@@ -121,18 +117,9 @@ class OpenFile(NamedTuple):
     with_alpha: bool = False
     modified: int = 0
 
-    @contextlib.contextmanager
-    def as_path(self) -> Iterator[str]:
+    def as_path(self) -> AbstractContextManager[str]:
         """Give a path of this machine, for libraries that need one: of a copy, where the file is elsewhere."""
-        if not is_url(self.name) and split_member(self.name) is None:
-            yield self.name
-            return
-        suffix = os.path.splitext(self.name)[1]
-        with tempfile.NamedTemporaryFile(suffix=suffix) as copy:
-            self.file.seek(0)
-            shutil.copyfileobj(self.file, copy)
-            copy.flush()
-            yield copy.name
+        return local_path(self.name)
 
 
 class ImageFormat(ABC):
@@ -157,7 +144,8 @@ class ImageFormat(ABC):
 
     Examples
     --------
-    >>> import os, tempfile
+    >>> import tempfile
+    >>> from pathlib import Path
     >>> import numpy as np
     >>> import imgstack_ml as im
     >>> from imgstack_ml.io import ImageFormat, ImageSeries, register_format
@@ -169,11 +157,11 @@ class ImageFormat(ABC):
     ...         return [ImageSeries((side, side), np.dtype("uint8"))]
     ...
     ...     def read(self, key, out):
-    ...         out.flat = np.frombuffer(self.source.file.read(), np.uint8)
+    ...         out[...] = np.frombuffer(self.source.file.read(), np.uint8).reshape(out.shape)
     >>> register_format(Dump)
-    >>> folder = tempfile.mkdtemp()
+    >>> folder = Path(tempfile.mkdtemp())
     >>> for i in range(3):
-    ...     _ = open(os.path.join(folder, f"{i}.dump"), "wb").write(bytes([i] * 36))
+    ...     _ = (folder / f"{i}.dump").write_bytes(bytes([i] * 36))
     >>> im.open_stack(folder).data[:, 0, 0].compute()
     array([0, 1, 2], dtype=uint8)
     """
@@ -217,6 +205,11 @@ class ImageFormat(ABC):
             Contiguous, of the image's shape and dtype; all of it is to be written.
         """
 
+    @functools.cached_property
+    def series(self) -> Sequence[ImageSeries]:
+        """What `list_images` gives, which is called once, and before any `read`."""
+        return self.list_images()
+
     def only_key(self) -> Any:
         """Return the key of the only image of the file.
 
@@ -225,7 +218,7 @@ class ImageFormat(ABC):
         ValueError
             It holds several.
         """
-        keys = [key for series in self.list_images() for key in series.keys]
+        keys = [key for series in self.series for key in series.keys]
         if len(keys) != 1:
             several = "several images" if keys else "no image"
             raise ValueError(f"it holds {several}, and one is needed; open it as a stack")
@@ -233,7 +226,7 @@ class ImageFormat(ABC):
 
     def header(self, key: Any) -> Header:
         """Return the header of an image; override it where listing all images of a file takes long."""
-        for series in self.list_images():
+        for series in self.series:
             if key in series.keys:
                 return self.header_of(series)
         raise ValueError(f"it holds no image {key!r} any more")

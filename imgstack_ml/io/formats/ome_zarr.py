@@ -8,7 +8,7 @@ from typing import Any
 
 import zarr
 
-__all__ = ["axis_names_within", "full_resolution"]
+__all__ = ["axis_names_within", "channel_names_of", "full_resolution"]
 
 
 def full_resolution(group: zarr.Group, path: str) -> tuple[str, list[str]]:
@@ -36,6 +36,14 @@ def full_resolution(group: zarr.Group, path: str) -> tuple[str, list[str]]:
     if os.path.isabs(name) or ".." in name.replace("\\", "/").split("/"):
         raise ValueError(f"its image lies outside of it, at {name!r}, where it is not read")
     return name, _axis_names(images[0])
+
+
+def channel_names_of(group: zarr.Group) -> tuple[str, ...]:
+    """Return the names of the channels of an image; empty where it does not name all of them."""
+    attributes: dict[str, Any] = dict(group.attrs)
+    shown = attributes.get("ome", attributes).get("omero") or {}
+    names = [channel.get("label") for channel in shown.get("channels") or []]
+    return tuple(map(str, names)) if all(names) else ()
 
 
 def axis_names_within(path: str) -> list[str] | None:

@@ -17,7 +17,17 @@ from .jpeg_png import Jpeg, Png
 from .pillow import PILLOW_FORMATS
 from .tiff import Tiff
 
-__all__ = ["Found", "Key", "Page", "find_images", "how_read", "open_images", "read_header", "register_format"]
+__all__ = [
+    "Found",
+    "Key",
+    "Page",
+    "find_images",
+    "how_read",
+    "open_images",
+    "read_header",
+    "register_format",
+    "registered_names",
+]
 
 _GROUP = "imgstack_ml.formats"
 _HEAD = 1024  # bytes
@@ -81,6 +91,11 @@ def register_format(kind: type[ImageFormat], *, override: bool = False) -> None:
             )
     (_overriding if override else _registered).append(kind)
     _forget()
+
+
+def registered_names() -> set[str]:
+    """Return the names of the formats that were registered in this process."""
+    return {kind.name for kind in [*_overriding, *_registered]}
 
 
 def _check_kind(kind: Any) -> None:
@@ -245,7 +260,7 @@ def find_images(name: str, state: State, max_pixels: int, with_alpha: bool = Fal
     with open_images(name, max_pixels, state, with_alpha) as images:
         found = [
             Found(images.header_of(series), tuple(series.keys), series.axes, series.sizes, series.channel_names)
-            for series in images.list_images()
+            for series in images.series
         ]
     if not any(series.keys for series in found):
         raise BadImageError(name, "it holds no image")

@@ -1,6 +1,9 @@
 """The state and the bytes of any named file: a whole file, or a member of an archive."""
 
 import contextlib
+import os
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
@@ -11,7 +14,7 @@ from .files import open_file, state_of_file
 from .names import split_member
 from .urls import forget_listings
 
-__all__ = ["forget_listings_of", "open_bytes", "read_state"]
+__all__ = ["forget_listings_of", "local_path", "open_bytes", "read_state"]
 
 
 def forget_listings_of(names: Iterable[str]) -> None:
@@ -42,6 +45,19 @@ def open_bytes(name: str) -> contextlib.AbstractContextManager[tuple[BinaryIO, S
     """
     parts = split_member(name)
     return open_file(name) if parts is None else _open_member(*parts)
+
+
+@contextlib.contextmanager
+def local_path(name: str) -> Iterator[str]:
+    """Give a path of this machine to a named file: of a copy, where it is a member of an archive or at a URL."""
+    if split_member(name) is None and not is_url(name):
+        yield name
+        return
+    with open_bytes(name) as (file, _), tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, f"copy{os.path.splitext(name)[1]}")
+        with open(path, "wb") as copy:
+            shutil.copyfileobj(file, copy)
+        yield path
 
 
 @contextlib.contextmanager

@@ -6,22 +6,35 @@ fsspec remembers listings for as long as a process lives. `forget_listings` make
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any, BinaryIO
 
 from .base import State
 from .names import WILDCARD, is_hidden
 from .unread import Listing, Reads, list_names, unread_text
 
-__all__ = ["forget_listings", "list_url", "open_url", "root_of_url", "state_of_url"]
+__all__ = ["forget_listings", "list_url", "open_url", "root_of_url", "state_of_url", "storage_options_of"]
 
 # What file systems tell of the version of a file: a digest of its content, or else a time. A listing and a question
 # about one file tell different things, so that nothing else of them is compared.
 _VERSIONS = ("etag", "contentmd5", "md5hash", "digest", "sha", "generation")
 _TIMES = ("mtime", "modified", "lastmodified", "updated", "modify", "modificationtime", "lastwritetime", "created")
 
+_options: ContextVar[Mapping[str, Any]] = ContextVar("storage_options", default={})  # noqa: B039 (never written to)
+
 #: Of files of which fsspec keeps copies ("simplecache::"): the state that each had when it was copied.
 _copied: dict[str, State] = {}
+
+
+@contextlib.contextmanager
+def storage_options_of(options: Mapping[str, Any] | None) -> Iterator[None]:
+    """Give fsspec these options, credentials for one, while the block runs in this thread."""
+    token = _options.set(options or {})
+    try:
+        yield
+    finally:
+        _options.reset(token)
 
 
 def list_url(url: str, recursive: bool, reads: Reads) -> Listing:
@@ -143,7 +156,7 @@ def _system_and_path(url: str) -> tuple[Any, str]:
     try:
         from fsspec.core import url_to_fs
 
-        return url_to_fs(url)
+        return url_to_fs(url, **_options.get())
     except ImportError as error:
         raise ValueError(f"{url!r} needs a package that is not installed: {error}") from error
 

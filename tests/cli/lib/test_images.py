@@ -5,11 +5,14 @@ import re
 import shutil
 import sys
 
+import click
 import fsspec
 import numpy as np
 import pytest
+import zarr
 
-from imgstack_ml import ImagePCA
+from imgstack_ml import ImagePCA, load_model
+from imgstack_ml.cli.lib.images import parse_select
 from imgstack_ml.cli.lib.terminal import Terminal
 from imgstack_ml.cli.report import _open_images
 from tests.lib.commands import assert_refused, read_scores, read_table, run, run_pca, write_damaged
@@ -181,3 +184,39 @@ def test_urls_stay_urls(tmp_path):
         assert read_scores(tmp_path / "out")[1] == expected
         assert _open_images(record, expected, Terminal()).shape[0] == len(expected)  # what the command report reads
     system.rm(f"/{tmp_path.name}", recursive=True)
+
+
+@pytest.mark.parametrize(
+    ("texts", "select"),
+    [
+        ((), None),
+        (("c=DAPI,z=3", "t=0:100:10"), {"c": "DAPI", "z": 3, "t": slice(0, 100, 10)}),
+        (("c=DAPI,GFP", "c=-1"), {"c": ["DAPI", "GFP", -1]}),
+        (("t=5:",), {"t": slice(5, None)}),
+    ],
+)
+def test_select_is_read(texts, select):
+    assert parse_select(texts) == select
+
+
+@pytest.mark.parametrize("text", ["DAPI", "c=", "=3", "t=0:3,5", ""])
+def test_what_selects_nothing_is_refused(text):
+    with pytest.raises(click.BadParameter, match=r"give (e\.g\. c=DAPI|one of them)"):
+        parse_select([text])
+
+
+def test_commands_take_a_selection(tmp_path):
+    pixels = random_pixels((3, 4, 8, 8))
+    array = zarr.create_array(tmp_path / "x.zarr", data=pixels, dimension_names=("t", "z", "y", "x"))
+    assert array.shape == pixels.shape
+    selection = ["--select", "z=1:", "--select", "t=0,2"]
+    result = run("scan", tmp_path / "x.zarr", *selection, "--json")
+    assert json.loads(result.stdout)["n_images"] == 6
+    result = run("pca", tmp_path / "x.zarr", "-o", tmp_path / "out", "-k", 2, *selection)
+    assert result.exit_code == 0, result.stderr
+    mean = load_model(tmp_path / "out" / "model.safetensors")[-1].mean_image_
+    np.testing.assert_allclose(mean, pixels[[0, 2], 1:].mean(axis=(0, 1)), rtol=1e-6)
+    assert "the report is made without the images" not in run("report", tmp_path / "out").stderr
+    result = run("pca", tmp_path / "x.zarr", "-o", tmp_path / "no", "--select", "q=1")
+    assert result.exit_code == 1
+    assert "it has no axis 'q' to select from; there are 't', 'z'" in result.stderr

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgstack_ml import imread, open_stack
+from imgstack_ml import open_stack
 from imgstack_ml.io.locations.unread import kind_of_file, kind_of_name
 from tests.lib.images import pack, png_bytes, random_pixels, touch, write_folder
 
@@ -89,8 +89,6 @@ def test_they_are_counted_and_warned_of_once(places):
         assert stack[1:].summary().unread == stack.unread
         assert "        2  not read: .heic" in repr(stack.summary())
         np.testing.assert_array_equal(stack.data.compute(), pixels)
-        with pytest.warns(UserWarning, match="5 images of kinds"):
-            imread(source, imread=lambda path: np.zeros((2, 2)))
 
 
 def test_pictures_without_a_suffix_are_counted(tmp_path):

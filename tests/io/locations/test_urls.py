@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import pickle
 import threading
 import time
 
@@ -9,8 +10,9 @@ import fsspec
 import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from PIL import Image
 
-from imgstack_ml import open_stack
+from imgstack_ml import ImageFlattener, open_stack, save_model
 from imgstack_ml.errors import BadImageError
 from tests.lib.images import pack, png_bytes, write_folder
 
@@ -196,3 +198,39 @@ def test_names_of_remote_folders(memory):
             np.testing.assert_array_equal(open_stack(source).data.compute(), pixels)
     np.testing.assert_array_equal(open_stack(f"{url}/.hidden/run/*.png").data.compute(), pixels)
     assert len(open_stack(url, recursive=True)) == 24
+
+
+class Guarded(MemoryFileSystem):
+    """Files for those who know the word."""
+
+    protocol, cachable = "guarded", False
+
+    def __init__(self, word=None, **options):
+        super().__init__(**options)
+        if word != "sesame":
+            raise PermissionError("the word is wrong")
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.replace("guarded://", "memory://"))
+
+
+def test_storage_options_are_used_and_kept_secret(tmp_path):
+    fsspec.register_implementation("guarded", Guarded, clobber=True)
+    pixels = write_folder(tmp_path / "in", 5)
+    Guarded("sesame").put(str(tmp_path / "in"), "/guarded", recursive=True)
+    url, options = "guarded://guarded", {"storage_options": {"word": "sesame"}}
+    with pytest.raises((BadImageError, PermissionError), match="the word is wrong"):
+        open_stack(url)
+    stack = open_stack(url, recursive=True, chunks=2, **options)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(stack)).data.compute(scheduler="threads"), pixels)
+    np.testing.assert_array_equal(stack[[3, 1]].data, pixels[[3, 1]])
+    assert stack.verify() is stack
+    mine = open_stack(url, reader=lambda path: np.asarray(Image.open(path)), dtype="float32", **options)
+    np.testing.assert_array_equal(mine.data, pixels)
+    save_model(ImageFlattener().fit(stack), tmp_path / "m.safetensors")
+    said = [repr(stack), stack._repr_html_(), repr(stack.reader), repr(mine.reader), str(stack.data.dask)]
+    assert not any("sesame" in text for text in said)
+    assert b"sesame" not in (tmp_path / "m.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="storage_options are for URLs"):
+        open_stack(tmp_path / "in", **options)

@@ -1,0 +1,99 @@
+"""Images and channels by the names of axes."""
+
+import numpy as np
+import pytest
+import zarr
+
+from imgstack_ml import open_stack
+from imgstack_ml.errors import BadImageError
+from tests.lib.images import random_pixels
+from tests.lib.plugins import Dump, write_dump
+
+PIXELS = random_pixels((4, 3, 2, 6, 5))  # t z c y x
+CHOICES = [
+    ({}, np.s_[:, :, :], "tzyxc"),
+    ({"c": ["GFP"], "z": 1, "t": slice(0, 3)}, np.s_[:3, 1:2, 1:2], "tyx"),
+    ({"t": [3, 0], "z": slice(None, None, 2)}, np.s_[[3, 0], ::2, :], "tzyxc"),
+    ({"c": "DAPI"}, np.s_[:, :, :1], "tzyx"),
+    ({"c": [1, 0], "t": -1}, np.s_[-1:, :, ::-1], "zyxc"),
+]
+
+
+def expected(place):
+    images = PIXELS[place].transpose(0, 1, 3, 4, 2)
+    images = images.reshape(-1, *images.shape[2:])
+    return images[..., 0] if images.shape[-1] == 1 else images
+
+
+@pytest.fixture
+def ome(tmp_path):
+    group = zarr.open_group(tmp_path / "ome.zarr", mode="w", zarr_format=2)
+    group.create_array("0", data=PIXELS, chunks=(1, 2, 1, 6, 5))
+    axes = [{"name": axis} for axis in "tz"] + [{"name": "c", "type": "channel"}, {"name": "y"}, {"name": "x"}]
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": [{"path": "0"}]}]
+    group.attrs["omero"] = {"channels": [{"label": "DAPI"}, {"label": "GFP"}]}
+    return tmp_path / "ome.zarr"
+
+
+@pytest.mark.parametrize(("select", "place", "axes"), CHOICES)
+def test_selections_are_numpys(ome, select, place, axes):
+    stack = open_stack(ome, select=select, chunks=3)
+    images = expected(place)
+    assert (stack.shape, stack.axes) == (images.shape, tuple(axes))
+    np.testing.assert_array_equal(stack.data, images)
+    np.testing.assert_array_equal(stack[[1, 0]].data, images[[1, 0]])
+    places = np.meshgrid(np.arange(4)[place[0]], np.arange(3)[place[1]], indexing="ij")
+    for axis, found in zip("tz", places, strict=True):
+        if axis in axes:
+            np.testing.assert_array_equal(stack.coords[axis], found.ravel())
+    names = np.array(["DAPI", "GFP"])[place[2]].tolist()
+    assert f"c ({', '.join(names)})" in repr(stack)
+    assert stack.channel_names == tuple(names)
+    assert np.atleast_1d(stack.to_xarray().coords["channel"].to_numpy()).tolist() == names
+    assert {"time", "z"} & set(stack.to_xarray().coords) == {{"t": "time"}.get(a, a) for a in axes if a in "tz"}
+
+
+def test_what_is_not_there_is_refused(ome, tmp_path):
+    for select, message in (
+        ({"q": 0}, r"no axis 'q' to select from; there are 't', 'z', 'c'"),
+        ({"c": "RFP"}, r"'RFP' is not among the names along its axis 'c': they are 'DAPI', 'GFP'"),
+        ({"z": 3}, r"no position 3 along its axis 'z' of 3, from 0 to 2"),
+        ({"z": "top"}, r"'top' is not among the names along its axis 'z': none has one; give positions up to 2"),
+        ({"t": slice(9, None)}, r"selects nothing of 4"),
+        ({"t": 1.5}, r"is no name, position, slice or list"),
+    ):
+        with pytest.raises(BadImageError, match=message):
+            open_stack(ome, select=select)
+    np.save(tmp_path / "x.npy", PIXELS[:, 0, 0])
+    with pytest.raises(BadImageError, match=r"no axis 't' to select from; there are none that have names but y and x"):
+        open_stack(tmp_path / "x.npy", select={"t": 0})
+    with pytest.raises(BadImageError, match=r"axes are named .*axes='xyctz' says otherwise"):
+        open_stack(ome, axes="xyctz")
+    for axes in ("tzz", "tc", "yyx", 3):
+        with pytest.raises(ValueError, match=r"with y and x among them; give e\.g\. axes='tyxc'"):
+            open_stack(ome, axes=axes)
+
+
+def test_axes_that_an_array_does_not_name(tmp_path):
+    np.save(tmp_path / "x.npy", PIXELS)
+    with pytest.raises(BadImageError, match="a stack is of shape"):
+        open_stack(tmp_path / "x.npy")
+    stack = open_stack(tmp_path / "x.npy", axes="tzcyx", select={"z": 2, "c": 1})
+    assert stack.axes == ("t", "y", "x")
+    np.testing.assert_array_equal(stack.data, PIXELS[:, 2, 1])
+
+
+def test_files_of_several_images(registered, tmp_path):
+    registered(Dump)
+    images = random_pixels((2, 5, 4, 4))
+    for i in range(2):
+        write_dump(tmp_path / f"{i}.dump", images[i])
+    stack = open_stack(tmp_path, select={"t": [4, 1]})
+    np.testing.assert_array_equal(stack.data, images[:, [4, 1]].reshape(4, 4, 4))
+    assert [name[-9:] for name in stack.files] == ["0.dump[4]", "0.dump[1]", "1.dump[4]", "1.dump[1]"]
+    assert (stack.axes, stack.coords["t"].tolist()) == (("t", "y", "x"), [4, 1, 4, 1])
+    write_dump(tmp_path / "2.dump", images[0, :3])
+    with pytest.warns(UserWarning, match="1 of 3 files cannot be read"):
+        assert open_stack(tmp_path, select={"t": 4}, on_error="skip").shape == (2, 4, 4)
+    with pytest.raises(BadImageError, match=r"2\.dump.*no position 4 along its axis 't' of 3"):
+        open_stack(tmp_path, select={"t": 4})
