@@ -103,6 +103,8 @@ class OpenFile(NamedTuple):
         Its first bytes, 1024 at most.
     max_pixels : int
         Most pixels that an image may claim to have.
+    modified : int
+        A number that differs once the file is written anew, where it is known.
     """
 
     name: str
@@ -110,6 +112,7 @@ class OpenFile(NamedTuple):
     n_bytes: int
     head: bytes
     max_pixels: int = MAX_PIXELS
+    modified: int = 0
 
     def as_path(self) -> AbstractContextManager[str]:
         """Give a path of this machine, for libraries that need one: of a copy, where the file is elsewhere."""

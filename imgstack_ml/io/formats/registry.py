@@ -15,6 +15,7 @@ from .advice import advice_for
 from .base import MAX_PIXELS, Header, ImageFormat, OpenFile
 from .jpeg_png import Jpeg, Png
 from .tiff import Tiff
+from .video import Video
 
 __all__ = [
     "Found",
@@ -32,7 +33,7 @@ _GROUP = "imgstack_ml.formats"
 _HEAD = 1024  # bytes
 
 #: In the order in which they are asked.
-_BUILT_IN: list[type[ImageFormat]] = [Jpeg, Png, Tiff]
+_BUILT_IN: list[type[ImageFormat]] = [Jpeg, Png, Tiff, Video]
 _registered: list[type[ImageFormat]] = []
 _overriding: list[type[ImageFormat]] = []
 
@@ -208,7 +209,7 @@ def open_images(name: str, max_pixels: int = MAX_PIXELS, state: State | None = N
         file.seek(0)
         kind = format_of(name, head)
         with naming_the_format(name, kind):
-            images = kind(OpenFile(name, file, found.n_bytes, head, max_pixels))
+            images = kind(OpenFile(name, file, found.n_bytes, head, max_pixels, found.modified))
             try:
                 yield images
             finally:

@@ -1,0 +1,325 @@
+"""Video, a frame an image, decoded by PyAV (the extra ``video``).
+
+The packets of a film are listed without decoding, once in a process: their times say how many frames there are, and
+which of them are keyframes. To read a frame, the decoder goes on from where it is, or starts at a keyframe in front of
+it. Each frame is found by its own time, so a seek that ends elsewhere is noticed, and no frame is taken for another.
+
+A block of a stack rarely begins at a keyframe: films have one in 250 frames, and a block of large frames holds ten. So
+a few decoders are kept when a block is read, and the next block goes on where one of them ended.
+"""
+
+import bisect
+import contextlib
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from ..locations.base import Window
+from .advice import import_package
+from .base import Header, ImageFormat, ImageSeries, OpenFile, check_size
+
+__all__ = ["Video"]
+
+# The demuxer by the first bytes. FFmpeg is not asked to guess: it knows texts that name other files and URLs to read.
+_CONTAINERS = {
+    "mov": rb".{4}ftyp(?!avi[fs]|hei[cxsm]|hev[cx]|mif1|msf1|crx |jp[2xm] |jxl |mjp2)|.{4}(moov|mdat|wide)",
+    "avi": rb"RIFF.{4}AVI ",
+    "matroska": rb"\x1aE\xdf\xa3",
+    "asf": rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11",
+    "mpeg": rb"\x00\x00\x01\xba",
+    "mpegts": rb"\x47.{187}\x47.{187}\x47",
+}
+_CONTENT = re.compile(b"|".join(b"(?P<%b>%b)" % (k.encode(), v) for k, v in _CONTAINERS.items()), re.DOTALL)
+_MOST_KNOWN = 1000  # lists of frames, of 8 bytes a frame
+_TRIES = 4  # keyframes from which a frame is tried to be reached, beside the first one
+_ENDS_EARLY = 1.0  # seconds by which a film may end before its header says, and not count as cut
+# A decoder of H.264 keeps about 16 frames: 50 MB for 1920 × 1080 pixels. Those that are kept take 256 MB at most.
+_MOST_IDLE, _MOST_IDLE_PIXELS = 16, 2**23
+_REPAIR = "To repair it as far as that goes: ffmpeg -i film -c copy repaired.mkv"
+
+
+class _Frames(NamedTuple):
+    """Times of the frames of a film in the order in which they are shown, and the numbers of its keyframes."""
+
+    times: np.ndarray
+    keyframes: list[int]
+
+    def keyframes_before(self, number: int) -> list[int]:
+        """Return the keyframes up to a frame, the nearest one first, of which some are worth a try."""
+        stop = bisect.bisect_right(self.keyframes, number)
+        return list(dict.fromkeys([*self.keyframes[max(0, stop - _TRIES) : stop][::-1], 0]))
+
+
+class _Reattached(Window):
+    """A file that goes on when it is opened again."""
+
+    def attach(self, file: Any) -> None:
+        self._file = file
+
+
+_Id = tuple[str, int, int]
+_known: dict[_Id, _Frames] = {}
+
+
+class _Film:
+    """The decoder of a film, at the frame that it decoded last.
+
+    Parameters
+    ----------
+    av : module
+    source : OpenFile
+    """
+
+    def __init__(self, av: Any, source: OpenFile):
+        self._av = av
+        self.id = (source.name, source.n_bytes, source.modified)
+        self.file = _Reattached(source.file, 0, source.n_bytes)
+        container = _CONTENT.match(source.head)
+        if container is None:
+            raise ValueError(f"it ends like a video, and begins with {source.head[:8]!r}, like none that is read")
+        # FFmpeg stops a codec that needs memory for more pixels.
+        options = {"fflags": "+genpts", "max_pixels": str(source.max_pixels)}
+        with self._errors("its header cannot be read"):
+            self._container = av.open(self.file, format=container.lastgroup, options=options)
+        cover = av.stream.Disposition.attached_pic
+        films = [stream for stream in self._container.streams.video if not stream.disposition & cover]
+        if len(films) != 1:
+            raise ValueError(
+                f"it holds {len(films) or 'no'} films, and one is read. To choose one: "
+                "ffmpeg -i film -map 0:v:0 -c copy one.mkv"
+            )
+        self._stream, codec = films[0], films[0].codec_context
+        check_size(codec.height, codec.width, max_pixels=source.max_pixels)
+        self.n_pixels = codec.height * codec.width
+        codec.thread_count = 1  # the blocks of a stack are decoded by as many threads as there are
+        codec.options = {"max_pixels": str(source.max_pixels), "err_detect": "explode"}
+        self._decoded: Iterator[tuple[int, Any]] = iter(())
+        self.at, self._frame = -1, None  # the frame that was decoded last
+        self.frames = _known.get(self.id) or self._list_frames()
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        _known[self.id] = self.frames
+
+    def close(self) -> None:
+        """Close the decoder; the file is closed by others."""
+        self._container.close()
+
+    def distance_to(self, number: int) -> float:
+        """Return how many frames are to be decoded to reach one without a seek; infinity where a seek is better."""
+        return number - self.at if self.frames.keyframes_before(number)[0] <= self.at <= number else float("inf")
+
+    def frame(self, number: int) -> Any:
+        """Decode up to a frame: from here on, or from a keyframe in front of it."""
+        if number == self.at:
+            return self._frame
+        if self.distance_to(number) < float("inf") and self._advance(number):
+            return self._frame
+        # Some formats seek to a place that is too late, and some keyframes do not suffice: those before are tried.
+        problem: Exception | None = None
+        for keyframe in self.frames.keyframes_before(number):
+            time = int(self.frames.times[keyframe])
+            try:
+                self._container.seek(time if keyframe else min(time, 0), stream=self._stream, backward=True)
+                self._decoded = self._decode()
+                if self._advance(number):
+                    return self._frame
+            except self._av.FFmpegError as error:
+                problem = error
+        with self._errors(f"frame {number} cannot be decoded"):
+            if problem:
+                raise problem
+        raise ValueError(f"frame {number} cannot be decoded. {_REPAIR}")
+
+    def _advance(self, number: int) -> bool:
+        """Decode on to a frame; tell whether it was found."""
+        self.at, self._frame = -1, None
+        for at, frame in self._decoded:
+            if at >= number:
+                self.at, self._frame = at, frame
+                return at == number
+        return False
+
+    def _decode(self) -> Iterator[tuple[int, Any]]:
+        """Decode from the keyframe that comes next, and number the frames by their times."""
+        times, first = self.frames.times, None
+        for packet in self._container.demux(self._stream):
+            if first is None and not packet.is_keyframe:
+                continue
+            first = packet.pts if first is None else first
+            # Frames that follow a keyframe and are shown before it are made from others that are not decoded here.
+            if packet.size and packet.pts < first and first > times[0]:
+                continue
+            for frame in packet.decode():
+                number = len(times) if frame.pts is None else int(np.searchsorted(times, frame.pts))
+                if number == len(times) or times[number] != frame.pts:
+                    raise ValueError(f"its decoder gives a frame of a time that is not listed. {_REPAIR}")
+                if frame.is_corrupt:
+                    raise ValueError(f"frame {number} is damaged. {_REPAIR}")
+                yield number, frame
+
+    def _list_frames(self) -> _Frames:
+        times: list[int | None] = []
+        key_times, ends, n_packets = [], [0.0], 0
+        with self._errors("its frames cannot be counted"):
+            for packet in self._container.demux():
+                if packet.stream is self._stream and packet.size:
+                    n_packets += 1
+                    if packet.is_corrupt:
+                        raise ValueError(f"it was cut within frame {len(times)}. {_REPAIR}")
+                    if packet.is_discard or not self._is_shown(packet):
+                        continue
+                    times.append(packet.pts)
+                    if packet.is_keyframe:
+                        key_times.append(packet.pts)
+                if packet.pts is not None and packet.time_base:
+                    ends.append(float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        self._check_whole(n_packets, max(ends))
+        if not times:
+            raise ValueError("it holds no frame")
+        if None in times or len(set(times)) < len(times):
+            raise ValueError(
+                f"some of its {len(times)} frames have no time of their own, by which they would be found. Write it "
+                "anew: ffmpeg -i film -c:v ffv1 new.mkv"
+            )
+        in_order = np.sort(np.array(times, np.int64))
+        return _Frames(in_order, np.searchsorted(in_order, np.sort(np.array(key_times, np.int64))).tolist())
+
+    def _is_shown(self, packet: Any) -> bool:
+        # VP8 has frames that others are made from, and that are not shown.
+        return self._stream.codec_context.name != "vp8" or bool(bytes(packet)[0] & 0x10)
+
+    def _check_whole(self, n_packets: int, end: float) -> None:
+        """Raise if the header says that the film is longer: FFmpeg takes the end of the file for that of the film."""
+        says = self._stream.frames
+        if n_packets < says:
+            raise ValueError(f"it holds {n_packets} of the {says} frames that its header says: it was cut. {_REPAIR}")
+        start, duration = ((of or 0) / 1e6 for of in (self._container.start_time, self._container.duration))
+        missing = duration - (end - min(start, 0.0))
+        if missing > _ENDS_EARLY:
+            raise ValueError(f"it ends {missing:.1f} seconds before its header says: it was cut. {_REPAIR}")
+
+    @contextlib.contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except self._av.FFmpegError as error:
+            raise ValueError(f"{what}: {error.strerror.lower()}. It may be cut or damaged. {_REPAIR}") from error
+
+
+_lock = threading.Lock()
+_idle: list[_Film] = []
+
+
+def _take(source: OpenFile, number: int) -> _Film | None:
+    """Take the decoder that reaches a frame soonest from those that are kept; None where there is none of this film."""
+    with _lock:
+        own = [film for film in _idle if film.id == (source.name, source.n_bytes, source.modified)]
+        if not own:
+            return None
+        film = min(own, key=lambda film: film.distance_to(number))
+        _idle.remove(film)
+    film.file.attach(source.file)
+    return film
+
+
+def _keep(film: _Film) -> None:
+    """Keep a decoder, as far as there is room for it; those that were kept longest go."""
+    film.file.attach(None)
+    with _lock:
+        _idle.append(film)
+        while len(_idle) > _MOST_IDLE or sum(film.n_pixels for film in _idle) > _MOST_IDLE_PIXELS:
+            _idle.pop(0).close()
+
+
+class Video(ImageFormat):
+    """Video in MP4, MOV, AVI, Matroska, WebM, MPEG and Windows Media, decoded by PyAV.
+
+    Images are (height, width, 3) as 8-bit RGB, or (height, width) where the film is grey, with the rotation that the
+    film asks for. Keys are the numbers of the frames.
+    """
+
+    name, beside_pictures = "video", False
+    suffixes = (".mp4", ".m4v", ".mov", ".3gp", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".m2ts", ".wmv", ".asf")
+
+    def __init__(self, source: OpenFile):
+        super().__init__(source)
+        self._av = import_package("av", "mp4")
+        self._film: _Film | None = None
+
+    @classmethod
+    def recognise(cls, head: bytes) -> bool:
+        """Tell whether a file begins like a video."""
+        return _CONTENT.match(head) is not None
+
+    def list_images(self) -> list[ImageSeries]:
+        """List the frames. The packets are counted; the first frame is decoded for its shape."""
+        shape, dtype = _layout(self._frame(0))
+        n_frames = len(cast(_Film, self._film).frames.times)
+        return [ImageSeries(shape, dtype, range(n_frames), "", "t", (n_frames,))]
+
+    def header(self, key: int) -> Header:
+        """Return the header of a frame."""
+        return self.header_of(ImageSeries(*_layout(self._frame(key))))
+
+    def read(self, key: int, out: np.ndarray) -> None:
+        """Decode a frame into `out`."""
+        frame = self._frame(key)
+        out[...] = _upright(frame.to_ndarray(format=_shown_format(frame)), _turn(frame))
+
+    def close(self) -> None:
+        """Keep the decoder for the next block, or close it."""
+        if self._film is not None:
+            _keep(self._film)
+            self._film = None
+
+    def _frame(self, number: int) -> Any:
+        if self._film is None:
+            self._film = _take(self.source, number) or _Film(self._av, self.source)
+        return self._film.frame(number)
+
+
+def _layout(frame: Any) -> tuple[tuple[int, ...], np.dtype]:
+    """Return shape and dtype of the image that a frame is."""
+    format, turn = _shown_format(frame), _turn(frame)
+    swapped = turn is not None and turn[0, 0] == 0
+    shape = (frame.width, frame.height) if swapped else (frame.height, frame.width)
+    if format == "rgb24":
+        return (*shape, 3), np.dtype(np.uint8)
+    return shape, np.dtype(np.uint8 if format == "gray" else np.uint16)
+
+
+def _shown_format(frame: Any) -> str:
+    """Return the format of pixels in which a frame is read: grey as it is, all else as RGB."""
+    format = frame.format
+    if len(format.components) > 1 or format.has_palette or format.is_bayer or "f" in format.name:
+        return "rgb24"
+    if format.bits_per_pixel <= 8:
+        return "gray"
+    return f"{format.name.removesuffix('le').removesuffix('be')}{'le' if sys.byteorder == 'little' else 'be'}"
+
+
+def _turn(frame: Any) -> np.ndarray | None:
+    """Return the four numbers by which x and y are turned and mirrored when the frame is shown."""
+    for data in frame.side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            matrix = np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2]
+            signs = np.sign(matrix)
+            if (np.abs(signs).sum(axis=0) != 1).any() or (np.abs(signs).sum(axis=1) != 1).any():
+                raise ValueError(f"it is shown turned by {frame.rotation} degrees; multiples of 90 are read")
+            return signs
+    return None
+
+
+def _upright(pixels: np.ndarray, turn: np.ndarray | None) -> np.ndarray:
+    if turn is None:
+        return pixels
+    # x' = turn[0, 0] x + turn[1, 0] y, and y' = turn[0, 1] x + turn[1, 1] y.
+    if turn[0, 0] == 0:
+        pixels = np.swapaxes(pixels, 0, 1)
+    if turn[:, 0].sum() < 0:
+        pixels = pixels[:, ::-1]
+    return pixels[::-1] if turn[:, 1].sum() < 0 else pixels
