@@ -12,7 +12,10 @@ from ..locations.faults import naming_the_file
 from ..locations.open import open_bytes
 from ..locations.unread import is_no_image
 from .advice import advice_for
+from .array_files import Hdf5, Npy
 from .base import MAX_PIXELS, Header, ImageFormat, OpenFile
+from .dicom import Dicom
+from .fits import Fits
 from .jpeg_png import Jpeg, Png
 from .tiff import Tiff
 from .video import Video
@@ -33,7 +36,7 @@ _GROUP = "imgstack_ml.formats"
 _HEAD = 1024  # bytes
 
 #: In the order in which they are asked.
-_BUILT_IN: list[type[ImageFormat]] = [Jpeg, Png, Tiff, Video]
+_BUILT_IN: list[type[ImageFormat]] = [Jpeg, Png, Tiff, Video, Npy, Hdf5, Dicom, Fits]
 _registered: list[type[ImageFormat]] = []
 _overriding: list[type[ImageFormat]] = []
 

@@ -39,7 +39,7 @@ def test_pictures_are_known_by_their_first_bytes(format, tmp_path):
         (b"\0" * 128 + b"DICM" + b"\0" * 99, "DICOM"),
         (b"SIMPLE  =                    T", "FITS"),
         (b"ZISRAWFILE\0\0", "CZI"),
-        (b"\0\0\0\x20ftypisom", "HEIF or MP4"),
+        (b"\0\0\0\x20ftypisom", "MP4"),
         (b"text", None),
         (b"", None),
         (b"P1 is a text, BM and MM too", None),
