@@ -15,8 +15,8 @@ __all__ = ["Fits"]
 class Fits(ImageFormat):
     """FITS: the first image extension, and all that have its name, shape and dtype.
 
-    Values are those after BSCALE and BZERO, of the dtype that astropy gives them; BLANK is NaN. Rows are in the order of
-    the file; by convention, viewers show the first one lowest. Axes beyond two count images, in NumPy's order.
+    Values are those after BSCALE and BZERO, of the dtype that astropy gives them; BLANK is NaN. Rows are in the
+    order of the file; viewers show the first one lowest. Axes beyond two count images, in NumPy's order.
     """
 
     name, suffixes = "FITS", (".fits", ".fit", ".fts")

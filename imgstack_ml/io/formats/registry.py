@@ -14,9 +14,12 @@ from ..locations.unread import is_no_image
 from .advice import advice_for
 from .array_files import Hdf5, Npy
 from .base import MAX_PIXELS, Header, ImageFormat, OpenFile
+from .czi import Czi
 from .dicom import Dicom
 from .fits import Fits
 from .jpeg_png import Jpeg, Png
+from .lif import Lif
+from .nd2 import Nd2
 from .tiff import Tiff
 from .video import Video
 
@@ -36,7 +39,8 @@ _GROUP = "imgstack_ml.formats"
 _HEAD = 1024  # bytes
 
 #: In the order in which they are asked.
-_BUILT_IN: list[type[ImageFormat]] = [Jpeg, Png, Tiff, Video, Npy, Hdf5, Dicom, Fits]
+#: DICOM goes before TIFF: some files begin like both.
+_BUILT_IN: list[type[ImageFormat]] = [Jpeg, Png, Dicom, Tiff, Video, Npy, Hdf5, Fits, Nd2, Czi, Lif]
 _registered: list[type[ImageFormat]] = []
 _overriding: list[type[ImageFormat]] = []
 

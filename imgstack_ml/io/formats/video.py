@@ -36,7 +36,7 @@ _CONTAINERS = {
 _CONTENT = re.compile(b"|".join(b"(?P<%b>%b)" % (k.encode(), v) for k, v in _CONTAINERS.items()), re.DOTALL)
 _MOST_KNOWN = 1000  # lists of frames, of 8 bytes a frame
 _TRIES = 4  # keyframes from which a frame is tried to be reached, beside the first one
-_ENDS_EARLY = 1.0  # seconds by which a film may end before its header says, and not count as cut
+_ENDS_EARLY = 0.25  # seconds by which a film may end before its header says, and not count as cut
 _REPAIR = "To repair it as far as that goes: ffmpeg -i film -c copy repaired.mkv"
 
 
@@ -73,6 +73,8 @@ class _Film:
         options = {"fflags": "+genpts", "max_pixels": str(source.max_pixels)}
         with self._errors("its header cannot be read"):
             self._container = av.open(Bounded(source.file, source.n_bytes), format=container.lastgroup, options=options)
+        # After a seek, MPEG's streams begin within a frame, and the next one may get its time: read from the beginning.
+        self._can_seek = container.lastgroup not in ("mpeg", "mpegts")
         cover = av.stream.Disposition.attached_pic
         films = [stream for stream in self._container.streams.video if not stream.disposition & cover]
         if len(films) != 1:
@@ -81,9 +83,14 @@ class _Film:
                 "ffmpeg -i film -map 0:v:0 -c copy one.mkv"
             )
         self._stream, codec = films[0], films[0].codec_context
+        if not codec.height:
+            raise ValueError(
+                f"its frames are of more than {source.max_pixels:,} pixels, or damaged. If it is right: "
+                "open_stack(..., max_pixels=...)"
+            )
         check_size(codec.height, codec.width, max_pixels=source.max_pixels)
         codec.thread_count = 1  # the blocks of a stack are decoded by as many threads as there are
-        codec.options = {"max_pixels": str(source.max_pixels), "err_detect": "explode"}
+        codec.options = {"max_pixels": str(source.max_pixels), "err_detect": "crccheck+explode"}
         self._decoded: Iterator[tuple[int, Any]] = iter(())
         self._at, self._frame = -1, None  # the frame that was decoded last
         id = (source.name, source.n_bytes, source.modified)
@@ -100,7 +107,7 @@ class _Film:
         """Decode up to a frame: from here on, or from a keyframe in front of it."""
         if number == self._at:
             return self._frame
-        keyframes = self.frames.keyframes_before(number)
+        keyframes = self.frames.keyframes_before(number) if self._can_seek else [0]
         if keyframes[0] <= self._at < number:
             with contextlib.suppress(self._av.FFmpegError):
                 if self._advance(number):
@@ -131,22 +138,24 @@ class _Film:
         return False
 
     def _decode(self) -> Iterator[tuple[int, Any]]:
-        """Decode from the keyframe that comes next, and number the frames by their times."""
-        times, first = self.frames.times, None
+        """Decode from the keyframe that comes next, and number the frames by their times; end where one is missing."""
+        times, first, number = self.frames.times, None, 0
         for packet in self._container.demux(self._stream):
-            if first is None and not packet.is_keyframe:
-                continue
-            first = packet.pts if first is None else first
+            if first is None:
+                if not packet.is_keyframe:
+                    continue
+                first = packet.pts
+                number = int(np.searchsorted(times, first))
             # Frames that follow a keyframe and are shown before it are made from others that are not decoded here.
             if packet.size and packet.pts < first and first > times[0]:
                 continue
             for frame in packet.decode():
-                number = len(times) if frame.pts is None else int(np.searchsorted(times, frame.pts))
-                if number == len(times) or times[number] != frame.pts:
-                    raise ValueError(f"its decoder gives a frame of a time that is not listed. {_REPAIR}")
+                if number == len(times) or frame.pts != times[number]:
+                    return
                 if frame.is_corrupt:
                     raise ValueError(f"frame {number} is damaged. {_REPAIR}")
                 yield number, frame
+                number += 1
 
     def _list_frames(self) -> _Frames:
         times: list[int | None] = []
@@ -201,7 +210,8 @@ class Video(ImageFormat):
     """Video in MP4, MOV, AVI, Matroska, WebM, MPEG and Windows Media, decoded by PyAV.
 
     Images are (height, width, 3) as 8-bit RGB, or (height, width) where the film is grey, with the rotation that the
-    film asks for. Keys are the numbers of the frames.
+    film asks for. Keys are the numbers of the frames. MPEG program and transport streams are decoded from their
+    beginning for each block; to make them faster: ``ffmpeg -i film.mpg -c copy film.mkv``.
     """
 
     name, beside_pictures = "video", False
