@@ -65,7 +65,8 @@ def open_stack(
         - a URL that fsspec knows, to a file, a folder or a pattern: ``"s3://bucket/run/*.tif"``,
           ``"memory://folder"``, ``"zip://*.png::photos.zip"``;
         - a stack in one array: a folder that `save_stack` wrote, any zarr array, an OME-Zarr image (its full
-          resolution), an HDF5 data set ``"file.h5::name"`` (needs h5py), a NumPy file ``"stack.npy"``. The array is of
+          resolution), an HDF5 data set ``"file.h5::name"`` (needs h5py; the name may be left out where there is
+          one), a NumPy file ``"stack.npy"``. The array is of
           shape (n_images, height, width[, n_channels]), unless its axes have names (zarr, xarray, OME-Zarr, labels
           or scales of HDF5): then these say which are y, x and channels, and all others count images.
     recursive : bool, default=False
@@ -134,7 +135,9 @@ def open_stack(
 
     Notes
     -----
-    Files are JPEG, PNG or TIFF; their content decides, not their suffix. Of a folder or an archive, files are read that
+    Files are JPEG, PNG or TIFF; with optional packages also video, DICOM, FITS, ND2, CZI and LIF, a frame or plane an
+    image; and arrays in ``.npy``, ``.npz`` and HDF5. Their content decides, not their suffix. The page "What is read, and
+    what to install for it" of the documentation lists all kinds. Of a folder or an archive, files are read that
     end in ``.jpg .jpeg .png .tif .tiff``. Other images in it, by their suffix or (not at URLs) by their first bytes,
     are counted by `ImageStack.summary`, and a warning says how many there are. Hidden files, and what systems put
     beside images (``Thumbs.db``, ``__MACOSX`` and such), are not listed.

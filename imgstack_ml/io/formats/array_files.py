@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from ...base.axes import axis_names_of, order_of_axes
-from ..locations.base import Bounded
+from .advice import import_package
 from .arrays import refuse_encoded
 from .base import ImageFormat, ImageSeries, OpenFile, check_size
 from .hdf5 import open_data_set
@@ -84,7 +84,7 @@ class Npy(_Array):
         return True if head.startswith(b"\x93NUMPY") else None if head.startswith(b"PK") else False
 
     def _only_member(self) -> tuple[BinaryIO, int]:
-        self._archive = zipfile.ZipFile(cast(BinaryIO, Bounded(self.source.file, self.source.n_bytes)))
+        self._archive = zipfile.ZipFile(self.source.file)
         members = [member for member in self._archive.infolist() if member.filename.endswith(".npy")]
         if len(members) != 1:
             names = ", ".join(repr(member.filename.removesuffix(".npy")) for member in members[:10]) or "none"
@@ -113,11 +113,13 @@ class Hdf5(_Array):
 
     def __init__(self, source: OpenFile):
         super().__init__(source)
+        import_package("h5py", "h5")
         self._open = open_data_set(source.name, "", source.file)
         self._data_set = self._open.__enter__()
         name = self._data_set.name.strip("/")
         refuse_encoded(self._data_set, "hdf5", source.name, name)
-        self._names = axis_names_of(self._data_set)
+        names = axis_names_of(self._data_set)
+        self._names = names if names and any(names) else None
         self._set_array(self._data_set.shape, self._data_set.dtype)
 
     @classmethod
