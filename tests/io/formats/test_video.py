@@ -71,7 +71,9 @@ def test_places_labels_and_frames_at_uneven_times(tmp_path):
     system = fsspec.filesystem("memory")
     system.put(path, f"/{tmp_path.name}/film.mp4")
     archive = pack(tmp_path / "in", tmp_path / "x.zip")
-    for source in ([path], f"{archive}::a/film.mp4", f"memory://{tmp_path.name}/film.mp4"):
+    assert set(open_stack(tmp_path / "in", recursive=True).labels) == {"a"}
+    assert open_stack(path, select={"t": slice(0, None, 10)}).shape == (4, 48, 64, 3)
+    for source in ([path], tmp_path / "in" / "a", f"{archive}::a/film.mp4", f"memory://{tmp_path.name}/film.mp4"):
         stack = open_stack(source, mode="L")
         assert stack.shape == (N, 48, 64)
         assert len(stack.verify()) == N
