@@ -138,9 +138,9 @@ def open_stack(
     Files are JPEG, PNG or TIFF; with optional packages also video, DICOM, FITS, ND2, CZI and LIF, a frame or plane an
     image; and arrays in ``.npy``, ``.npz`` and HDF5. Their content decides, not their suffix. The page "What is read,
     and what to install for it" of the documentation lists all kinds. Of a folder or an archive, files are read that end
-    so; films and arrays only where there is nothing else. Other images in it, by their suffix or (not at URLs) by their first bytes,
-    are counted by `ImageStack.summary`, and a warning says how many there are. Hidden files, and what systems put
-    beside images (``Thumbs.db``, ``__MACOSX`` and such), are not listed.
+    so; films and arrays only where there is nothing else. Other images in it, by their suffix or (not at URLs) by their
+    first bytes, are counted by `ImageStack.summary`, and a warning says how many there are. Hidden files, and what
+    systems put beside images (``Thumbs.db``, ``__MACOSX`` and such), are not listed.
 
     A file that is replaced or written to after the stack is opened raises BadImageError when it is read: its size and
     time of change are compared, or the ETag, digest or time that a URL's file system tells.

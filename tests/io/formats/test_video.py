@@ -130,6 +130,10 @@ def test_bombs_and_what_is_no_film(tmp_path):
     path = write(tmp_path / "film.avi", *KINDS["grey.avi"])
     with pytest.raises(BadImageError, match="more than 100 pixels"):
         open_stack(path, max_pixels=100)
+    size, huge = (int.to_bytes(64, 4, "little") + int.to_bytes(48, 4, "little"), int.to_bytes(60000, 4, "little") * 2)
+    (tmp_path / "bomb.avi").write_bytes((tmp_path / "film.avi").read_bytes().replace(size, huge))
+    with pytest.raises(BadImageError, match="more than 178,956,970 pixels"):
+        open_stack(tmp_path / "bomb.avi")
     (tmp_path / "list.mp4").write_text("#EXTM3U\n/etc/passwd")
     with pytest.raises(BadImageError, match=r"its name says that it is a video"):
         open_stack(tmp_path / "list.mp4")
