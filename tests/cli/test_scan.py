@@ -63,7 +63,7 @@ def test_errors_name_options(tmp_path):
     assert_refused(run("scan", tmp_path / "in/*.tif"), "no file matches")
     h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "x.h5", "w") as file:
-        file["run"] = random_pixels((3, 4, 4))
+        file["run"] = file["zoom"] = random_pixels((3, 4, 4))
     assert_refused(run("scan", tmp_path / "x.h5"), f"Give one: '{tmp_path}/x.h5::run'")
 
 

@@ -47,16 +47,18 @@ class Known(NamedTuple):
 
 
 _BY_PILLOW = "Convert it: PIL.Image.open(path).save(new_path)"
-_BY_FUNCTION = "open_stack(..., reader=imageio.v3.imread) reads it where imageio does"
-_BY_RAWPY = "open_stack(..., reader=lambda path: rawpy.imread(path).postprocess()); pip install rawpy"
+_BY_FUNCTION = "To try imageio: open_stack(..., reader=imageio.v3.imread)"
+_BY_RAWPY = "To read it: open_stack(..., reader=lambda path: rawpy.imread(path).postprocess()); pip install rawpy"
 _BY_HEIF = (
-    "pip install pillow-heif; pillow_heif.register_heif_opener(); "
+    "To read it: pip install pillow-heif; pillow_heif.register_heif_opener(); "
     "open_stack(..., reader=lambda path: numpy.asarray(PIL.Image.open(path)))"
 )
 _BY_BIOFORMATS = "Export it as OME-TIFF in the program that wrote it, or by Bio-Formats: bfconvert old new.ome.tiff"
 _BY_SLIDE = "It is a pyramid of tiles; take regions of it as images: pip install tiffslide"
 _BY_FFMPEG = "Write it as another kind of video: ffmpeg -i film -c copy new.mkv"
-_BY_SIMPLEITK = "open_stack(..., reader=lambda path: SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(path)))"
+_BY_SIMPLEITK = (
+    "To read it: open_stack(..., reader=lambda path: SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(path)))"
+)
 _BY_NIBABEL = "Give an estimator the array, with the axis of the images first: nibabel.load(path).get_fdata()"
 _BY_MRCFILE = "Give an estimator the array: mrcfile.mmap(path).data; pip install mrcfile"
 _BY_XARRAY = "Give an estimator the array: xarray.open_dataset(path)[name]"
@@ -73,7 +75,7 @@ KNOWN = (
     Known("AVIF", "avif", rb".{4}ftypavi[fs]", advice=_BY_PILLOW),
     Known("HEIF", "heic heif hif", rb".{4}ftyp(hei[cxsm]|hev[cx]|mif1|msf1)", advice=_BY_HEIF),
     Known("JPEG 2000", "jp2 j2k jpx", rb"\0{3}\x0cjP  |\xff\x4f\xff\x51", advice=_BY_PILLOW),
-    Known("JPEG XL", "jxl", rb"\0{3}\x0cJXL ", advice="open_stack(..., reader=imagecodecs.imread)"),
+    Known("JPEG XL", "jxl", rb"\0{3}\x0cJXL ", advice="To read it: open_stack(..., reader=imagecodecs.imread)"),
     Known("PNM", "ppm pgm pbm pnm pfm", rb"P[1-6]\s+(#[^\n]*\n)?\d+\s+\d+\s", advice=_BY_PILLOW),
     Known("PSD", "psd", rb"8BPS\0", advice=_BY_PILLOW, noun="a Photoshop file"),
     Known("OpenEXR", "exr", rb"v/1\x01", advice=_BY_FUNCTION),

@@ -50,14 +50,14 @@ MISSING = {
     "x.dcm": ("pydicom", bytes(128) + b"DICM", r"pip install 'imgstack_ml\[medical\]'"),
     "x.fits": ("astropy.io.fits", b"SIMPLE  =  ", r"pip install 'imgstack_ml\[astro\]'"),
     "x.he5": ("h5py", b"\x89HDF\r\n\x1a\n", r"pip install 'imgstack_ml\[hdf5\]'"),
-    "x.heic": ("-", b"\0\0\0\x20ftypheic", r"HEIF, which is not read\. pip install pillow-heif"),
+    "x.heic": ("-", b"\0\0\0\x20ftypheic", r"HEIF, which is not read\. To read it: pip install pillow-heif"),
     "x.cr2": ("-", b"\0\0", r"camera raw, which is not read.*rawpy"),
     "x.svs": ("-", b"\0\0", r"a slide scan, which is not read.*tiffslide"),
     "x.nii.gz": ("-", b"\x1f\x8b", r"NIfTI.*nibabel"),
     "x.xyz": (
         "-",
         b"what",
-        r"of no format that is read \(it begins with b'what.*\): no reader; see open_stack\(reader=",
+        r"of no format that is read \(it begins with b'what.*\)\. To read it: open_stack\(..., reader=",
     ),
     "y.dcm": ("-", b"what", "its name says that it is of the format DICOM, and it begins otherwise"),
 }
