@@ -27,7 +27,8 @@ def advice_for(name: str, head: bytes, broken: Mapping[str, str]) -> str:
     elif kind and kind.extra and by_name and by_name[1] == kind:
         text = f"its name says that it is {kind.phrase}, and it begins otherwise ({head[:8]!r}): it is damaged"
     else:
-        text = f"it is of no format that is read (it begins with {head[:8]!r}). To read it: open_stack(..., reader=function)"
+        text = f"it is of no format that is read (it begins with {head[:8]!r})"
+        text += ". To read it: open_stack(..., reader=function)"
     return text + "".join(f"; the format {kind!r} of another package is broken: {why}" for kind, why in broken.items())
 
 
