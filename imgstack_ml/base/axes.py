@@ -72,6 +72,9 @@ def letter_of(name: str | None) -> str:
 def axis_names_of(array: Any) -> Sequence[str | None] | None:
     """Return the names that a zarr array has for its axes, or the labels or scales of an HDF5 data set; or None."""
     metadata = getattr(array, "metadata", None)
+    attributes = getattr(array, "attrs", {})
+    if "MATLAB_class" in attributes and len(array.shape) in (2, 3, 4):  # its axes come in reversed order
+        return {2: ("x", "y"), 3: ("image", "x", "y"), 4: ("image", "c", "x", "y")}[len(array.shape)]
     if metadata is not None:
         names = getattr(metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
     else:

@@ -65,7 +65,8 @@ def open_stack(
         - a URL that fsspec knows, to a file, a folder or a pattern: ``"s3://bucket/run/*.tif"``,
           ``"memory://folder"``, ``"zip://*.png::photos.zip"``;
         - a stack in one array: a folder that `save_stack` wrote, any zarr array, an OME-Zarr image (its full
-          resolution), an HDF5 data set ``"file.h5::name"`` (needs h5py), a NumPy file ``"stack.npy"``. The array is of
+          resolution), an HDF5 data set ``"file.h5::name"`` (needs h5py; the name may be left out where there is
+          one), a NumPy file ``"stack.npy"``. The array is of
           shape (n_images, height, width[, n_channels]), unless its axes have names (zarr, xarray, OME-Zarr, labels
           or scales of HDF5): then these say which are y, x and channels, and all others count images.
     recursive : bool, default=False
@@ -135,11 +136,13 @@ def open_stack(
     Notes
     -----
     Files are JPEG, PNG, TIFF, GIF, WebP, AVIF, JPEG 2000, BMP, Netpbm (PBM, PGM, PPM, PFM), TGA, MPO, DDS, PCX, SGI,
-    QOI, ICO (the largest image) or PSD (all layers as one image); their content decides, not their suffix, except for
-    TGA, PCX and MPO. Of a folder or an archive, files are read that end in the suffixes of these formats, ICO and PSD
-    only where there are no others. Other images in it, by their suffix or (not at URLs) by their first bytes,
-    are counted by `ImageStack.summary`, and a warning says how many there are. Hidden files, and what systems put
-    beside images (``Thumbs.db``, ``__MACOSX`` and such), are not listed.
+    QOI, ICO (the largest image) or PSD (all layers as one image); with optional packages also video, DICOM, FITS, ND2,
+    CZI and LIF, a frame or plane an image; and arrays in ``.npy``, ``.npz`` and HDF5. Their content decides, not their
+    suffix, except for TGA, PCX and MPO. The page "What is read, and what to install for it" of the documentation lists
+    all kinds. Of a folder or an archive, files are read that end so; films, arrays, ICO and PSD only where there is
+    nothing else. Other images in it, by their suffix or (not at URLs) by their first bytes, are counted by
+    `ImageStack.summary`, and a warning says how many there are. Hidden files, and what systems put beside images
+    (``Thumbs.db``, ``__MACOSX`` and such), are not listed.
 
     A file that is replaced or written to after the stack is opened raises BadImageError when it is read: its size and
     time of change are compared, or the ETag, digest or time that a URL's file system tells.

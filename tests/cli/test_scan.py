@@ -63,14 +63,14 @@ def test_errors_name_options(tmp_path):
     assert_refused(run("scan", tmp_path / "in/*.tif"), "no file matches")
     h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "x.h5", "w") as file:
-        file["run"] = random_pixels((3, 4, 4))
+        file["run"] = file["zoom"] = random_pixels((3, 4, 4))
     assert_refused(run("scan", tmp_path / "x.h5"), f"Give one: '{tmp_path}/x.h5::run'")
 
 
 @pytest.mark.filterwarnings("default:.*images of kinds")
 def test_images_that_are_not_read_are_counted(tmp_path):
     write_folder(tmp_path, 2)
-    touch(tmp_path, "a.heic", "b.heic", "c.czi", "Thumbs.db")
+    touch(tmp_path, "a.heic", "b.heic", "c.oir", "Thumbs.db")
     (tmp_path / "img9.png").symlink_to("gone.png")
     result = run("scan", tmp_path)
     assert result.exit_code == 3
@@ -78,4 +78,4 @@ def test_images_that_are_not_read_are_counted(tmp_path):
     assert f"bad: {str(tmp_path / 'img9.png')!r}: No such file" in result.stdout
     assert result.stderr.count("warning: ") == 1
     assert "holds 3 images of kinds that are not read" in result.stderr
-    assert json.loads(run("scan", tmp_path, "--json", "-q").stdout)["unread"] == {".heic": 2, ".czi": 1}
+    assert json.loads(run("scan", tmp_path, "--json", "-q").stdout)["unread"] == {".heic": 2, ".oir": 1}

@@ -81,7 +81,12 @@ def test_bad_header_raises_or_is_listed(tmp_path):
     with pytest.warns(UserWarning, match="1 of 3 files cannot be read .* listed in .problems") as caught:
         stack = open_stack(tmp_path, on_error="skip")
     assert caught[0].filename == __file__
-    assert stack.problems == ((str(bad), "it is neither JPEG, PNG nor TIFF (it begins with b'text')"),)
+    assert stack.problems == (
+        (
+            str(bad),
+            "it is of no format that is read (it begins with b'text'). To read it: open_stack(..., reader=function)",
+        ),
+    )
     np.testing.assert_array_equal(stack.data.compute(), pixels[[0, 2]])
     assert stack[:1].problems == stack.problems
     assert "left out: 1 file" in repr(stack)

@@ -27,6 +27,7 @@ _EXPECTED = (ImgstackError, OSError, ValueError, ImportError, MemoryError)
 _IN_OPTIONS = (
     (re.compile(r" Repair it or leave it out, e\.g\. keep = .*", re.DOTALL), ""),
     (re.compile(r" If it is right: open_stack\(\.\.\., max_pixels=\.\.\.\)"), ""),
+    (re.compile(r" To (?:read it|try imageio): [^\n]*open_stack\([^\n]*"), ""),
     (re.compile(r"open_stack\(('[^']*'|\"[^\"]*\")\)"), r"\1"),
     (re.compile(r"open the stack again|open it again"), "run the command again"),
 )

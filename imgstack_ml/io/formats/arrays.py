@@ -30,7 +30,7 @@ from .store import (
     state_of_zarr,
 )
 
-__all__ = ["ArrayReader", "open_hdf5", "open_npy", "open_store", "open_zarr"]
+__all__ = ["ArrayReader", "open_hdf5", "open_npy", "open_store", "open_zarr", "refuse_encoded"]
 
 _LARGE_CHUNK = 2**28  # bytes
 _ENCODINGS = ("scale_factor", "add_offset", "_FillValue", "missing_value")
@@ -230,7 +230,7 @@ def _reader(kind: str, path: str, name: str, own_names: Any, axes_given: Sequenc
     with _open_array(kind, path, name) as array:
         if array.dtype.kind not in "uif":
             raise ValueError(f"it is of dtype {array.dtype}; images are of whole or floating-point numbers")
-        _refuse_encoded(array, kind, path, name)
+        refuse_encoded(array, kind, path, name)
         axis_names = _names(array.shape, own_names, axes_given)
         n_counting, axes = order_of_axes(array.shape, axis_names)
         shape = tuple(array.shape[axis] for axis in axes)
@@ -259,7 +259,7 @@ def _names(
     return given
 
 
-def _refuse_encoded(array: Any, kind: str, path: str, name: str) -> None:
+def refuse_encoded(array: Any, kind: str, path: str, name: str) -> None:
     """Refuse numbers that stand for others by attributes of netCDF: xarray decodes them, and they are not read here."""
     said = dict(getattr(array, "attrs", {}))
     if "_ARRAY_DIMENSIONS" in said and array.fill_value:  # where xarray keeps it in zarr of format 2

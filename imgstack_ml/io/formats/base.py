@@ -106,7 +106,7 @@ class OpenFile(NamedTuple):
     with_alpha : bool
         Whether a colour that stands for transparency becomes an alpha channel.
     modified : int
-        A number that differs once the file is written anew.
+        A number that differs once the file is written anew, where it is known.
     """
 
     name: str

@@ -3,24 +3,33 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 __all__ = ["open_data_set", "split_hdf5"]
 
 _MOST_LINKS = 100
 _COPY = "Copy it into a file of its own: h5py.File(new_path, 'w')['images'] = pixels"
-_SUFFIXES = (".h5", ".hdf5", ".hdf")
+_SUFFIXES = (".h5", ".hdf5", ".hdf", ".he5", ".nc", ".mat", ".ims")
 
 
 def split_hdf5(source: str) -> tuple[str, str] | None:
     """Split ``file.h5::name``, the name being empty where none is given; None where a source is no HDF5 file."""
     path, _, name = source.partition("::")
-    return (path, name) if path.lower().endswith(_SUFFIXES) and os.path.isfile(path) else None
+    if not (path.lower().endswith(_SUFFIXES) and os.path.isfile(path)):
+        return None
+    return (path, name) if name or _is_hdf5(path) else None
+
+
+def _is_hdf5(path: str) -> bool:
+    """Tell whether a file begins like HDF5: others share its suffixes."""
+    with open(path, "rb") as file:
+        head = file.read(520)
+    return b"\x89HDF\r\n\x1a\n" in (head[:8], head[512:])
 
 
 @contextlib.contextmanager
-def open_data_set(path: str, name: str) -> Iterator[Any]:
-    """Open a data set while the block runs.
+def open_data_set(path: str, name: str, file: BinaryIO | None = None) -> Iterator[Any]:
+    """Open a data set while the block runs: the one of this name, or the only one of images where none is given.
 
     Raises
     ------
@@ -33,18 +42,39 @@ def open_data_set(path: str, name: str) -> Iterator[Any]:
         import h5py
     except ImportError as error:
         raise ImportError("HDF5 files need the package h5py: pip install 'imgstack_ml[hdf5]'") from error
-    with h5py.File(path, "r") as file:
-        found = file.get(_within_file(file, name)) if name else None
+    with h5py.File(path if file is None else file, "r") as opened:
+        name = name or _only_name(opened, path)
+        found = opened.get(_within_file(opened, name))
         if not isinstance(found, h5py.Dataset):
-            names: list[str] = []
-            file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-            raise ValueError(_missing_message(path, name, names))
+            raise ValueError(_missing_message(path, name, list(_data_sets(opened))))
         if found.external or found.is_virtual:
             kind = "in other files" if found.external else "in other data sets (it is virtual)"
             raise ValueError(f"the pixels of its data set {name!r} lie {kind}, where they are not read. {_COPY}")
         if found.id.get_storage_size() == 0 and found.size:
             raise ValueError(f"its data set {name!r} has no pixel: none was written")
         yield found
+
+
+def _data_sets(file: Any) -> dict[str, Any]:
+    import h5py
+
+    found: dict[str, Any] = {}
+
+    def note(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name] = item
+
+    file.visititems(note)
+    return found
+
+
+def _only_name(file: Any, path: str) -> str:
+    """Return the name of the only data set that may hold images: of 2 axes or more, and no scale of an axis."""
+    found = _data_sets(file)
+    images = [name for name, item in found.items() if len(item.shape or ()) > 1 and item.dtype.kind in "uif"]
+    if len(images) != 1:
+        raise ValueError(_missing_message(path, "", images or list(found)))
+    return images[0]
 
 
 def _within_file(file: Any, name: str) -> str:

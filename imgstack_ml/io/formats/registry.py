@@ -12,10 +12,17 @@ from ..locations.faults import naming_the_file
 from ..locations.open import open_bytes
 from ..locations.unread import is_no_image
 from .advice import advice_for
+from .array_files import Hdf5, Npy
 from .base import MAX_PIXELS, Header, ImageFormat, OpenFile
+from .czi import Czi
+from .dicom import Dicom
+from .fits import Fits
 from .jpeg_png import Jpeg, Png
+from .lif import Lif
+from .nd2 import Nd2
 from .pillow import PILLOW_FORMATS
 from .tiff import Tiff
+from .video import Video
 
 __all__ = [
     "Found",
@@ -33,7 +40,11 @@ _GROUP = "imgstack_ml.formats"
 _HEAD = 1024  # bytes
 
 #: In the order in which they are asked.
-_BUILT_IN: list[type[ImageFormat]] = [Jpeg, Png, Tiff, *PILLOW_FORMATS]
+#: DICOM goes before TIFF: some files begin like both.
+_BUILT_IN: list[type[ImageFormat]] = [
+    *(Jpeg, Png, Dicom, Tiff, *PILLOW_FORMATS, Video),
+    *(Npy, Hdf5, Fits, Nd2, Czi, Lif),
+]
 _registered: list[type[ImageFormat]] = []
 _overriding: list[type[ImageFormat]] = []
 

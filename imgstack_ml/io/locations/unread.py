@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from .known import known_by_content, known_by_name
 from .names import is_hidden
 
 __all__ = [
@@ -20,17 +21,8 @@ __all__ = [
     "unread_text",
 ]
 
-_PICTURES = (
-    "webp gif bmp jp2 j2k jpx jxl jfif jpe avif heic heif ico ppm pgm pbm pnm pfm psd exr hdr dds tga pcx qoi xcf"
-)
-_CAMERAS = "raw dng cr2 cr3 nef nrw arw sr2 orf rw2 raf pef srw x3f"
-_MICROSCOPES = (
-    "czi nd2 lif lsm oib oif oir vsi ims svs ndpi scn mrxs zvi stk flex dv r3d dm3 dm4 ser mrc mrcs btf qptiff"
-)
-_MEDICINE_AND_SKY = r"dcm dicom nii nii\.gz mha mhd nrrd nhdr img fits fit fts"
-_FILMS = "mp4 avi mov mkv webm m4v mpg mpeg wmv flv mj2 ogv mxf"
-_ALL = " ".join((_PICTURES, _CAMERAS, _MICROSCOPES, _MEDICINE_AND_SKY, _FILMS)).replace(" ", "|")
-_SUFFIX = re.compile(rf"\.(?:{_ALL})\Z", re.IGNORECASE)
+# Arrays need not be images: they are not counted.
+_ARRAYS = ("HDF5", "MATLAB", "netCDF 3", "NumPy")
 
 # Files of these names are not opened to see whether they are images: they are many, and never are.
 _NO_IMAGE = re.compile(
@@ -39,31 +31,7 @@ _NO_IMAGE = re.compile(
     re.IGNORECASE,
 )
 
-_CONTENTS = {
-    "JPEG": rb"\xff\xd8\xff",
-    "PNG": rb"\x89PNG\r\n\x1a\n",
-    "TIFF": rb"II[*+]\0|MM\0[*+]",
-    "GIF": rb"GIF8[79]a",
-    "BMP": rb"BM.{4}\0{4}.{4}[\x0c\x28\x6c\x7c]\0{3}",
-    "WebP": rb"RIFF.{4}WEBP",
-    "AVI": rb"RIFF.{4}AVI ",
-    "HEIF or MP4": rb".{4}ftyp",
-    "Matroska": rb"\x1aE\xdf\xa3",
-    "JPEG 2000": rb"\0{3}\x0cjP  |\xff\x4f\xff\x51",
-    "JPEG XL": rb"\0{3}\x0cJXL ",
-    "PNM": rb"P[1-6]\s+(#[^\n]*\n)?\d+\s+\d+\s",
-    "PSD": rb"8BPS\0",
-    "OpenEXR": rb"v/1\x01",
-    "DICOM": rb".{128}DICM",
-    "FITS": rb"SIMPLE  =",
-    "NRRD": rb"NRRD000",
-    "MRC": rb".{208}MAP ",
-    "CZI": rb"ZISRAWFILE",
-    "ND2": rb"\xda\xce\xbe\x0a",
-    "LIF": rb"p\0{3}.{4}\*",
-}
-_CONTENT = re.compile(b"|".join(b"(%b)" % pattern.replace(b"(", b"(?:") for pattern in _CONTENTS.values()), re.DOTALL)
-_HEAD = 256  # bytes
+_HEAD = 1024  # bytes
 
 
 #: Of links to folders, which are not followed, and are counted among what is not read.
@@ -113,8 +81,8 @@ def is_no_image(name: str) -> bool:
 
 def kind_of_name(name: str) -> str | None:
     """Return the suffix of a file that is an image by its name and is not read; None for any other file."""
-    found = _SUFFIX.search(name)
-    return found[0].lower() if found else None
+    found = known_by_name(name)
+    return found[0] if found and found[1].name not in _ARRAYS else None
 
 
 def kind_of_file(path: str) -> str | None:
@@ -150,10 +118,12 @@ def _kind_of(name: str, read_head: Callable[[str, int], bytes] | None) -> str | 
     if kind is not None or read_head is None or _NO_IMAGE.search(name):
         return kind
     try:
-        found = _CONTENT.match(read_head(name, _HEAD))
+        found = known_by_content(read_head(name, _HEAD))
     except (OSError, ValueError):
         return None
-    return f"{os.path.splitext(name)[1] or 'no suffix'} ({list(_CONTENTS)[found.lastindex - 1]})" if found else None  # type: ignore[operator]
+    if found is None or found.name in _ARRAYS:
+        return None
+    return f"{os.path.splitext(name)[1] or 'no suffix'} ({found.name})"
 
 
 def unread_text(unread: Counter[str]) -> str:

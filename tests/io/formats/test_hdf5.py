@@ -13,10 +13,14 @@ from tests.lib.images import random_pixels
 
 
 def test_data_sets_are_named(tmp_path):
-    source = write_hdf5(tmp_path, random_pixels((4, 3, 2)), None)
+    pixels = random_pixels((4, 3, 2))
+    source = write_hdf5(tmp_path, pixels, None)
     path = source.split("::")[0]
+    np.testing.assert_array_equal(open_stack(path).data.compute(), pixels)  # the only one is meant
+    with pytest.importorskip("h5py").File(path, "a") as file:
+        file["run/zoom"] = pixels
     with pytest.raises(
-        BadImageError, match=rf"not said which .* has 'run/images'\. Give one: open_stack\('{source}'\)"
+        BadImageError, match=rf"not said which .* has 'run/images', 'run/zoom'\. Give one: open_stack\('{source}'\)"
     ):
         open_stack(path)
     with pytest.raises(BadImageError, match="holds no data set 'run'; it has 'run/images'"):

@@ -39,7 +39,7 @@ def test_pictures_are_known_by_their_first_bytes(format, tmp_path):
         (b"\0" * 128 + b"DICM" + b"\0" * 99, "DICOM"),
         (b"SIMPLE  =                    T", "FITS"),
         (b"ZISRAWFILE\0\0", "CZI"),
-        (b"\0\0\0\x20ftypisom", "HEIF or MP4"),
+        (b"\0\0\0\x20ftypisom", "MP4"),
         (b"text", None),
         (b"", None),
         (b"P1 is a text, BM and MM too", None),
@@ -70,7 +70,7 @@ def places(tmp_path):
     """The same files in a folder, an archive and at a URL; and the pixels that are read."""
     folder = tmp_path / "in"
     pixels = write_folder(folder, 4)
-    touch(folder, "a.heic", "c.mp4", "stack.czi", "brain.nii.gz", *HIDDEN)
+    touch(folder, "a.heic", "c.mp4", "stack.oir", "brain.nii.gz", *HIDDEN)
     (folder / "b.HEIC").symlink_to("a.heic")
     archive = pack(folder, tmp_path / "x.zip")
     system = fsspec.filesystem("memory")
@@ -85,7 +85,7 @@ def test_they_are_counted_and_warned_of_once(places):
         with pytest.warns(UserWarning, match=r"holds 5 images of kinds that are not read.*: \.heic \(2\), ") as caught:
             stack = open_stack(source, recursive=True)
         assert (len(caught), caught[0].filename) == (1, __file__)
-        assert dict(stack.unread) == {".heic": 2, ".mp4": 1, ".czi": 1, ".nii.gz": 1}
+        assert dict(stack.unread) == {".heic": 2, ".mp4 (beside images)": 1, ".oir": 1, ".nii.gz": 1}
         assert stack[1:].summary().unread == stack.unread
         assert "        2  not read: .heic" in repr(stack.summary())
         np.testing.assert_array_equal(stack.data.compute(), pixels)
