@@ -41,10 +41,8 @@ _HEAD = 1024  # bytes
 
 #: In the order in which they are asked.
 #: DICOM goes before TIFF: some files begin like both.
-_BUILT_IN: list[type[ImageFormat]] = [
-    *(Jpeg, Png, Dicom, Tiff, *PILLOW_FORMATS, Video),
-    *(Npy, Hdf5, Fits, Nd2, Czi, Lif),
-]
+_BUILT_IN: list[type[ImageFormat]] = [Jpeg, Png, Dicom, Tiff]
+_BUILT_IN += [*PILLOW_FORMATS, Video, Npy, Hdf5, Fits, Nd2, Czi, Lif]
 _registered: list[type[ImageFormat]] = []
 _overriding: list[type[ImageFormat]] = []
 
