@@ -67,6 +67,8 @@ class Tiff(ImageFormat):
         if found is None:  # each page is an image, but those that are marked as smaller copies or masks of others
             pages = [directory for directory in directories if directory.is_image] or directories
             found = [Series([((page.offset, 0),) for page in pages])]
+        if any(map(_is_negative, directories)):
+            warn("pixels of 2 to 7 or 9 to 15 bits are read as they are stored; in some TIFFs here, 0 is white")
         series = [part for of_tifffile in found for part in self._alike(of_tifffile)]
         if len(directories) == 1 and not described:
             return [series[0]._replace(keys=(None,))]
@@ -212,3 +214,8 @@ class Tiff(ImageFormat):
 def _is_smaller(image: Directory, other: Directory) -> bool:
     sizes = [(directory.one(Tag.HEIGHT, 0), directory.one(Tag.WIDTH, 0)) for directory in (image, other)]
     return sizes[0] != sizes[1] and all(map(operator.le, *sizes))
+
+
+def _is_negative(directory: Directory) -> bool:
+    bits = directory.many(Tag.BITS, 1)[0]
+    return directory.tags.get(Tag.PHOTOMETRIC) == 0 and 1 < bits < 16 and bits != 8

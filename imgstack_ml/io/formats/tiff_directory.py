@@ -38,7 +38,7 @@ class Tag:
     PHOTOMETRIC, FILL_ORDER, DESCRIPTION, STRIP_OFFSETS, ORIENTATION = 262, 266, 270, 273, 274
     SAMPLES, ROWS_PER_STRIP, STRIP_BYTES, PLANAR, PREDICTOR = 277, 278, 279, 284, 317
     TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES = 322, 323, 324, 325
-    COLORMAP, SUB_DIRECTORIES, EXTRA_SAMPLES, SAMPLE_FORMAT, YCBCR_SUBSAMPLING, DEPTH = 320, 330, 338, 339, 530, 32997
+    COLORMAP, SUB_DIRECTORIES, EXTRA_SAMPLES, SAMPLE_FORMAT, DEPTH = 320, 330, 338, 339, 32997
     GDAL_METADATA, GDAL_NODATA = 42112, 42113
 
 
@@ -53,6 +53,7 @@ _CAMERA_TAGS = frozenset((33421, 33422, 50706))  # CFARepeatPatternDim, CFAPatte
 # Types that the values of these tags can have, by their codes in struct.
 _TYPES = {1: "B", 2: "s", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 _TEXT = 2
+_KINDS_OF = {Tag.DESCRIPTION: (_TEXT,), Tag.ORIENTATION: (3,)}  # others are ignored, as by tifffile and Pillow
 _CUT = "it ends in the middle of a directory: it was cut, or is damaged"
 _REDUCED, _MASK = 1, 4  # bits of SUBFILE_TYPE: a smaller copy, a transparency mask
 _OLD_REDUCED = 2
@@ -215,7 +216,7 @@ def read_directory(file: BinaryIO, layout: ByteLayout, offset: int, n_bytes: int
     others: dict[int, tuple[int, int]] = {}
     n_read = len(block)
     for code, kind, count, value in entry.iter_unpack(block[: n_tags * entry.size]):
-        if code in _WANTED and kind in _TYPES and code not in tags and (kind == _TEXT or code != Tag.DESCRIPTION):
+        if code in _WANTED and kind in _KINDS_OF.get(code, _TYPES) and code not in tags:
             tags[code] = _read_values(file, order, kind, count, value, n_bytes)
             n_read += struct.calcsize(f"={_TYPES[kind]}") * count
         elif code not in _SILENT or code == Tag.DESCRIPTION:  # of several, the first counts; a second text may say more

@@ -6,6 +6,7 @@ missing. What it cannot decode with the packages that are installed is decoded b
 """
 
 import importlib.util
+import io
 import lzma
 import math
 import zlib
@@ -27,6 +28,7 @@ _FAX = (2, 3, 4)
 _JPEGS = (_OLD_JPEG, _JPEG, 34892, 33007)
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}
+_INVERTED = (1, 8, 16, 24, 32, 64)  # bits; pixels of others are numbers, not shown
 _ALPHA = (1, 2)  # EXTRA_SAMPLES: alpha, multiplied into the colours or not
 _BUFFER = 16_000_000  # bytes that are read at once
 # LZMA's strongest preset needs 65 MB; a damaged file may ask for 4 GB.
@@ -103,7 +105,7 @@ def page_layout(directory: Directory, n_bytes: int, max_pixels: int) -> PageLayo
     compression = directory.one(Tag.COMPRESSION, 1)
     kind, bits = _numbers(directory, n_samples)
     photometric = _photometric(directory, n_samples, kind, bits)
-    shown = _n_shown(directory, photometric, n_samples)
+    n_shown = 3 if photometric in (_PALETTE, _CMYK, _YCBCR) else n_samples
     stored = np.dtype(f"{kind}{4 if (kind, bits) == ('f', 24) else _n_bytes_of(bits)}")
     is_planar = n_samples > 1 and directory.one(Tag.PLANAR, 1) == 2
     row_bits = width * bits * (1 if is_planar else n_samples)
@@ -120,7 +122,7 @@ def page_layout(directory: Directory, n_bytes: int, max_pixels: int) -> PageLayo
     is_raw = is_raw and [n for _, n in segments] == needed
     by_tifffile = is_raw or _tifffile_decodes(directory, compression, photometric, bits)
     return PageLayout(
-        (height, width) if shown == 1 else (height, width, shown),
+        (height, width) if n_shown == 1 else (height, width, n_shown),
         stored if photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB) else np.dtype(np.uint8),
         directory.orientation,
         (height, width, n_samples),
@@ -154,25 +156,29 @@ def _numbers(directory: Directory, n_samples: int) -> tuple[str, int]:
 
 def _photometric(directory: Directory, n_samples: int, kind: str, bits: int) -> int:
     """Return what the samples mean, as far as they have to be converted."""
-    missing = _RGB if n_samples > 2 else _WHITE_IS_ZERO if directory.one(Tag.COMPRESSION, 1) in _FAX else _BLACK_IS_ZERO
+    compression = directory.one(Tag.COMPRESSION, 1)
+    missing = _RGB if n_samples > 2 else _WHITE_IS_ZERO if compression in _FAX else _BLACK_IS_ZERO
     code = directory.one(Tag.PHOTOMETRIC, missing)
-    most, fewest = {_PALETTE: 16, _CMYK: 16, _YCBCR: 8}.get(code, 64), {_CMYK: 4, _YCBCR: 3}.get(code, 1)
-    if code not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR) or (
-        code > _RGB and (kind != "u" or bits > most or n_samples < fewest)
-    ):
+    if code == _WHITE_IS_ZERO and (kind != "u" or bits not in _INVERTED):
+        return _BLACK_IS_ZERO
+    extra = directory.many(Tag.EXTRA_SAMPLES)[0]
+    is_read = {
+        _WHITE_IS_ZERO: True,
+        _BLACK_IS_ZERO: True,
+        _RGB: True,
+        _PALETTE: kind == "u" and bits <= 16 and (n_samples == 1 or extra not in _ALPHA),
+        _CMYK: kind == "u" and bits in (8, 16) and (n_samples == 4 or (n_samples == 5 and extra not in _ALPHA)),
+        # Without JPEG, libtiff converts them, and reads them only where they are compressed.
+        _YCBCR: kind == "u" and bits == 8 and n_samples == 3 and compression != _NONE,
+    }
+    if not is_read.get(code):
+        alpha = " with alpha" if code in (_PALETTE, _CMYK) and extra in _ALPHA else ""
         raise ValueError(
-            f"its pixels are {_name(tifffile.PHOTOMETRIC, code)} of {n_samples} × {bits} bits, which are not converted to "
-            "grey or RGB. To read the numbers as they are stored: imgstack_ml.imread(path, imread=tifffile.imread)"
+            f"its pixels are {_name(tifffile.PHOTOMETRIC, code)}{alpha}, {n_samples} samples of {bits} bits, which are "
+            "not converted to grey or RGB. To read the numbers as they are stored: "
+            "imgstack_ml.imread(path, imread=tifffile.imread)"
         )
-    if code == _WHITE_IS_ZERO and kind != "u":
-        return _BLACK_IS_ZERO  # there is no white to count from
     return code
-
-
-def _n_shown(directory: Directory, photometric: int, n_samples: int) -> int:
-    if photometric == _PALETTE:
-        return 4 if n_samples > 1 and directory.many(Tag.EXTRA_SAMPLES)[0] in _ALPHA else 3
-    return 3 if photometric in (_CMYK, _YCBCR) else n_samples
 
 
 def _name(codes: Any, code: int | None) -> str:
@@ -184,8 +190,8 @@ def _name(codes: Any, code: int | None) -> str:
 
 def _tifffile_decodes(directory: Directory, compression: int, photometric: int, bits: int) -> bool:
     """Tell whether tifffile decodes a page with the packages that are installed."""
-    subsampled = directory.many(Tag.YCBCR_SUBSAMPLING, 2) != (1, 1)
-    if compression == _OLD_JPEG or (photometric == _YCBCR and compression not in _JPEGS and subsampled):
+    # Of faxes, imagecodecs reads one kind, and libtiff all; the same is true of colours in old JPEG.
+    if compression in _FAX or (photometric == _YCBCR and compression not in _JPEGS[1:]):
         return False
     if directory.one(Tag.PREDICTOR, 1) not in tifffile.TIFF.UNPREDICTORS:
         return False
@@ -277,13 +283,10 @@ def decode_segments(page: tifffile.TiffPage, layout: PageLayout) -> np.ndarray:
 def show(pixels: np.ndarray, layout: PageLayout, directory: Directory) -> np.ndarray:
     """Return stored pixels as a viewer shows them, of the shape and dtype of a layout."""
     if layout.photometric == _PALETTE:
-        return _colours(pixels, layout, directory)
-    if layout.photometric == _CMYK or (
-        layout.photometric == _YCBCR and directory.one(Tag.COMPRESSION, 1) not in _JPEGS
-    ):
-        n, mode = (4, "CMYK") if layout.photometric == _CMYK else (3, "YCbCr")
-        eight = np.ascontiguousarray(pixels[..., :n] >> max(0, layout.bits - 8), np.uint8)
-        return np.asarray(Image.frombuffer(mode, eight.shape[1::-1], eight, "raw", mode, 0, 1).convert("RGB"))
+        return _colours(pixels, directory)
+    if layout.photometric == _CMYK:
+        eight = np.ascontiguousarray(pixels[..., :4] >> (layout.bits - 8), np.uint8)
+        return np.asarray(Image.frombuffer("CMYK", eight.shape[1::-1], eight, "raw", "CMYK", 0, 1).convert("RGB"))
     most = (1 << layout.bits) - 1
     if layout.photometric == _WHITE_IS_ZERO:
         pixels = np.subtract(most, pixels, dtype=layout.dtype)
@@ -292,17 +295,14 @@ def show(pixels: np.ndarray, layout: PageLayout, directory: Directory) -> np.nda
     return pixels.reshape(layout.shape)
 
 
-def _colours(pixels: np.ndarray, layout: PageLayout, directory: Directory) -> np.ndarray:
+def _colours(pixels: np.ndarray, directory: Directory) -> np.ndarray:
     """Look up the colours of a palette, of which the upper 8 of 16 bits are shown."""
     values = np.array(directory.many(Tag.COLORMAP), np.uint16)
-    if len(values) % 3:
-        raise ValueError(f"its palette has {len(values)} values: it is damaged")
-    table = np.zeros((max(1 << layout.bits, len(values) // 3), layout.shape[2]), np.uint8)
-    table[: len(values) // 3, :3] = values.reshape(3, -1).T >> 8
-    shown = table[pixels[..., 0]]
-    if layout.shape[2] == 4:
-        shown[..., 3] = pixels[..., 1]
-    return shown
+    table = (values.reshape(3, -1).T >> 8).astype(np.uint8) if len(values) % 3 == 0 else values[:0]
+    numbers = pixels[..., 0].astype(np.intp)
+    if numbers.max() >= len(table):
+        raise ValueError(f"its palette has {len(table)} colours, and a pixel has colour {numbers.max()}: it is damaged")
+    return table[numbers]
 
 
 class _Starting:
@@ -314,6 +314,8 @@ class _Starting:
         start, size = (8, 8) if directory.layout.big else (4, 4)
         self._link = slice(start, start + size), directory.offset.to_bytes(size, order)
         self.seek, self.tell = file.seek, file.tell
+        if isinstance(getattr(file, "raw", None), io.FileIO):  # else libtiff is given the whole file at once
+            self.fileno = file.fileno
 
     def read(self, n_bytes: int = -1, /) -> bytes:
         """Read up to `n_bytes`, at most to the end."""
@@ -330,7 +332,7 @@ def decode_by_pillow(file: BinaryIO, n_bytes: int, layout: PageLayout, directory
     """Decode a page by Pillow, and return it upright and as shown."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise ValueError(
-            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True, so that damaged images are filled; set it to False"
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True: Pillow would fill damaged images; set it to False"
         )
     file.seek(0)
     try:
@@ -338,9 +340,9 @@ def decode_by_pillow(file: BinaryIO, n_bytes: int, layout: PageLayout, directory
             if layout.bits not in (1, 8, 12, 16, 32) or sorted(picture.size) != sorted(layout.shape[:2]):
                 raise ValueError("it is read otherwise")
             picture.load()
-            mode = {"1": "L", "P": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}.get(picture.mode, picture.mode)
+            mode = {"1": "L", "P": "RGB", "CMYK": "RGB"}.get(picture.mode, picture.mode)
             pixels = np.asarray(picture if mode == picture.mode else picture.convert(mode))
-    except (OSError, ValueError, SyntaxError, KeyError) as error:
+    except (OSError, ValueError, SyntaxError, KeyError, Warning) as error:
         raise ValueError(f"{_needs(directory, layout)} (Pillow: {error})") from error
     upright = orient(np.empty(layout.shape, layout.dtype), layout.orientation)
     if pixels.shape != upright.shape or pixels.dtype != layout.dtype:

@@ -155,7 +155,8 @@ def planes_of_series(
     images = [series for series in described if not (series.keyframe.is_reduced or series.keyframe.is_mask)]
     names = _channel_names(tiff, len(described))
     kept = images or described
-    return [_images_of(series, directories, n_bytes, names[described.index(series)], name) for series in kept]
+    found = [_images_of(series, directories, n_bytes, names[described.index(series)], name) for series in kept]
+    return None if None in found else found  # type: ignore[return-value]
 
 
 def _channel_names(tiff: tifffile.TiffFile, n_series: int) -> list[tuple[str, ...]]:
@@ -174,13 +175,18 @@ def _channel_names(tiff: tifffile.TiffFile, n_series: int) -> list[tuple[str, ..
 
 def _images_of(
     series: tifffile.TiffPageSeries, directories: Sequence[Directory], n_bytes: int, names: tuple[str, ...], name: str
-) -> Series:
+) -> Series | None:
     """Return the images of a series: channels that are planes of their own make one image."""
     if series.transform is not None:
         raise ValueError("its pixels have to be scaled by its tags: imgstack_ml.imread(path, imread=tifffile.imread)")
     n_counting = _n_counting(series)
     axes, sizes = series.axes[:n_counting], series.shape[:n_counting]
     planes = _planes(series, math.prod(sizes), directories, n_bytes)
+    if len(planes) != math.prod(sizes):
+        warn(
+            f"{name!r} describes {math.prod(sizes):,} planes, and holds {len(planes):,}, each of which is read as an image"
+        )
+        return None
     numbers = np.arange(len(planes)).reshape(sizes)
     channels = [i for i, axis in enumerate(axes) if axis in "CS" and sizes[i] > 1]
     # Where a page has samples, these are the channels of an image, and the axis C counts images.
@@ -205,9 +211,8 @@ def _existing(
     """Return the images whose planes are in the file: not all are in a part of a set, or after an aborted recording."""
     whole = [image for image in images if None not in image]
     text = series.keyframe.parent.ome_metadata or ""
-    files = (
-        {e.get("FileName") for e in ElementTree.fromstring(text).iter() if e.tag.endswith("}UUID")} if text else set()
-    )
+    elements = ElementTree.fromstring(text).iter() if text else ()
+    files = {element.get("FileName") for element in elements if element.tag.endswith("}UUID")}
     planes = [plane for image in images for plane in image if plane is not None]
     if len(files) > 1:  # the others are those of the other files
         if sum(map(len, whole)) == len(planes):
@@ -218,9 +223,7 @@ def _existing(
         warn(f"{said}; each plane that exists is read as an image")
         return Series([(plane,) for plane in planes])
     n_left = len(planes) - sum(map(len, whole))
-    warn(
-        f"{said}; {len(whole):,} whole images are read" + (f", {n_left:,} planes without others not" if n_left else "")
-    )
+    warn(f"{said}; {len(whole):,} whole images are read, {n_left:,} planes of others are not")
     return Series(whole, channel_names=names)
 
 
@@ -248,8 +251,6 @@ def _planes(
         if n_planes * math.prod(series.keyframe.shape) > n_bytes:
             raise ValueError(f"its description names {n_planes:,} planes, for which the file is too small: it was cut")
         return [(directories[numbers[0]].offset, plane) for plane in range(n_planes)]
-    if len(numbers) != n_planes:
-        raise ValueError(f"it holds {len(numbers)} pages, and its description names {n_planes:,} planes")
     return [None if number is None else (directories[number].offset, 0) for number in numbers]
 
 
