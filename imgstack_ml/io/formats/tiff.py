@@ -68,7 +68,7 @@ class Tiff(ImageFormat):
             pages = [directory for directory in directories if directory.is_image] or directories
             found = [Series([((page.offset, 0),) for page in pages])]
         if any(map(_is_negative, directories)):
-            warn("pixels of 2 to 7 or 9 to 15 bits are read as they are stored; in some TIFFs here, 0 is white")
+            warn("in some TIFFs here 0 is white, and pixels are read as they are stored: as a negative")
         series = [part for of_tifffile in found for part in self._alike(of_tifffile)]
         if len(directories) == 1 and not described:
             return [series[0]._replace(keys=(None,))]
@@ -153,7 +153,7 @@ class Tiff(ImageFormat):
         if layout.is_raw:
             pixels = out if layout.orientation == 1 else np.empty(layout.shape, layout.dtype)
             self._read_strips(layout, number, pixels)
-        elif layout.by_tifffile:
+        elif layout.samples.by_tifffile:
             tiff = self._tifffile()
             check_tags([directory])
             tiff.filehandle.seek(offset)
@@ -217,5 +217,5 @@ def _is_smaller(image: Directory, other: Directory) -> bool:
 
 
 def _is_negative(directory: Directory) -> bool:
-    bits = directory.many(Tag.BITS, 1)[0]
-    return directory.tags.get(Tag.PHOTOMETRIC) == 0 and 1 < bits < 16 and bits != 8
+    unusual = directory.many(Tag.BITS, 1)[0] not in (1, 8, 16, 24, 32, 64) or directory.one(Tag.SAMPLES, 1) > 1
+    return unusual and directory.tags.get(Tag.PHOTOMETRIC) == 0

@@ -35,7 +35,7 @@ class Series(NamedTuple):
 
 
 _SEVERAL_IN_IMAGEJ = re.compile(r"^(images|frames|slices|channels)=(?!1\s*$)", re.MULTILINE)
-_NUMBER_OF_IMAGES = re.compile(r"^images=(\d{1,9})\s*$", re.MULTILINE)
+_NUMBER_OF_IMAGES = re.compile(r"^images=(\d+)\s*$", re.MULTILINE)
 # In these, each page is an image.
 _WITHOUT_AXES = {"generic", "uniform", "nih"}
 _MOST_VALUES, _MOST_BYTES = 1 << 18, 1 << 26  # of a tag that tifffile reads
@@ -150,7 +150,7 @@ def planes_of_series(
     used = {number for numbers in pages for number in numbers or ()}
     if needed - used or None in pages:
         n_named = sum(map(len, levels)) if None in pages else len(used & needed)
-        warn(f"{name!r} describes {n_named:,} planes, and holds {len(needed):,}, each of which is read as an image")
+        warn(f"{name!r} describes {n_named:,} planes, and holds {len(needed):,}; each of these is an image")
         return None
     images = [series for series in described if not (series.keyframe.is_reduced or series.keyframe.is_mask)]
     names = _channel_names(tiff, len(described))
@@ -183,9 +183,7 @@ def _images_of(
     axes, sizes = series.axes[:n_counting], series.shape[:n_counting]
     planes = _planes(series, math.prod(sizes), directories, n_bytes)
     if len(planes) != math.prod(sizes):
-        warn(
-            f"{name!r} describes {math.prod(sizes):,} planes, and holds {len(planes):,}, each of which is read as an image"
-        )
+        warn(f"{name!r} describes {math.prod(sizes):,} planes, and holds {len(planes):,}; each of these is an image")
         return None
     numbers = np.arange(len(planes)).reshape(sizes)
     channels = [i for i, axis in enumerate(axes) if axis in "CS" and sizes[i] > 1]
