@@ -55,7 +55,7 @@ class Tiff(ImageFormat):
         ValueError
             The file is damaged, or it is not clear which of its pages make an image.
         """
-        directories = list(read_directories(self._file, self._n_bytes))
+        directories = list(read_directories(self._file, self._bytes, self._start, self._n_bytes))
         if not directories:
             raise ValueError("it holds no page")
         self._known = {directory.offset: directory for directory in directories}

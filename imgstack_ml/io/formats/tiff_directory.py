@@ -52,6 +52,7 @@ _CAMERA_TAGS = frozenset((33421, 33422, 50706))  # CFARepeatPatternDim, CFAPatte
 
 # Types that the values of these tags can have, by their codes in struct.
 _TYPES = {1: "B", 2: "s", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+_SIZES = {kind: struct.calcsize("=" + code) for kind, code in _TYPES.items()}
 _TEXT = 2
 _KINDS_OF = {Tag.DESCRIPTION: (_TEXT,), Tag.ORIENTATION: (3,)}  # others are ignored, as by tifffile and Pillow
 _CUT = "it ends in the middle of a directory: it was cut, or is damaged"
@@ -158,9 +159,8 @@ def read_first_directory(file: BinaryIO, n_bytes: int) -> Directory:
     return read_directory(file, *read_byte_layout(file), n_bytes)
 
 
-def read_directories(file: BinaryIO, n_bytes: int) -> Iterator[Directory]:
-    """Read the directories of a TIFF one after the other; each holds the offset of the next one."""
-    layout, offset = read_byte_layout(file)
+def read_directories(file: BinaryIO, layout: ByteLayout, offset: int, n_bytes: int) -> Iterator[Directory]:
+    """Read the directories of a TIFF one after the other, from an offset; each holds the offset of the next one."""
     seen: set[int] = set()
     n_read = 0
     while offset:
@@ -218,15 +218,14 @@ def read_directory(file: BinaryIO, layout: ByteLayout, offset: int, n_bytes: int
     for code, kind, count, value in entry.iter_unpack(block[: n_tags * entry.size]):
         if code in _WANTED and kind in _KINDS_OF.get(code, _TYPES) and code not in tags:
             tags[code] = _read_values(file, order, kind, count, value, n_bytes)
-            n_read += struct.calcsize(f"={_TYPES[kind]}") * count
+            n_read += _SIZES[kind] * count
         elif code not in _SILENT or code == Tag.DESCRIPTION:  # of several, the first counts; a second text may say more
             others[code] = kind, count
     return Directory(offset, following, tags, layout, n_read, others)
 
 
 def _read_values(file: BinaryIO, order: str, kind: int, count: int, value: bytes, n_bytes: int) -> Any:
-    code = f"{order}{count}{_TYPES[kind]}"
-    size = struct.calcsize(code)
+    size = _SIZES[kind] * count
     if size > n_bytes:
         raise ValueError(f"a tag of {count:,} values does not fit into the file: it is damaged")
     if count > (_MOST_TEXT if kind == _TEXT else _MOST_VALUES):
@@ -236,5 +235,5 @@ def _read_values(file: BinaryIO, order: str, kind: int, count: int, value: bytes
         value = file.read(size)
         if len(value) < size:
             raise ValueError(f"a tag of {count:,} values ends early: it was cut, or is damaged")
-    values = struct.unpack(code, value[:size])
+    values = struct.unpack(f"{order}{count}{_TYPES[kind]}", value[:size])
     return values[0] if len(values) == 1 else values

@@ -139,16 +139,20 @@ def planes_of_series(
     described = [series for series in tiff.series if not series.keyframe.is_subifd]
     if {series.kind for series in described} <= _WITHOUT_AXES:
         said = _NUMBER_OF_IMAGES.search(directories[0].description) if tiff.is_imagej else None
-        if said and len(directories) == 1 != int(said[1]):
-            raise ValueError(f"its ImageJ description names {int(said[1]):,} planes, and it holds 1: it was cut")
         if said and int(said[1]) != len(directories):
-            warn(f"{name!r} describes {int(said[1]):,} planes, and holds {len(directories):,}; these are read")
+            if len(directories) == 1:
+                raise ValueError(f"its ImageJ description names {int(said[1]):,} planes, and it holds 1: it was cut")
+            warn(
+                f"{name!r} describes {int(said[1]):,} planes, and holds {len(directories):,}; each of these is an image"
+            )
         return None
     needed = {number for number, directory in enumerate(directories) if directory.is_image}
     levels = [level for series in described for level in series.levels if not level.keyframe.is_subifd]
     pages = [_pages(level, len(directories)) for level in levels]
     used = {number for numbers in pages for number in numbers or ()}
     if needed - used or None in pages:
+        if len(directories) == 1:
+            raise ValueError("its description names several planes, and it holds one page: it was cut")
         n_named = sum(map(len, levels)) if None in pages else len(used & needed)
         warn(f"{name!r} describes {n_named:,} planes, and holds {len(needed):,}; each of these is an image")
         return None
