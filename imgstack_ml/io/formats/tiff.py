@@ -154,10 +154,8 @@ class Tiff(ImageFormat):
             pixels = out if layout.orientation == 1 else np.empty(layout.shape, layout.dtype)
             self._read_strips(layout, number, pixels)
         elif layout.samples.by_tifffile:
-            tiff = self._tifffile()
             check_tags([directory])
-            tiff.filehandle.seek(offset)
-            pixels = show(decode_segments(tifffile.TiffPage(tiff, index=0), layout), layout, directory)
+            pixels = show(decode_segments(self._tifffile(), offset, layout), layout, directory)
         else:
             out[...] = decode_by_pillow(self._file, self._n_bytes, layout, directory)
             return

@@ -238,13 +238,14 @@ def _strip_sizes(directory: Directory, row_bytes: int, n_planes: int) -> list[in
     return ([n_rows * row_bytes] * n_full + [rest * row_bytes] * (rest > 0)) * n_planes
 
 
-def decode_segments(page: tifffile.TiffPage, layout: PageLayout) -> np.ndarray:
+def decode_segments(tiff: tifffile.TiffFile, offset: int, layout: PageLayout) -> np.ndarray:
     """Decode all strips or tiles of a page by tifffile.
 
     Parameters
     ----------
-    page : tifffile.TiffPage
-        It is changed, and of no use afterwards.
+    tiff : tifffile.TiffFile
+    offset : int
+        Of the page's directory.
     layout : PageLayout
 
     Returns
@@ -257,9 +258,24 @@ def decode_segments(page: tifffile.TiffPage, layout: PageLayout) -> np.ndarray:
     ValueError
         A strip or tile holds fewer bytes than its pixels need, or more than twice as many.
     """
+    inflate = _INFLATE.get(layout.samples.compression)
+    if not _HAS_IMAGECODECS:
+        return _decode(tiff, offset, layout, inflate)
+    try:
+        return _decode(tiff, offset, layout, None)
+    except RuntimeError as error:
+        if inflate is None:
+            raise ValueError(f"its compressed pixels are damaged ({error})") from error
+    return _decode(tiff, offset, layout, inflate)  # imagecodecs refuses strips that are longer than their pixels
+
+
+def _decode(
+    tiff: tifffile.TiffFile, offset: int, layout: PageLayout, inflate: Callable[[bytes, int], bytes] | None
+) -> np.ndarray:
+    tiff.filehandle.seek(offset)
+    page = tifffile.TiffPage(tiff, index=0)
     if page.size != math.prod(layout.shape[:2]) * layout.n_samples or page.dtype is None:
         raise ValueError(f"tifffile reads {page.shape}, {page.dtype} where the directory says {layout.shape}")
-    inflate = None if _HAS_IMAGECODECS else _INFLATE.get(page.compression)
     n_needed = math.prod(page.chunks) * page.dtype.itemsize
     if inflate is not None:
         page.compression = _NONE  # page.decode is given bytes that are decompressed already
