@@ -159,26 +159,31 @@ def open_stack(
     I;16                        (h, w)                 uint16
     I (TIFF)                    (h, w)                 int32
     F (TIFF)                    (h, w)                 float32
-    other TIFF                  (h, w[, n_samples])    integers and floats of 8 to 64 bits
+    other TIFF                  (h, w[, n_samples])    whole numbers of 8 to 64 bits, of which
+                                                       others take the next; floats
     ==========================  =====================  =======
 
+    In a TIFF, palettes, CMYK and YCbCr are shown in 8 bits, 1 bit as 0 and 255, and grey of which 0 is white is
+    inverted. Samples of 2 to 7 and 9 to 15 bits are numbers, not shown: they are read as they are stored, and
+    a warning says so if 0 is white. JPEG, LZW, fax and other codecs are decoded by imagecodecs where it is installed,
+    and else by Pillow where it can; samples of unusual bits, 16-bit colour in LZW, ZSTD and others need imagecodecs.
     These files are refused, with a reason: PNG of 16 bits a channel in colour or with alpha, animations, and TIFF in
-    other colours (palette, inverted grey, CMYK, YCbCr) or bits. TIFF is decompressed from deflate, LZMA and PackBits;
-    other codecs need imagecodecs.
+    CIELAB and other colours, in YCbCr without a codec, of palettes or CMYK with alpha, or without pixels.
 
     A TIFF of several pages holds several images, named ``"path[3]"`` in `files`. Each page is an image, unless the
     file describes its axes (OME-TIFF, ImageJ, MetaMorph, tifffile and others): then the images are those of
-    ``tifffile.TiffFile(path).series``, all series one after the other. C and samples are channels, the last axis; time,
-    z, position and all other axes count images. Smaller copies are left out: pages that are marked so, and
-    sub-directories. Refused are files with both C and samples, files that describe other planes than they hold, and the
-    raw files of cameras, which rawpy reads.
+    ``tifffile.TiffFile(path).series``, all series one after the other. C, or else samples, are channels, the last axis;
+    time, z, position and all other axes count images. Smaller copies are left out: pages that are marked so, and
+    sub-directories. Where a file describes other planes than it holds, such as a recording that was stopped, those that
+    exist are read, and a warning counts them. Each file of an OME-TIFF of several files gives its own planes: open the
+    folder of all of them. Raw files of cameras are refused; rawpy reads them.
 
     Paths become absolute, so that the stack can be read after a change of folder. A compressed tar is refused: its
     members cannot be reached one by one. Missing chunks of a zarr array are read as its fill value, as zarr does it;
     only the stores that `save_stack` wrote are checked for missing chunks, and an array without any is refused. So are
     arrays whose pixels lie elsewhere: behind links out of a zarr folder, in other HDF5 files, in virtual data sets.
 
-    Pillow decodes JPEG and PNG, and tifffile decodes TIFF; uncompressed TIFF is read without it. imagecodecs decodes
+    Pillow decodes JPEG and PNG, tifffile decodes TIFF; uncompressed TIFF is read without it. imagecodecs decodes
     the same pixels 1.7 (JPEG) and 1.5 (PNG) times as fast, but it decoded 18 of 20 JPEG files that were cut short
     without an error. ``python -m benchmarks.comparisons.formats`` compares speeds.
 

@@ -13,6 +13,7 @@ import tifffile
 
 from imgstack_ml import open_stack
 from imgstack_ml.errors import BadImageError, MixedStackError
+from imgstack_ml.io.formats.registry import open_images
 from imgstack_ml.io.readers import decode_file
 from tests.lib.images import pack, random_pixels
 
@@ -351,3 +352,28 @@ def test_planes_that_exist_are_read_where_others_are_described(tmp_path, write_f
     with pytest.warns(UserWarning, match=match):
         stack = open_stack(tmp_path / "a.tif")
     np.testing.assert_array_equal(stack.data.compute(), expected)
+
+
+def found_axes(path):
+    with open_images(str(path)) as images:
+        return [(series.axes, series.sizes, series.channel_names) for series in images.list_images()]
+
+
+def test_axes_and_channel_names(tmp_path):
+    names = ["DAPI", "GFP"]
+    pixels = random_pixels((3, 2, 4, 9, 7))
+    described = {"axes": "TCZYX", "Channel": {"Name": names}}
+    tifffile.imwrite(tmp_path / "a.ome.tif", pixels, photometric="minisblack", metadata=described)
+    assert found_axes(tmp_path / "a.ome.tif") == [("tz", (3, 4), ("DAPI", "GFP"))]
+    expected = np.moveaxis(pixels, 1, -1).reshape(12, 9, 7, 2)
+    np.testing.assert_array_equal(open_stack(tmp_path / "a.ome.tif").data.compute(), expected)
+    with tifffile.TiffWriter(tmp_path / "b.ome.tif") as tiff:  # two scenes
+        for part in pixels[:2]:
+            tiff.write(part[0], photometric="minisblack", metadata={"axes": "ZYX", "Channel": {"Name": "GFP"}})
+    assert found_axes(tmp_path / "b.ome.tif") == [("z", (4,), ("GFP",))] * 2
+    tifffile.imwrite(tmp_path / "c.tif", pixels[:, 0], imagej=True, metadata={"axes": "TZYX"})
+    assert found_axes(tmp_path / "c.tif") == [("tz", (3, 4), ())]
+    tifffile.imwrite(tmp_path / "d.tif", pixels[:, 0], photometric="minisblack", metadata=None)
+    assert found_axes(tmp_path / "d.tif") == [("", (), ())]
+    tifffile.imwrite(tmp_path / "e.tif", random_pixels((2, 4, 9, 7, 3)), photometric="rgb", metadata={"axes": "CZYXS"})
+    assert found_axes(tmp_path / "e.tif") == [("cz", (2, 4), ())]
