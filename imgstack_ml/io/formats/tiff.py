@@ -23,7 +23,7 @@ from ...base.warn import warn
 from ..locations.base import Bounded
 from .base import Header, ImageFormat, ImageSeries, OpenFile, check_size, mode_of, orient, oriented_shape
 from .tiff_directory import OF_CAMERA, Directory, Tag, is_tiff, read_byte_layout, read_directories, read_directory
-from .tiff_page import PageLayout, decode_by_pillow, decode_segments, page_layout, show
+from .tiff_page import PageLayout, check_ends, decode_by_pillow, decode_segments, page_layout, show
 from .tiff_series import Planes, Series, check_ome, check_tags, is_described, kinds_left_out, planes_of_series
 
 __all__ = ["Tiff"]
@@ -150,6 +150,7 @@ class Tiff(ImageFormat):
     def _decode_plane(self, plane: tuple[int, int], layout: PageLayout, out: np.ndarray) -> None:
         offset, number = plane
         directory = self._directory(offset)
+        check_ends(self._file, layout)
         if layout.is_raw:
             pixels = out if layout.orientation == 1 else np.empty(layout.shape, layout.dtype)
             self._read_strips(layout, number, pixels)

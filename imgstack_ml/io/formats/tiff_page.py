@@ -22,7 +22,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from .base import check_size, orient
 from .tiff_directory import Directory, Tag
 
-__all__ = ["PageLayout", "decode_by_pillow", "decode_segments", "page_layout", "show"]
+__all__ = ["PageLayout", "check_ends", "decode_by_pillow", "decode_segments", "page_layout", "show"]
 
 _NONE, _OLD_JPEG, _JPEG, _PACKBITS = 1, 6, 7, 32773
 _FAX = (2, 3, 4)
@@ -32,6 +32,7 @@ _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}
 _WHOLE = (8, 16, 32, 64)  # bits
 _INVERTED = (1, 8, 16, 24, 32, 64)  # bits; pixels of others are numbers, not shown
 _ALPHA = (1, 2)  # EXTRA_SAMPLES: alpha, multiplied into the colours or not
+_JPEG_END, _TAIL = b"\xff\xd9", 64  # bytes behind the end may pad a strip
 _BUFFER = 16_000_000  # bytes that are read at once
 # LZMA's strongest preset needs 65 MB; a damaged file may ask for 4 GB.
 _LZMA_MEMORY = 100_000_000
@@ -238,6 +239,16 @@ def _strip_sizes(directory: Directory, row_bytes: int, n_planes: int) -> list[in
     return ([n_rows * row_bytes] * n_full + [rest * row_bytes] * (rest > 0)) * n_planes
 
 
+def check_ends(file: BinaryIO, layout: PageLayout) -> None:
+    """Raise if a strip or tile of JPEG has no end: libjpeg would fill it with grey."""
+    if layout.samples.compression != _JPEG:
+        return
+    for offset, count in filter(all, layout.segments):
+        file.seek(offset + max(0, count - _TAIL))
+        if _JPEG_END not in file.read(min(count, _TAIL)):
+            raise ValueError("a JPEG strip or tile of it has no end: it was cut")
+
+
 def decode_segments(tiff: tifffile.TiffFile, offset: int, layout: PageLayout) -> np.ndarray:
     """Decode all strips or tiles of a page by tifffile.
 
@@ -350,12 +361,12 @@ def decode_by_pillow(file: BinaryIO, n_bytes: int, layout: PageLayout, directory
     try:
         with TiffImageFile(_Starting(file, n_bytes, directory)) as picture:  # type: ignore[arg-type]
             if layout.samples.bits not in (1, 8, 12, 16, 32) or sorted(picture.size) != sorted(layout.shape[:2]):
-                raise ValueError("it is read otherwise")
+                raise ValueError("Pillow does not read it as it is stored")
             picture.load()
             mode = {"1": "L", "P": "RGB", "CMYK": "RGB"}.get(picture.mode, picture.mode)
             pixels = np.asarray(picture if mode == picture.mode else picture.convert(mode))
     except (OSError, ValueError, SyntaxError, KeyError, Warning) as error:
-        raise ValueError(f"{_needs(directory, layout)} (Pillow: {error})") from error
+        raise ValueError(f"it is damaged ({error}), or {_needs(directory, layout)}") from error
     upright = orient(np.empty(layout.shape, layout.dtype), layout.orientation)
     if pixels.shape != upright.shape or pixels.dtype != layout.dtype:
         raise ValueError(_needs(directory, layout))

@@ -206,3 +206,17 @@ def test_the_fast_road_agrees_with_tifffile(tmp_path, monkeypatch, dtype):
         found = open_stack(path).data.compute()[0]
         np.testing.assert_array_equal(found, pixels)
         assert found.dtype == pixels.dtype
+
+
+def test_jpeg_that_was_cut_within_a_strip_is_named(tmp_path):
+    """Libjpeg would fill it with grey, and raise nothing."""
+    path = tmp_path / "a.tif"
+    Image.fromarray(random_pixels((99, 80, 3))).save(path, compression="jpeg")
+    np.testing.assert_array_equal(open_stack(path).data.compute()[0], np.asarray(Image.open(path)))
+    with tifffile.TiffFile(path, mode="r+") as found:
+        tag = found.pages.first.tags["StripByteCounts"]
+        values = tag.value if isinstance(tag.value, tuple) else (tag.value,)
+        cut = (values[0] // 2, *values[1:])
+        tag.overwrite(cut if len(cut) > 1 else cut[0])
+    with pytest.raises(BadImageError, match="JPEG strip or tile of it has no end"):
+        open_stack(path).data.compute()
