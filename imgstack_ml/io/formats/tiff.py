@@ -62,7 +62,8 @@ class Tiff(ImageFormat):
         if any(directory.is_of_camera for directory in directories):
             raise ValueError(OF_CAMERA)
         self._check_sub_directories(directories)
-        described = any(map(is_described, directories))
+        # Where directories lead in a circle, tifffile would follow them without an end.
+        described = not directories[-1].next and any(map(is_described, directories))
         found = self._images_of_series(directories) if described else None
         if found is None:  # each page is an image, but those that are marked as smaller copies or masks of others
             pages = [directory for directory in directories if directory.is_image] or directories

@@ -72,7 +72,7 @@ def test_tile_bomb_is_refused(tmp_path):
 
 def test_directories_in_a_circle_are_named(tmp_path):
     path = tmp_path / "a.tif"
-    tifffile.imwrite(path, random_pixels((2, 5, 6)), photometric="minisblack", metadata=None)
+    tifffile.imwrite(path, random_pixels((2, 5, 6)), photometric="minisblack", metadata=None, description="a=b")
     with tifffile.TiffFile(path) as tiff:
         first, second = tiff.pages[0].offset, tiff.pages[1].offset
     content = bytearray(path.read_bytes())
