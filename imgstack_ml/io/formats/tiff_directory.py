@@ -56,6 +56,8 @@ _SIZES = {kind: struct.calcsize("=" + code) for kind, code in _TYPES.items()}
 _TEXT = 2
 _KINDS_OF = {Tag.DESCRIPTION: (_TEXT,), Tag.ORIENTATION: (3,)}  # others are ignored, as by tifffile and Pillow
 _CUT = "it ends in the middle of a directory: it was cut, or is damaged"
+_DECISIVE = {Tag.BITS, Tag.COMPRESSION, Tag.PHOTOMETRIC, Tag.FILL_ORDER, Tag.SAMPLES, Tag.PLANAR, Tag.PREDICTOR}
+_DECISIVE |= {Tag.SAMPLE_FORMAT, Tag.ROWS_PER_STRIP}
 _REDUCED, _MASK = 1, 4  # bits of SUBFILE_TYPE: a smaller copy, a transparency mask
 _OLD_REDUCED = 2
 _MOST_VALUES = 1 << 18  # of a tag; some tags have one value for each strip or tile
@@ -219,6 +221,8 @@ def read_directory(file: BinaryIO, layout: ByteLayout, offset: int, n_bytes: int
         if code in _WANTED and kind in _KINDS_OF.get(code, _TYPES) and code not in tags:
             tags[code] = _read_values(file, order, kind, count, value, n_bytes)
             n_read += _SIZES[kind] * count
+        elif code in _DECISIVE and code not in tags:
+            tags[code] = None  # without a value that can be read; its default would give other pixels
         elif code not in _SILENT or code == Tag.DESCRIPTION:  # of several, the first counts; a second text may say more
             others[code] = kind, count
     return Directory(offset, following, tags, layout, n_read, others)

@@ -28,6 +28,7 @@ _NONE, _OLD_JPEG, _JPEG, _PACKBITS = 1, 6, 7, 32773
 _FAX = (2, 3, 4)
 _JPEGS = (_OLD_JPEG, _JPEG, 34892, 33007)
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
+_NOT_TOLD = -1
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}
 _WHOLE = (8, 16, 32, 64)  # bits
 _INVERTED = (1, 8, 16, 24, 32, 64)  # bits; pixels of others are numbers, not shown
@@ -120,7 +121,7 @@ def page_layout(directory: Directory, n_bytes: int, max_pixels: int) -> PageLayo
         n_samples,
         directory.many(Tag.BITS, 1)[:n_samples],
         directory.many(Tag.SAMPLE_FORMAT, 1)[:n_samples],
-        tags.get(Tag.PHOTOMETRIC),
+        one(Tag.PHOTOMETRIC, _NOT_TOLD),
         one(Tag.COMPRESSION, 1),
         one(Tag.PREDICTOR, 1),
         directory.many(Tag.EXTRA_SAMPLES)[0],
@@ -147,9 +148,7 @@ def page_layout(directory: Directory, n_bytes: int, max_pixels: int) -> PageLayo
 
 
 @functools.lru_cache(maxsize=1000)
-def _samples(
-    n: int, all_bits: Any, formats: Any, code: int | None, compression: int, predictor: int, extra: int
-) -> Samples:
+def _samples(n: int, all_bits: Any, formats: Any, code: int, compression: int, predictor: int, extra: int) -> Samples:
     """Return what samples are, which most files of a folder have in common; raise if they are not read."""
     kind, bits = _KINDS.get(formats[0], ""), all_bits[0]
     widths = {"u": (*range(1, 33), 64), "i": _WHOLE, "f": (16, 24, 32, 64)}.get(kind, ())
@@ -158,7 +157,7 @@ def _samples(
             f"its samples are of {'/'.join(map(str, all_bits))} bits and format {'/'.join(map(str, formats))}; whole "
             "numbers of 1 to 32 or 64 bits and floating-point numbers of 16 to 64 bits are read, all samples alike"
         )
-    if code is None:
+    if code == _NOT_TOLD:
         code = _RGB if n > 2 else _WHITE_IS_ZERO if compression in _FAX else _BLACK_IS_ZERO
     is_read = {
         _WHITE_IS_ZERO: True,

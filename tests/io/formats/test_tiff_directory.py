@@ -131,3 +131,14 @@ def test_of_two_tags_the_first_counts(tmp_path):
     unit = content.index(struct.pack("<HHI", 296, 3, 1))
     Path(path).write_bytes(content[:unit] + struct.pack("<HHII", 256, 3, 1, 5) + content[unit + 12 :])
     np.testing.assert_array_equal(open_stack(path).data.compute()[0], random_pixels((9, 7)))
+
+
+@pytest.mark.parametrize("tag", [258, 259, 262, 277, 278])
+def test_tags_of_unknown_types_are_not_taken_for_missing(tmp_path, tag):
+    """The default of 258 is 1 bit, which would give other pixels."""
+    path = write_image(tmp_path / "a.tif", random_pixels((9, 7)), metadata=None)
+    content = bytearray(Path(path).read_bytes())
+    start = content.index(struct.pack("<HH", tag, 3))
+    content[start + 2] = 11  # a floating-point number
+    Path(path).write_bytes(content)
+    assert_named(path)
