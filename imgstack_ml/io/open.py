@@ -171,21 +171,28 @@ def open_stack(
     F (TIFF, PFM)               (h, w)                 float32
     over 8 bits a channel       (h, w, n_channels)     uint16, as stored
     (PNG, JPEG 2000, AVIF)
-    other TIFF                  (h, w[, n_samples])    integers and floats of 8 to 64 bits
+    other TIFF                  (h, w[, n_samples])    whole numbers of 8 to 64 bits, of which
+                                                       others take the next; floats
     ==========================  =====================  =======
 
-    Colour or alpha of more than 8 bits a channel needs imagecodecs (``pip install 'imgstack_ml[codecs]'``); grey of 9
-    to 15 bits in JPEG 2000 and PGM is scaled to 16 by Pillow. These files are refused, with a reason: animated PNG of
-    16 bits in colour, PPM of more than 8 bits in colour, AVIF and JPEG 2000 where Pillow was built without them, and
-    TIFF in other colours (palette, inverted grey, CMYK, YCbCr) or bits. TIFF is decompressed from deflate, LZMA and
-    PackBits; other codecs need imagecodecs.
+    Colour or alpha of more than 8 bits a channel in PNG, JPEG 2000 and AVIF needs imagecodecs (``pip install
+    'imgstack_ml[codecs]'``); grey of 9 to 15 bits in JPEG 2000 and PGM is scaled to 16 by Pillow. In a TIFF, palettes,
+    CMYK and YCbCr are shown in 8 bits, 1 bit as 0 and 255, and grey of which 0 is white is inverted. Samples of 2 to 7
+    and 9 to 15 bits are numbers, not shown: they are read as they are stored, and a warning says so if 0 is white. JPEG,
+    LZW, fax and other codecs of TIFF are decoded by imagecodecs where it is installed, and else by Pillow where it can;
+    samples of unusual bits, 16-bit colour in LZW, ZSTD and others need imagecodecs.
+
+    These files are refused, with a reason: animated PNG of 16 bits in colour, PPM of more than 8 bits in colour, AVIF
+    and JPEG 2000 where Pillow was built without them, and TIFF in CIELAB and other colours, in YCbCr without a codec,
+    of palettes or CMYK with alpha, or without pixels.
 
     A TIFF of several pages holds several images, named ``"path[3]"`` in `files`. Each page is an image, unless the
     file describes its axes (OME-TIFF, ImageJ, MetaMorph, tifffile and others): then the images are those of
-    ``tifffile.TiffFile(path).series``, all series one after the other. C and samples are channels, the last axis; time,
-    z, position and all other axes count images. Smaller copies are left out: pages that are marked so, and
-    sub-directories. Refused are files with both C and samples, files that describe other planes than they hold, and the
-    raw files of cameras, which rawpy reads.
+    ``tifffile.TiffFile(path).series``, all series one after the other. C, or else samples, are channels, the last axis;
+    time, z, position and all other axes count images. Smaller copies are left out: pages that are marked so, and
+    sub-directories. Where a file describes other planes than it holds, such as a recording that was stopped, those that
+    exist are read, and a warning counts them. Each file of an OME-TIFF of several files gives its own planes: open the
+    folder of all of them. Raw files of cameras are refused; rawpy reads them.
 
     Paths become absolute, so that the stack can be read after a change of folder. A compressed tar is refused: its
     members cannot be reached one by one. Missing chunks of a zarr array are read as its fill value, as zarr does it;

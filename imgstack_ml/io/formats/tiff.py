@@ -6,8 +6,8 @@ the file has.
 
 Where the file describes its axes, the images are those of tifffile's series (`tiff_series`), in their order: all axes
 but y, x, C and S count images, the last one fastest. Else each page is an image, except those marked as smaller copies
-or masks. Channels are the last axis: the C of a description, or the samples within a page (RGB, RGBA and such); a file
-with both kinds is refused.
+or masks. Channels are the last axis: the C of a description, or the samples within a page (RGB, RGBA and such); where a
+file has both, C counts images.
 """
 
 import functools
@@ -19,28 +19,18 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import tifffile
 
+from ...base.warn import warn
 from ..locations.base import Bounded
 from .base import Header, ImageFormat, ImageSeries, OpenFile, check_size, mode_of, orient, oriented_shape
-from .tiff_directory import (
-    OF_CAMERA,
-    Directory,
-    PageLayout,
-    Tag,
-    is_tiff,
-    page_layout,
-    read_byte_layout,
-    read_directories,
-    read_directory,
-)
-from .tiff_ome import check_ome
-from .tiff_segments import read_segments
-from .tiff_series import Planes, is_described, kinds_left_out, planes_of_series
+from .tiff_directory import OF_CAMERA, Directory, Tag, is_tiff, read_byte_layout, read_directories, read_directory
+from .tiff_page import PageLayout, check_ends, decode_by_pillow, decode_segments, page_layout, show
+from .tiff_series import Planes, Series, check_ome, check_tags, is_described, kinds_left_out, planes_of_series
 
 __all__ = ["Tiff"]
 
 
 class Tiff(ImageFormat):
-    """TIFF, told by its directories, and decoded by tifffile where it is compressed."""
+    """TIFF: plain pages by their directories, all others by tifffile, and by Pillow where tifffile lacks a decoder."""
 
     name, suffixes = "TIFF", (".tif", ".tiff")
 
@@ -65,20 +55,33 @@ class Tiff(ImageFormat):
         ValueError
             The file is damaged, or it is not clear which of its pages make an image.
         """
-        directories = list(read_directories(self._file, self._n_bytes))
+        directories = list(read_directories(self._file, self._bytes, self._start, self._n_bytes))
         if not directories:
             raise ValueError("it holds no page")
         self._known = {directory.offset: directory for directory in directories}
         if any(directory.is_of_camera for directory in directories):
             raise ValueError(OF_CAMERA)
         self._check_sub_directories(directories)
-        described = any(map(is_described, directories))
-        images = (self._images_of_series(directories) if described else None) or self._images_of_pages(directories)
-        alike = itertools.groupby(images, lambda planes: self._header(self._layouts(planes), planes))
-        series = [ImageSeries(shape, dtype, list(keys), mode) for (shape, dtype, _, mode), keys in alike]
+        # Where directories lead in a circle, tifffile would follow them without an end.
+        described = not directories[-1].next and any(map(is_described, directories))
+        found = self._images_of_series(directories) if described else None
+        if found is None:  # each page is an image, but those that are marked as smaller copies or masks of others
+            pages = [directory for directory in directories if directory.is_image] or directories
+            found = [Series([((page.offset, 0),) for page in pages])]
+        if any(map(_is_negative, directories)):
+            warn("in some TIFFs here 0 is white, and pixels are read as they are stored: as a negative")
+        series = [part for of_tifffile in found for part in self._alike(of_tifffile)]
         if len(directories) == 1 and not described:
             return [series[0]._replace(keys=(None,))]
         return series
+
+    def _alike(self, series: Series) -> list[ImageSeries]:
+        """Return a series in parts that have one shape and dtype each."""
+        parts = itertools.groupby(series.images, lambda planes: self._header(self._layouts(planes), planes))
+        alike = [ImageSeries(shape, dtype, list(keys), mode) for (shape, dtype, _, mode), keys in parts]
+        if len(alike) == 1:
+            return [alike[0]._replace(axes=series.axes, sizes=series.sizes, channel_names=series.channel_names)]
+        return alike
 
     def header(self, key: Planes | None) -> Header:
         """Read the header of an image; None stands for the only one of the file."""
@@ -89,17 +92,13 @@ class Tiff(ImageFormat):
         """Decode an image into its place, which must be contiguous."""
         planes = key or self._only
         layouts = self._layouts(planes)
-        if len(planes) == 1 and layouts[0].orientation == 1:
+        if len(planes) == 1:
             self._decode_plane(planes[0], layouts[0], out)
             return
         for channel, (plane, layout) in enumerate(zip(planes, layouts, strict=True)):
-            pixels = np.empty(layout.shape, layout.dtype)
+            pixels = np.empty(oriented_shape(layout.shape, layout.orientation), layout.dtype)
             self._decode_plane(plane, layout, pixels)
-            pixels = orient(pixels, layout.orientation)
-            if len(planes) == 1:
-                out[...] = pixels
-            else:
-                out[..., channel] = pixels
+            out[..., channel] = pixels
 
     @functools.cached_property
     def _only(self) -> Planes:
@@ -129,8 +128,7 @@ class Tiff(ImageFormat):
         if len(planes) > 1:
             if len(shape) == 3:
                 raise ValueError(
-                    f"its images have {len(planes)} channels in pages of {shape[2]} samples each, and it is not clear "
-                    "which are the channels. Write it anew: tifffile.imwrite(new_path, pixels)"
+                    f"its images have {len(planes)} planes of {shape[2]} channels each: what is a channel?"
                 )
             shape = (*shape, len(planes))
             check_size(*shape, max_pixels=self._max_pixels)
@@ -141,8 +139,8 @@ class Tiff(ImageFormat):
         if number == 0:
             return
         n_bytes = math.prod(layout.shape) * layout.dtype.itemsize
-        start = layout.segments[0][0] if layout.segments else 0
-        if not start or sum(layout.segments[-1]) != start + n_bytes:
+        start = layout.segments[0][0]
+        if not layout.is_raw or sum(layout.segments[-1]) != start + n_bytes:
             raise ValueError(
                 "its planes follow one page, and are compressed or scattered, so that they cannot be reached"
             )
@@ -152,18 +150,19 @@ class Tiff(ImageFormat):
 
     def _decode_plane(self, plane: tuple[int, int], layout: PageLayout, out: np.ndarray) -> None:
         offset, number = plane
-        if layout.segments:
-            self._read_strips(layout, number, out)
+        directory = self._directory(offset)
+        check_ends(self._file, layout)
+        if layout.is_raw:
+            pixels = out if layout.orientation == 1 else np.empty(layout.shape, layout.dtype)
+            self._read_strips(layout, number, pixels)
+        elif layout.samples.by_tifffile:
+            check_tags([directory])
+            pixels = show(decode_segments(self._tifffile(), offset, layout), layout, directory)
+        else:
+            out[...] = decode_by_pillow(self._file, self._n_bytes, layout, directory)
             return
-        tiff = self._tifffile()
-        tiff.filehandle.seek(offset)
-        page = tifffile.TiffPage(tiff, index=0)
-        if page.size != out.size or page.dtype != out.dtype:
-            raise ValueError(f"tifffile reads {page.shape}, {page.dtype} where the directory says {layout.shape}")
-        pixels = np.empty(page.shape, out.dtype) if layout.is_planar else out
-        read_segments(page, pixels)
-        if layout.is_planar:
-            out[...] = np.moveaxis(pixels, 0, -1)
+        if pixels is not out:
+            out[...] = orient(pixels, layout.orientation)
 
     def _read_strips(self, layout: PageLayout, number: int, out: np.ndarray) -> None:
         """Read uncompressed pixels from the file into `out`, and bring them to the machine's byte order."""
@@ -180,6 +179,7 @@ class Tiff(ImageFormat):
 
     def _tifffile(self) -> tifffile.TiffFile:
         if self._tiff is None:
+            check_tags([self._directory(self._start)])
             left_out = {name: cast(Any, False) for name in kinds_left_out(self._directory(self._start))}
             self._file.seek(0)  # tifffile takes the position for the beginning of the file
             # A Bounded has neither name nor number of a file, so that tifffile cannot open other files beside it.
@@ -187,19 +187,15 @@ class Tiff(ImageFormat):
             self._tiff = tifffile.TiffFile(bounded, name="image.tif", **left_out)
         return self._tiff
 
-    def _images_of_pages(self, directories: list[Directory]) -> list[Planes]:
-        """Return each page as an image, but those that are marked as smaller copies or masks of others."""
-        images = [directory for directory in directories if directory.is_image] or directories
-        return [((image.offset, 0),) for image in images]
-
-    def _images_of_series(self, directories: list[Directory]) -> list[Planes] | None:
+    def _images_of_series(self, directories: list[Directory]) -> list[Series] | None:
         if "<OME" in directories[0].description:
             check_ome(directories[0].description, len(directories))
-        return planes_of_series(self._tifffile(), directories, self._n_bytes)
+        check_tags(directories)
+        return planes_of_series(self._tifffile(), directories, self._n_bytes, self.source.name)
 
     def _check_sub_directories(self, directories: list[Directory]) -> None:
-        """Refuse images in sub-directories that are no smaller copies: those of a camera's raw file, mostly."""
-        parents, n_read = list(directories), 0
+        """Warn of images in sub-directories that are no smaller copies; refuse those of a camera."""
+        parents, n_read, n_others = list(directories), 0, 0
         while parents:
             parent = parents.pop()
             for offset in filter(None, parent.many(Tag.SUB_DIRECTORIES)):
@@ -210,13 +206,16 @@ class Tiff(ImageFormat):
                     raise ValueError("its directories overlap: it is damaged")
                 if child.is_of_camera:
                     raise ValueError(OF_CAMERA)
-                if child.is_image and not _is_smaller(child, parent):
-                    raise ValueError(
-                        "a sub-directory holds an image that is no smaller copy of its page, and it is not clear which "
-                        "of them is meant"
-                    )
+                n_others += child.is_image and not _is_smaller(child, parent)
+        if n_others:
+            warn(f"{self.source.name!r} has {n_others:,} images in sub-directories of its pages, which are not read")
 
 
 def _is_smaller(image: Directory, other: Directory) -> bool:
     sizes = [(directory.one(Tag.HEIGHT, 0), directory.one(Tag.WIDTH, 0)) for directory in (image, other)]
     return sizes[0] != sizes[1] and all(map(operator.le, *sizes))
+
+
+def _is_negative(directory: Directory) -> bool:
+    unusual = directory.many(Tag.BITS, 1)[0] not in (1, 8, 16, 24, 32, 64) or directory.one(Tag.SAMPLES, 1) > 1
+    return unusual and directory.tags.get(Tag.PHOTOMETRIC) == 0

@@ -9,25 +9,38 @@ import json
 import math
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
 
+from ...base.warn import warn
 from .tiff_directory import Directory, Tag
 
-__all__ = ["Planes", "is_described", "kinds_left_out", "planes_of_series"]
+__all__ = ["Planes", "Series", "check_ome", "check_tags", "is_described", "kinds_left_out", "planes_of_series"]
 
 #: Where an image is: for each of its channels, the offset of a directory, and which of the planes that follow each
 #: other from there.
 Planes = tuple[tuple[int, int], ...]
 
+
+class Series(NamedTuple):
+    """Images of one of tifffile's series: their planes, and the axes that count them."""
+
+    images: list[Planes]
+    axes: str = ""
+    sizes: tuple[int, ...] = ()
+    channel_names: tuple[str, ...] = ()
+
+
 _SEVERAL_IN_IMAGEJ = re.compile(r"^(images|frames|slices|channels)=(?!1\s*$)", re.MULTILINE)
+_NUMBER_OF_IMAGES = re.compile(r"^images=(\d+)\s*$", re.MULTILINE)
 # In these, each page is an image.
 _WITHOUT_AXES = {"generic", "uniform", "nih"}
-_CHANNELS = "CS"
-_OTHER_NUMBER = "it holds {} pages, and its description names {:,} planes"
 _MOST_VALUES, _MOST_BYTES = 1 << 18, 1 << 26  # of a tag that tifffile reads
+_MOST_MISSING = 1_000_000  # planes that a description may name and the file lacks
+_COUNTS = ("SizeZ", "SizeC", "SizeT", "FirstZ", "FirstC", "FirstT", "IFD", "NumPlanes", "PlaneCount")
 
 
 def is_described(directory: Directory) -> bool:
@@ -71,35 +84,7 @@ def kinds_left_out(first: Directory) -> list[str]:
     return kinds
 
 
-def planes_of_series(tiff: tifffile.TiffFile, directories: Sequence[Directory], n_bytes: int) -> list[Planes] | None:
-    """Return the planes of all images of a TIFF, in the order of tifffile's series; None where each page is an image.
-
-    Parameters
-    ----------
-    tiff : tifffile.TiffFile
-    directories : sequence of Directory
-        Those of all pages.
-    n_bytes : int
-        Size of the file.
-
-    Raises
-    ------
-    ValueError
-        The description does not match the pages, or it is not clear what the channels are.
-    """
-    _check_tags(directories)
-    described = [series for series in tiff.series if not series.keyframe.is_subifd]
-    if {series.kind for series in described} <= _WITHOUT_AXES:
-        if tiff.is_imagej:
-            raise ValueError(f"its ImageJ description does not match its {len(directories)} pages: it was cut")
-        return None
-    images = [series for series in described if not (series.keyframe.is_reduced or series.keyframe.is_mask)]
-    _check_complete(described, directories)
-    _check_names(tiff)
-    return [planes for series in images or described for planes in _images_of(series, directories, n_bytes)]
-
-
-def _check_tags(directories: Sequence[Directory]) -> None:
+def check_tags(directories: Sequence[Directory]) -> None:
     """Refuse huge tags that tifffile reads at once."""
     for directory in directories:
         for code, (kind, count) in directory.others.items():
@@ -108,45 +93,140 @@ def _check_tags(directories: Sequence[Directory]) -> None:
                 raise ValueError(f"its tag {code} has {count:,} values, which is more than are read")
 
 
-def _check_complete(described: Sequence[tifffile.TiffPageSeries], directories: Sequence[Directory]) -> None:
-    """Refuse a file of which some pages are in no series: they would be passed over."""
-    levels = [level for series in described for level in series.levels if not level.keyframe.is_subifd]
-    used = {number for level in levels for number in _pages(level, len(directories))}
-    needed = {number for number, directory in enumerate(directories) if directory.is_image}
-    if needed - used:
-        raise ValueError(
-            f"its description names {len(needed & used)} of its {len(needed)} pages, and it is not clear what the "
-            "others are. Write what you need anew: tifffile.imwrite(new_path, tifffile.imread(path, series=0))"
-        )
+def check_ome(description: str, n_pages: int) -> None:
+    """Refuse an OME description of far more planes than the file has pages: tifffile makes lists of such lengths."""
+    if "<!ENTITY" in description:  # entities within entities expand to any length
+        raise ValueError("its OME description defines XML entities, which are not read")
+    try:
+        root = ElementTree.fromstring(description)
+    except ElementTree.ParseError as error:
+        raise ValueError(f"its OME description cannot be read: {error}") from error
+    if max(_numbers(root), default=0) > n_pages + _MOST_MISSING:
+        raise ValueError(f"its OME description names far more planes than its {n_pages:,} pages")
 
 
-def _check_names(tiff: tifffile.TiffFile) -> None:
-    """Refuse channels in tifffile's own description that it cannot place: frames of axes CYX written one by one."""
-    for said, series in zip(tiff.shaped_metadata or (), tiff.series, strict=False):
-        axes = str(said.get("axes", ""))
-        if set(axes) & set(_CHANNELS) and not set(series.axes) & set(_CHANNELS):
-            raise ValueError(
-                f"its description gives axes {axes} for the shape {tuple(said['shape'])}. Write it anew, with a letter "
-                f"for each: tifffile.imwrite(new_path, tifffile.imread(path), metadata={{'axes': {'Q' + axes!r}}})"
+def _numbers(root: ElementTree.Element) -> Iterator[float]:
+    """Yield the numbers of planes that a description names."""
+    for element in root.iter():
+        counts = [abs(int(element.get(name, 1))) for name in _COUNTS]
+        yield max(counts)
+        yield counts[0] * counts[1] * counts[2]
+        if "Start" in element.attrib:  # an axis within another one, given by its first and last value
+            values = [float(element.get(name, 1)) for name in ("Start", "End", "Step")]
+            yield abs((values[1] - values[0]) / values[2])
+
+
+def planes_of_series(
+    tiff: tifffile.TiffFile, directories: Sequence[Directory], n_bytes: int, name: str
+) -> list[Series] | None:
+    """Return the images of a TIFF, in the order of tifffile's series; None where each page is an image.
+
+    Parameters
+    ----------
+    tiff : tifffile.TiffFile
+    directories : sequence of Directory
+        Those of all pages.
+    n_bytes : int
+        Size of the file.
+    name : str
+        Of the file, for warnings.
+
+    Raises
+    ------
+    ValueError
+        It is not clear which planes make an image.
+    """
+    described = [series for series in tiff.series if not series.keyframe.is_subifd]
+    if {series.kind for series in described} <= _WITHOUT_AXES:
+        said = _NUMBER_OF_IMAGES.search(directories[0].description) if tiff.is_imagej else None
+        if said and int(said[1]) != len(directories):
+            if len(directories) == 1:
+                raise ValueError(f"its ImageJ description names {int(said[1]):,} planes, and it holds 1: it was cut")
+            warn(
+                f"{name!r} describes {int(said[1]):,} planes, and holds {len(directories):,}; each of these is an image"
             )
+        return None
+    needed = {number for number, directory in enumerate(directories) if directory.is_image}
+    levels = [level for series in described for level in series.levels if not level.keyframe.is_subifd]
+    pages = [_pages(level, len(directories)) for level in levels]
+    used = {number for numbers in pages for number in numbers or ()}
+    if needed - used or None in pages:
+        if len(directories) == 1:
+            raise ValueError("its description names several planes, and it holds one page: it was cut")
+        n_named = sum(map(len, levels)) if None in pages else len(used & needed)
+        warn(f"{name!r} describes {n_named:,} planes, and holds {len(needed):,}; each of these is an image")
+        return None
+    images = [series for series in described if not (series.keyframe.is_reduced or series.keyframe.is_mask)]
+    names = _channel_names(tiff, len(described))
+    kept = images or described
+    found = [_images_of(series, directories, n_bytes, names[described.index(series)], name) for series in kept]
+    return None if None in found else found  # type: ignore[return-value]
 
 
-def _images_of(series: tifffile.TiffPageSeries, directories: Sequence[Directory], n_bytes: int) -> Iterator[Planes]:
-    """Yield a tuple of planes for each image of a series: its channels if they are planes, else a single plane."""
+def _channel_names(tiff: tifffile.TiffFile, n_series: int) -> list[tuple[str, ...]]:
+    """Return the names of the channels of each series, as OME and Micro-Manager have them."""
+    if tiff.is_ome and tiff.ome_metadata:
+        images = [e for e in ElementTree.fromstring(tiff.ome_metadata).iter() if e.tag.endswith("}Image")]
+        names = [
+            tuple(e.get("Name") or e.get("ID") or "" for e in image.iter() if e.tag.endswith("}Channel"))
+            for image in images
+        ]
+    else:
+        summary = (tiff.micromanager_metadata or {}).get("Summary") if tiff.is_micromanager else None
+        names = [tuple(map(str, summary.get("ChNames") or ()))] * n_series if isinstance(summary, dict) else []
+    return names if len(names) == n_series else [()] * n_series
+
+
+def _images_of(
+    series: tifffile.TiffPageSeries, directories: Sequence[Directory], n_bytes: int, names: tuple[str, ...], name: str
+) -> Series | None:
+    """Return the images of a series: channels that are planes of their own make one image."""
     if series.transform is not None:
         raise ValueError("its pixels have to be scaled by its tags: imgstack_ml.imread(path, imread=tifffile.imread)")
     n_counting = _n_counting(series)
     axes, sizes = series.axes[:n_counting], series.shape[:n_counting]
     planes = _planes(series, math.prod(sizes), directories, n_bytes)
+    if len(planes) != math.prod(sizes):
+        warn(f"{name!r} describes {math.prod(sizes):,} planes, and holds {len(planes):,}; each of these is an image")
+        return None
     numbers = np.arange(len(planes)).reshape(sizes)
-    channels = [i for i, axis in enumerate(axes) if axis in _CHANNELS and sizes[i] > 1]
-    if len(channels) > 1:
-        raise ValueError(f"it is not clear which of its axes {series.axes} {series.shape} are the channels")
-    for axis in channels:
+    channels = [i for i, axis in enumerate(axes) if axis in "CS" and sizes[i] > 1]
+    # Where a page has samples, these are the channels of an image, and the axis C counts images.
+    if len(channels) > 1 or series.keyframe.samplesperpixel > 1:
+        channels = [i for i in channels if axes[i] == "S"]
+    for axis in reversed(channels):
         numbers = np.moveaxis(numbers, axis, -1)
-    n_channels = math.prod(sizes[axis] for axis in channels)
-    for of_image in numbers.reshape(-1, n_channels).tolist():
-        yield tuple(planes[number] for number in of_image)
+        axes, sizes = axes[:axis] + axes[axis + 1 :], sizes[:axis] + sizes[axis + 1 :]
+    n_channels = numbers.size // math.prod(sizes)
+    if len(names) != n_channels and (n_channels > 1 or len(names) not in dict(zip(axes, sizes, strict=True)).values()):
+        names = ()
+    images = [tuple(planes[i] for i in image) for image in numbers.reshape(-1, n_channels).tolist()]
+    n_missing = planes.count(None)
+    if n_missing:
+        return _existing(images, series, n_missing, names, name)
+    return Series(images, axes.lower(), sizes, names)  # type: ignore[arg-type]
+
+
+def _existing(
+    images: list[Any], series: tifffile.TiffPageSeries, n_missing: int, names: tuple[str, ...], name: str
+) -> Series:
+    """Return the images whose planes are in the file: not all are in a part of a set, or after an aborted recording."""
+    whole = [image for image in images if None not in image]
+    text = series.keyframe.parent.ome_metadata or ""
+    elements = ElementTree.fromstring(text).iter() if text else ()
+    files = {element.get("FileName") for element in elements if element.tag.endswith("}UUID")}
+    planes = [plane for image in images for plane in image if plane is not None]
+    if len(files) > 1:  # the others are those of the other files
+        if sum(map(len, whole)) == len(planes):
+            return Series(whole, channel_names=names)
+        return Series([(plane,) for plane in planes])
+    said = f"{name!r} describes {len(planes) + n_missing:,} planes, of which {n_missing:,} are missing"
+    if not whole:
+        warn(f"{said}; each plane that exists is read as an image")
+        return Series([(plane,) for plane in planes])
+    n_left = len(planes) - sum(map(len, whole))
+    warn(f"{said}; {len(whole):,} whole images are read, {n_left:,} planes of others are not")
+    return Series(whole, channel_names=names)
 
 
 def _n_counting(series: tifffile.TiffPageSeries) -> int:
@@ -159,33 +239,27 @@ def _n_counting(series: tifffile.TiffPageSeries) -> int:
     if [part for part in said if part[1] != 1] != [part for part in of_page if part[1] != 1]:
         raise ValueError(
             f"its axes {series.axes} {series.shape} and those of its pages, {page.axes} {page.shape}, do not match. "
-            "Write it anew, a plane a page: tifffile.imwrite(new_path, tifffile.imread(path), "
-            f"photometric='minisblack', metadata={{'axes': {series.axes!r}}})"
+            "To read it by your own function: imgstack_ml.imread(path, imread=tifffile.imread)"
         )
     return n_counting
 
 
 def _planes(
     series: tifffile.TiffPageSeries, n_planes: int, directories: Sequence[Directory], n_bytes: int
-) -> list[tuple[int, int]]:
-    numbers = _pages(series, len(directories))
-    if None in numbers:
-        raise ValueError("it lacks some of the pages that its OME description names")
-    if len(numbers) == 1 < n_planes:
+) -> list[tuple[int, int] | None]:
+    numbers = _pages(series, len(directories)) or []
+    if len(numbers) == 1 < n_planes and numbers[0] is not None:
         # A pixel takes a byte or more. Checked before a list of all planes is made.
         if n_planes * math.prod(series.keyframe.shape) > n_bytes:
-            raise ValueError(f"its description names {n_planes:,} planes, for which the file is too small")
+            raise ValueError(f"its description names {n_planes:,} planes, for which the file is too small: it was cut")
         return [(directories[numbers[0]].offset, plane) for plane in range(n_planes)]
-    if len(numbers) != n_planes:
-        raise ValueError(_OTHER_NUMBER.format(len(numbers), n_planes))
-    return [(directories[number].offset, 0) for number in numbers]
+    return [None if number is None else (directories[number].offset, 0) for number in numbers]
 
 
-def _pages(series: tifffile.TiffPageSeries, n_pages: int) -> Sequence[Any]:
-    """Return the numbers of the pages of a series, None for those that are missing."""
+def _pages(series: tifffile.TiffPageSeries, n_pages: int) -> Sequence[int | None] | None:
+    """Return the numbers of the pages of a series, None for a missing one; None where there are fewer than it says."""
     if series.kind in ("shaped", "imagej"):  # their pages follow each other, and are read only when they are asked for
         first = series.keyframe.index
-        if first + len(series) > n_pages:  # checked before as many numbers are used as the description claims
-            raise ValueError(_OTHER_NUMBER.format(n_pages - first, len(series)))
-        return range(first, first + len(series))
+        # Checked before as many numbers are used as the description claims.
+        return range(first, first + len(series)) if first + len(series) <= n_pages else None
     return [None if page is None else page.index for page in series]

@@ -1,0 +1,222 @@
+"""Pages of a TIFF: strips and tiles that are decoded."""
+
+import itertools
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from imgstack_ml import open_stack
+from imgstack_ml.errors import BadImageError
+from tests.lib.images import assert_named, pack, random_pixels, write_image
+
+
+def test_strips_longer_than_their_pixels(tmp_path):
+    """Some programs write a full strip where a shorter one is left; what is inflated beyond is bounded."""
+    import zlib
+
+    pixels = random_pixels((10, 16))
+    for rows, match in ((10, None), (16, None), (64, "inflates to more than twice its 160 bytes")):
+        path = tmp_path / "a.tif"
+        strip = zlib.compress(np.resize(pixels, (rows, 16)).tobytes())
+        tifffile.imwrite(path, pixels, photometric="minisblack", metadata=None, compression="zlib")
+        end = os.path.getsize(path)
+        with tifffile.TiffFile(path, mode="r+") as found:
+            for name, value in (("StripOffsets", end), ("StripByteCounts", len(strip))):
+                found.pages.first.tags[name].overwrite(value)
+        with open(path, "ab") as file:
+            file.write(strip)
+        if match is None:
+            np.testing.assert_array_equal(open_stack(path).data.compute()[0], pixels)
+        else:
+            with pytest.raises(BadImageError, match=match):
+                open_stack(path).data.compute()
+
+
+@pytest.mark.parametrize("options", [{}, {"predictor": True, "compression": "zlib"}, {"planarconfig": "separate"}])
+@pytest.mark.parametrize(("extra", "dtype"), [(5, "uint8"), (64, ">u2"), (-1, "uint8"), (-7, ">u2")])
+def test_uncompressed_strips_of_other_lengths(tmp_path, options, extra, dtype):
+    """Bytes behind the rows of a strip belong to no row; rows that are missing are an error."""
+    path = tmp_path / "a.tif"
+    pixels = random_pixels((3, 10, 7) if "planarconfig" in options else (10, 7, 3), np.dtype(dtype).newbyteorder("="))
+    tifffile.imwrite(
+        path, pixels, byteorder=dtype[0] if ">" in dtype else "<", rowsperstrip=4, **{"photometric": "rgb"} | options
+    )
+    with tifffile.TiffFile(path) as found:
+        page = found.pages.first
+        strips = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+    content = path.read_bytes()
+    offsets, changed = [], b""
+    for start, n_bytes in strips:
+        offsets.append(len(content) + len(changed))
+        changed += (content[start : start + n_bytes] + b"\xff" * 64)[: n_bytes + extra]
+    path.write_bytes(content + changed)
+    with tifffile.TiffFile(path, mode="r+") as found:
+        for name, values in (("StripOffsets", offsets), ("StripByteCounts", [n + extra for _, n in strips])):
+            found.pages.first.tags[name].overwrite(values)
+    if extra > 0 or "compression" in options:
+        images = open_stack(path).data
+        if extra > 0:
+            np.testing.assert_array_equal(
+                images.compute()[0], np.moveaxis(pixels, 0, -1) if pixels.shape[0] == 3 else pixels
+            )
+            np.testing.assert_array_equal(tifffile.imread(path), pixels)
+            return
+        with pytest.raises(BadImageError, match="it was cut"):
+            images.compute()
+    else:
+        with pytest.raises(BadImageError, match=r"its strip 0 holds [\d,]+ bytes, and its pixels need"):
+            open_stack(path)
+
+
+def test_checksum_of_a_strip_is_looked_at(tmp_path):
+    pixels = random_pixels((10, 16))
+    path = write_image(tmp_path / "a.tif", pixels, compression="zlib", metadata=None)
+    with tifffile.TiffFile(path) as found:
+        place, n_bytes = found.pages.first.dataoffsets[0], found.pages.first.databytecounts[0]
+    content = bytearray(Path(path).read_bytes())
+    content[place + n_bytes - 1] ^= 1
+    Path(path).write_bytes(content)
+    with pytest.raises(BadImageError, match="incorrect data check"):
+        open_stack(path).data.compute()
+
+
+def as_shown(pixels, photometric, bits, colormap=None):
+    """NumPy's own way: palettes looked up, 1 bit as black and white, white that is 0 inverted."""
+    if photometric == "palette":
+        return (colormap >> 8).astype("uint8").T[pixels]
+    if photometric == "miniswhite":
+        pixels = pixels.dtype.type((1 << bits) - 1) - pixels
+    return pixels * np.uint8(255) if bits == 1 else pixels
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"tile": (16, 16)}, {"rowsperstrip": 5}], ids=str)
+@pytest.mark.parametrize(
+    ("photometric", "bits"),
+    [("minisblack", 1), ("miniswhite", 1), ("miniswhite", 8), ("miniswhite", 16), ("miniswhite", 32), ("palette", 8)],
+)
+def test_pixels_are_as_shown(tmp_path, options, photometric, bits):
+    colormap = random_pixels((3, 1 << bits), "uint16") if photometric == "palette" else None
+    pixels = random_pixels((3, 20, 19), f"uint{max(8, bits)}") & np.array((1 << bits) - 1, f"uint{max(8, bits)}")
+    extra = {"colormap": colormap} if photometric == "palette" else {"bitspersample": 1} if bits == 1 else {}
+    if bits == 1:
+        pixels, extra = pixels.astype(bool), {}
+        options = {name: value for name, value in options.items() if name != "tile"}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric=photometric, metadata=None, **options, **extra)
+    expected = as_shown(pixels.astype("uint8") if bits == 1 else pixels, photometric, bits, colormap)
+    np.testing.assert_array_equal(open_stack(tmp_path / "a.tif").data.compute(), expected)
+
+
+@pytest.mark.parametrize(
+    "compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "jpeg", "group3", "group4", "packbits"]
+)
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "F"])
+def test_pictures_of_pillow(tmp_path, mode, compression):
+    """With imagecodecs and without, in files of one page and of two."""
+    first, second = (Image.fromarray(random_pixels((40, 33, 3), seed=seed)) for seed in range(2))
+    if mode in ("I;16", "F"):
+        first, second = (Image.fromarray(random_pixels((40, 33), "uint16", seed=seed)) for seed in range(2))
+    first, second = (p.convert(mode) if p.mode != mode else p for p in (first, second))
+    try:
+        first.save(tmp_path / "a.tif", compression=compression, save_all=True, append_images=[second])
+    except (OSError, RuntimeError):
+        pytest.skip("Pillow does not write it")
+    if mode == "YCbCr" and compression == "raw":
+        assert_named(tmp_path / "a.tif", "YCBCR")
+        return
+    expected = []
+    with Image.open(tmp_path / "a.tif") as picture:
+        for i in range(2):
+            picture.seek(i)
+            shown = {"1": "L", "P": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}.get(picture.mode)
+            expected.append(np.asarray(picture.convert(shown) if shown else picture))
+    for source in (tmp_path / "a.tif", pack(tmp_path, f"{tmp_path}.zip")):
+        np.testing.assert_allclose(open_stack(source).data.compute(), expected, atol=compression == "jpeg")
+
+
+def test_depths_that_are_not_whole_bytes_are_read_as_stored(tmp_path):
+    pytest.importorskip("imagecodecs")
+    for bits in (2, 3, 4, 7, 10, 12, 14):
+        pixels = random_pixels((9, 7), "uint16") & ((1 << bits) - 1)
+        stored = pixels.astype("uint8" if bits < 8 else "uint16")
+        tifffile.imwrite(tmp_path / "a.tif", stored, bitspersample=bits, photometric="minisblack")
+        found = open_stack(tmp_path / "a.tif").data.compute()[0]
+        np.testing.assert_array_equal(found, stored)
+        assert found.dtype == stored.dtype
+
+
+def test_white_that_is_zero_in_unusual_depths_is_told(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", random_pixels((9, 7, 2)), photometric="miniswhite", planarconfig="contig")
+    with pytest.warns(UserWarning, match="0 is white, and pixels are read as they are stored"):
+        np.testing.assert_array_equal(open_stack(tmp_path / "a.tif").data.compute()[0], random_pixels((9, 7, 2)))
+
+
+@pytest.mark.parametrize("gdal", [True, False])
+def test_tiles_that_are_left_out(tmp_path, gdal):
+    """GDAL leaves out tiles without data, and says which number stands for it; else a tile is missing."""
+    path = tmp_path / "a.tif"
+    pixels = random_pixels((32, 16), "uint16")
+    extra = [(42113, 2, 0, "7", True)] if gdal else []
+    tifffile.imwrite(path, pixels, tile=(16, 16), metadata=None, extratags=extra)
+    with tifffile.TiffFile(path, mode="r+") as found:
+        for name in ("TileOffsets", "TileByteCounts"):
+            tag = found.pages.first.tags[name]
+            tag.overwrite((tag.value[0], 0))
+    if not gdal:
+        assert_named(path, "strips or tiles are missing")
+        return
+    pixels[16:] = 7
+    np.testing.assert_array_equal(open_stack(path).data.compute()[0], pixels)
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"rowsperstrip": 4}])
+def test_strips_without_their_sizes(tmp_path, options):
+    path = write_image(tmp_path / "a.tif", random_pixels((9, 7)), metadata=None, **options)
+    with tifffile.TiffFile(path, mode="r+") as found:
+        tag = found.pages.first.tags["StripByteCounts"]
+        tag.overwrite(0 if tag.count == 1 else (0,) * tag.count)
+    np.testing.assert_array_equal(open_stack(path).data.compute()[0], random_pixels((9, 7)))
+
+
+def test_palette_that_lacks_colours_is_named(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, random_pixels((9, 7)), photometric="palette", colormap=np.zeros((3, 256), "uint16"))
+    content = path.read_bytes()
+    path.write_bytes(content.replace(struct.pack("<HHI", 320, 3, 768), struct.pack("<HHI", 320, 3, 96)))
+    with pytest.raises(BadImageError, match="palette has 32 colours, and a pixel has colour 2"):
+        open_stack(path).data.compute()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float16", "float64"])
+def test_the_fast_road_agrees_with_tifffile(tmp_path, monkeypatch, dtype):
+    """The directory of a plain file says the same as tifffile, which is not asked."""
+    cases = itertools.product([(9, 7), (9, 7, 3)], ["<", ">"], [False, True], [None, 4])
+    for i, (shape, order, big, rows) in enumerate(cases):
+        photometric = "rgb" if len(shape) == 3 else "minisblack"
+        options = {"byteorder": order, "bigtiff": big, "rowsperstrip": rows, "photometric": photometric}
+        tifffile.imwrite(tmp_path / f"{i}.tif", random_pixels(shape, dtype, seed=i), **options)
+    paths = [tmp_path / f"{i}.tif" for i in range(16)]
+    expected = [tifffile.imread(path) for path in paths]
+    monkeypatch.setattr(tifffile, "TiffFile", None)
+    for path, pixels in zip(paths, expected, strict=True):
+        found = open_stack(path).data.compute()[0]
+        np.testing.assert_array_equal(found, pixels)
+        assert found.dtype == pixels.dtype
+
+
+def test_jpeg_that_was_cut_within_a_strip_is_named(tmp_path):
+    """Libjpeg would fill it with grey, and raise nothing."""
+    path = tmp_path / "a.tif"
+    Image.fromarray(random_pixels((99, 80, 3))).save(path, compression="jpeg")
+    np.testing.assert_array_equal(open_stack(path).data.compute()[0], np.asarray(Image.open(path)))
+    with tifffile.TiffFile(path, mode="r+") as found:
+        tag = found.pages.first.tags["StripByteCounts"]
+        values = tag.value if isinstance(tag.value, tuple) else (tag.value,)
+        cut = (values[0] // 2, *values[1:])
+        tag.overwrite(cut if len(cut) > 1 else cut[0])
+    with pytest.raises(BadImageError, match="JPEG strip or tile of it has no end"):
+        open_stack(path).data.compute()
