@@ -178,9 +178,9 @@ def open_stack(
     Colour or alpha of more than 8 bits a channel in PNG, JPEG 2000 and AVIF needs imagecodecs (``pip install
     'imgstack_ml[codecs]'``); grey of 9 to 15 bits in JPEG 2000 and PGM is scaled to 16 by Pillow. In a TIFF, palettes,
     CMYK and YCbCr are shown in 8 bits, 1 bit as 0 and 255, and grey of which 0 is white is inverted. Samples of 2 to 7
-    and 9 to 15 bits are numbers, not shown: they are read as they are stored, and a warning says so if 0 is white. JPEG,
-    LZW, fax and other codecs of TIFF are decoded by imagecodecs where it is installed, and else by Pillow where it can;
-    samples of unusual bits, 16-bit colour in LZW, ZSTD and others need imagecodecs.
+    and 9 to 15 bits are read as they are stored, and a warning says so if 0 is white. JPEG, LZW, fax and other codecs
+    of TIFF are decoded by imagecodecs where it is installed, and else by Pillow where it can; samples of unusual bits,
+    16-bit colour in LZW, ZSTD and others need imagecodecs.
 
     These files are refused, with a reason: animated PNG of 16 bits in colour, PPM of more than 8 bits in colour, AVIF
     and JPEG 2000 where Pillow was built without them, and TIFF in CIELAB and other colours, in YCbCr without a codec,

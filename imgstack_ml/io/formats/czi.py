@@ -18,6 +18,7 @@ class Czi(ImageFormat):
     """CZI: channels are the last axis; scene, time, z and others count images; tiles are put together."""
 
     name, suffixes = "CZI", (".czi",)
+    beside_pictures = False
 
     def __init__(self, source: OpenFile):
         super().__init__(source)

@@ -16,6 +16,7 @@ class Lif(ImageFormat):
     """LIF: channels are the last axis; time, z, mosaic tiles and all others count images."""
 
     name, suffixes = "LIF", (".lif",)
+    beside_pictures = False
 
     def __init__(self, source: OpenFile):
         super().__init__(source)

@@ -15,6 +15,7 @@ class Nd2(ImageFormat):
     """ND2: channels are the last axis; time, position, z and all others count images."""
 
     name, suffixes = "ND2", (".nd2",)
+    beside_pictures = False
 
     def __init__(self, source: OpenFile):
         super().__init__(source)

@@ -46,7 +46,6 @@ class Known(NamedTuple):
         return self.noun or f"of the format {self.name}"
 
 
-_BY_PILLOW = "Convert it: PIL.Image.open(path).save(new_path)"
 _BY_FUNCTION = "To try imageio: open_stack(..., reader=imageio.v3.imread)"
 _BY_RAWPY = "To read it: open_stack(..., reader=lambda path: rawpy.imread(path).postprocess()); pip install rawpy"
 _BY_HEIF = (
@@ -65,23 +64,25 @@ _BY_XARRAY = "Give an estimator the array: xarray.open_dataset(path)[name]"
 _BY_LOADMAT = "Save it as MATLAB's version 7.3, or give an estimator the array: scipy.io.loadmat(path)[name]"
 
 KNOWN = (
-    Known("JPEG", "jpg jpeg", rb"\xff\xd8\xff"),
-    Known("JPEG", "jfif jpe", advice="Rename it, so that it ends in .jpg"),
-    Known("PNG", "png", rb"\x89PNG\r\n\x1a\n"),
+    Known("JPEG", "jpg jpeg jpe jfif mpo", rb"\xff\xd8\xff"),
+    Known("PNG", "png apng", rb"\x89PNG\r\n\x1a\n"),
     Known("TIFF", "tif tiff", rb"II[*+]\0|MM\0[*+]"),
-    Known("GIF", "gif", rb"GIF8[79]a", advice=_BY_PILLOW),
-    Known("BMP", "bmp dib", rb"BM.{4}\0{4}.{4}[\x0c\x28\x6c\x7c]\0{3}", advice=_BY_PILLOW),
-    Known("WebP", "webp", rb"RIFF.{4}WEBP", advice=_BY_PILLOW),
-    Known("AVIF", "avif", rb".{4}ftypavi[fs]", advice=_BY_PILLOW),
+    Known("GIF", "gif", rb"GIF8[79]a"),
+    Known("BMP", "bmp dib", rb"BM.{4}\0{4}.{4}[\x0c\x28\x6c\x7c]\0{3}"),
+    Known("WebP", "webp", rb"RIFF.{4}WEBP"),
+    Known("AVIF", "avif avifs", rb".{4}ftypavi[fs]"),
     Known("HEIF", "heic heif hif", rb".{4}ftyp(hei[cxsm]|hev[cx]|mif1|msf1)", advice=_BY_HEIF),
-    Known("JPEG 2000", "jp2 j2k jpx", rb"\0{3}\x0cjP  |\xff\x4f\xff\x51", advice=_BY_PILLOW),
+    Known("JPEG 2000", "jp2 j2k jpx jpf jpc j2c", rb"\0{3}\x0cjP  |\xff\x4f\xff\x51"),
     Known("JPEG XL", "jxl", rb"\0{3}\x0cJXL ", advice="To read it: open_stack(..., reader=imagecodecs.imread)"),
-    Known("PNM", "ppm pgm pbm pnm pfm", rb"P[1-6]\s+(#[^\n]*\n)?\d+\s+\d+\s", advice=_BY_PILLOW),
-    Known("PSD", "psd", rb"8BPS\0", advice=_BY_PILLOW, noun="a Photoshop file"),
+    Known("PNM", "ppm pgm pbm pnm pfm", rb"P[1-6]\s+(#[^\n]*\n)?\d+\s+\d+\s"),
+    Known("PSD", "psd", rb"8BPS\0", noun="a Photoshop file"),
     Known("OpenEXR", "exr", rb"v/1\x01", advice=_BY_FUNCTION),
-    Known("icon", "ico", advice=_BY_PILLOW),
-    Known("TGA", "tga", advice=_BY_PILLOW),
-    Known("picture", "pcx dds qoi", advice=_BY_PILLOW, noun="a picture that Pillow may read"),
+    Known("icon", "ico"),
+    Known("TGA", "tga"),
+    Known("DDS", "dds"),
+    Known("QOI", "qoi", rb"qoif"),
+    Known("SGI", "sgi"),
+    Known("PCX", "pcx"),
     Known("picture", "hdr xcf", advice=_BY_FUNCTION, noun="a picture that is not read"),
     Known("camera raw", "raw dng cr2 cr3 nef nrw arw sr2 orf rw2 raf pef srw x3f", advice=_BY_RAWPY),
     Known("AVI", "avi", rb"RIFF.{4}AVI ", "video", noun="a video"),

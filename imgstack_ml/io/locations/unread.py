@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from .faults import READ_ERRORS
 from .known import known_by_content, known_by_name
 from .names import is_hidden
 
@@ -119,7 +120,7 @@ def _kind_of(name: str, read_head: Callable[[str, int], bytes] | None) -> str | 
         return kind
     try:
         found = known_by_content(read_head(name, _HEAD))
-    except (OSError, ValueError):
+    except READ_ERRORS:  # a damaged member of an archive
         return None
     if found is None or found.name in _ARRAYS:
         return None
