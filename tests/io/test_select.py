@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tifffile
 import zarr
 
 from imgstack_ml import open_stack
@@ -35,9 +36,17 @@ def ome(tmp_path):
     return tmp_path / "ome.zarr"
 
 
+@pytest.fixture
+def tiff(tmp_path):
+    metadata = {"axes": "TZCYX", "Channel": {"Name": ["DAPI", "GFP"]}}
+    tifffile.imwrite(tmp_path / "a.ome.tif", PIXELS, ome=True, photometric="minisblack", metadata=metadata)
+    return tmp_path / "a.ome.tif"
+
+
+@pytest.mark.parametrize("kind", ["ome", "tiff"])
 @pytest.mark.parametrize(("select", "place", "axes"), CHOICES)
-def test_selections_are_numpys(ome, select, place, axes):
-    stack = open_stack(ome, select=select, chunks=3)
+def test_selections_are_numpys(kind, select, place, axes, request):
+    stack = open_stack(request.getfixturevalue(kind), select=select, chunks=3)
     images = expected(place)
     assert (stack.shape, stack.axes) == (images.shape, tuple(axes))
     np.testing.assert_array_equal(stack.data, images)
