@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from time import process_time
 from timeit import default_timer
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -173,7 +173,8 @@ def _bytes_read() -> int:
 
 
 def _count_decoded() -> list[None]:
-    """Return a list that grows by one item for each picture that Pillow decodes from now on."""
+    """Return a list that grows by one item for each picture that Pillow or simplejpeg decodes from now on."""
+    import simplejpeg
     from PIL import Image, ImageFile
 
     Image.init()  # Pillow imports its formats on first use
@@ -185,5 +186,10 @@ def _count_decoded() -> list[None]:
             decoded.append(None)
         return load(self)
 
+    def counted_jpeg(*given: Any, **options: Any) -> object:
+        decoded.append(None)
+        return decode_jpeg(*given, **options)
+
+    decode_jpeg, simplejpeg.decode_jpeg = simplejpeg.decode_jpeg, counted_jpeg
     ImageFile.ImageFile.load = counted  # type: ignore[method-assign, assignment]
     return decoded
