@@ -156,15 +156,12 @@ class Png(Picture):
         self._file.seek(position)
         super()._seek(frame)
 
-    def _check_pixels(self) -> None:
+    def _check_pixels(self, stored: np.ndarray) -> None:
         # Pillow leaves rows at zero, and raises nothing, where the pixel data end early but with a valid end.
         picture = self._picture
-        width, height = picture.size
         if orientation_of(picture) != self._orientation:
             raise ValueError("its orientation stands behind its pixels; type: PIL.Image.open(path).save(new_path)")
-        if not picture.is_animated and (
-            picture.info.get("interlace") or not np.any(picture.crop((0, height - 1, width, height)))
-        ):
+        if not picture.is_animated and (picture.info.get("interlace") or not stored[-1].any()):
             self._check_is_whole(next(_frames(self._file)))
 
     def _decode_deep(self) -> np.ndarray:

@@ -148,9 +148,10 @@ class Picture(ImageFormat):
         picture.load()
         if picture.size != size:
             raise ValueError(f"its pixels are of {picture.size[::-1]}, and its header says {size[::-1]}")
-        self._check_pixels()
+        stored = np.asarray(picture)
+        self._check_pixels(stored)
         self._next = 0 if key is None else key + 1
-        return np.asarray(picture if picture.mode == self._shown else picture.convert(self._shown))
+        return stored if picture.mode == self._shown else np.asarray(picture.convert(self._shown))
 
     def _identity(self) -> tuple[Any, ...]:
         return type(self), *self.source._replace(file=None, head=b"")  # type: ignore[arg-type]
@@ -190,7 +191,7 @@ class Picture(ImageFormat):
     def _seek(self, frame: int) -> None:
         self._picture.seek(frame)
 
-    def _check_pixels(self) -> None:
+    def _check_pixels(self, stored: np.ndarray) -> None:
         """Raise if pixels of the present frame may be missing, though Pillow raises nothing."""
 
     @contextlib.contextmanager
