@@ -129,7 +129,10 @@ def scan_files(
 
 def _with_axes(series: Found, axes: Sequence[str]) -> Found:
     """Name the axes of a series that has none."""
-    counting = tuple(axis for axis in axes if axis not in "yxc")
+    of_image = "yxc"[: len(series.header.shape)]
+    if not "".join(axes).endswith(of_image) or "c" in axes[: len(axes) - len(of_image)]:
+        raise ValueError(f"its images have axes {of_image!r}, which must come last, and not axes={''.join(axes)!r}")
+    counting = tuple(axes[: len(axes) - len(of_image)])
     if tuple(series.axes) == counting:
         return series
     if series.axes or len(counting) > 1:

@@ -83,6 +83,13 @@ def test_what_is_not_there_is_refused(ome, tmp_path):
             open_stack(ome, axes=axes)
 
 
+def test_names_of_other_channels_than_there_are_do_not_count(ome):
+    zarr.open_group(ome).attrs["omero"] = {"channels": [{"label": "DAPI"}]}
+    assert open_stack(ome).channel_names == ()
+    with pytest.raises(BadImageError, match="none has one; give positions up to 1"):
+        open_stack(ome, select={"c": "DAPI"})
+
+
 def test_axes_that_an_array_does_not_name(tmp_path):
     np.save(tmp_path / "x.npy", PIXELS)
     with pytest.raises(BadImageError, match="a stack is of shape"):
@@ -101,6 +108,10 @@ def test_files_of_several_images(registered, tmp_path):
     np.testing.assert_array_equal(stack.data, images[:, [4, 1]].reshape(4, 4, 4))
     assert [name[-9:] for name in stack.files] == ["0.dump[4]", "0.dump[1]", "1.dump[4]", "1.dump[1]"]
     assert (stack.axes, stack.coords["t"].tolist()) == (("t", "y", "x"), [4, 1, 4, 1])
+    for axes in ("txy", "tcyx", "tyxc", "zyx"):
+        with pytest.raises(BadImageError, match=f"axes='{axes}'"):
+            open_stack(tmp_path, axes=axes)
+    assert open_stack(tmp_path, axes="tyx").axes == ("t", "y", "x")
     write_dump(tmp_path / "2.dump", images[0, :3])
     with pytest.warns(UserWarning, match="1 of 3 files cannot be read"):
         assert open_stack(tmp_path, select={"t": 4}, on_error="skip").shape == (2, 4, 4)

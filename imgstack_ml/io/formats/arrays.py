@@ -196,6 +196,8 @@ def open_zarr(path: str, axes: Sequence[str] | None = None) -> ArrayReader:
         if said and own and order_of_axes(array.shape, said) != order_of_axes(array.shape, own):
             raise ValueError(f"its axes are named {tuple(own)}, and {tuple(said)} by the group that it belongs to")
         reader = _reader("zarr", path, name, said or own, axes)
+        if len(channel_names) != (reader.shape[2] if len(reader.shape) == 3 else 1):
+            channel_names = ()  # it is not known which is whose
         return replace(reader, newest=chunks.newest, opened=chunks.opened, channel_names=channel_names)
 
 

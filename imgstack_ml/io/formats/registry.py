@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from ..locations.open import open_bytes
 from ..locations.unread import is_no_image
 from .advice import advice_for
 from .array_files import Hdf5, Npy
-from .base import MAX_PIXELS, Header, ImageFormat, OpenFile
+from .base import MAX_PIXELS, Header, ImageFormat, ImageSeries, OpenFile
 from .czi import Czi
 from .dicom import Dicom
 from .fits import Fits
@@ -98,7 +99,7 @@ def register_format(kind: type[ImageFormat], *, override: bool = False) -> None:
                 f"the {what} is that of {other.__module__}.{other.__qualname__}; to go before it: "
                 f"register_format({kind.__qualname__}, override=True)"
             )
-    (_overriding if override else _registered).append(kind)
+    (_overriding if override else _registered).insert(0, kind)  # the newest is asked first
     _forget()
 
 
@@ -267,13 +268,22 @@ def find_images(name: str, state: State, max_pixels: int, with_alpha: bool = Fal
         See `open_images`.
     """
     with open_images(name, max_pixels, state, with_alpha) as images:
-        found = [
-            Found(images.header_of(series), tuple(series.keys), series.axes, series.sizes, series.channel_names)
-            for series in images.series
-        ]
+        found = [_found(images, series) for series in images.series]
     if not any(series.keys for series in found):
         raise BadImageError(name, "it holds no image")
     return tuple(found)
+
+
+def _found(images: ImageFormat, series: ImageSeries) -> Found:
+    header, keys = images.header_of(series), tuple(series.keys)
+    if series.axes and (len(series.axes) != len(series.sizes) or math.prod(series.sizes) != len(keys)):
+        raise ValueError(f"its {len(keys):,} images are not those of axes {series.axes!r} of sizes {series.sizes}")
+    n_channels = header.shape[2] if len(header.shape) == 3 else 0
+    if "c" in series.axes:
+        n_channels = series.sizes[series.axes.index("c")]
+    # With fewer names than channels, it is not known which is whose.
+    names = tuple(series.channel_names) if len(series.channel_names) == n_channels else ()
+    return Found(header, keys, series.axes, series.sizes, names)
 
 
 def read_header(path: str, max_pixels: int = MAX_PIXELS) -> Header:

@@ -71,6 +71,18 @@ def test_what_is_registered_is_checked(registered, tmp_path):
     assert im.open_stack(path).data.compute().tolist() == [[[7]]]
 
 
+def test_axes_that_do_not_count_the_images_are_refused(registered, tmp_path):
+    path = write_dump(tmp_path / "a.dump", random_pixels((6, 4, 4)))
+    for axes, sizes in (("t", (5,)), ("tz", (6,)), ("tz", (2, 4))):
+        series = ImageSeries((4, 4), np.dtype("u1"), range(6), axes=axes, sizes=sizes, channel_names=("DAPI",))
+        registered(type("Odd", (Dump,), {"list_images": lambda self, s=series: [s]}), override=True)
+        with pytest.raises(im.BadImageError, match=r"its 6 images are not those of axes"):
+            im.open_stack(path)
+    series = series._replace(sizes=(2, 3))
+    registered(type("Even", (Dump,), {"list_images": lambda self: [series]}), override=True)
+    assert im.open_stack(path, select={"z": 2}).channel_names == ()
+
+
 def test_shapes_that_are_no_images_are_refused(registered, tmp_path):
     path = write_dump(tmp_path / "a.dump", random_pixels((1, 4, 4)))
     for shape, dtype in (((4,), "u1"), ((4, 4, 4, 4), "u1"), ((4, 4), "complex64"), ((4, 4), "object"), ((0, 4), "u1")):
