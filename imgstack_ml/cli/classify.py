@@ -11,7 +11,7 @@ import click
 
 from ..errors import ImgstackError, MemoryLimitError
 from ..files.space import explain_full_disk
-from .lib.crossval import CLASSIFIERS, Outcome, cross_validate, fit_model
+from .lib.crossval import CLASSIFIERS, Outcome, cross_validate, fit_model, with_kept_pixels
 from .lib.features import count_features, features_option, make_features
 from .lib.images import ImageOptions, image_options
 from .lib.model import MODEL_FILE
@@ -103,6 +103,8 @@ def classify(
     _check_labels(stack, images.source, folds)
     from dask.utils import format_bytes
 
+    from ..passes.memory import allowance
+
     n_fitted = len(stack) - -(-len(stack) // folds)  # in the smallest fit: without the largest fold
     transformer = make_features(
         features, stack, n_components=n_components, n_fitted=n_fitted, memory_limit=memory_limit
@@ -118,6 +120,9 @@ def classify(
         planned = f"the classifier takes at most {format_bytes(n_bytes)}"
         terminal.status(f"{n_features:,} features an image, in {dtype}; {planned}")
         with RowFile(out, n_features, dtype) as rows, explain_full_disk(out, rows.n_bytes(len(stack))):
+            if "pca" in features:  # all others together take one read
+                room = min(rows.n_bytes(len(stack)) // folds, allowance(memory_limit).limit - n_bytes)
+                run = with_kept_pixels(run, room)
             model = fit_model(transformer, classifier, rows, run, balanced=balanced, seed=seed)
             outcome = cross_validate(model, rows, run, n_folds=folds, seed=seed)
     folder.remove_record()

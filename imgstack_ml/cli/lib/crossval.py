@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import uuid4
 
 from .logistic import fit_logistic
 from .rows import RowFile
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from ... import ImageFeatureUnion, ImagePCA
 
-__all__ = ["CLASSIFIERS", "Outcome", "cross_validate", "fit_model"]
+__all__ = ["CLASSIFIERS", "Outcome", "cross_validate", "fit_model", "with_kept_pixels"]
 
 CLASSIFIERS = ("logistic", "svm", "forest")
 _PART_BYTES = 2**24  # of rows that are scaled at a time
@@ -28,6 +30,41 @@ class Outcome(NamedTuple):
 
     predicted: np.ndarray
     fold: np.ndarray
+
+
+class _KeptReader:
+    """Give images that are kept in memory, by their positions."""
+
+    images_per_chunk = 1
+
+    def __init__(self, images: np.ndarray):
+        self.images, self.shape, self.dtype = images, images.shape[1:], images.dtype
+        self._token = uuid4().hex
+
+    def __dask_tokenize__(self) -> str:
+        return self._token
+
+    def read(self, keys: Any) -> np.ndarray:
+        """Copy the images at some positions into one block."""
+        images: np.ndarray = self.images[keys]
+        return images
+
+
+def with_kept_pixels(run: Run, n_bytes: int) -> Run:
+    """Return the run with its images decoded and kept, if they take at most `n_bytes`: small files are slow to read.
+
+    On a cluster nothing is kept, for every task would carry the images to its worker.
+    """
+    import numpy as np
+
+    from ...passes.executors import LocalExecutor, executor_for
+
+    stack = run.stack
+    n_needed = math.prod(stack.shape) * stack.dtype.itemsize
+    if n_needed > n_bytes or not isinstance(executor_for(stack.data), LocalExecutor):
+        return run
+    reader = _KeptReader(compute_rows(stack.data, run, "images"))
+    return replace(run, stack=replace(stack, reader=reader, keys=np.arange(len(stack))))
 
 
 def fit_model(
@@ -85,11 +122,10 @@ def cross_validate(model: Pipeline, rows: RowFile, run: Run, *, n_folds: int, se
     stack, labels = run.stack, run.stack.labels
     assert labels is not None, "the command checks that there are labels"
     predicted, folds = np.empty_like(labels), np.empty(len(labels), dtype=int)
-    images = stack if pca is None else _pixels(run, rows.n_bytes(len(stack)) // n_folds)
     parts = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(labels, labels)
     for number, (train, test) in enumerate(parts, start=1):
         run.terminal.status(f"fold {number} of {n_folds}")
-        scores = None if pca is None else _scores(clone(pca), images[train], images[test], run)
+        scores = None if pca is None else _scores(clone(pca), stack[train], stack[test], run)
         known = rows.take(train)
         if scores is not None:
             known[:, -scores[0].shape[1] :] = scores[0]
@@ -120,16 +156,6 @@ def _fit(steps: Pipeline, rows: np.ndarray, labels: np.ndarray) -> Pipeline:
     else:
         classifier.fit(rows, labels)
     return steps
-
-
-def _pixels(run: Run, n_bytes: int) -> Any:
-    """Return the images: decoded and kept if they take at most `n_bytes`, for small files are slow to read again."""
-    import dask.array as da
-
-    stack = run.stack
-    if math.prod(stack.shape) * stack.dtype.itemsize > n_bytes:
-        return stack
-    return da.from_array(compute_rows(stack.data, run, "images"), chunks=stack.data.chunks, name=False)
 
 
 def _scores(pca: ImagePCA, known: Any, unknown: Any, run: Run) -> tuple[np.ndarray, np.ndarray]:
