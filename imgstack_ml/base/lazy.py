@@ -12,7 +12,7 @@ import dask.array as da
 import numpy as np
 
 from ..errors import ImageError
-from ..linalg.integers import refuse_inexact
+from ..linalg.large_integers import refuse_inexact
 from .gate import Place, Places, checked_block, gated
 
 __all__ = ["Source", "files_of", "join_rows", "map_images", "note_source", "source_of", "whole_images"]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..linalg import gram as lin
+from ..linalg.integers import are_fast
 from ..linalg.moments import moments
 from ..linalg.orthonormal import orthonormalise_rows
 from ..linalg.scaling import ALL_ZERO, exponent_of
@@ -67,6 +68,8 @@ class _Products(NamedTuple):
     matrix : ndarray of shape (n, n) or (p, p), float64
     mean : ndarray of shape (p,), float64
         Mean image, or the shift that was subtracted instead of it before the products.
+    dtype : dtype
+        Precision of the products; float64 for exact ones, which are rounded once.
     offset : float
         Sum of squares that centring the matrix took out after the products. Its rounding stays in the matrix.
     exponent : int
@@ -75,6 +78,7 @@ class _Products(NamedTuple):
 
     matrix: np.ndarray
     mean: np.ndarray
+    dtype: np.dtype
     offset: float = 0.0
     exponent: int = 0
 
@@ -92,12 +96,13 @@ def _eigenpairs(
     """Singular values and eigenvectors of ``products(dtype, known)``, in as much precision as they need.
 
     Eigenvalues are squares of singular values: small ones are lost in the rounding of large ones. If that can have
-    happened to the k-th one, the products are computed again in float64. If that is not enough and `refine` is True,
-    the accurate eigenvectors are taken out of the images, and the products computed again, in stages, until the next
-    singular value is below 1e-12 of the first.
+    happened to the k-th one, the products are computed again in float64, unless they were exact. If that is not enough
+    and `refine` is True, the accurate eigenvectors are taken out of the images, and the products computed again, in
+    stages, until the next singular value is below 1e-12 of the first.
     """
-    for dtype in _precisions(size, request):
-        found = products(dtype, None)
+    for wanted in _precisions(size, request):
+        found = products(wanted, None)
+        dtype = found.dtype
         total = float(np.trace(found.matrix))
         if not np.isfinite(total):
             raise OverflowError
@@ -110,6 +115,8 @@ def _eigenpairs(
         if last > max(rounding / _DIGITS[size.dtype], _least(dtype, size)):
             return Leading(np.sqrt(values), vectors, total, k), found
         logger.info("eigenvalue %d, %.3g of %.3g, drowns in %s rounding", possible, last, values[0], dtype)
+        if dtype == np.float64:  # no products would be more precise
+            break
     if refine:
         values, vectors = _refined(products, values, vectors, found.mean)
     else:  # keep the eigenvalues above the rounding of a float64 eigenvalue solver
@@ -150,20 +157,30 @@ def _least(dtype: np.dtype, size: FitSize) -> float:
     return 0.0 if dtype == np.float64 else size.n * size.p * float(np.finfo(dtype).tiny)
 
 
+def _in_bytes(runner: PassRunner, known: _Known | None = None) -> bool:
+    """Tell whether products are made of bytes, exactly: where images have 8 bits, and enough of them for a gain."""
+    n, p = runner.n_images, runner.n_pixels
+    return known is None and n * p * min(n, p) >= _FEW_PRODUCTS and are_fast(runner.dtype)
+
+
 def _gram_of_kept(runner: PassRunner, exponent: int, dtype: np.dtype, known: _Known | None) -> _Products:
+    if _in_bytes(runner, known):
+        gram, mean = runner.run_pixels(lin.exact_gram, lin.merge_gram)
+        return _Products(lin.exactly_centred(gram), np.concatenate(mean), np.dtype(np.float64))
     vectors = None if known is None else known.vectors
     step = partial(lin.centred_gram, dtype=dtype, known=vectors, exponent=exponent)
     gram, mean = runner.run_pixels(step, lin.merge_gram)
     # Centring again corrects for the rounding of the means.
-    return _Products(lin.double_centred(gram), np.concatenate(mean), exponent=exponent)
+    return _Products(lin.double_centred(gram), np.concatenate(mean), dtype, exponent=exponent)
 
 
 def _scatter_of_pixels(runner: PassRunner, size: FitSize, dtype: np.dtype, known: _Known | None) -> _Products:
     shared = () if known is None else (np.ascontiguousarray(known.vectors.T), known.mean)
-    step = partial(_scatter, dtype)
+    in_bytes = _in_bytes(runner, known)
+    step = lin.exact_scatter if in_bytes else partial(_scatter, dtype)
     n_bytes = 3 * 8 * size.p**2
     found = runner.run(step, lin.merge_scatter, shared=shared, partial_bytes=n_bytes, label="covariance")
-    return _Products(found.matrix, found.mean, exponent=found.exponent)
+    return _Products(found.matrix, found.mean, np.dtype(np.float64) if in_bytes else dtype, exponent=found.exponent)
 
 
 def _scatter(dtype: np.dtype, blocks: list[np.ndarray], start: int, *known: np.ndarray) -> lin.Scatter:
@@ -172,11 +189,13 @@ def _scatter(dtype: np.dtype, blocks: list[np.ndarray], start: int, *known: np.n
 
 def _gram_by_panels(runner: PassRunner, cost: SolverCost, dtype: np.dtype, known: None) -> _Products:
     """Hold a panel of raw images, read all images after it, continue with the next panel."""
-    gram = np.zeros((runner.n_images, runner.n_images))
+    in_bytes = _in_bytes(runner)
+    gram = np.zeros((runner.n_images, runner.n_images), np.int64 if in_bytes else np.float64)
     shift: np.ndarray | None = None
     units = 0
     for first, stop in _panels(runner.layout.starts, cost.panel):
-        found = runner.once(partial(_strips, runner, first, stop, shift, units, dtype), "panel and strips")
+        strips_of = partial(_strips, runner, first, stop, shift, units, None if in_bytes else dtype)
+        found = runner.once(strips_of, "panel and strips")
         strips, exponent, shift = found
         if exponent != units:  # after the first panel they become larger only: nothing overflows
             np.ldexp(gram, 2 * (units - exponent), out=gram)
@@ -185,30 +204,40 @@ def _gram_by_panels(runner: PassRunner, cost: SolverCost, dtype: np.dtype, known
         gram[rows, rows.start :] = np.hstack(strips)
         gram[rows.start :, rows] = gram[rows, rows.start :].T
     assert shift is not None
+    if in_bytes:
+        return _Products(lin.exactly_centred(gram), shift, np.dtype(np.float64))
     before = np.trace(gram)
     gram = lin.double_centred(gram)
-    return _Products(gram, shift, float(before - np.trace(gram)), units)
+    return _Products(gram, shift, dtype, float(before - np.trace(gram)), units)
 
 
 def _strips(
-    runner: PassRunner, first: int, stop: int, shift: np.ndarray | None, units: int, dtype: np.dtype
+    runner: PassRunner, first: int, stop: int, shift: np.ndarray | None, units: int, dtype: np.dtype | None
 ) -> tuple[list[np.ndarray], int, np.ndarray]:
     """Inner products of the images of a panel with each other and with all later ones, after subtracting a shift.
 
     The shift is that of the first panel, and `units` the exponent of the panels before. Returned are the strips of the
-    matrix, the exponent of their units, at least `units`, and the shift.
+    matrix, the exponent of their units, at least `units`, and the shift. Without a `dtype` the products are exact, and
+    nothing is subtracted.
     """
     panel = runner.fetch((first, stop), label="panel into memory")
     exponent = exponent_of(panel)
     if shift is None:
-        shift, exponent = _shift(panel, dtype), 0 if exponent == ALL_ZERO else exponent
+        shift, exponent = _shift(panel, dtype or np.dtype(np.float32)), 0 if exponent == ALL_ZERO else exponent
     else:
         exponent = max(exponent, units)
-    own = partial(lin.shifted_gram, shift=shift, dtype=dtype, exponent=exponent)
-    strips = [runner.run_pixels(own, lin.merge_products, panel)]
+    step: Callable[..., Any]
+    shared: tuple[Any, ...]
+    if dtype is None:
+        strips = [runner.run_pixels(lin.exact_gram, lin.merge_gram, panel)[0]]
+        step, shared = lin.exact_strips, (panel,)
+    else:
+        own = partial(lin.shifted_gram, shift=shift, dtype=dtype, exponent=exponent)
+        strips = [runner.run_pixels(own, lin.merge_products, panel)]
+        step, shared = partial(lin.cross_gram, dtype=dtype, exponent=exponent), (panel, shift)
     if stop < runner.layout.n_blocks:
-        step, rest = partial(lin.cross_gram, dtype=dtype, exponent=exponent), (stop, runner.layout.n_blocks)
-        later = runner.run(step, lin.merge_strips, shared=(panel, shift), span=rest, label="inner products")
+        rest = (stop, runner.layout.n_blocks)
+        later: list[np.ndarray] = runner.run(step, lin.merge_strips, shared=shared, span=rest, label="inner products")
         strips.extend(later)
     return strips, exponent, shift
 

@@ -165,6 +165,11 @@ class FitSize:
         return RowCounts(k, summary, draws, block, dtype, summary_bytes, batch_bytes)
 
     @property
+    def in_bytes(self) -> bool:
+        """Whether images have 8 bits, whose products may be made of bytes; this machine does not count."""
+        return self.integers and self.itemsize == 1
+
+    @property
     def raw_bytes(self) -> int:
         """Bytes of the raw stack."""
         return self.n * self.p * self.itemsize

@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..linalg.incremental import group_size
 from ..linalg.tiles import tile_width
 from ..passes.memory import Allowance
 from .records import FitSize, RowCounts, SolverCost
 
 __all__ = ["StreamingMemory", "randomized_cost", "streaming_cost"]
 
-_GROUP = 128  # images of a first summary, at least
 _NOMINAL_READS = 3  # assumed reads; the solver stops when its certificate allows
 _KEPT_BLOCKS = 6  # blocks of the basis for images in memory, before it restarts with the best vectors
 
@@ -126,7 +126,7 @@ class StreamingMemory(NamedTuple):
         tasks = self._tasks(counts.summary_bytes)
         running, merging = min(self.threads, tasks), self._merging(tasks)
         images = min(size.n, ceil(self.batch / size.image_bytes))
-        group = max(_GROUP, 3 * counts.summary)
+        group = group_size(counts.summary, size.in_bytes)
         if images > group:  # a task makes several summaries and merges them
             merging = max(merging, 2 * running + 1)
         if not size.integers and counts.dtype == np.float32:  # a second read in float64, if squares overflow

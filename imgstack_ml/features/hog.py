@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from ..base.validation import Images
 from ..errors import NonFiniteError
-from ..linalg.integers import beyond_float64, differences, refuse_inexact
+from ..linalg.large_integers import beyond_float64, differences, refuse_inexact
 from ..linalg.scaling import exponent_of, largest_value
 from ..passes.runner import Pass
 from .base import FeatureTransformer

@@ -16,7 +16,7 @@ from ..base.validation import is_pair
 from ..base.warn import warn
 from ..errors import ImageError
 from ..linalg.extremes import merge_ranges, range_step
-from ..linalg.integers import LAST, differences, exact_number
+from ..linalg.large_integers import LAST, differences, exact_number
 from ..passes.runner import Pass
 
 __all__ = ["as_bins_need", "check_for_range", "check_range", "pass_for_range", "range_of"]

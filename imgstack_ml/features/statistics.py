@@ -9,7 +9,7 @@ from numbers import Real
 import numpy as np
 
 from ..base.validation import Images
-from ..linalg.integers import between, beyond_float64, differences, exact_means
+from ..linalg.large_integers import between, beyond_float64, differences, exact_means
 from ..passes.runner import Pass
 from .base import FeatureTransformer, as_planes, channel_names
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..base.validation import Images
-from ..linalg.integers import LAST, beyond_float64, differences
+from ..linalg.large_integers import LAST, beyond_float64, differences
 from ..passes.runner import Pass
 from .base import FeatureTransformer, as_planes, channel_names
 from .ranges import as_bins_need, check_for_range, check_range, pass_for_range, range_of

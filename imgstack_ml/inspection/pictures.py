@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..linalg.integers import beyond_float64, differences, exact_number
+from ..linalg.large_integers import beyond_float64, differences, exact_number
 
 __all__ = [
     "Picture",

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..base.validation import StackLike
 from ..linalg.extremes import extremes_of, joined_channels
-from ..linalg.integers import beyond_float64, differences
+from ..linalg.large_integers import beyond_float64, differences
 from ..passes.runner import PassRunner
 from .stacks import check_stack
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 
+from .integers import products_of_images, products_of_pixels, products_of_two
 from .moments import merge_means, moments
 from .scaling import exponent_of
 from .tiles import column_means, n_rows, row_groups, row_tiles, tile_width, tiles
@@ -18,6 +19,10 @@ __all__ = [
     "cross_gram",
     "double_centred",
     "eigh_descending",
+    "exact_gram",
+    "exact_scatter",
+    "exact_strips",
+    "exactly_centred",
     "first_image",
     "merge_gram",
     "merge_products",
@@ -75,10 +80,16 @@ def centred_gram(
     return gram, [mean]
 
 
+def exact_gram(blocks: Sequence[np.ndarray], lo: int, hi: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """XX' (n, n), int64, over the pixels `lo` to `hi`, and the mean as `centred_gram` returns it: for 8-bit images."""
+    gram, sums = products_of_images(blocks, lo, hi)
+    return gram, [sums / n_rows(blocks)]
+
+
 def merge_gram(
     a: tuple[np.ndarray, list[np.ndarray]], b: tuple[np.ndarray, list[np.ndarray]]
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Join two results of `centred_gram` from neighbouring ranges of pixels."""
+    """Join two results of `centred_gram`, or of `exact_gram`, from neighbouring ranges of pixels."""
     return a[0] + b[0], a[1] + b[1]
 
 
@@ -128,8 +139,13 @@ def cross_gram(
     return [np.ldexp(strip, own - exponent)]
 
 
+def exact_strips(blocks: Sequence[np.ndarray], start: int, panel: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return what `cross_gram` does for 8-bit images, exact and without a shift: a strip of int64."""
+    return [products_of_two(panel, blocks)]
+
+
 def merge_strips(a: list[np.ndarray], b: list[np.ndarray]) -> list[np.ndarray]:
-    """Join two results of `cross_gram`: strips in the order of the images."""
+    """Join two results of `cross_gram`, or of `exact_strips`, in the order of the images."""
     return a + b
 
 
@@ -140,6 +156,19 @@ def double_centred(gram: np.ndarray) -> np.ndarray:
     gram -= row[:, None]
     gram += row.mean()
     return gram
+
+
+def exactly_centred(gram: np.ndarray) -> np.ndarray:
+    """HGH, float64, of the int64 inner products of integers, which are overwritten.
+
+    The integers nearest to the means are subtracted first. That is exact, and what float64 then rounds is as small as
+    the result.
+    """
+    means = gram.mean(axis=1)
+    near = np.rint(means - means.mean() / 2).astype(np.int64)
+    gram -= near
+    gram -= near[:, None]
+    return double_centred(gram.astype(np.float64))
 
 
 class Scatter(NamedTuple):
@@ -200,6 +229,16 @@ def scatter(
     offset = np.ldexp(offset, -exponent)
     matrix -= np.multiply.outer(offset, n * offset)
     return Scatter(n, mean, rest, matrix, exponent)
+
+
+def exact_scatter(blocks: Sequence[np.ndarray], start: int) -> Scatter:
+    """Scatter matrix of some 8-bit images about their mean, rounded once."""
+    n = n_rows(blocks)
+    matrix, sums = products_of_pixels(blocks)
+    for i, s in enumerate(sums):  # a row of n X'X - ss': integers, which fit into 64 bits for up to 10^7 images
+        matrix[i] *= n
+        matrix[i] -= s * sums
+    return Scatter(n, sums / n, np.zeros(len(sums)), matrix / n)
 
 
 @np.errstate(invalid="ignore")

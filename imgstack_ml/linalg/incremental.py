@@ -12,14 +12,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .gram import first_image
+from .gram import exactly_centred, first_image
+from .integers import are_fast, products_of_images
 from .moments import exact_sum, merge_means
 from .scaling import exponent_of
 from .tiles import column_means, n_rows, row_groups, tile_width, tiles
 
-__all__ = ["Summary", "merge_summaries", "random_weights", "summarise"]
+__all__ = ["Summary", "group_size", "merge_summaries", "random_weights", "summarise"]
 
-_GROUP = 128  # images, or three times as many as singular vectors, whose inner products are formed at a time
+# Images whose inner products are formed at a time, at least: more where products of bytes are cheaper than cuts.
+_GROUP, _GROUP_OF_BYTES = 128, 384
 _ROUNDING = 4  # roundings of a cut, in units of eps: weights are rounded, and not quite orthonormal; so are products
 _DRAWS = 1024  # images that share a generator of random weights
 
@@ -87,6 +89,11 @@ class Summary(NamedTuple):
         return norms
 
 
+def group_size(size: int, in_bytes: bool) -> int:
+    """Images that are summarised at a time: at least three times as many as the singular vectors that are kept."""
+    return max(_GROUP_OF_BYTES if in_bytes else _GROUP, 3 * size)
+
+
 def summarise(blocks: Sequence[np.ndarray], start: int, size: int, n_draws: int, seed: int, dtype: np.dtype) -> Summary:
     """Summary of consecutive images.
 
@@ -99,20 +106,39 @@ def summarise(blocks: Sequence[np.ndarray], start: int, size: int, n_draws: int,
     seed : int
         Seed of their weights. They depend on the position of an image in the stack, not on the blocks.
     """
-    groups = row_groups(blocks, max(_GROUP, 3 * size))
+    in_bytes = dtype == np.float32 and are_fast(blocks[0].dtype)
     summaries = (
-        _summarise(pieces, random_weights(seed, n_draws, start + row, n_rows(pieces)), size, dtype)
-        for row, pieces in groups
+        _summarise(pieces, random_weights(seed, n_draws, start + row, n_rows(pieces)), size, dtype, in_bytes)
+        for row, pieces in row_groups(blocks, group_size(size, in_bytes))
     )
     return reduce(partial(merge_summaries, size=size), summaries)
 
 
-def _summarise(blocks: Sequence[np.ndarray], omega: np.ndarray, size: int, dtype: np.dtype) -> Summary:
+def _summarise(blocks: Sequence[np.ndarray], omega: np.ndarray, size: int, dtype: np.dtype, in_bytes: bool) -> Summary:
     """Summarise a few hundred images with the eigenvectors of their Gram matrix.
 
-    Images are cast to `dtype` twice, tile by tile, so that no cast copy of all of them is held.
+    Images are cast to `dtype` tile by tile, so that no cast copy of all of them is held.
     """
-    n, shift, exponent = n_rows(blocks), first_image(blocks), exponent_of(blocks)
+    n, exponent = n_rows(blocks), exponent_of(blocks)
+    mean, rest, gram, total = _exact_inner(blocks) if in_bytes else _inner(blocks, dtype, exponent)
+    vectors, lost = _leading(gram, size)
+    weights = np.vstack([vectors.T, omega]).astype(dtype)
+    rows = np.empty((len(weights), mean.size), dtype)
+    near = mean.astype(dtype).astype(np.float64)  # what the tiles will subtract
+    all_of_row, beside = weights.sum(axis=1, dtype=np.float64), np.ldexp((mean - near) + rest, -exponent)
+    for a, b, tile in tiles(blocks, near, dtype, exponent=exponent):
+        np.matmul(weights, tile, out=rows[:, a:b])
+        rows[:, a:b] -= np.multiply.outer(all_of_row, beside[a:b])
+    n_kept = vectors.shape[1]
+    rounding, sums = _rounding(rows[:n_kept]), omega.sum(axis=1)
+    return Summary(n, mean, rest, total, rows[:n_kept], lost, rows[n_kept:], sums, rounding, exponent)
+
+
+def _inner(
+    blocks: Sequence[np.ndarray], dtype: np.dtype, exponent: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Mean of some images in two parts, inner products of the centred images (n, n), and the sum of their squares."""
+    n, shift = n_rows(blocks), first_image(blocks)
     offsets, gram, total = np.empty(shift.size), np.zeros((n, n)), 0.0
     product, inexact = np.empty((n, n), dtype), dtype == np.float32 and any(b.dtype.kind == "f" for b in blocks)
     for a, b, tile in tiles(blocks, shift, dtype, exponent=exponent):
@@ -125,18 +151,14 @@ def _summarise(blocks: Sequence[np.ndarray], omega: np.ndarray, size: int, dtype
             tile -= left.astype(dtype)
         gram += np.matmul(tile, tile.T, out=product)  # a product in `dtype`, the sum in float64
         total += sum_of_squares(tile)  # more exact than the trace of the Gram matrix
-    mean, rest = exact_sum(shift, np.ldexp(offsets, exponent))
-    vectors, lost = _leading(gram, size)
-    weights = np.vstack([vectors.T, omega]).astype(dtype)
-    rows = np.empty((len(weights), shift.size), dtype)
-    near = mean.astype(dtype).astype(np.float64)  # what the tiles will subtract
-    all_of_row, beside = weights.sum(axis=1, dtype=np.float64), np.ldexp((mean - near) + rest, -exponent)
-    for a, b, tile in tiles(blocks, near, dtype, exponent=exponent):
-        np.matmul(weights, tile, out=rows[:, a:b])
-        rows[:, a:b] -= np.multiply.outer(all_of_row, beside[a:b])
-    n_kept = vectors.shape[1]
-    rounding, sums = _rounding(rows[:n_kept]), omega.sum(axis=1)
-    return Summary(n, mean, rest, total, rows[:n_kept], lost, rows[n_kept:], sums, rounding, exponent)
+    return *exact_sum(shift, np.ldexp(offsets, exponent)), gram, total
+
+
+def _exact_inner(blocks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Do the same for images of 8 bits, whose products are exact."""
+    products, sums = products_of_images(blocks, 0, blocks[0][0].size)
+    gram = exactly_centred(products)
+    return sums / n_rows(blocks), np.zeros(len(sums)), gram, float(np.trace(gram))
 
 
 def merge_summaries(a: Summary, b: Summary, size: int) -> Summary:

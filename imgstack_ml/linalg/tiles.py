@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from .integers import refuse_inexact
+from .large_integers import refuse_inexact
 from .scaling import power_of_two
 
 __all__ = ["column_means", "flat_rows", "n_rows", "row_groups", "row_tiles", "tile_width", "tiles"]

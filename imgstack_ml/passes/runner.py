@@ -54,6 +54,10 @@ class PassRunner:
     ----------
     layout : Layout
         Blocks of the stack.
+    n_images, n_pixels : int
+        Images, and values in an image.
+    dtype : dtype
+        Of the images.
     n_images_read : int
         Images read and decoded so far. An image that is read twice counts twice. NumPy input counts as read once.
         What an earlier process read for the checkpoint counts as well.
@@ -76,6 +80,7 @@ class PassRunner:
         self._checkpoint = checkpoint
         self.n_images = len(data)
         self.n_pixels = images.n_pixels
+        self.dtype = data.dtype
         self.n_images_read = 0
         self.blocks: list[np.ndarray] | None = None
         self._lazy: da.Array | None = None

@@ -13,7 +13,7 @@ from skimage.exposure.exposure import intensity_range
 
 from ..errors import NonFiniteError
 from ..linalg.extremes import extremes_of, joined_channels
-from ..linalg.integers import LAST, between, differences
+from ..linalg.large_integers import LAST, between, differences
 
 __all__ = ["is_word", "output_dtype", "rescale_block"]
 

@@ -13,7 +13,7 @@ from ..base.lazy import map_images
 from ..base.transformer import StackTransformer
 from ..base.validation import Images, StackLike, check_images, is_pair
 from ..linalg.extremes import merge_ranges, range_step
-from ..linalg.integers import beyond_float64, exact_number
+from ..linalg.large_integers import beyond_float64, exact_number
 from ..passes.fit_together import PassLearner, fit_together
 from ..passes.runner import Pass
 from .intensity import is_word, output_dtype, rescale_block

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from imgstack_ml.linalg.integers import between, beyond_float64, differences, exact_means, exact_number, refuse_inexact
+from imgstack_ml.linalg.large_integers import (
+    between,
+    beyond_float64,
+    differences,
+    exact_means,
+    exact_number,
+    refuse_inexact,
+)
 
 ENDS = {
     "int64": [-(2**63), -(2**62) - 3, -1, 0, 2**53 + 1, 2**63 - 1],
