@@ -20,7 +20,7 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 
-__all__ = ["TARGETS", "Kernels", "Target", "assembly_of", "make_kernels"]
+__all__ = ["TARGETS", "Kernels", "Target", "assembly_of", "is_supported", "make_kernels"]
 
 _BYTE, _WORD, _INT, _ADDRESS = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.PointerType()
 _ONES, _FLIP = 0x01010101, 0x80808080  # in each byte of a word: 1, and the bit that tells x from x - 128
@@ -86,8 +86,13 @@ class Kernels:
         )
 
     @property
-    def n_together(self) -> int:
-        """Rows and columns that are packed are multiples of this."""
+    def n_rows(self) -> int:
+        """Vectors of bytes, between which products are formed, are multiples of this number."""
+        return self.target.width
+
+    @property
+    def n_terms(self) -> int:
+        """Their lengths are multiples of this number."""
         return lcm(4 * self.target.lanes, self.target.width)
 
     def pack_rows(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -113,11 +118,14 @@ class Kernels:
 
 def make_kernels() -> Kernels | None:
     """Compile for this machine; None if it has no such instruction."""
-    features = llvm.get_host_cpu_features()
-    machine = {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
-    targets = (target for target in TARGETS if machine.startswith(target.machine) and features.get(target.feature))
-    target = next(targets, None)
+    target = next(filter(is_supported, TARGETS), None)
     return None if target is None else Kernels(target)
+
+
+def is_supported(target: Target) -> bool:
+    """Tell whether this machine has an instruction set."""
+    machine = {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
+    return machine.startswith(target.machine) and bool(llvm.get_host_cpu_features().get(target.feature))
 
 
 def assembly_of(target: Target, triple: str) -> str:

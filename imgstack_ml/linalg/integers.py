@@ -38,6 +38,7 @@ logger = logging.getLogger("imgstack_ml")
 
 _MOST_TERMS = 2**16  # in a sum of 32 bits
 _TILE_BYTES = 2**19  # they and their packed copy stay in the cache while they are multiplied
+_FEW_TERMS = 512  # fewer would be added to the sums in memory too often
 _LOCK = threading.Lock()
 
 
@@ -52,7 +53,7 @@ def products_of_images(blocks: Sequence[np.ndarray], lo: int, hi: int) -> tuple[
     `blocks` are images of 8 bits or Booleans.
     """
     kernels, n = _kernels(), n_rows(blocks)
-    width = _tile_width(kernels, n, hi - lo)
+    width = _tile_length(kernels, n, hi - lo)
     tile = _Tile(kernels, n, width)
     found, sums = _Sums(len(tile.bytes), len(tile.bytes)), np.empty(hi - lo, np.int64)
     for a in range(lo, hi, width):
@@ -70,7 +71,7 @@ def products_of_images(blocks: Sequence[np.ndarray], lo: int, hi: int) -> tuple[
 def products_of_two(blocks: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> np.ndarray:
     """XY' (n, n_others), int64: inner products of all images of 8 bits with all others, of the same dtype."""
     kernels, shape, p = _kernels(), (n_rows(blocks), n_rows(others)), blocks[0][0].size
-    width = _tile_width(kernels, sum(shape), p)
+    width = _tile_length(kernels, sum(shape), p)
     tiles = [_Tile(kernels, n, width) for n in shape]
     found, sums = _Sums(len(tiles[0].bytes), len(tiles[1].bytes)), np.zeros(shape[1], np.int64)
     for a in range(0, p, width):
@@ -86,9 +87,8 @@ def products_of_two(blocks: Sequence[np.ndarray], others: Sequence[np.ndarray]) 
 def products_of_pixels(blocks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """X'X (p, p) and the sum of the images (p,), both int64. `blocks` are images of 8 bits or Booleans."""
     kernels, n, p = _kernels(), n_rows(blocks), blocks[0][0].size
-    together = kernels.n_together
-    padded = -(-p // together) * together
-    height = max(together, min(_TILE_BYTES // padded, n + together) // together * together)
+    padded = -(-p // kernels.n_rows) * kernels.n_rows
+    height = _tile_length(kernels, padded, n)
     found, values = _Sums(padded, padded), np.zeros((height, padded), np.uint8)
     for block in blocks:
         for i in range(0, len(block), height):
@@ -103,10 +103,10 @@ def products_of_pixels(blocks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.nda
     return _less_offset(matrix, sums, sums, offset, n), sums - offset * n
 
 
-def _tile_width(kernels: Kernels | _InFloat64, n: int, n_pixels: int) -> int:
-    """Choose how many pixels of `n` images are multiplied at a time."""
-    together = kernels.n_together
-    wanted = min(_TILE_BYTES // n, n_pixels + together - 1, _MOST_TERMS)
+def _tile_length(kernels: Kernels | _InFloat64, n: int, n_terms: int) -> int:
+    """Choose how many of the terms of products of `n` vectors are added up at a time."""
+    together = kernels.n_terms
+    wanted = min(max(_TILE_BYTES // n, _FEW_TERMS), n_terms + together - 1, _MOST_TERMS)
     return max(together, wanted // together * together)
 
 
@@ -114,8 +114,7 @@ class _Tile:
     """A range of pixels of all images as unsigned bytes, with zeros behind the last image and the last pixel."""
 
     def __init__(self, kernels: Kernels | _InFloat64, n: int, width: int):
-        together = kernels.n_together
-        self.bytes = np.zeros((-(-n // together) * together, width), np.uint8)
+        self.bytes = np.zeros((-(-n // kernels.n_rows) * kernels.n_rows, width), np.uint8)
 
     def fill(self, blocks: Sequence[np.ndarray], a: int, b: int) -> None:
         """Take the pixels `a` to `b`."""
@@ -184,7 +183,7 @@ def _mirror(matrix: np.ndarray) -> None:
 class _InFloat64:
     """The same as the compiled kernels, in float64: exact, for results below 2^53."""
 
-    n_together = 1
+    n_rows = n_terms = 1
 
     def pack_rows(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return values.astype(np.float64), values.sum(axis=1, dtype=np.int64)
@@ -225,7 +224,7 @@ def _compiled_once() -> Kernels | None:
 
 def _are_right(kernels: Kernels) -> bool:
     """Test the kernels against NumPy: with random bytes, and with the largest products that there are."""
-    n = kernels.n_together
+    n = kernels.n_terms  # a multiple of n_rows, too
     random = np.random.default_rng(0).integers(0, 256, (2, n, n), dtype=np.uint8)
     extreme = np.stack([np.full((n, n), 255, np.uint8), np.zeros((n, n), np.uint8)])
     for a, b in (random, extreme):
