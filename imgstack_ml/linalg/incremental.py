@@ -106,10 +106,12 @@ def summarise(blocks: Sequence[np.ndarray], start: int, size: int, n_draws: int,
     seed : int
         Seed of their weights. They depend on the position of an image in the stack, not on the blocks.
     """
-    in_bytes = dtype == np.float32 and are_fast(blocks[0].dtype)
+    raw = blocks[0].dtype  # on a machine without products of bytes, too: the answer is the same on all
+    groups = row_groups(blocks, group_size(size, in_bytes=raw.itemsize == 1))
+    in_bytes = dtype == np.float32 and are_fast(raw)
     summaries = (
         _summarise(pieces, random_weights(seed, n_draws, start + row, n_rows(pieces)), size, dtype, in_bytes)
-        for row, pieces in row_groups(blocks, group_size(size, in_bytes))
+        for row, pieces in groups
     )
     return reduce(partial(merge_summaries, size=size), summaries)
 
