@@ -91,9 +91,14 @@ class Kernels:
         return self.target.width
 
     @property
+    def n_bytes(self) -> int:
+        """Rows that are packed have a multiple of this many bytes; columns have a multiple of 4."""
+        return 4 * self.target.lanes
+
+    @property
     def n_terms(self) -> int:
-        """Their lengths are multiples of this number."""
-        return lcm(4 * self.target.lanes, self.target.width)
+        """Multiples of this number are both of the above."""
+        return lcm(self.n_bytes, self.n_rows)
 
     def pack_rows(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pack the rows of contiguous uint8 (n, m), and add up each: panels (n / width, m / 4, width), sums (n,)."""
@@ -109,11 +114,16 @@ class Kernels:
         self._columns(values.ctypes.data, n, len(packed), m // 4, packed.ctypes.data, sums.ctypes.data)
         return packed, sums
 
+    @property
+    def n_few(self) -> int:
+        """Vectors of the first factor that are multiplied at a time: `out` has a multiple of them, not whole panels."""
+        return self.target.height
+
     def multiply(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
         """Add the products a_i . (b_j - 128) to int32 (n_a, n_b), those with i >= j at least if `a` is `b`."""
-        width, height = self.target.width, self.target.height
-        n_blocks, first = len(a) * width // height, width // height if a is b else 0
-        self._product(a.ctypes.data, b.ctypes.data, n_blocks, len(b), a.shape[1], out.ctypes.data, out.shape[1], first)
+        first = self.target.width // self.n_few if a is b else 0
+        sizes = len(out) // self.n_few, len(b), a.shape[1]
+        self._product(a.ctypes.data, b.ctypes.data, *sizes, out.ctypes.data, out.shape[1], first)
 
 
 def make_kernels() -> Kernels | None:

@@ -17,6 +17,7 @@ from .integers import are_fast, products_of_images
 from .moments import exact_sum, merge_means
 from .scaling import exponent_of
 from .tiles import column_means, n_rows, row_groups, tile_width, tiles
+from .weighted import are_faster, weighted_sums_of_bytes
 
 __all__ = ["Summary", "group_size", "merge_summaries", "random_weights", "summarise"]
 
@@ -124,16 +125,33 @@ def _summarise(blocks: Sequence[np.ndarray], omega: np.ndarray, size: int, dtype
     n, exponent = n_rows(blocks), exponent_of(blocks)
     mean, rest, gram, total = _exact_inner(blocks) if in_bytes else _inner(blocks, dtype, exponent)
     vectors, lost = _leading(gram, size)
-    weights = np.vstack([vectors.T, omega]).astype(dtype)
+    rows = _centred_sums(blocks, np.vstack([vectors.T, omega]), mean, rest, dtype, exponent)
+    n_kept = vectors.shape[1]
+    rounding, sums = _rounding(rows[:n_kept]), omega.sum(axis=1)
+    return Summary(n, mean, rest, total, rows[:n_kept], lost, rows[n_kept:], sums, rounding, exponent)
+
+
+def _centred_sums(
+    blocks: Sequence[np.ndarray],
+    weights: np.ndarray,
+    mean: np.ndarray,
+    rest: np.ndarray,
+    dtype: np.dtype,
+    exponent: int,
+) -> np.ndarray:
+    """Weighted sums (m, p) of the centred images, in units of 2^exponent."""
+    if are_faster(len(weights), blocks[0].dtype, dtype):
+        rows = np.zeros((len(weights), mean.size), dtype)
+        weighted_sums_of_bytes(blocks, 0, mean.size, weights, mean, rows)
+        return rows
+    weights = weights.astype(dtype)
     rows = np.empty((len(weights), mean.size), dtype)
     near = mean.astype(dtype).astype(np.float64)  # what the tiles will subtract
     all_of_row, beside = weights.sum(axis=1, dtype=np.float64), np.ldexp((mean - near) + rest, -exponent)
     for a, b, tile in tiles(blocks, near, dtype, exponent=exponent):
         np.matmul(weights, tile, out=rows[:, a:b])
         rows[:, a:b] -= np.multiply.outer(all_of_row, beside[a:b])
-    n_kept = vectors.shape[1]
-    rounding, sums = _rounding(rows[:n_kept]), omega.sum(axis=1)
-    return Summary(n, mean, rest, total, rows[:n_kept], lost, rows[n_kept:], sums, rounding, exponent)
+    return rows
 
 
 def _inner(

@@ -52,9 +52,9 @@ def products_of_images(blocks: Sequence[np.ndarray], lo: int, hi: int) -> tuple[
 
     `blocks` are images of 8 bits or Booleans.
     """
-    kernels, n = _kernels(), n_rows(blocks)
-    width = _tile_length(kernels, n, hi - lo)
-    tile = _Tile(kernels, n, width)
+    kernels, n = kernels_in_use(), n_rows(blocks)
+    width = tile_length(kernels, n, hi - lo)
+    tile = Tile(_padded(kernels, n), width)
     found, sums = _Sums(len(tile.bytes), len(tile.bytes)), np.empty(hi - lo, np.int64)
     for a in range(lo, hi, width):
         b = min(a + width, hi)
@@ -64,15 +64,15 @@ def products_of_images(blocks: Sequence[np.ndarray], lo: int, hi: int) -> tuple[
         found.add(kernels, rows, rows, row_sums, width)
     matrix, row_sums = found.result(n, n)
     _mirror(matrix)
-    offset = _offset(blocks)
+    offset = offset_of(blocks)
     return _less_offset(matrix, row_sums, row_sums, offset, hi - lo), sums - offset * n
 
 
 def products_of_two(blocks: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> np.ndarray:
     """XY' (n, n_others), int64: inner products of all images of 8 bits with all others, of the same dtype."""
-    kernels, shape, p = _kernels(), (n_rows(blocks), n_rows(others)), blocks[0][0].size
-    width = _tile_length(kernels, sum(shape), p)
-    tiles = [_Tile(kernels, n, width) for n in shape]
+    kernels, shape, p = kernels_in_use(), (n_rows(blocks), n_rows(others)), blocks[0][0].size
+    width = tile_length(kernels, sum(shape), p)
+    tiles = [Tile(_padded(kernels, n), width) for n in shape]
     found, sums = _Sums(len(tiles[0].bytes), len(tiles[1].bytes)), np.zeros(shape[1], np.int64)
     for a in range(0, p, width):
         for tile, images in zip(tiles, (blocks, others), strict=True):
@@ -81,14 +81,14 @@ def products_of_two(blocks: Sequence[np.ndarray], others: Sequence[np.ndarray]) 
         found.add(kernels, x, y, x_sums, width)
         sums += y_sums[: shape[1]]
     matrix, x_sums = found.result(*shape)
-    return _less_offset(matrix, x_sums, sums, _offset(blocks), p)
+    return _less_offset(matrix, x_sums, sums, offset_of(blocks), p)
 
 
 def products_of_pixels(blocks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """X'X (p, p) and the sum of the images (p,), both int64. `blocks` are images of 8 bits or Booleans."""
-    kernels, n, p = _kernels(), n_rows(blocks), blocks[0][0].size
-    padded = -(-p // kernels.n_rows) * kernels.n_rows
-    height = _tile_length(kernels, padded, n)
+    kernels, n, p = kernels_in_use(), n_rows(blocks), blocks[0][0].size
+    padded = _padded(kernels, p)
+    height = tile_length(kernels, padded, n)
     found, values = _Sums(padded, padded), np.zeros((height, padded), np.uint8)
     for block in blocks:
         for i in range(0, len(block), height):
@@ -99,22 +99,26 @@ def products_of_pixels(blocks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.nda
             found.add(kernels, columns, columns, sums, height)
     matrix, sums = found.result(p, p)
     _mirror(matrix)
-    offset = _offset(blocks)
+    offset = offset_of(blocks)
     return _less_offset(matrix, sums, sums, offset, n), sums - offset * n
 
 
-def _tile_length(kernels: Kernels | _InFloat64, n: int, n_terms: int) -> int:
+def tile_length(kernels: Kernels | _InFloat64, n: int, n_terms: int) -> int:
     """Choose how many of the terms of products of `n` vectors are added up at a time."""
     together = kernels.n_terms
     wanted = min(max(_TILE_BYTES // n, _FEW_TERMS), n_terms + together - 1, _MOST_TERMS)
     return max(together, wanted // together * together)
 
 
-class _Tile:
+def _padded(kernels: Kernels | _InFloat64, n: int) -> int:
+    return -(-n // kernels.n_rows) * kernels.n_rows
+
+
+class Tile:
     """A range of pixels of all images as unsigned bytes, with zeros behind the last image and the last pixel."""
 
-    def __init__(self, kernels: Kernels | _InFloat64, n: int, width: int):
-        self.bytes = np.zeros((-(-n // kernels.n_rows) * kernels.n_rows, width), np.uint8)
+    def __init__(self, n_rows: int, width: int):
+        self.bytes = np.zeros((n_rows, width), np.uint8)
 
     def fill(self, blocks: Sequence[np.ndarray], a: int, b: int) -> None:
         """Take the pixels `a` to `b`."""
@@ -160,7 +164,7 @@ def _unsigned(images: np.ndarray) -> np.ndarray:
     return values ^ np.uint8(128) if images.dtype.kind == "i" else values
 
 
-def _offset(blocks: Sequence[np.ndarray]) -> int:
+def offset_of(blocks: Sequence[np.ndarray]) -> int:
     return 128 if blocks[0].dtype.kind == "i" else 0
 
 
@@ -183,7 +187,7 @@ def _mirror(matrix: np.ndarray) -> None:
 class _InFloat64:
     """The same as the compiled kernels, in float64: exact, for results below 2^53."""
 
-    n_rows = n_terms = 1
+    n_rows = n_terms = n_bytes = n_few = 1
 
     def pack_rows(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return values.astype(np.float64), values.sum(axis=1, dtype=np.int64)
@@ -195,7 +199,7 @@ class _InFloat64:
         out += (a @ (b - 128.0).T).astype(np.int32)
 
 
-def _kernels() -> Kernels | _InFloat64:
+def kernels_in_use() -> Kernels | _InFloat64:
     return _compiled() or _InFloat64()
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import scipy.linalg
 
 from .tiles import TERMS, n_rows, row_groups, tile_width, tiles
+from .weighted import are_faster, weighted_sums_of_bytes
 
 __all__ = [
     "ROUNDING",
@@ -112,6 +113,11 @@ def add_products(
     exponent: int = 0,
 ) -> None:
     """Add Y'(X - shift), X in units of 2^exponent, to the columns `lo` to `hi` of `out` (m, p); Y (n, m) the scores."""
+    if are_faster(scores.shape[1], blocks[0].dtype, dtype):
+        for row, pieces in row_groups(blocks):
+            own = scores[row : row + n_rows(pieces)].T
+            weighted_sums_of_bytes(pieces, lo, hi, own, shift[lo:hi], out[:, lo:hi])
+        return
     weights = np.ascontiguousarray(scores.T, dtype=dtype)
     for row, pieces in row_groups(blocks, _GROUP):
         part = weights[:, row : row + n_rows(pieces)]
