@@ -24,7 +24,16 @@ from ..locations.base import Bounded
 from .base import Header, ImageFormat, ImageSeries, OpenFile, check_size, mode_of, orient, oriented_shape
 from .tiff_directory import OF_CAMERA, Directory, Tag, is_tiff, read_byte_layout, read_directories, read_directory
 from .tiff_page import PageLayout, check_ends, decode_by_pillow, decode_segments, page_layout, show
-from .tiff_series import Planes, Series, check_ome, check_tags, is_described, kinds_left_out, planes_of_series
+from .tiff_series import (
+    Planes,
+    Series,
+    check_lsm,
+    check_ome,
+    check_tags,
+    is_described,
+    kinds_left_out,
+    planes_of_series,
+)
 
 __all__ = ["Tiff"]
 
@@ -32,7 +41,7 @@ __all__ = ["Tiff"]
 class Tiff(ImageFormat):
     """TIFF: plain pages by their directories, all others by tifffile, and by Pillow where tifffile lacks a decoder."""
 
-    name, suffixes = "TIFF", (".tif", ".tiff")
+    name, suffixes = "TIFF", (".tif", ".tiff", ".lsm", ".stk")
 
     def __init__(self, source: OpenFile):
         super().__init__(source)
@@ -61,6 +70,7 @@ class Tiff(ImageFormat):
         self._known = {directory.offset: directory for directory in directories}
         if any(directory.is_of_camera for directory in directories):
             raise ValueError(OF_CAMERA)
+        check_lsm(directories[0], self._n_bytes)
         self._check_sub_directories(directories)
         # Where directories lead in a circle, tifffile would follow them without an end.
         described = not directories[-1].next and any(map(is_described, directories))
