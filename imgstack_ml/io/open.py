@@ -177,8 +177,8 @@ def open_stack(
 
     Colour or alpha of more than 8 bits a channel in PNG, JPEG 2000 and AVIF needs imagecodecs (``pip install
     'imgstack_ml[codecs]'``); grey of 9 to 15 bits in JPEG 2000 and PGM is scaled to 16 by Pillow. In a TIFF, palettes,
-    CMYK and YCbCr are shown in 8 bits, 1 bit as 0 and 255, and grey of which 0 is white is inverted. Samples of 2 to 7
-    and 9 to 15 bits are read as they are stored, and a warning says so if 0 is white. JPEG, LZW, fax and other codecs
+    CMYK, YCbCr and grey of 1, 2 and 4 bits are shown in 8 bits, and grey of which 0 is white is inverted. Samples of
+    other bits are read as they are stored, and a warning says so if 0 is white. JPEG, LZW, fax and other codecs
     of TIFF are decoded by imagecodecs where it is installed, and else by Pillow where it can; samples of unusual bits,
     16-bit colour in LZW, ZSTD and others need imagecodecs.
 

@@ -227,5 +227,5 @@ def _is_smaller(image: Directory, other: Directory) -> bool:
 
 
 def _is_negative(directory: Directory) -> bool:
-    unusual = directory.many(Tag.BITS, 1)[0] not in (1, 8, 16, 24, 32, 64) or directory.one(Tag.SAMPLES, 1) > 1
+    unusual = directory.many(Tag.BITS, 1)[0] not in (1, 2, 4, 8, 16, 24, 32, 64) or directory.one(Tag.SAMPLES, 1) > 1
     return unusual and directory.tags.get(Tag.PHOTOMETRIC) == 0

@@ -31,7 +31,8 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _NOT_TOLD = -1
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}
 _WHOLE = (8, 16, 32, 64)  # bits
-_INVERTED = (1, 8, 16, 24, 32, 64)  # bits; pixels of others are numbers, not shown
+_LEVELS = (1, 2, 4)  # bits of grey that are shown in 8, as in PNG
+_INVERTED = (*_LEVELS, 8, 16, 24, 32, 64)  # bits; pixels of others are numbers, not shown
 _ALPHA = (1, 2)  # EXTRA_SAMPLES: alpha, multiplied into the colours or not
 _JPEG_END, _TAIL = b"\xff\xd9", 64  # bytes behind the end may pad a strip
 _BUFFER = 16_000_000  # bytes that are read at once
@@ -130,18 +131,14 @@ def page_layout(directory: Directory, n_bytes: int, max_pixels: int) -> PageLayo
     row_bytes = (width * samples.bits * (1 if is_planar else n_samples) + 7) // 8
     segments = _segments(directory, row_bytes, n_samples if is_planar else 1, n_bytes)
     is_raw = False
-    if (
-        samples.compression == _NONE
-        and samples.photometric == _BLACK_IS_ZERO
-        and samples.bits in _WHOLE
-        and not is_tiled
-    ):
+    if samples.compression == _NONE and not is_tiled:
         needed = _strip_sizes(directory, row_bytes, n_samples if is_planar else 1)
         for number, ((_, n_held), n_needed) in enumerate(zip(segments, needed, strict=True)):
             if n_held < n_needed:
                 raise ValueError(f"its strip {number} holds {n_held:,} bytes, and its pixels need {n_needed:,}")
         # Strips with bytes behind their rows are left to tifffile.
         is_raw = not is_planar and one(Tag.PREDICTOR, 1) == one(Tag.FILL_ORDER, 1) == one(Tag.DEPTH, 1) == 1
+        is_raw &= samples.photometric == _BLACK_IS_ZERO and samples.bits in _WHOLE
         is_raw = is_raw and [n for _, n in segments] == needed
     shape = (height, width) if samples.n_shown == 1 else (height, width, samples.n_shown)
     return PageLayout(shape, samples.dtype, directory.orientation, n_samples, samples, segments, is_raw, is_planar)
@@ -312,8 +309,8 @@ def show(pixels: np.ndarray, layout: PageLayout, directory: Directory) -> np.nda
     most = (1 << layout.samples.bits) - 1
     if layout.samples.photometric == _WHITE_IS_ZERO:
         pixels = np.subtract(most, pixels, dtype=layout.dtype)
-    if layout.samples.bits == 1:
-        pixels = pixels.astype(np.uint8) * 255
+    if layout.samples.bits == 1 or (layout.samples.bits in _LEVELS and layout.n_samples == 1):
+        pixels = pixels.astype(np.uint8) * (255 // most)
     return pixels.reshape(layout.shape)
 
 
@@ -359,7 +356,7 @@ def decode_by_pillow(file: BinaryIO, n_bytes: int, layout: PageLayout, directory
     file.seek(0)
     try:
         with TiffImageFile(_Starting(file, n_bytes, directory)) as picture:  # type: ignore[arg-type]
-            if layout.samples.bits not in (1, 8, 12, 16, 32) or sorted(picture.size) != sorted(layout.shape[:2]):
+            if layout.samples.bits not in (*_LEVELS, 8, 12, 16, 32) or sorted(picture.size) != sorted(layout.shape[:2]):
                 raise ValueError("Pillow does not read it as it is stored")
             picture.load()
             mode = {"1": "L", "P": "RGB", "CMYK": "RGB"}.get(picture.mode, picture.mode)
