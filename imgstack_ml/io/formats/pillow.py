@@ -221,9 +221,8 @@ class Qoi(Picture):
 class Fli(Picture):
     """Animations of Autodesk: FLI and FLC."""
 
-    beside_pictures, _is_animated = False, True
-
     name, suffixes, _decoder = "FLI", (".fli", ".flc"), "FliImagePlugin.FliImageFile"
+    beside_pictures, _is_animated = False, True
 
     @classmethod
     def recognise(cls, head: bytes) -> bool:
@@ -251,10 +250,8 @@ class Fli(Picture):
 class Sun(Picture):
     """Sun raster."""
 
-    beside_pictures = False
-
     name, suffixes, _decoder = "Sun raster", (".ras", ".sun"), "SunImagePlugin.SunImageFile"
-    _signatures = (b"\x59\xa6\x6a\x95",)
+    _signatures, beside_pictures = (b"\x59\xa6\x6a\x95",), False
 
     def _check_file(self) -> None:
         width, _, depth, _, kind, _, palette = struct.unpack(">7I", self.source.head[4:32].ljust(28, b"\0"))
@@ -266,35 +263,28 @@ class Sun(Picture):
 class Xbm(Picture):
     """Bitmaps of X11, which are text."""
 
-    beside_pictures = False
-
-    name, suffixes, _decoder = "XBM", (".xbm",), "XbmImagePlugin.XbmImageFile"
+    name, suffixes, _decoder, beside_pictures = "XBM", (".xbm",), "XbmImagePlugin.XbmImageFile", False
 
 
 class XvThumbnail(Picture):
     """Thumbnails of xv."""
 
-    beside_pictures = False
-
     name, suffixes, _decoder = "XV thumbnail", (".p7",), "XVThumbImagePlugin.XVThumbImageFile"
-    _signatures = (b"P7 332",)
+    _signatures, beside_pictures = (b"P7 332",), False
 
 
 class Pixar(Picture):
     """Images of Pixar."""
 
-    beside_pictures = False
-
     name, suffixes, _decoder = "Pixar", (".pxr",), "PixarImagePlugin.PixarImageFile"
-    _signatures = (b"\x80\xe8\0\0",)
+    _signatures, beside_pictures = (b"\x80\xe8\0\0",), False
 
 
 class Ftex(Picture):
     """Textures of Independence War 2."""
 
-    beside_pictures = False
-
-    name, suffixes, _decoder, _signatures = "FTEX", (".ftc", ".ftu"), "FtexImagePlugin.FtexImageFile", (b"FTEX",)
+    name, suffixes, _decoder = "FTEX", (".ftc", ".ftu"), "FtexImagePlugin.FtexImageFile"
+    _signatures, beside_pictures = (b"FTEX",), False
 
 
 #: PostScript, metafiles and formats that Pillow gives to other programs are not among them; nor are those that it does

@@ -276,9 +276,7 @@ def decode_segments(tiff: tifffile.TiffFile, offset: int, layout: PageLayout) ->
     return _decode(tiff, offset, layout, inflate)  # imagecodecs refuses strips that are longer than their pixels
 
 
-def _decode(
-    tiff: tifffile.TiffFile, offset: int, layout: PageLayout, inflate: Callable[[bytes, int], bytes] | None
-) -> np.ndarray:
+def _decode(tiff: tifffile.TiffFile, offset: int, layout: PageLayout, inflate: Callable[[], Any] | None) -> np.ndarray:
     tiff.filehandle.seek(offset)
     page = tifffile.TiffPage(tiff, index=0)
     if page.size != math.prod(layout.shape[:2]) * layout.n_samples or page.dtype is None:
@@ -292,7 +290,7 @@ def _decode(
     for content, number in page.parent.filehandle.read_segments(
         offsets, counts, sort=True, buffersize=_BUFFER, flat=True
     ):
-        encoded: Any = content if content is None or inflate is None else inflate(content, n_needed)  # type: ignore[arg-type]
+        encoded: Any = content if content is None or inflate is None else _decompress(inflate(), content, n_needed)  # type: ignore[arg-type]
         segment, (sample, depth, top, left, _), shape = page.decode(encoded, number, _fullsize=False, **tables)
         place = pixels[sample, depth : depth + shape[0], top : top + shape[1], left : left + shape[2]]
         place[...] = page.nodata if segment is None else segment[: place.shape[0], : place.shape[1], : place.shape[2]]
@@ -377,15 +375,7 @@ def _needs(directory: Directory, layout: PageLayout) -> str:
     return f"{what} need the package imagecodecs: pip install imagecodecs"
 
 
-def _inflate(content: bytes, n_needed: int) -> bytes:
-    return _decompress(zlib.decompressobj(), content, n_needed)
-
-
-def _inflate_lzma(content: bytes, n_needed: int) -> bytes:
-    return _decompress(lzma.LZMADecompressor(memlimit=_LZMA_MEMORY), content, n_needed)
-
-
-def _decompress(decompressor: "zlib._Decompress | lzma.LZMADecompressor", content: bytes, n_needed: int) -> bytes:
+def _decompress(decompressor: Any, content: bytes, n_needed: int) -> bytes:
     """Decompress to the end, where the checksum is.
 
     Some programs write a full strip where a shorter one is left, so that up to twice the bytes are accepted.
@@ -399,7 +389,7 @@ def _decompress(decompressor: "zlib._Decompress | lzma.LZMADecompressor", conten
     return found
 
 
-_INFLATE: dict[int, Callable[[bytes, int], bytes]] = {
-    **dict.fromkeys((8, 32946, 50013), _inflate),
-    34925: _inflate_lzma,
+_INFLATE: dict[int, Callable[[], Any]] = {
+    **dict.fromkeys((8, 32946, 50013), zlib.decompressobj),
+    34925: functools.partial(lzma.LZMADecompressor, memlimit=_LZMA_MEMORY),
 }
