@@ -157,7 +157,10 @@ def planes_of_series(
     ValueError
         It is not clear which planes make an image.
     """
-    described = [series for series in tiff.series if not series.keyframe.is_subifd]
+    try:
+        described = [series for series in tiff.series if not series.keyframe.is_subifd]
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"what it says of its images is damaged ({type(error).__name__}: {error})") from error
     if {series.kind for series in described} <= _WITHOUT_AXES:
         said = _NUMBER_OF_IMAGES.search(directories[0].description) if tiff.is_imagej else None
         if said and int(said[1]) != len(directories):
@@ -196,7 +199,7 @@ def _channel_names(tiff: tifffile.TiffFile, n_series: int) -> list[tuple[str, ..
         ]
     elif tiff.is_lsm:
         colours = (tiff.lsm_metadata or {}).get("ChannelColors") or {}
-        names = [tuple(colours.get("ColorNames") or ())] * n_series
+        names = [tuple(map(str, colours.get("ColorNames") or ()))] * n_series
     else:
         summary = (tiff.micromanager_metadata or {}).get("Summary") if tiff.is_micromanager else None
         names = [tuple(map(str, summary.get("ChNames") or ()))] * n_series if isinstance(summary, dict) else []
