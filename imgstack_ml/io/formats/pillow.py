@@ -270,7 +270,12 @@ class XvThumbnail(Picture):
     """Thumbnails of xv."""
 
     name, suffixes, _decoder = "XV thumbnail", (".p7",), "XVThumbImagePlugin.XVThumbImageFile"
-    _signatures, beside_pictures = (b"P7 332",), False
+    beside_pictures = False
+
+    @classmethod
+    def recognise(cls, head: bytes) -> bool:
+        """Tell whether a file begins with a whole header of a thumbnail."""
+        return re.match(rb"P7 332\s(#.*\n)*\d+ +\d+ ", head) is not None
 
 
 class Pixar(Picture):

@@ -157,10 +157,7 @@ def planes_of_series(
     ValueError
         It is not clear which planes make an image.
     """
-    try:
-        described = [series for series in tiff.series if not series.keyframe.is_subifd]
-    except (LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"what it says of its images is damaged ({type(error).__name__}: {error})") from error
+    described = [series for series in tiff.series if not series.keyframe.is_subifd]
     if {series.kind for series in described} <= _WITHOUT_AXES:
         said = _NUMBER_OF_IMAGES.search(directories[0].description) if tiff.is_imagej else None
         if said and int(said[1]) != len(directories):
