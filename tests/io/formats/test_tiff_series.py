@@ -170,15 +170,22 @@ def write_lsm(folder):
     lsm(folder / "time.lsm", 3, "TYX")
 
 
-FAMILIES = [
-    write_described,
-    write_ome,
-    write_imagej,
-    write_pages,
-    write_pyramids,
-    write_planes_behind_a_page,
-    write_lsm,
-]
+def write_scanners(folder):
+    """ScanImage, and slides of Aperio (SVS) with and without smaller copies."""
+    text = {"software": "SI.LINE_FORMAT_VERSION = 1", "description": "frameNumbers = 1"}
+    for big in (True, False):
+        write(folder / f"scanimage {big}.tif", "TYX", bigtiff=big, metadata=None, **text)
+    for name, n_copies in {"slide.tif": 0, "pyramid.tif": 1}.items():
+        with tifffile.TiffWriter(folder / name) as tiff:
+            options = {"photometric": "rgb", "metadata": None, "tile": (16, 16)}
+            tiff.write(random_pixels((40, 40, 3)), description="Aperio Image\r\n40x40|AppMag = 20", **options)
+            if n_copies:
+                tiff.write(random_pixels((10, 10, 3)), photometric="rgb", metadata=None)
+                tiff.write(random_pixels((20, 20, 3)), **options)
+
+
+FAMILIES = [write_described, write_ome, write_imagej, write_pages, write_pyramids, write_planes_behind_a_page]
+FAMILIES += [write_lsm, write_scanners]
 
 
 def as_images(pixels, axes):
