@@ -22,7 +22,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from .base import check_size, orient
 from .tiff_directory import Directory, Tag
 
-__all__ = ["PageLayout", "check_ends", "decode_by_pillow", "decode_segments", "page_layout", "show"]
+__all__ = ["PageLayout", "check_ends", "decode_by_pillow", "decode_segments", "is_negative", "page_layout", "show"]
 
 _NONE, _OLD_JPEG, _JPEG, _PACKBITS = 1, 6, 7, 32773
 _FAX = (2, 3, 4)
@@ -142,6 +142,12 @@ def page_layout(directory: Directory, n_bytes: int, max_pixels: int) -> PageLayo
         is_raw = is_raw and [n for _, n in segments] == needed
     shape = (height, width) if samples.n_shown == 1 else (height, width, samples.n_shown)
     return PageLayout(shape, samples.dtype, directory.orientation, n_samples, samples, segments, is_raw, is_planar)
+
+
+def is_negative(directory: Directory) -> bool:
+    """Tell whether pixels are read as they are stored although 0 is white."""
+    is_unusual = directory.many(Tag.BITS, 1)[0] not in _INVERTED or directory.one(Tag.SAMPLES, 1) > 1
+    return is_unusual and directory.tags.get(Tag.PHOTOMETRIC) == _WHITE_IS_ZERO
 
 
 @functools.lru_cache(maxsize=1000)

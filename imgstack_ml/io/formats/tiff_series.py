@@ -163,9 +163,7 @@ def planes_of_series(
         if said and int(said[1]) != len(directories):
             if len(directories) == 1:
                 raise ValueError(f"its ImageJ description names {int(said[1]):,} planes, and it holds 1: it was cut")
-            warn(
-                f"{name!r} describes {int(said[1]):,} planes, and holds {len(directories):,}; each of these is an image"
-            )
+            _warn_of_planes(name, int(said[1]), len(directories))
         return None
     if any(series.kind == "lsm" and "Y" not in series.axes for series in described):  # of lines: rows are another axis
         return None
@@ -177,13 +175,17 @@ def planes_of_series(
         if len(directories) == 1:
             raise ValueError("its description names several planes, and it holds one page: it was cut")
         n_named = sum(map(len, levels)) if None in pages else len(used & needed)
-        warn(f"{name!r} describes {n_named:,} planes, and holds {len(needed):,}; each of these is an image")
+        _warn_of_planes(name, n_named, len(needed))
         return None
     images = [series for series in described if not (series.keyframe.is_reduced or series.keyframe.is_mask)]
     names = _channel_names(tiff, len(described))
     kept = images or described
     found = [_images_of(series, directories, n_bytes, names[described.index(series)], name) for series in kept]
     return None if None in found else found  # type: ignore[return-value]
+
+
+def _warn_of_planes(name: str, n_described: int, n_held: int) -> None:
+    warn(f"{name!r} describes {n_described:,} planes, and holds {n_held:,}; each of these is an image")
 
 
 def _channel_names(tiff: tifffile.TiffFile, n_series: int) -> list[tuple[str, ...]]:
@@ -213,7 +215,7 @@ def _images_of(
     axes, sizes = series.axes[:n_counting], series.shape[:n_counting]
     planes = _planes(series, math.prod(sizes), directories, n_bytes)
     if len(planes) != math.prod(sizes):
-        warn(f"{name!r} describes {math.prod(sizes):,} planes, and holds {len(planes):,}; each of these is an image")
+        _warn_of_planes(name, math.prod(sizes), len(planes))
         return None
     numbers = np.arange(len(planes)).reshape(sizes)
     channels = [i for i, axis in enumerate(axes) if axis in "CS" and sizes[i] > 1]
