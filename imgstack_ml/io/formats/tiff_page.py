@@ -147,6 +147,7 @@ def page_layout(directory: Directory, n_bytes: int, max_pixels: int) -> PageLayo
 def is_negative(directory: Directory) -> bool:
     """Tell whether pixels are read as they are stored although 0 is white."""
     is_unusual = directory.many(Tag.BITS, 1)[0] not in _INVERTED or directory.one(Tag.SAMPLES, 1) > 1
+    is_unusual |= _KINDS.get(directory.many(Tag.SAMPLE_FORMAT, 1)[0]) != "u"
     return is_unusual and directory.tags.get(Tag.PHOTOMETRIC) == _WHITE_IS_ZERO
 
 

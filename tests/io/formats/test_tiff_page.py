@@ -169,10 +169,11 @@ def test_grey_of_2_and_4_bits_is_shown_as_in_png(tmp_path, photometric, bits):
     assert_named(tmp_path / "a.tif", "its strip 0 holds 29 bytes, and its pixels need 30")
 
 
-def test_white_that_is_zero_in_unusual_depths_is_told(tmp_path):
-    tifffile.imwrite(tmp_path / "a.tif", random_pixels((9, 7, 2)), photometric="miniswhite", planarconfig="contig")
+@pytest.mark.parametrize("pixels", [random_pixels((9, 7, 2)), random_pixels((9, 7), "float32")], ids=["two", "float"])
+def test_white_that_is_zero_in_unusual_samples_is_told(tmp_path, pixels):
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="miniswhite", planarconfig="contig", metadata=None)
     with pytest.warns(UserWarning, match="0 is white, and pixels are read as they are stored"):
-        np.testing.assert_array_equal(open_stack(tmp_path / "a.tif").data.compute()[0], random_pixels((9, 7, 2)))
+        np.testing.assert_array_equal(open_stack(tmp_path / "a.tif").data.compute()[0], pixels)
 
 
 @pytest.mark.parametrize("gdal", [True, False])
