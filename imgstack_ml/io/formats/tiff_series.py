@@ -165,7 +165,9 @@ def planes_of_series(
                 raise ValueError(f"its ImageJ description names {int(said[1]):,} planes, and it holds 1: it was cut")
             _warn_of_planes(name, int(said[1]), len(directories))
         return None
-    if any(series.kind == "lsm" and "Y" not in series.axes for series in described):  # of lines: rows are another axis
+    axes_of_lsm = [series.axes for series in described if series.kind == "lsm"]
+    # The rows of lines are another axis. Older versions of tifffile put channels within pages in front of all axes.
+    if any("Y" not in axes or axes[0] == "C" for axes in axes_of_lsm):
         return None
     needed = {number for number, directory in enumerate(directories) if directory.is_image}
     levels = [level for series in described for level in series.levels if not level.keyframe.is_subifd]

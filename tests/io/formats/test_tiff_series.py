@@ -166,7 +166,6 @@ def lsm(path, kind, axes, has_thumbnails=True, n_bytes=None, **options):
 
 def write_lsm(folder):
     lsm(folder / "stack.lsm", 6, "TZYX")
-    lsm(folder / "channels.lsm", 6, "TZSYX", planarconfig="separate")
     lsm(folder / "time.lsm", 3, "TYX")
 
 
@@ -268,10 +267,12 @@ def test_layouts_that_were_cut_are_named(tmp_path, write_family):
 
 
 def test_lsm(tmp_path):
-    pages = lsm(tmp_path / "a.lsm", 6, "TZSYX", planarconfig="separate")
+    pages = lsm(tmp_path / "a.lsm", 6, "TZYX")
     stack = open_stack(tmp_path, select={"z": 1})
     assert (stack.axes[0], stack.shape) == ("t", pages[:, 1].shape)
     np.testing.assert_array_equal(stack.data.compute(), pages[:, 1])
+    pages = lsm(tmp_path / "a.lsm", 6, "TZSYX", planarconfig="separate")
+    np.testing.assert_array_equal(open_stack(tmp_path).data.compute(), pages.reshape(-1, *pages.shape[2:]))
     # One page, and lines whose rows are another axis: tifffile reads no series of these.
     for kind, axes, has_thumbnails in [(0, "YX", False), (1, "YX", True)]:
         page = lsm(tmp_path / "b.lsm", kind, axes, has_thumbnails)
