@@ -135,14 +135,15 @@ def open_stack(
 
     Notes
     -----
-    Files are JPEG, PNG, TIFF, GIF, WebP, AVIF, JPEG 2000, BMP, Netpbm (PBM, PGM, PPM, PFM), TGA, MPO, DDS, PCX, SGI,
-    QOI, ICO (the largest image) or PSD (all layers as one image); with optional packages also video, DICOM, FITS, ND2,
-    CZI and LIF, a frame or plane an image; and arrays in ``.npy``, ``.npz`` and HDF5. Their content decides, not their
-    suffix, except for TGA, PCX and MPO. The page "What is read, and what to install for it" of the documentation lists
-    all kinds. Of a folder or an archive, files are read that end so; films, arrays, ICO and PSD only where there is
-    nothing else. Other images in it, by their suffix or (not at URLs) by their first bytes, are counted by
-    `ImageStack.summary`, and a warning says how many there are. Hidden files, and what systems put beside images
-    (``Thumbs.db``, ``__MACOSX`` and such), are not listed.
+    Files are JPEG, PNG, TIFF (also LSM and STK), GIF, WebP, AVIF, JPEG 2000, BMP, Netpbm (PBM, PGM, PPM, PFM), TGA,
+    MPO, DDS, PCX, SGI, QOI, ICO (the largest image), PSD (all layers as one image) or of rare kinds (FLI, Sun raster,
+    XBM, Pixar and others); with optional packages also video, DICOM, FITS, ND2, CZI and LIF, a frame or plane an image;
+    and arrays in ``.npy``, ``.npz`` and HDF5. Their content decides, not their suffix, except for TGA, PCX, XBM and
+    MPO. The page "What is read, and what to install for it" of the documentation lists all kinds. Of a folder or an
+    archive, files are read that end so; films, arrays, ICO, PSD and rare kinds only where there is nothing else. Other
+    images in it, by their suffix or (not at URLs) by their first bytes, are counted by `ImageStack.summary`, and a
+    warning says how many there are. Hidden files, and what systems put beside images (``Thumbs.db``, ``__MACOSX`` and
+    such), are not listed.
 
     A file that is replaced or written to after the stack is opened raises BadImageError when it is read: its size and
     time of change are compared, or the ETag, digest or time that a URL's file system tells.
@@ -177,8 +178,8 @@ def open_stack(
 
     Colour or alpha of more than 8 bits a channel in PNG, JPEG 2000 and AVIF needs imagecodecs (``pip install
     'imgstack_ml[codecs]'``); grey of 9 to 15 bits in JPEG 2000 and PGM is scaled to 16 by Pillow. In a TIFF, palettes,
-    CMYK and YCbCr are shown in 8 bits, 1 bit as 0 and 255, and grey of which 0 is white is inverted. Samples of 2 to 7
-    and 9 to 15 bits are read as they are stored, and a warning says so if 0 is white. JPEG, LZW, fax and other codecs
+    CMYK, YCbCr and grey of 1, 2 and 4 bits are shown in 8 bits, and grey of which 0 is white is inverted. Samples of
+    other bits are read as they are stored, and a warning says so if 0 is white. JPEG, LZW, fax and other codecs
     of TIFF are decoded by imagecodecs where it is installed, and else by Pillow where it can; samples of unusual bits,
     16-bit colour in LZW, ZSTD and others need imagecodecs.
 
@@ -187,7 +188,7 @@ def open_stack(
     of palettes or CMYK with alpha, or without pixels.
 
     A TIFF of several pages holds several images, named ``"path[3]"`` in `files`. Each page is an image, unless the
-    file describes its axes (OME-TIFF, ImageJ, MetaMorph, tifffile and others): then the images are those of
+    file describes its axes (OME-TIFF, ImageJ, MetaMorph, LSM, tifffile and others): then the images are those of
     ``tifffile.TiffFile(path).series``, all series one after the other. C, or else samples, are channels, the last axis;
     time, z, position and all other axes count images. Smaller copies are left out: pages that are marked so, and
     sub-directories. Where a file describes other planes than it holds, such as a recording that was stopped, those that

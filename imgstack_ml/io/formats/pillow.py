@@ -186,6 +186,10 @@ class Dds(Picture):
         if is_plain and self.source.n_bytes < 128 + height * width * n_bits // 8:
             raise ValueError("the DDS was cut")
 
+    def _shown_mode(self) -> str:
+        # Its flags say whether the palette has alpha.
+        return "RGB" if self._picture.mode == "P" and not self.source.head[80] & 1 else super()._shown_mode()
+
 
 class Pcx(Picture):
     """PC Paintbrush."""
@@ -214,8 +218,83 @@ class Qoi(Picture):
     name, suffixes, _decoder, _signatures = "QOI", (".qoi",), "QoiImagePlugin.QoiImageFile", (b"qoif",)
 
 
-#: PostScript, metafiles and formats that Pillow gives to other programs are not among them.
+class Fli(Picture):
+    """Animations of Autodesk: FLI and FLC."""
+
+    name, suffixes, _decoder = "FLI", (".fli", ".flc"), "FliImagePlugin.FliImageFile"
+    beside_pictures, _is_animated = False, True
+
+    @classmethod
+    def recognise(cls, head: bytes) -> bool:
+        """Tell whether a file begins like an FLI or FLC."""
+        return head[4:6] in (b"\x11\xaf", b"\x12\xaf") and head[88:128] == bytes(40)
+
+    def _check_file(self) -> None:
+        start = 128
+        for frame in range(int.from_bytes(self.source.head[6:8], "little")):
+            self._file.seek(start)
+            n_bytes, kind = struct.unpack("<IH", self._file.read(6).ljust(6, b"\0"))
+            end = start + n_bytes
+            if kind != 0xF1FA or n_bytes < 16 or end > self.source.n_bytes + 1:  # a byte may pad it
+                raise ValueError(f"its image {frame} is missing: it was cut, or is damaged")
+            start += 16
+            while frame and start < end:
+                self._file.seek(start)
+                n_bytes, kind = struct.unpack("<IH", self._file.read(6).ljust(6, b"\0"))
+                if kind in (4, 11):
+                    raise ValueError("a later image has a palette of its own, which Pillow does not read")
+                start += max(6, n_bytes)
+            start = end
+
+
+class Sun(Picture):
+    """Sun raster."""
+
+    name, suffixes, _decoder = "Sun raster", (".ras", ".sun"), "SunImagePlugin.SunImageFile"
+    _signatures, beside_pictures = (b"\x59\xa6\x6a\x95",), False
+
+    def _check_file(self) -> None:
+        width, _, depth, _, kind, _, palette = struct.unpack(">7I", self.source.head[4:32].ljust(28, b"\0"))
+        # Pillow takes other bytes for colours, leaves out the palette, or does not expect that rows are padded.
+        if depth == 32 or (depth == 1 and palette) or (kind == 2 and -(-width * depth // 8) % 2):
+            raise ValueError("it is a Sun raster of a kind that Pillow reads wrongly; save it as PNG")
+
+
+class Xbm(Picture):
+    """Bitmaps of X11, which are text."""
+
+    name, suffixes, _decoder, beside_pictures = "XBM", (".xbm",), "XbmImagePlugin.XbmImageFile", False
+
+
+class XvThumbnail(Picture):
+    """Thumbnails of xv."""
+
+    name, suffixes, _decoder = "XV thumbnail", (".p7",), "XVThumbImagePlugin.XVThumbImageFile"
+    beside_pictures = False
+
+    @classmethod
+    def recognise(cls, head: bytes) -> bool:
+        """Tell whether a file begins with a whole header of a thumbnail."""
+        return re.match(rb"P7 332\s(#.*\n)*\d+ +\d+ ", head) is not None
+
+
+class Pixar(Picture):
+    """Images of Pixar."""
+
+    name, suffixes, _decoder = "Pixar", (".pxr",), "PixarImagePlugin.PixarImageFile"
+    _signatures, beside_pictures = (b"\x80\xe8\0\0",), False
+
+
+class Ftex(Picture):
+    """Textures of Independence War 2."""
+
+    name, suffixes, _decoder = "FTEX", (".ftc", ".ftu"), "FtexImagePlugin.FtexImageFile"
+    _signatures, beside_pictures = (b"FTEX",), False
+
+
+#: PostScript, metafiles and formats that Pillow gives to other programs are not among them; nor are those that it does
+#: not read rightly in all versions: XPM (long colours, cut files), BLP (alpha), CUR (the mask).
 PILLOW_FORMATS: tuple[type[Picture], ...] = (
-    *(Gif, WebP, Avif, Jpeg2000, Bmp, Ppm, Psd, Dds, Sgi, Qoi, Ico),
-    *(Tga, Pcx),  # without a signature: the suffix tells them
+    *(Gif, WebP, Avif, Jpeg2000, Bmp, Ppm, Psd, Dds, Sgi, Qoi, Ico, Fli, Sun, XvThumbnail, Pixar, Ftex),
+    *(Tga, Pcx, Xbm),  # without a signature: the suffix tells them
 )

@@ -238,6 +238,8 @@ def naming_the_format(name: str, kind: type[ImageFormat]) -> Iterator[None]:
     except BadImageError:
         raise
     except Exception as error:
+        if isinstance(error, LookupError | TypeError | AttributeError) and kind in _BUILT_IN:
+            raise BadImageError(name, f"it is damaged ({type(error).__name__}: {error})") from error
         if kind in _BUILT_IN:
             raise
         where = f"{kind.__module__}.{kind.__qualname__}"

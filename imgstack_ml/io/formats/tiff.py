@@ -23,8 +23,17 @@ from ...base.warn import warn
 from ..locations.base import Bounded
 from .base import Header, ImageFormat, ImageSeries, OpenFile, check_size, mode_of, orient, oriented_shape
 from .tiff_directory import OF_CAMERA, Directory, Tag, is_tiff, read_byte_layout, read_directories, read_directory
-from .tiff_page import PageLayout, check_ends, decode_by_pillow, decode_segments, page_layout, show
-from .tiff_series import Planes, Series, check_ome, check_tags, is_described, kinds_left_out, planes_of_series
+from .tiff_page import PageLayout, check_ends, decode_by_pillow, decode_segments, is_negative, page_layout, show
+from .tiff_series import (
+    Planes,
+    Series,
+    check_lsm,
+    check_ome,
+    check_tags,
+    is_described,
+    kinds_left_out,
+    planes_of_series,
+)
 
 __all__ = ["Tiff"]
 
@@ -32,7 +41,7 @@ __all__ = ["Tiff"]
 class Tiff(ImageFormat):
     """TIFF: plain pages by their directories, all others by tifffile, and by Pillow where tifffile lacks a decoder."""
 
-    name, suffixes = "TIFF", (".tif", ".tiff")
+    name, suffixes = "TIFF", (".tif", ".tiff", ".lsm", ".stk")
 
     def __init__(self, source: OpenFile):
         super().__init__(source)
@@ -61,6 +70,7 @@ class Tiff(ImageFormat):
         self._known = {directory.offset: directory for directory in directories}
         if any(directory.is_of_camera for directory in directories):
             raise ValueError(OF_CAMERA)
+        check_lsm(directories[0], self._n_bytes)
         self._check_sub_directories(directories)
         # Where directories lead in a circle, tifffile would follow them without an end.
         described = not directories[-1].next and any(map(is_described, directories))
@@ -68,7 +78,7 @@ class Tiff(ImageFormat):
         if found is None:  # each page is an image, but those that are marked as smaller copies or masks of others
             pages = [directory for directory in directories if directory.is_image] or directories
             found = [Series([((page.offset, 0),) for page in pages])]
-        if any(map(_is_negative, directories)):
+        if any(map(is_negative, directories)):
             warn("in some TIFFs here 0 is white, and pixels are read as they are stored: as a negative")
         series = [part for of_tifffile in found for part in self._alike(of_tifffile)]
         if len(directories) == 1 and not described:
@@ -214,8 +224,3 @@ class Tiff(ImageFormat):
 def _is_smaller(image: Directory, other: Directory) -> bool:
     sizes = [(directory.one(Tag.HEIGHT, 0), directory.one(Tag.WIDTH, 0)) for directory in (image, other)]
     return sizes[0] != sizes[1] and all(map(operator.le, *sizes))
-
-
-def _is_negative(directory: Directory) -> bool:
-    unusual = directory.many(Tag.BITS, 1)[0] not in (1, 8, 16, 24, 32, 64) or directory.one(Tag.SAMPLES, 1) > 1
-    return unusual and directory.tags.get(Tag.PHOTOMETRIC) == 0

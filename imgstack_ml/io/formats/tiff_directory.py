@@ -148,11 +148,7 @@ def read_byte_layout(file: BinaryIO) -> tuple[ByteLayout, int]:
     if len(start) < (16 if b"+" in start[2:4] else 8):
         raise ValueError("it ends within its first 16 bytes: it was cut")
     layout = ByteLayout("<" if start.startswith(b"II") else ">", b"+" in start[2:4])
-    (offset,) = (
-        struct.unpack_from(layout.order + "Q", start, 8)
-        if layout.big
-        else (struct.unpack_from(layout.order + "I", start, 4))
-    )
+    (offset,) = struct.unpack_from(layout.order + "IQ"[layout.big], start, 8 if layout.big else 4)
     return layout, offset
 
 

@@ -22,7 +22,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from .base import check_size, orient
 from .tiff_directory import Directory, Tag
 
-__all__ = ["PageLayout", "check_ends", "decode_by_pillow", "decode_segments", "page_layout", "show"]
+__all__ = ["PageLayout", "check_ends", "decode_by_pillow", "decode_segments", "is_negative", "page_layout", "show"]
 
 _NONE, _OLD_JPEG, _JPEG, _PACKBITS = 1, 6, 7, 32773
 _FAX = (2, 3, 4)
@@ -31,7 +31,8 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _NOT_TOLD = -1
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}
 _WHOLE = (8, 16, 32, 64)  # bits
-_INVERTED = (1, 8, 16, 24, 32, 64)  # bits; pixels of others are numbers, not shown
+_LEVELS = (1, 2, 4)  # bits of grey that are shown in 8, as in PNG
+_INVERTED = (*_LEVELS, 8, 16, 24, 32, 64)  # bits; pixels of others are numbers, not shown
 _ALPHA = (1, 2)  # EXTRA_SAMPLES: alpha, multiplied into the colours or not
 _JPEG_END, _TAIL = b"\xff\xd9", 64  # bytes behind the end may pad a strip
 _BUFFER = 16_000_000  # bytes that are read at once
@@ -130,21 +131,24 @@ def page_layout(directory: Directory, n_bytes: int, max_pixels: int) -> PageLayo
     row_bytes = (width * samples.bits * (1 if is_planar else n_samples) + 7) // 8
     segments = _segments(directory, row_bytes, n_samples if is_planar else 1, n_bytes)
     is_raw = False
-    if (
-        samples.compression == _NONE
-        and samples.photometric == _BLACK_IS_ZERO
-        and samples.bits in _WHOLE
-        and not is_tiled
-    ):
+    if samples.compression == _NONE and not is_tiled:
         needed = _strip_sizes(directory, row_bytes, n_samples if is_planar else 1)
         for number, ((_, n_held), n_needed) in enumerate(zip(segments, needed, strict=True)):
             if n_held < n_needed:
                 raise ValueError(f"its strip {number} holds {n_held:,} bytes, and its pixels need {n_needed:,}")
         # Strips with bytes behind their rows are left to tifffile.
         is_raw = not is_planar and one(Tag.PREDICTOR, 1) == one(Tag.FILL_ORDER, 1) == one(Tag.DEPTH, 1) == 1
+        is_raw &= samples.photometric == _BLACK_IS_ZERO and samples.bits in _WHOLE
         is_raw = is_raw and [n for _, n in segments] == needed
     shape = (height, width) if samples.n_shown == 1 else (height, width, samples.n_shown)
     return PageLayout(shape, samples.dtype, directory.orientation, n_samples, samples, segments, is_raw, is_planar)
+
+
+def is_negative(directory: Directory) -> bool:
+    """Tell whether pixels are read as they are stored although 0 is white."""
+    is_unusual = directory.many(Tag.BITS, 1)[0] not in _INVERTED or directory.one(Tag.SAMPLES, 1) > 1
+    is_unusual |= _KINDS.get(directory.many(Tag.SAMPLE_FORMAT, 1)[0]) != "u"
+    return is_unusual and directory.tags.get(Tag.PHOTOMETRIC) == _WHITE_IS_ZERO
 
 
 @functools.lru_cache(maxsize=1000)
@@ -279,9 +283,7 @@ def decode_segments(tiff: tifffile.TiffFile, offset: int, layout: PageLayout) ->
     return _decode(tiff, offset, layout, inflate)  # imagecodecs refuses strips that are longer than their pixels
 
 
-def _decode(
-    tiff: tifffile.TiffFile, offset: int, layout: PageLayout, inflate: Callable[[bytes, int], bytes] | None
-) -> np.ndarray:
+def _decode(tiff: tifffile.TiffFile, offset: int, layout: PageLayout, inflate: Callable[[], Any] | None) -> np.ndarray:
     tiff.filehandle.seek(offset)
     page = tifffile.TiffPage(tiff, index=0)
     if page.size != math.prod(layout.shape[:2]) * layout.n_samples or page.dtype is None:
@@ -295,7 +297,7 @@ def _decode(
     for content, number in page.parent.filehandle.read_segments(
         offsets, counts, sort=True, buffersize=_BUFFER, flat=True
     ):
-        encoded: Any = content if content is None or inflate is None else inflate(content, n_needed)  # type: ignore[arg-type]
+        encoded: Any = content if content is None or inflate is None else _decompress(inflate(), content, n_needed)  # type: ignore[arg-type]
         segment, (sample, depth, top, left, _), shape = page.decode(encoded, number, _fullsize=False, **tables)
         place = pixels[sample, depth : depth + shape[0], top : top + shape[1], left : left + shape[2]]
         place[...] = page.nodata if segment is None else segment[: place.shape[0], : place.shape[1], : place.shape[2]]
@@ -312,8 +314,8 @@ def show(pixels: np.ndarray, layout: PageLayout, directory: Directory) -> np.nda
     most = (1 << layout.samples.bits) - 1
     if layout.samples.photometric == _WHITE_IS_ZERO:
         pixels = np.subtract(most, pixels, dtype=layout.dtype)
-    if layout.samples.bits == 1:
-        pixels = pixels.astype(np.uint8) * 255
+    if layout.samples.bits == 1 or (layout.samples.bits in _LEVELS and layout.n_samples == 1):
+        pixels = pixels.astype(np.uint8) * (255 // most)
     return pixels.reshape(layout.shape)
 
 
@@ -359,7 +361,7 @@ def decode_by_pillow(file: BinaryIO, n_bytes: int, layout: PageLayout, directory
     file.seek(0)
     try:
         with TiffImageFile(_Starting(file, n_bytes, directory)) as picture:  # type: ignore[arg-type]
-            if layout.samples.bits not in (1, 8, 12, 16, 32) or sorted(picture.size) != sorted(layout.shape[:2]):
+            if layout.samples.bits not in (*_LEVELS, 8, 12, 16, 32) or sorted(picture.size) != sorted(layout.shape[:2]):
                 raise ValueError("Pillow does not read it as it is stored")
             picture.load()
             mode = {"1": "L", "P": "RGB", "CMYK": "RGB"}.get(picture.mode, picture.mode)
@@ -380,15 +382,7 @@ def _needs(directory: Directory, layout: PageLayout) -> str:
     return f"{what} need the package imagecodecs: pip install imagecodecs"
 
 
-def _inflate(content: bytes, n_needed: int) -> bytes:
-    return _decompress(zlib.decompressobj(), content, n_needed)
-
-
-def _inflate_lzma(content: bytes, n_needed: int) -> bytes:
-    return _decompress(lzma.LZMADecompressor(memlimit=_LZMA_MEMORY), content, n_needed)
-
-
-def _decompress(decompressor: "zlib._Decompress | lzma.LZMADecompressor", content: bytes, n_needed: int) -> bytes:
+def _decompress(decompressor: Any, content: bytes, n_needed: int) -> bytes:
     """Decompress to the end, where the checksum is.
 
     Some programs write a full strip where a shorter one is left, so that up to twice the bytes are accepted.
@@ -402,7 +396,7 @@ def _decompress(decompressor: "zlib._Decompress | lzma.LZMADecompressor", conten
     return found
 
 
-_INFLATE: dict[int, Callable[[bytes, int], bytes]] = {
-    **dict.fromkeys((8, 32946, 50013), _inflate),
-    34925: _inflate_lzma,
+_INFLATE: dict[int, Callable[[], Any]] = {
+    **dict.fromkeys((8, 32946, 50013), zlib.decompressobj),
+    34925: functools.partial(lzma.LZMADecompressor, memlimit=_LZMA_MEMORY),
 }

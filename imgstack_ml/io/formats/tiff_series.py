@@ -18,7 +18,16 @@ import tifffile
 from ...base.warn import warn
 from .tiff_directory import Directory, Tag
 
-__all__ = ["Planes", "Series", "check_ome", "check_tags", "is_described", "kinds_left_out", "planes_of_series"]
+__all__ = [
+    "Planes",
+    "Series",
+    "check_lsm",
+    "check_ome",
+    "check_tags",
+    "is_described",
+    "kinds_left_out",
+    "planes_of_series",
+]
 
 #: Where an image is: for each of its channels, the offset of a directory, and which of the planes that follow each
 #: other from there.
@@ -40,6 +49,7 @@ _NUMBER_OF_IMAGES = re.compile(r"^images=(\d+)\s*$", re.MULTILINE)
 _WITHOUT_AXES = {"generic", "uniform", "nih"}
 _MOST_VALUES, _MOST_BYTES = 1 << 18, 1 << 26  # of a tag that tifffile reads
 _MOST_MISSING = 1_000_000  # planes that a description may name and the file lacks
+_LSM = 34412  # CZ_LSMINFO
 _COUNTS = ("SizeZ", "SizeC", "SizeT", "FirstZ", "FirstC", "FirstT", "IFD", "NumPlanes", "PlaneCount")
 
 
@@ -75,13 +85,24 @@ def _shape_and_axes(text: str) -> tuple[list[int], str] | None:
 
 def kinds_left_out(first: Directory) -> list[str]:
     """Return the kinds of TIFF that tifffile is told not to look for, by the names of its flags."""
-    # It would read files that lie beside, or load all pages when it opens a file.
-    kinds = ["is_lsm", "is_mmstack", "is_ndtiff"]
+    # It would read files that lie beside; the pages of Micro-Manager's files have descriptions of OME or ImageJ, too.
+    kinds = ["is_mmstack", "is_ndtiff"]
+    if not first.next:  # it looks at the second page
+        kinds.append("is_lsm")
     if not first.layout.big:  # its pages would be counted by the size of the file, and have no other axes
         kinds.append("is_scanimage")
     if first.description.startswith("{") and _shape_and_axes(first.description) is None:
         kinds.append("is_shaped")
     return kinds
+
+
+def check_lsm(first: Directory, n_bytes: int) -> None:
+    """Refuse an LSM whose offsets or sizes are not those of its tags."""
+    if _LSM in first.others and (first.one(Tag.COMPRESSION, 1) != 1 or n_bytes >= 1 << 32):
+        raise ValueError(
+            "it is an LSM that is compressed or larger than 4 GB, in which pixels lie elsewhere than its tags say. To "
+            "write it as OME-TIFF, by Bio-Formats: bfconvert old.lsm new.ome.tiff"
+        )
 
 
 def check_tags(directories: Sequence[Directory]) -> None:
@@ -142,9 +163,11 @@ def planes_of_series(
         if said and int(said[1]) != len(directories):
             if len(directories) == 1:
                 raise ValueError(f"its ImageJ description names {int(said[1]):,} planes, and it holds 1: it was cut")
-            warn(
-                f"{name!r} describes {int(said[1]):,} planes, and holds {len(directories):,}; each of these is an image"
-            )
+            _warn_of_planes(name, int(said[1]), len(directories))
+        return None
+    axes_of_lsm = [series.axes for series in described if series.kind == "lsm"]
+    # The rows of lines are another axis. Older versions of tifffile put channels within pages in front of all axes.
+    if any("Y" not in axes or axes[0] == "C" for axes in axes_of_lsm):
         return None
     needed = {number for number, directory in enumerate(directories) if directory.is_image}
     levels = [level for series in described for level in series.levels if not level.keyframe.is_subifd]
@@ -154,7 +177,7 @@ def planes_of_series(
         if len(directories) == 1:
             raise ValueError("its description names several planes, and it holds one page: it was cut")
         n_named = sum(map(len, levels)) if None in pages else len(used & needed)
-        warn(f"{name!r} describes {n_named:,} planes, and holds {len(needed):,}; each of these is an image")
+        _warn_of_planes(name, n_named, len(needed))
         return None
     images = [series for series in described if not (series.keyframe.is_reduced or series.keyframe.is_mask)]
     names = _channel_names(tiff, len(described))
@@ -163,14 +186,21 @@ def planes_of_series(
     return None if None in found else found  # type: ignore[return-value]
 
 
+def _warn_of_planes(name: str, n_described: int, n_held: int) -> None:
+    warn(f"{name!r} describes {n_described:,} planes, and holds {n_held:,}; each of these is an image")
+
+
 def _channel_names(tiff: tifffile.TiffFile, n_series: int) -> list[tuple[str, ...]]:
-    """Return the names of the channels of each series, as OME and Micro-Manager have them."""
+    """Return the names of the channels of each series, as OME, LSM and Micro-Manager have them."""
     if tiff.is_ome and tiff.ome_metadata:
         images = [e for e in ElementTree.fromstring(tiff.ome_metadata).iter() if e.tag.endswith("}Image")]
         names = [
             tuple(e.get("Name") or e.get("ID") or "" for e in image.iter() if e.tag.endswith("}Channel"))
             for image in images
         ]
+    elif tiff.is_lsm:
+        colours = (tiff.lsm_metadata or {}).get("ChannelColors") or {}
+        names = [tuple(map(str, colours.get("ColorNames") or ()))] * n_series
     else:
         summary = (tiff.micromanager_metadata or {}).get("Summary") if tiff.is_micromanager else None
         names = [tuple(map(str, summary.get("ChNames") or ()))] * n_series if isinstance(summary, dict) else []
@@ -187,7 +217,7 @@ def _images_of(
     axes, sizes = series.axes[:n_counting], series.shape[:n_counting]
     planes = _planes(series, math.prod(sizes), directories, n_bytes)
     if len(planes) != math.prod(sizes):
-        warn(f"{name!r} describes {math.prod(sizes):,} planes, and holds {len(planes):,}; each of these is an image")
+        _warn_of_planes(name, math.prod(sizes), len(planes))
         return None
     numbers = np.arange(len(planes)).reshape(sizes)
     channels = [i for i, axis in enumerate(axes) if axis in "CS" and sizes[i] > 1]

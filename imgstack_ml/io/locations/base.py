@@ -83,6 +83,7 @@ class Bounded:
     def attach(self, file: BinaryIO) -> None:
         """Read from another handle of the file, since the one before was closed."""
         self._file, self.seek, self.tell = file, file.seek, file.tell
+        self.readinto = file.readinto  # type: ignore[attr-defined] # NumPy needs it to read records
 
     def read(self, n_bytes: int = -1, /) -> bytes:
         """Read up to `n_bytes`, at most to the end."""

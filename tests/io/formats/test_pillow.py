@@ -38,6 +38,7 @@ STILL = [
     *((".dds", mode, {}) for mode in ("L", "RGBA")),
     *((".pcx", mode, {}) for mode in ("1", "P", "RGB")),
     *((".sgi", mode, {}) for mode in ("L", "RGB")),
+    (".xbm", "1", {}),
     (".jfif", "RGB", {"format": "JPEG"}),
 ]
 
@@ -182,6 +183,54 @@ def test_cut_files_are_named(tmp_path, kind):
             continue
         assert str(path) in told
         assert "unpack" not in told
+
+
+def fli_frame(*chunks):
+    content = b"".join(struct.pack("<IH", 6 + len(chunk), kind) + chunk for kind, chunk in chunks)
+    return struct.pack("<IHH8x", 16 + len(content), 0xF1FA, len(chunks)) + content
+
+
+def rare_files():
+    """Files of formats that Pillow does not write, of 6 rows of 4 pixels, and their pixels as Pillow stores them."""
+    numbers, colours = random_pixels((6, 4)), random_pixels((6, 4, 3))
+    wide = numbers.astype(int)
+    palette = random_pixels((256, 3)) >> 2
+    frames = fli_frame((11, b"\1\0\0\0" + palette.tobytes()), (16, numbers.tobytes())), fli_frame((16, bytes(24)))
+    head = struct.pack("<IHHHHHHI", 128 + sum(map(len, frames)), 0xAF12, 2, 4, 6, 8, 0, 40).ljust(128, b"\0")
+    fli = np.stack([palette[numbers] << 2, np.broadcast_to(palette[0] << 2, (6, 4, 3))])
+    yield ".flc", head + b"".join(frames), fli
+    yield ".ras", struct.pack(">8I", 0x59A66A95, 4, 6, 24, 72, 3, 0, 0) + colours.tobytes(), colours
+    levels = np.stack([(wide >> 5) * 255 // 7, (wide >> 2 & 7) * 255 // 7, (wide & 3) * 85], axis=-1)
+    yield ".p7", b"P7 332\n#END_OF_COMMENTS\n4 6 255\n" + numbers.tobytes(), levels
+    pixar = b"\x80\xe8\0\0".ljust(416, b"\0") + struct.pack("<HH4xHH", 6, 4, 14, 2)
+    yield ".pxr", pixar.ljust(1024, b"\0") + colours.tobytes(), colours
+    yield (
+        ".ftc",
+        b"FTEX" + struct.pack("<8i", 0, 4, 6, 1, 1, 1, 32, 72)[:28] + struct.pack("<i", 72) + colours.tobytes(),
+        colours,
+    )
+
+
+@pytest.mark.parametrize(("suffix", "content", "expected"), list(rare_files()))
+def test_rare_formats_are_read_whole_or_not_at_all(tmp_path, suffix, content, expected):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(content)
+    np.testing.assert_array_equal(np.squeeze(open_stack(tmp_path).data.compute()), expected)
+    for end in range(len(content) - 1, 1, -max(1, len(content) // 50)):
+        path.write_bytes(content[:end])
+        assert_named(path, "a\\.")
+
+
+def test_what_pillow_reads_wrongly_is_refused(tmp_path):
+    flc = next(content for suffix, content, _ in rare_files() if suffix == ".flc")
+    content = bytearray(flc)
+    content[-26:-24] = b"\4\0"  # the second frame has a palette
+    (tmp_path / "a.flc").write_bytes(content)
+    assert_named(tmp_path / "a.flc", "a later image has a palette of its own")
+    for number, (depth, kind, n_colours) in enumerate([(32, 1, 0), (1, 1, 6), (8, 2, 0)]):
+        head = struct.pack(">8I", 0x59A66A95, 5, 6, depth, 0, kind, 1, n_colours)
+        (tmp_path / f"{number}.ras").write_bytes(head + bytes(200))
+        assert_named(tmp_path / f"{number}.ras", "Pillow reads wrongly")
 
 
 def claims(kind):

@@ -140,7 +140,7 @@ def test_pictures_of_pillow(tmp_path, mode, compression):
 
 def test_depths_that_are_not_whole_bytes_are_read_as_stored(tmp_path):
     pytest.importorskip("imagecodecs")
-    for bits in (2, 3, 4, 7, 10, 12, 14):
+    for bits in (3, 5, 7, 10, 12, 14):
         pixels = random_pixels((9, 7), "uint16") & ((1 << bits) - 1)
         stored = pixels.astype("uint8" if bits < 8 else "uint16")
         tifffile.imwrite(tmp_path / "a.tif", stored, bitspersample=bits, photometric="minisblack")
@@ -149,10 +149,31 @@ def test_depths_that_are_not_whole_bytes_are_read_as_stored(tmp_path):
         assert found.dtype == stored.dtype
 
 
-def test_white_that_is_zero_in_unusual_depths_is_told(tmp_path):
-    tifffile.imwrite(tmp_path / "a.tif", random_pixels((9, 7, 2)), photometric="miniswhite", planarconfig="contig")
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite", "palette"])
+@pytest.mark.parametrize("bits", [2, 4])
+def test_grey_of_2_and_4_bits_is_shown_as_in_png(tmp_path, photometric, bits):
+    """With imagecodecs and without; strips of fewer bytes than their rows need are refused."""
+    packed, colours = random_pixels((5, 6)), random_pixels((3, 256), "uint16")
+    extra = {"colormap": colours} if photometric == "palette" else {}
+    tifffile.imwrite(tmp_path / "a.tif", packed, photometric=photometric, metadata=None, **extra)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as tiff:
+        for name, value in {"BitsPerSample": bits, "ImageWidth": 48 // bits - 1}.items():
+            tiff.pages[0].tags[name].overwrite(value)
+        if extra:
+            tiff.pages[0].tags["ColorMap"].overwrite(colours[:, : 1 << bits].tobytes())
+    with Image.open(tmp_path / "a.tif") as picture:
+        expected = np.asarray(picture.convert("RGB") if extra else picture)
+    np.testing.assert_array_equal(open_stack(tmp_path / "a.tif").data.compute()[0], expected)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as tiff:
+        tiff.pages[0].tags["StripByteCounts"].overwrite(29)
+    assert_named(tmp_path / "a.tif", "its strip 0 holds 29 bytes, and its pixels need 30")
+
+
+@pytest.mark.parametrize("pixels", [random_pixels((9, 7, 2)), random_pixels((9, 7), "float32")], ids=["two", "float"])
+def test_white_that_is_zero_in_unusual_samples_is_told(tmp_path, pixels):
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="miniswhite", planarconfig="contig", metadata=None)
     with pytest.warns(UserWarning, match="0 is white, and pixels are read as they are stored"):
-        np.testing.assert_array_equal(open_stack(tmp_path / "a.tif").data.compute()[0], random_pixels((9, 7, 2)))
+        np.testing.assert_array_equal(open_stack(tmp_path / "a.tif").data.compute()[0], pixels)
 
 
 @pytest.mark.parametrize("gdal", [True, False])

@@ -15,7 +15,7 @@ from imgstack_ml import open_stack
 from imgstack_ml.errors import BadImageError, MixedStackError
 from imgstack_ml.io.formats.registry import open_images
 from imgstack_ml.io.readers import decode_file
-from tests.lib.images import pack, random_pixels
+from tests.lib.images import assert_named, pack, random_pixels, read_image
 
 SIZES = {"T": 3, "Z": 2, "C": 4, "S": 3, "Y": 9, "X": 7}
 
@@ -144,7 +144,47 @@ def write_planes_behind_a_page(folder):
             file.write(planes[1:].tobytes())
 
 
+def lsm(path, kind, axes, has_thumbnails=True, n_bytes=None, **options):
+    """Zeiss's LSM: a thumbnail behind each page, and a structure that tells the axes."""
+    info = np.zeros(1, tifffile.TIFF.CZ_LSMINFO)
+    info["MagicNumber"], info["StructureSize"], info["ScanType"] = 67127628, info.itemsize, kind
+    for axis, field in list(tifffile.TIFF.CZ_LSMINFO_DIMENSIONS.items())[:5]:
+        axis = axis.replace("C", "S")
+        info[field] = SIZES[axis] if axis in axes else 1
+    pages = random_pixels([SIZES[axis] for axis in axes], "uint16")
+    with tifffile.TiffWriter(path, byteorder="<") as tiff:
+        options = {"photometric": "minisblack", "metadata": None, **options}
+        for number, page in enumerate(pages.reshape(-1, *[SIZES[axis] for axis in axes if axis in "SYX"])):
+            tags = [(34412, 1, info.nbytes, info.tobytes(), True)] if number == 0 else []
+            tiff.write(page, extratags=tags, **options)
+            if has_thumbnails:
+                tiff.write(page[..., ::2, ::2], subfiletype=1, **options)
+    if n_bytes:
+        os.truncate(path, n_bytes)
+    return np.moveaxis(pages, -3, -1) if "S" in axes else pages
+
+
+def write_lsm(folder):
+    lsm(folder / "stack.lsm", 6, "TZYX")
+    lsm(folder / "time.lsm", 3, "TYX")
+
+
+def write_scanners(folder):
+    """ScanImage, and slides of Aperio (SVS) with and without smaller copies."""
+    text = {"software": "SI.LINE_FORMAT_VERSION = 1", "description": "frameNumbers = 1"}
+    for big in (True, False):
+        write(folder / f"scanimage {big}.tif", "TYX", bigtiff=big, metadata=None, **text)
+    for name, n_copies in {"slide.tif": 0, "pyramid.tif": 1}.items():
+        with tifffile.TiffWriter(folder / name) as tiff:
+            options = {"photometric": "rgb", "metadata": None, "tile": (16, 16)}
+            tiff.write(random_pixels((40, 40, 3)), description="Aperio Image\r\n40x40|AppMag = 20", **options)
+            if n_copies:
+                tiff.write(random_pixels((10, 10, 3)), photometric="rgb", metadata=None)
+                tiff.write(random_pixels((20, 20, 3)), **options)
+
+
 FAMILIES = [write_described, write_ome, write_imagej, write_pages, write_pyramids, write_planes_behind_a_page]
+FAMILIES += [write_lsm, write_scanners]
 
 
 def as_images(pixels, axes):
@@ -162,6 +202,7 @@ def images_of_series(path):
     """All images of a file as tifffile reads its series; those of pages where nothing describes series."""
     with tifffile.TiffFile(path) as tiff:
         found = [series for series in tiff.series if not series.keyframe.is_subifd]
+        found = [series for series in found if series.kind != "lsm" or not series.keyframe.is_reduced]
         if {series.kind for series in found} <= {"generic", "uniform"}:
             pages = [page.aspage() for page in tiff.pages]
             found = [page for page in pages if not page.subfiletype & 5] or pages
@@ -223,6 +264,24 @@ def test_layouts_that_were_cut_are_named(tmp_path, write_family):
                 np.testing.assert_array_equal(images, expected)
                 counts["whole"] += 1
     assert counts["named"] > 5 * counts["whole"]
+
+
+def test_lsm(tmp_path):
+    pages = lsm(tmp_path / "a.lsm", 6, "TZYX")
+    stack = open_stack(tmp_path, select={"z": 1})
+    assert (stack.axes[0], stack.shape) == ("t", pages[:, 1].shape)
+    np.testing.assert_array_equal(stack.data.compute(), pages[:, 1])
+    pages = lsm(tmp_path / "a.lsm", 6, "TZSYX", planarconfig="separate")
+    np.testing.assert_array_equal(open_stack(tmp_path).data.compute(), pages.reshape(-1, *pages.shape[2:]))
+    # One page, and lines whose rows are another axis: tifffile reads no series of these.
+    for kind, axes, has_thumbnails in [(0, "YX", False), (1, "YX", True)]:
+        page = lsm(tmp_path / "b.lsm", kind, axes, has_thumbnails)
+        np.testing.assert_array_equal(read_image(tmp_path / "b.lsm"), page)
+    lsm(tmp_path / "b.lsm", 99, "TYX")
+    assert_named(tmp_path / "b.lsm", r"it is damaged \(KeyError: 99")
+    for options in ({"compression": "zlib"}, {"n_bytes": (1 << 32) + 1}):
+        lsm(tmp_path / "b.lsm", 3, "TYX", **options)
+        assert_named(tmp_path / "b.lsm", r"an LSM that is compressed or larger than 4 GB.*bfconvert")
 
 
 def pages_with(*descriptions, shape=(9, 7), **options):
