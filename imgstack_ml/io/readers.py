@@ -17,7 +17,7 @@ from .locations.faults import naming_the_file
 from .locations.open import forget_listings_of, local_path, read_state
 from .locations.urls import storage_options_of
 
-__all__ = ["ConvertingReader", "FileReader", "FunctionReader", "apply_to_file", "decode_file"]
+__all__ = ["ConvertingReader", "FileReader", "FunctionReader", "apply_to_file", "decode_file", "places_by_file"]
 
 
 def decode_file(path: str) -> np.ndarray:
@@ -92,7 +92,7 @@ class FileReader:
 
     def _read(self, keys: Sequence[Key]) -> np.ndarray:
         block = np.empty((len(keys), *self.shape), self.dtype)
-        files = _places_by_file(keys)
+        files = places_by_file(keys)
         forget_listings_of(files)
         for name, (state, places) in files.items():
             with open_images(name, self.conversion.max_pixels, state, self.conversion.with_alpha) as images:
@@ -201,7 +201,7 @@ def apply_to_file(imread: Callable[[str], Any], preprocess: Callable[[Any], Any]
         return np.asarray(image if preprocess is None else preprocess(image))
 
 
-def _places_by_file(keys: Sequence[Key]) -> dict[str, tuple[State | None, list[tuple[int, Any]]]]:
+def places_by_file(keys: Sequence[Key]) -> dict[str, tuple[State | None, list[tuple[int, Any]]]]:
     """Group the places of images in a block, and what they are in their file, by file; with the state of the file."""
     groups: dict[str, tuple[State | None, list[tuple[int, Any]]]] = {}
     for i, (key, state) in enumerate(zip(keys, _states(keys), strict=True)):
