@@ -10,7 +10,7 @@ from typing import Any
 import zarr
 
 from .base import check_level
-from .store import check_within
+from .store import check_within, is_zarr
 
 __all__ = ["axis_names_within", "channel_names_of", "image_of", "images_of_well", "wells_of"]
 
@@ -58,7 +58,7 @@ def wells_of(path: str) -> tuple[str, list[str]] | None:
     """
     described = _attributes(path)
     if "plate" in described:
-        return "p", [str(well["path"]) for well in described["plate"]["wells"]]
+        return "p", [str(well["path"]) for well in described["plate"].get("wells") or ()]
     if "well" in described:
         return "p", [""]
     return ("s", [""]) if "bioformats2raw.layout" in described else None
@@ -76,7 +76,7 @@ def images_of_well(path: str, well: str) -> list[str]:
     check_within(place, os.path.realpath(path))
     described = _attributes(place)
     if "well" in described:
-        names = [str(image["path"]) for image in described["well"]["images"]]
+        names = [str(image["path"]) for image in described["well"].get("images") or ()]
     elif well:
         raise ValueError("it is a well of a plate, and has no description of one")
     else:
@@ -88,8 +88,8 @@ def images_of_well(path: str, well: str) -> list[str]:
 
 def _scenes(path: str) -> Iterator[str]:
     """Yield the names of the images that Bio-Formats wrote: those that it lists, or else groups 0, 1 and so on."""
-    listed = _attributes(os.path.join(path, "OME")).get("series") if os.path.isdir(os.path.join(path, "OME")) else None
-    if listed:
+    about = os.path.join(path, "OME")
+    if is_zarr(about) and (listed := _attributes(about).get("series")):
         yield from map(str, listed)
         return
     number = 0

@@ -23,6 +23,7 @@ from ...base.warn import warn
 from ..locations.base import Bounded
 from .base import Header, ImageFormat, ImageSeries, OpenFile, check_size, mode_of, orient, oriented_shape
 from .tiff_directory import OF_CAMERA, Directory, Tag, is_tiff, read_byte_layout, read_directories, read_directory
+from .tiff_levels import copies_of, series_at_level
 from .tiff_page import PageLayout, check_ends, decode_by_pillow, decode_segments, page_layout, show
 from .tiff_series import Planes, Series, check_ome, check_tags, is_described, kinds_left_out, planes_of_series
 
@@ -33,6 +34,7 @@ class Tiff(ImageFormat):
     """TIFF: plain pages by their directories, all others by tifffile, and by Pillow where tifffile lacks a decoder."""
 
     name, suffixes = "TIFF", (".tif", ".tiff")
+    has_levels = True
 
     def __init__(self, source: OpenFile):
         super().__init__(source)
@@ -68,10 +70,16 @@ class Tiff(ImageFormat):
         if found is None:  # each page is an image, but those that are marked as smaller copies or masks of others
             pages = [directory for directory in directories if directory.is_image] or directories
             found = [Series([((page.offset, 0),) for page in pages])]
+        if level := self.source.level:
+            copies = copies_of(directories, self._directory)
+            found = [
+                series if series.is_at_level else series_at_level(series, level, directories, copies)
+                for series in found
+            ]
         if any(map(_is_negative, directories)):
             warn("in some TIFFs here 0 is white, and pixels are read as they are stored: as a negative")
         series = [part for of_tifffile in found for part in self._alike(of_tifffile)]
-        if len(directories) == 1 and not described:
+        if len(directories) == 1 and not described and not level:
             return [series[0]._replace(keys=(None,))]
         return series
 
@@ -191,7 +199,7 @@ class Tiff(ImageFormat):
         if "<OME" in directories[0].description:
             check_ome(directories[0].description, len(directories))
         check_tags(directories)
-        return planes_of_series(self._tifffile(), directories, self._n_bytes, self.source.name)
+        return planes_of_series(self._tifffile(), directories, self._n_bytes, self.source.name, self.source.level)
 
     def _check_sub_directories(self, directories: list[Directory]) -> None:
         """Warn of images in sub-directories that are no smaller copies; refuse those of a camera."""
