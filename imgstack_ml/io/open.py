@@ -60,11 +60,12 @@ def open_stack(
         - a zip or tar archive of images, which is not unpacked: ``"photos.zip"``, ``"photos.zip::folder/*.png"``;
         - a URL that fsspec knows, to a file, a folder or a pattern: ``"s3://bucket/run/*.tif"``,
           ``"memory://folder"``, ``"zip://*.png::photos.zip"``;
-        - a stack in one array: a folder that `save_stack` wrote, any zarr array, an OME-Zarr image (its full
-          resolution), an HDF5 data set ``"file.h5::name"`` (needs h5py; the name may be left out where there is
-          one), a NumPy file ``"stack.npy"``. The array is of
-          shape (n_images, height, width[, n_channels]), unless its axes have names (zarr, xarray, OME-Zarr, labels
-          or scales of HDF5): then these say which are y, x and channels, and all others count images.
+        - a plate or a well of OME-Zarr, or what bioformats2raw writes: all its images as one stack, with the wells as
+          `labels`;
+        - a stack in one array: a folder that `save_stack` wrote, any zarr array, an OME-Zarr image, an HDF5 data set
+          ``"file.h5::name"`` (needs h5py; the name may be left out where there is one), a NumPy file ``"stack.npy"``.
+          The array is of shape (n_images, height, width[, n_channels]), unless its axes have names (zarr, xarray,
+          OME-Zarr, labels or scales of HDF5): then these say which are y, x and channels, and all others count images.
     recursive : bool, default=False
         Whether a folder's sub-folders are searched too; their names become `labels`. Links to folders are not
         followed; those that lead out of the folder are counted like images that are not read. Folders within an archive
@@ -188,8 +189,8 @@ def open_stack(
     A TIFF of several pages holds several images, named ``"path[3]"`` in `files`. Each page is an image, unless the
     file describes its axes (OME-TIFF, ImageJ, MetaMorph, tifffile and others): then the images are those of
     ``tifffile.TiffFile(path).series``, all series one after the other. C, or else samples, are channels, the last axis;
-    time, z, position and all other axes count images. Smaller copies are left out: pages that are marked so, and
-    sub-directories. Where a file describes other planes than it holds, such as a recording that was stopped, those that
+    time, z, position and all other axes count images. Smaller copies, pages that are marked so and sub-directories,
+    are read by `level` only. Where a file describes other planes than it holds, such as a stopped recording, those that
     exist are read, and a warning counts them. Each file of an OME-TIFF of several files gives its own planes: open the
     folder of all of them. Raw files of cameras are refused; rawpy reads them.
 

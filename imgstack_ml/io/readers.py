@@ -2,13 +2,14 @@
 
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ..errors import BadImageError, ImgstackError
 from .convert import Conversion
+from .formats.base import ImageFormat
 from .formats.registry import Key, Page, open_images, registered_names
 from .keys import FileKeys
 from .lazy import Reader
@@ -97,18 +98,24 @@ class FileReader:
         for name, (state, places) in files.items():
             with open_images(name, self.conversion.max_pixels, state, self.conversion.with_alpha) as images:
                 for i, key in places:
-                    header = images.header(key)
-                    self._check_unchanged(header.shape, header.dtype)
-                    if self.conversion.is_identity:
-                        images.read(key, block[i])
-                    else:
-                        image = np.empty(header.shape, header.dtype)
-                        images.read(key, image)
-                        block[i] = self.conversion.apply(image)
+                    self._read_image(images, key, block[i])
         return block
 
-    def _check_unchanged(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        found = self.conversion.layout(shape, dtype)
+    def _read_image(self, images: ImageFormat, key: Any, out: np.ndarray) -> None:
+        conversion = self.conversion
+        # Where channels are stored apart, the others are not decoded.
+        if conversion.channels is not None and (chosen := images.key_of_channels(key, conversion.channels)) is not None:
+            key, conversion = chosen, replace(conversion, channels=None)
+        header = images.header(key)
+        self._check_unchanged(conversion.layout(header.shape, header.dtype))
+        if conversion.is_identity:
+            images.read(key, out)
+        else:
+            image = np.empty(header.shape, header.dtype)
+            images.read(key, image)
+            out[...] = conversion.apply(image)
+
+    def _check_unchanged(self, found: tuple[tuple[int, ...], np.dtype]) -> None:
         if found != (self.shape, self.dtype):
             raise ValueError(
                 f"it is of shape {found[0]}, {found[1]} now, and was of shape {self.shape}, {self.dtype} when the "

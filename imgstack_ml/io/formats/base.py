@@ -212,6 +212,10 @@ class ImageFormat(ABC):
             Contiguous, of the image's shape and dtype; all of it is to be written.
         """
 
+    def key_of_channels(self, key: Any, channels: tuple[int, ...]) -> Any:
+        """Return the key of an image that has some channels of another one; None, the default: all are decoded."""
+        return None
+
     @functools.cached_property
     def series(self) -> Sequence[ImageSeries]:
         """What `list_images` gives, which is called once, and before any `read`."""

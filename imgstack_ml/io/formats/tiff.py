@@ -108,6 +108,10 @@ class Tiff(ImageFormat):
             self._decode_plane(plane, layout, pixels)
             out[..., channel] = pixels
 
+    def key_of_channels(self, key: Planes | None, channels: tuple[int, ...]) -> Planes | None:
+        """Return the planes of some channels, where each channel is a plane."""
+        return tuple(key[channel] for channel in channels) if key and len(key) > 1 else None
+
     @functools.cached_property
     def _only(self) -> Planes:
         directory = self._directory(self._start)

@@ -18,7 +18,8 @@ def write_pyramid(path, pixels, *, in_pages=False, **options):
     with tifffile.TiffWriter(path, ome=options.pop("ome", None)) as writer:
         writer.write(pixels, **TILES, subifds=0 if in_pages else 2, **options)
         for step in (2, 4):
-            writer.write(pixels[..., ::step, ::step], **TILES, subfiletype=1, metadata=None)
+            others = {"metadata": None} if in_pages else {}
+            writer.write(pixels[..., ::step, ::step], **TILES, subfiletype=1, **others)
 
 
 def write_slide(path):
