@@ -294,11 +294,11 @@ def _one_layout(names: Sequence[str], kinds: Kinds, layout_of: Callable[[Header]
     )
     raise MixedStackError(
         f"the {len(names)} images are not of one shape and dtype:{described}\n"
-        f"{_remedy([layout for layout, _, _ in ranked])}"
+        f"{_remedy([layout for layout, _, _ in ranked], ranked[0][2][0], kinds.headers[0].format)}"
     )
 
 
-def _remedy(layouts: list[Layout]) -> str:
+def _remedy(layouts: list[Layout], name: str, format: str) -> str:
     """Name the options that would accept the images; the most frequent kind comes first."""
     (shape, dtype), *_ = layouts
     options = []
@@ -307,9 +307,11 @@ def _remedy(layouts: list[Layout]) -> str:
     if len({shape[:2] for shape, _ in layouts}) > 1:
         options.append(f"shape={shape[:2]}")
     if None in options:
+        if format == "zarr":
+            return f"Open the images of one well or field: open_stack({name.partition('[')[0]!r})"
         (other_shape, _) = layouts[1]
-        test = f"shape == {shape}" if shape != other_shape else f"dtype == {str(dtype)!r}"
-        return f"Give the files of one kind as a list: open_stack([f for f in files if skimage.io.imread(f).{test}])"
+        test = f"shape[1:] == {shape}" if shape != other_shape else f"dtype == {str(dtype)!r}"
+        return f"Give the files of one kind as a list: open_stack([f for f in files if open_stack(f).{test}])"
     return f"To bring them to one kind: open_stack(..., {', '.join(map(str, options))})"
 
 
