@@ -136,7 +136,8 @@ def _check_mode(mode: str, wanted: str) -> None:
         return
     raise ValueError(
         f"its pixels are of mode {mode!r}, which mode={wanted!r} cannot hold. Modes of 8 bits a channel become any "
-        "mode, and 'I;16' becomes 'I' or 'F'; convert other images first, e.g. by skimage.util.img_as_ubyte"
+        "mode, and 'I;16' becomes 'I' or 'F'. Scale others to 8 bits: "
+        f"{_scaling('uint8')}"
     )
 
 
@@ -145,8 +146,14 @@ def _check_dtype(dtype: np.dtype, wanted: np.dtype) -> None:
         return
     raise ValueError(
         f"dtype={wanted.name!r} cannot hold all values of {dtype}. Give dtype='float32' or 'float64', and scale "
-        f"the stack where you need {wanted}: IntensityRescaler(out_range={wanted.name!r}).fit_transform(stack)"
+        f"the stack where you need {wanted}: "
+        f"{_scaling(wanted.name)}"
     )
+
+
+def _scaling(dtype: str) -> str:
+    rescaler = f"IntensityRescaler(out_range={dtype!r})"
+    return f"from imgstack_ml.preprocessing import IntensityRescaler; {rescaler}.fit_transform(stack)"
 
 
 def _converted(image: np.ndarray, mode: str) -> np.ndarray:

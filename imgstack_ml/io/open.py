@@ -11,23 +11,18 @@ import numpy as np
 from ..base.warn import warn
 from ..errors import BadImageError
 from ..files.names import is_url
+from .array_stacks import array_stack, converted
 from .convert import Conversion
-from .formats.arrays import ArrayReader, open_hdf5, open_npy, open_store, open_zarr
 from .formats.base import MAX_PIXELS, Header, mode_of
-from .formats.hdf5 import split_hdf5
-from .formats.npy import is_npy
 from .formats.registry import how_read
-from .formats.store import is_own_store, is_zarr
 from .keys import FileKeys
 from .lazy import check_block_size
-from .locations.faults import naming_the_file
 from .locations.listing import Source, find_files, root_folder
-from .locations.numbered import NumberedNames
 from .locations.unread import LINKED_FOLDER, Listing, unread_text
 from .locations.urls import storage_options_of
 from .readers import ConvertingReader, FunctionReader, apply_to_file, decode_file
 from .scan import keys_of_files, scan_files
-from .select import Select, select_channels, select_images
+from .select import Select
 from .stack import ImageStack
 from .summary import Kinds
 
@@ -49,6 +44,7 @@ def open_stack(
     reader: Callable[[str], Any] | None = None,
     select: Select | None = None,
     axes: str | None = None,
+    level: int = 0,
     storage_options: Mapping[str, Any] | None = None,
 ) -> ImageStack:
     """Open images on disk as one lazy stack.
@@ -64,11 +60,12 @@ def open_stack(
         - a zip or tar archive of images, which is not unpacked: ``"photos.zip"``, ``"photos.zip::folder/*.png"``;
         - a URL that fsspec knows, to a file, a folder or a pattern: ``"s3://bucket/run/*.tif"``,
           ``"memory://folder"``, ``"zip://*.png::photos.zip"``;
-        - a stack in one array: a folder that `save_stack` wrote, any zarr array, an OME-Zarr image (its full
-          resolution), an HDF5 data set ``"file.h5::name"`` (needs h5py; the name may be left out where there is
-          one), a NumPy file ``"stack.npy"``. The array is of
-          shape (n_images, height, width[, n_channels]), unless its axes have names (zarr, xarray, OME-Zarr, labels
-          or scales of HDF5): then these say which are y, x and channels, and all others count images.
+        - a plate or a well of OME-Zarr, or what bioformats2raw writes: all its images as one stack, with the wells as
+          `labels`;
+        - a stack in one array: a folder that `save_stack` wrote, any zarr array, an OME-Zarr image, an HDF5 data set
+          ``"file.h5::name"`` (needs h5py; the name may be left out where there is one), a NumPy file ``"stack.npy"``.
+          The array is of shape (n_images, height, width[, n_channels]), unless its axes have names (zarr, xarray,
+          OME-Zarr, labels or scales of HDF5): then these say which are y, x and channels, and all others count images.
     recursive : bool, default=False
         Whether a folder's sub-folders are searched too; their names become `labels`. Links to folders are not
         followed; those that lead out of the folder are counted like images that are not read. Folders within an archive
@@ -112,6 +109,9 @@ def open_stack(
     axes : str, optional
         Letters of the axes of an array or a file that does not name them, such as ``"tyxc"``; those other than y, x and
         c count images.
+    level : int, default=0
+        Level of the pyramids of OME-Zarr and TIFF; 0 is the full resolution. One that is not there is refused, with the
+        shapes of those that are.
     storage_options : dict, optional
         What fsspec needs for the URL, such as ``{"key": ..., "secret": ...}`` or ``{"anon": True}``. It is part of the
         stack, and goes to the workers of a cluster with it, and never into a model, a report, a log or a repr.
@@ -190,8 +190,8 @@ def open_stack(
     A TIFF of several pages holds several images, named ``"path[3]"`` in `files`. Each page is an image, unless the
     file describes its axes (OME-TIFF, ImageJ, MetaMorph, LSM, tifffile and others): then the images are those of
     ``tifffile.TiffFile(path).series``, all series one after the other. C, or else samples, are channels, the last axis;
-    time, z, position and all other axes count images. Smaller copies are left out: pages that are marked so, and
-    sub-directories. Where a file describes other planes than it holds, such as a recording that was stopped, those that
+    time, z, position and all other axes count images. Smaller copies, pages that are marked so and sub-directories,
+    are read by `level` only. Where a file describes other planes than it holds, such as a stopped recording, those that
     exist are read, and a warning counts them. Each file of an OME-TIFF of several files gives its own planes: open the
     folder of all of them. Raw files of cameras are refused; rawpy reads them.
 
@@ -217,6 +217,8 @@ def open_stack(
     """
     check_block_size(chunks)
     _check_axes(axes)
+    if isinstance(level, bool) or not isinstance(level, int) or level < 0:
+        raise ValueError(f"level={level!r} is no level of a pyramid; give a number from 0, the full resolution")
     conversion = Conversion(
         mode,
         None if dtype is None else _name_of_dtype(dtype),
@@ -225,7 +227,7 @@ def open_stack(
         max_pixels,
     )
     with storage_options_of(storage_options):
-        stack = _open(source, conversion, recursive, sort, on_error, reader, select, axes)
+        stack = _open(source, conversion, recursive, sort, on_error, reader, select, axes, level)
     if storage_options is not None:
         stack = _with_options(stack, storage_options, source)
     return replace(stack, chunks=chunks)
@@ -240,23 +242,26 @@ def _open(
     reader: Callable[[str], Any] | None,
     select: Select | None,
     axes: str | None,
+    level: int,
 ) -> ImageStack:
     if reader is not None:
         if on_error != "raise":
             raise ValueError("on_error='skip' goes by headers, and reader=... reads none: open_stack(...).verify()")
-        if select or axes:
+        if select or axes or level:
             raise ValueError(
-                "select=... and axes=... go by what a file says of its axes, and reader=... gives one image"
+                "select=..., axes=... and level=... go by what a file says of itself, and reader=... gives one image"
             )
         found = find_files(source, lambda _: True, recursive=recursive, sort=sort)
         stack: ImageStack | None = _stack_of_function(found.files, reader, conversion)
     else:
-        stack = _array_stack(source, conversion, select or {}, axes) if isinstance(source, str | os.PathLike) else None
+        options: dict[str, Any] = {"on_error": on_error, "select": select, "axes": axes, "level": level}
+        stack = array_stack(source, conversion, **options) if isinstance(source, str | os.PathLike) else None
     if stack is None:
         files, unread = _find(source, recursive=recursive, sort=sort)
-        stack = scan_files(files, conversion, on_error=on_error, select=select, axes=axes)
+        stack = scan_files(files, conversion, **options)
         stack = replace(stack, unread=tuple(unread.most_common()))
-    if recursive and isinstance(source, str | os.PathLike) and isinstance(stack.keys, FileKeys):
+    is_listed = isinstance(stack.keys, FileKeys) and stack.labels is None  # not an array, nor a plate
+    if recursive and is_listed and isinstance(source, str | os.PathLike):
         stack = replace(stack, labels=_folder_labels(stack.files, root_folder(source)))
     return stack
 
@@ -354,14 +359,7 @@ def _stack_of_function(files: Sequence[str], read: Callable[[str], Any], convers
             f"the function that reads it makes {stack.reader.shape}, {stack.dtype} of it; an image is of shape "
             "(height, width[, n_channels]), of numbers",
         )
-    return _converted(stack, conversion, files[0])
-
-
-def _converted(stack: ImageStack, conversion: Conversion, name: str) -> ImageStack:
-    if conversion.is_identity:
-        return stack
-    with naming_the_file(name):
-        return replace(stack, reader=ConvertingReader(stack.reader, conversion))
+    return converted(stack, conversion, files[0])
 
 
 def _find(source: Source, **options: Any) -> Listing:
@@ -390,54 +388,6 @@ def _name_of_dtype(dtype: Any) -> str:
     if np.dtype(dtype).kind not in "uif":
         raise ValueError(f"dtype={dtype!r} is not a dtype of numbers; give e.g. dtype='float32'")
     return np.dtype(dtype).name
-
-
-def _array_stack(
-    source: str | os.PathLike[str], conversion: Conversion, select: Select, axes: str | None
-) -> ImageStack | None:
-    """Open a source that is one array on disk; None where it names files of images."""
-    source = os.fspath(source)
-    path = os.path.abspath(source)
-    in_hdf5 = split_hdf5(source)
-    if is_own_store(source):
-        stack = _stack_of_array(*open_store(path))
-    elif is_zarr(source):
-        stack = _stack_of_array(open_zarr(path, axes))
-    elif in_hdf5:
-        stack = _stack_of_array(open_hdf5(os.path.abspath(in_hdf5[0]), in_hdf5[1], axes))
-    elif is_npy(source):
-        stack = _stack_of_array(open_npy(path, axes))
-    else:
-        return None
-    with naming_the_file(source):
-        found: Any = stack.reader
-        channels = select_channels(
-            found.axis_names, stack.shape[3] if stack.ndim == 4 else 0, stack.channel_names, select
-        )
-        selected = select_images(found.axis_names, found.sizes, (), select) if found.axis_names else None
-    if selected is not None:
-        stack = replace(stack[selected.positions], coords=selected.coords)
-    if channels is not None:
-        conversion = replace(conversion, channels=channels)
-        stack = replace(stack, channel_names=tuple(stack.channel_names[i] for i in channels if stack.channel_names))
-    if conversion.mode is not None:
-        stack = replace(stack, channel_names=())
-    return _converted(stack, conversion, source)
-
-
-def _stack_of_array(
-    reader: ArrayReader, files: Sequence[str] | None = None, labels: np.ndarray | None = None
-) -> ImageStack:
-    """Make a stack of all images of an array, named by their positions if they have no files."""
-    header = Header(reader.shape, reader.dtype, reader.kind, mode_of(reader.shape, reader.dtype))
-    return ImageStack(
-        reader,
-        tuple(files) if files else NumberedNames(reader.label, reader.n_images),
-        keys=np.arange(reader.n_images),
-        labels=labels,
-        kinds=Kinds((header,), np.zeros(reader.n_images, np.uint32)),
-        channel_names=reader.channel_names,
-    )
 
 
 def _folder_labels(files: Sequence[str], root: str) -> np.ndarray | None:

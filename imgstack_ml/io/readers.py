@@ -2,13 +2,14 @@
 
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ..errors import BadImageError, ImgstackError
 from .convert import Conversion
+from .formats.base import ImageFormat
 from .formats.registry import Key, Page, open_images, registered_names
 from .keys import FileKeys
 from .lazy import Reader
@@ -17,7 +18,7 @@ from .locations.faults import naming_the_file
 from .locations.open import forget_listings_of, local_path, read_state
 from .locations.urls import storage_options_of
 
-__all__ = ["ConvertingReader", "FileReader", "FunctionReader", "apply_to_file", "decode_file"]
+__all__ = ["ConvertingReader", "FileReader", "FunctionReader", "apply_to_file", "decode_file", "places_by_file"]
 
 
 def decode_file(path: str) -> np.ndarray:
@@ -92,23 +93,29 @@ class FileReader:
 
     def _read(self, keys: Sequence[Key]) -> np.ndarray:
         block = np.empty((len(keys), *self.shape), self.dtype)
-        files = _places_by_file(keys)
+        files = places_by_file(keys)
         forget_listings_of(files)
         for name, (state, places) in files.items():
             with open_images(name, self.conversion.max_pixels, state, self.conversion.with_alpha) as images:
                 for i, key in places:
-                    header = images.header(key)
-                    self._check_unchanged(header.shape, header.dtype)
-                    if self.conversion.is_identity:
-                        images.read(key, block[i])
-                    else:
-                        image = np.empty(header.shape, header.dtype)
-                        images.read(key, image)
-                        block[i] = self.conversion.apply(image)
+                    self._read_image(images, key, block[i])
         return block
 
-    def _check_unchanged(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        found = self.conversion.layout(shape, dtype)
+    def _read_image(self, images: ImageFormat, key: Any, out: np.ndarray) -> None:
+        conversion = self.conversion
+        # Where channels are stored apart, the others are not decoded.
+        if conversion.channels is not None and (chosen := images.key_of_channels(key, conversion.channels)) is not None:
+            key, conversion = chosen, replace(conversion, channels=None)
+        header = images.header(key)
+        self._check_unchanged(conversion.layout(header.shape, header.dtype))
+        if conversion.is_identity:
+            images.read(key, out)
+        else:
+            image = np.empty(header.shape, header.dtype)
+            images.read(key, image)
+            out[...] = conversion.apply(image)
+
+    def _check_unchanged(self, found: tuple[tuple[int, ...], np.dtype]) -> None:
         if found != (self.shape, self.dtype):
             raise ValueError(
                 f"it is of shape {found[0]}, {found[1]} now, and was of shape {self.shape}, {self.dtype} when the "
@@ -201,7 +208,7 @@ def apply_to_file(imread: Callable[[str], Any], preprocess: Callable[[Any], Any]
         return np.asarray(image if preprocess is None else preprocess(image))
 
 
-def _places_by_file(keys: Sequence[Key]) -> dict[str, tuple[State | None, list[tuple[int, Any]]]]:
+def places_by_file(keys: Sequence[Key]) -> dict[str, tuple[State | None, list[tuple[int, Any]]]]:
     """Group the places of images in a block, and what they are in their file, by file; with the state of the file."""
     groups: dict[str, tuple[State | None, list[tuple[int, Any]]]] = {}
     for i, (key, state) in enumerate(zip(keys, _states(keys), strict=True)):

@@ -19,6 +19,7 @@ from .convert import Conversion
 from .formats.base import Header
 from .formats.registry import Found, Key, Page, find_images, registered_names
 from .keys import FileKeys
+from .lazy import Reader
 from .locations.base import State
 from .locations.faults import naming_the_file
 from .locations.open import read_state
@@ -27,7 +28,7 @@ from .select import Select, Selection, select_channels, select_images
 from .stack import ImageStack
 from .summary import Kinds
 
-__all__ = ["keys_of_files", "scan_files"]
+__all__ = ["Layout", "keys_of_files", "scan_files", "scan_sources"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -57,6 +58,7 @@ def scan_files(
     on_error: str = "raise",
     select: Select | None = None,
     axes: Sequence[str] | None = None,
+    level: int = 0,
 ) -> ImageStack:
     """Make a stack of the images in files. Their headers are read, and no pixel is decoded.
 
@@ -71,6 +73,8 @@ def scan_files(
         Images and channels to take.
     axes : sequence of str, optional
         Names of the axes of a file, where it has none.
+    level : int, default=0
+        Level of the pyramids.
 
     Returns
     -------
@@ -83,10 +87,49 @@ def scan_files(
     MixedStackError
         The images differ in shape or dtype.
     """
+
+    def find(name: str) -> tuple[State, tuple[Found, ...]]:
+        state = read_state(name)
+        found = find_images(name, state, conversion.max_pixels, conversion.with_alpha, level)
+        return state, found if axes is None else tuple(_with_axes(series, axes) for series in found)
+
+    def make_reader(layout: Layout, conversion: Conversion, headers: Sequence[Header]) -> Reader:
+        registered = registered_names() & {header.format for header in headers}
+        return FileReader(*layout, conversion, tuple(sorted(registered)))
+
+    return scan_sources(files, find, make_reader, conversion, on_error=on_error, select=select)
+
+
+def scan_sources(
+    sources: Iterable[str],
+    find: Callable[[str], tuple[State, tuple[Found, ...]]],
+    make_reader: Callable[[Layout, Conversion, Sequence[Header]], Reader],
+    conversion: Conversion,
+    *,
+    on_error: str,
+    select: Select | None,
+) -> ImageStack:
+    """Make a stack of the images in files or arrays, as `scan_files` does.
+
+    Parameters
+    ----------
+    sources : iterable of str
+        Their names.
+    find : callable
+        From a name to the state of the source and its images.
+    make_reader : callable
+        From the shape and dtype of all images, what is done to them, and the headers that they have.
+    conversion, on_error, select
+        See `scan_files`.
+
+    Returns
+    -------
+    ImageStack
+    """
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error={on_error!r} is not known; it is 'raise' or 'skip'")
 
-    channels: dict[tuple[int, ...] | None, str] = {}  # that are selected, and a file for each
+    channels: dict[tuple[int, ...] | None, str] = {}  # that are selected, and a source for each
 
     @functools.cache
     def layout_of(header: Header) -> Layout:
@@ -95,10 +138,7 @@ def scan_files(
     def read_headers(name: str) -> _File:
         try:
             with naming_the_file(name):
-                state = read_state(name)
-                found = find_images(name, state, conversion.max_pixels, conversion.with_alpha)
-                if axes is not None:
-                    found = tuple(_with_axes(series, axes) for series in found)
+                state, found = find(name)
                 if select is not None:
                     for series in found:
                         channels.setdefault(_channels_of(series, select), name)
@@ -111,19 +151,18 @@ def scan_files(
             return _File(name, State(0, 0), (), (), error)
         return _File(name, state, found, selected, None)
 
-    unique = dict.fromkeys(files)
+    sources = list(sources)
+    unique = dict.fromkeys(sources)
     scanned = dict(zip(unique, _map(read_headers, unique), strict=True))
     bad = {name: file.problem.reason for name, file in scanned.items() if file.problem is not None}
-    good = [scanned[name] for name in files if name not in bad]
+    good = [scanned[name] for name in sources if name not in bad]
     _report_unreadable(bad, len(good))
     _check_channels(channels)
     names, keys, kinds, coords = _images_of(good)
-    shape, dtype = _one_layout(names, kinds, layout_of)
+    layout = _one_layout(names, kinds, layout_of)
     conversion = replace(conversion, channels=next(iter(channels), None))
-    registered = registered_names() & {header.format for header in kinds.headers}
-    reader = FileReader(shape, dtype, conversion, tuple(sorted(registered)))
     channel_names = _channel_names(good, conversion.channels) if conversion.mode is None else ()
-    problems = tuple(bad.items())
+    reader, problems = make_reader(layout, conversion, kinds.headers), tuple(bad.items())
     return ImageStack(reader, names, keys, problems=problems, kinds=kinds, coords=coords, channel_names=channel_names)
 
 
@@ -255,11 +294,11 @@ def _one_layout(names: Sequence[str], kinds: Kinds, layout_of: Callable[[Header]
     )
     raise MixedStackError(
         f"the {len(names)} images are not of one shape and dtype:{described}\n"
-        f"{_remedy([layout for layout, _, _ in ranked])}"
+        f"{_remedy([layout for layout, _, _ in ranked], ranked[0][2][0], kinds.headers[0].format)}"
     )
 
 
-def _remedy(layouts: list[Layout]) -> str:
+def _remedy(layouts: list[Layout], name: str, format: str) -> str:
     """Name the options that would accept the images; the most frequent kind comes first."""
     (shape, dtype), *_ = layouts
     options = []
@@ -268,9 +307,11 @@ def _remedy(layouts: list[Layout]) -> str:
     if len({shape[:2] for shape, _ in layouts}) > 1:
         options.append(f"shape={shape[:2]}")
     if None in options:
+        if format == "zarr":
+            return f"Open the images of one well or field: open_stack({name.partition('[')[0]!r})"
         (other_shape, _) = layouts[1]
-        test = f"shape == {shape}" if shape != other_shape else f"dtype == {str(dtype)!r}"
-        return f"Give the files of one kind as a list: open_stack([f for f in files if skimage.io.imread(f).{test}])"
+        test = f"shape[1:] == {shape}" if shape != other_shape else f"dtype == {str(dtype)!r}"
+        return f"Give the files of one kind as a list: open_stack([f for f in files if open_stack(f).{test}])"
     return f"To bring them to one kind: open_stack(..., {', '.join(map(str, options))})"
 
 

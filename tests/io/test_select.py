@@ -117,3 +117,22 @@ def test_files_of_several_images(registered, tmp_path):
         assert open_stack(tmp_path, select={"t": 4}, on_error="skip").shape == (2, 4, 4)
     with pytest.raises(BadImageError, match=r"2\.dump.*no position 4 along its axis 't' of 3"):
         open_stack(tmp_path, select={"t": 4})
+
+
+@pytest.mark.parametrize("channels", [1, [2, 1]])
+def test_pages_of_other_channels_are_not_decoded(tmp_path, channels):
+    pixels = random_pixels((4, 3, 6, 5))
+    metadata = {"axes": "TCYX"}
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, pixels, ome=True, photometric="minisblack", metadata=metadata, compression="zlib")
+    with tifffile.TiffFile(path) as tiff:
+        places = [page.dataoffsets[0] for page in tiff.pages][::3]
+    with open(path, "r+b") as file:
+        for place in places:
+            file.seek(place)
+            file.write(b"damaged")
+    stack = open_stack(path, select={"c": channels}, dtype="float32")
+    expected = pixels[:, channels]
+    np.testing.assert_array_equal(stack.data, expected if expected.ndim == 3 else np.moveaxis(expected, 1, -1))
+    with pytest.raises(BadImageError):
+        open_stack(path).data.compute()

@@ -17,9 +17,10 @@ import zarr
 from ...base.axes import axis_names_of, letter_of, order_of_axes
 from ..locations.faults import naming_the_file
 from ..locations.files import state_of_file
+from .base import check_level
 from .hdf5 import open_data_set
 from .npy import open_mapped
-from .ome_zarr import axis_names_within, channel_names_of, full_resolution
+from .ome_zarr import axis_names_within, channel_names_of, image_of
 from .rows import read_rows
 from .store import (
     check_written_chunks,
@@ -67,6 +68,8 @@ class ArrayReader:
         Latest time of change of a chunk of a zarr array, in nanoseconds.
     opened : int
         When a zarr array of very many chunks was opened: its chunks were not all looked at then.
+    channels : tuple of int or None
+        Those that are read; see `with_channels`.
     """
 
     kind: str
@@ -83,6 +86,7 @@ class ArrayReader:
     is_own_store: bool = False
     newest: int = 0
     opened: int = 0
+    channels: tuple[int, ...] | None = None
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         # Without the time of opening, so that a write from an array that is opened again can be resumed.
@@ -97,6 +101,12 @@ class ArrayReader:
     def n_images(self) -> int:
         """Number of images in the array."""
         return math.prod(self.sizes)
+
+    def with_channels(self, channels: tuple[int, ...]) -> "ArrayReader":
+        """Return a reader of some channels of the images only; a single one becomes grey."""
+        shape = (*self.shape[:2], *([len(channels)] if len(channels) > 1 else []))
+        names = tuple(self.channel_names[i] for i in channels) if self.channel_names else ()
+        return replace(self, shape=shape, channels=channels, channel_names=names)
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Read the images at `rows` into one block."""
@@ -128,12 +138,32 @@ class ArrayReader:
                 place[axis] = slice(index, index + 1)
             start = place[counting[-1]].start
             place[counting[-1]] = slice(start, start + stop - first)
+        if self.channels is None:
+            return self._region(array, place).transpose(self.axes).reshape(stop - first, *self.shape)
+        axis = self.axes[-1]
+        runs = _runs(self.channels, getattr(array, "chunks", None) and array.chunks[axis])
+        parts = [self._region(array, [*place[:axis], run, *place[axis + 1 :]]) for run in runs]
+        images = np.concatenate(parts, axis).transpose(self.axes)
+        found = [channel for run in runs for channel in range(run.start, run.stop)]
+        return images[..., [found.index(channel) for channel in self.channels]].reshape(stop - first, *self.shape)
+
+    def _region(self, array: Any, place: Sequence[slice]) -> np.ndarray:
         if self.kind == "zarr" and not self.is_own_store:
             region = [slice(*part.indices(size)[:2]) for part, size in zip(place, array.shape, strict=True)]
             check_written_chunks(self.path, self.name, array, region, max(self.newest, self.opened))
         # A copy where the array is mapped into memory: its file is read here, not wherever the block is used.
-        images = np.array(array[tuple(place)], self.dtype, copy=True if self.kind == "npy" else None)
-        return images.transpose(self.axes).reshape(stop - first, *self.shape)
+        return np.array(array[tuple(place)], self.dtype, copy=True if self.kind == "npy" else None)
+
+
+def _runs(channels: Sequence[int], per_chunk: int | None) -> list[slice]:
+    """Return the fewest ranges that hold some channels, and no chunk that holds none of them."""
+    runs: list[slice] = []
+    for channel in sorted(set(channels)):
+        if runs and channel // (per_chunk or 1) <= (runs[-1].stop - 1) // (per_chunk or 1) + 1:
+            runs[-1] = slice(runs[-1].start, channel + 1)
+        else:
+            runs.append(slice(channel, channel + 1))
+    return runs
 
 
 def open_store(path: str) -> tuple[ArrayReader, list[str] | None, np.ndarray | None]:
@@ -170,8 +200,8 @@ def open_store(path: str) -> tuple[ArrayReader, list[str] | None, np.ndarray | N
     return reader, files, labels
 
 
-def open_zarr(path: str, axes: Sequence[str] | None = None) -> ArrayReader:
-    """Open a zarr array of images, or the full-resolution image of an OME-Zarr group.
+def open_zarr(path: str, axes: Sequence[str] | None = None, level: int = 0) -> ArrayReader:
+    """Open a zarr array of images, or the image of an OME-Zarr group at a level of its pyramid.
 
     `axes` names the axes of an array that does not say itself what they are.
 
@@ -185,8 +215,9 @@ def open_zarr(path: str, axes: Sequence[str] | None = None) -> ArrayReader:
         channel_names: tuple[str, ...] = ()
         said: Sequence[str] | None
         if isinstance(node, zarr.Group):
-            (name, said), channel_names = full_resolution(node, path), channel_names_of(node)
+            (name, said), channel_names = image_of(node, path, level), channel_names_of(node)
         else:
+            check_level(level, [node.shape])
             name, said = "", axis_names_within(path)
         chunks = find_chunks(path, name)  # before the array is read: what changes later is noticed
         if not chunks.n_files:

@@ -16,6 +16,7 @@ __all__ = [
     "ImageFormat",
     "ImageSeries",
     "OpenFile",
+    "check_level",
     "check_size",
     "mode_of",
     "orient",
@@ -107,6 +108,8 @@ class OpenFile(NamedTuple):
         Whether a colour that stands for transparency becomes an alpha channel.
     modified : int
         A number that differs once the file is written anew, where it is known.
+    level : int
+        Level of a pyramid whose images are listed; 0 is the full resolution.
     """
 
     name: str
@@ -116,6 +119,7 @@ class OpenFile(NamedTuple):
     max_pixels: int = MAX_PIXELS
     with_alpha: bool = False
     modified: int = 0
+    level: int = 0
 
     def as_path(self) -> AbstractContextManager[str]:
         """Give a path of this machine, for libraries that need one: of a copy, where the file is elsewhere."""
@@ -141,6 +145,8 @@ class ImageFormat(ABC):
         In lower case, such as ``(".jpg", ".jpeg")``. Files that end so are found in folders.
     beside_pictures : bool, default=True
         Whether files of a folder are read where it holds pictures too. It is False for films and arrays.
+    has_levels : bool, default=False
+        Whether `list_images` goes by ``source.level``. Other formats are not asked for a level but 0.
 
     Examples
     --------
@@ -169,6 +175,7 @@ class ImageFormat(ABC):
     name: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]] = ()
     beside_pictures: ClassVar[bool] = True
+    has_levels: ClassVar[bool] = False
 
     def __init__(self, source: OpenFile):
         self.source = source
@@ -204,6 +211,10 @@ class ImageFormat(ABC):
         out : ndarray
             Contiguous, of the image's shape and dtype; all of it is to be written.
         """
+
+    def key_of_channels(self, key: Any, channels: tuple[int, ...]) -> Any:
+        """Return the key of an image that has some channels of another one; None, the default: all are decoded."""
+        return None
 
     @functools.cached_property
     def series(self) -> Sequence[ImageSeries]:
@@ -261,6 +272,16 @@ def check_size(height: int, width: int, n_channels: int = 1, *, max_pixels: int)
             f"it claims {height} × {width} pixels{channels}; at most {max_pixels:,} are read. If it is right: "
             "open_stack(..., max_pixels=...)"
         )
+
+
+def check_level(level: int, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Raise unless a pyramid has a level; `shapes` are those of its levels, the full resolution first."""
+    if level < len(shapes):
+        return
+    if len(shapes) < 2:
+        raise ValueError(f"it is no pyramid, and level={level} is asked of it; there is only level=0")
+    known = ", ".join(f"{number} of shape {shape}" for number, shape in enumerate(shapes))
+    raise ValueError(f"its pyramid has no level={level}; its levels are {known}")
 
 
 def oriented_shape(shape: tuple[int, ...], orientation: int) -> tuple[int, ...]:

@@ -8,7 +8,6 @@ from typing import Any, BinaryIO
 __all__ = ["open_data_set", "split_hdf5"]
 
 _MOST_LINKS = 100
-_COPY = "Copy it into a file of its own: h5py.File(new_path, 'w')['images'] = pixels"
 _SUFFIXES = (".h5", ".hdf5", ".hdf", ".he5", ".nc", ".mat", ".ims")
 
 
@@ -49,10 +48,16 @@ def open_data_set(path: str, name: str, file: BinaryIO | None = None) -> Iterato
             raise ValueError(_missing_message(path, name, list(_data_sets(opened))))
         if found.external or found.is_virtual:
             kind = "in other files" if found.external else "in other data sets (it is virtual)"
-            raise ValueError(f"the pixels of its data set {name!r} lie {kind}, where they are not read. {_COPY}")
+            raise ValueError(
+                f"the pixels of its data set {name!r} lie {kind}, where they are not read. {_copy(path, name)}"
+            )
         if found.id.get_storage_size() == 0 and found.size:
             raise ValueError(f"its data set {name!r} has no pixel: none was written")
         yield found
+
+
+def _copy(path: str, name: str) -> str:
+    return f"Copy it into a file of its own: h5py.File(new_path, 'w')['images'] = h5py.File({path!r})[{name!r}][...]"
 
 
 def _data_sets(file: Any) -> dict[str, Any]:
@@ -86,7 +91,10 @@ def _within_file(file: Any, name: str) -> str:
         part = parts.pop(0)
         link = file.get(f"{done}/{part}", getlink=True)
         if isinstance(link, h5py.ExternalLink):
-            raise ValueError(f"its {name!r} is a link into another file, {link.filename!r}, which is not read. {_COPY}")
+            raise ValueError(
+                f"its {name!r} is a link into another file, {link.filename!r}, which is not read. "
+                f"{_copy(file.filename, name)}"
+            )
         if isinstance(link, h5py.SoftLink):
             n_links += 1
             if n_links > _MOST_LINKS:

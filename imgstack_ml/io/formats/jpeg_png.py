@@ -160,7 +160,10 @@ class Png(Picture):
         # Pillow leaves rows at zero, and raises nothing, where the pixel data end early but with a valid end.
         picture = self._picture
         if orientation_of(picture) != self._orientation:
-            raise ValueError("its orientation stands behind its pixels; type: PIL.Image.open(path).save(new_path)")
+            raise ValueError(
+                "its orientation stands behind its pixels. Write it upright: "
+                "PIL.ImageOps.exif_transpose(PIL.Image.open(path)).save(new_path)"
+            )
         if not picture.is_animated and (picture.info.get("interlace") or not stored[-1].any()):
             self._check_is_whole(next(_frames(self._file)))
 

@@ -14,7 +14,7 @@ from ..locations.open import open_bytes
 from ..locations.unread import is_no_image
 from .advice import advice_for
 from .array_files import Hdf5, Npy
-from .base import MAX_PIXELS, Header, ImageFormat, ImageSeries, OpenFile
+from .base import MAX_PIXELS, Header, ImageFormat, ImageSeries, OpenFile, check_level
 from .czi import Czi
 from .dicom import Dicom
 from .fits import Fits
@@ -195,7 +195,11 @@ def _choose(kinds: Sequence[type[ImageFormat]], name: str, head: bytes) -> type[
 
 @contextlib.contextmanager
 def open_images(
-    name: str, max_pixels: int = MAX_PIXELS, state: State | None = None, with_alpha: bool = False
+    name: str,
+    max_pixels: int = MAX_PIXELS,
+    state: State | None = None,
+    with_alpha: bool = False,
+    level: int = 0,
 ) -> Iterator[ImageFormat]:
     """Open a file of images, in the format that its content has; an error inside the block names the file.
 
@@ -208,6 +212,7 @@ def open_images(
     state : State, optional
         That of the file when the stack was opened.
     with_alpha : bool
+    level : int
         See `OpenFile`.
 
     Raises
@@ -222,8 +227,10 @@ def open_images(
         head = file.read(_HEAD)
         file.seek(0)
         kind = format_of(name, head)
+        if level and not kind.has_levels:
+            check_level(level, [()])
         with naming_the_format(name, kind):
-            images = kind(OpenFile(name, file, found.n_bytes, head, max_pixels, with_alpha, found.modified))
+            images = kind(OpenFile(name, file, found.n_bytes, head, max_pixels, with_alpha, found.modified, level))
             try:
                 yield images
             finally:
@@ -248,7 +255,9 @@ def naming_the_format(name: str, kind: type[ImageFormat]) -> Iterator[None]:
 
 # An entry takes about 600 bytes for a file of one image.
 @functools.lru_cache(maxsize=100_000)
-def find_images(name: str, state: State, max_pixels: int, with_alpha: bool = False) -> tuple[Found, ...]:
+def find_images(
+    name: str, state: State, max_pixels: int, with_alpha: bool = False, level: int = 0
+) -> tuple[Found, ...]:
     """Find the images of a file by its headers; a process reads a file again only when its state changes.
 
     Parameters
@@ -258,6 +267,7 @@ def find_images(name: str, state: State, max_pixels: int, with_alpha: bool = Fal
         See `imgstack_ml.io.locations.open.read_state`.
     max_pixels : int
     with_alpha : bool
+    level : int
         See `OpenFile`.
 
     Returns
@@ -269,7 +279,7 @@ def find_images(name: str, state: State, max_pixels: int, with_alpha: bool = Fal
     BadImageError
         See `open_images`.
     """
-    with open_images(name, max_pixels, state, with_alpha) as images:
+    with open_images(name, max_pixels, state, with_alpha, level) as images:
         found = [_found(images, series) for series in images.series]
     if not any(series.keys for series in found):
         raise BadImageError(name, "it holds no image")

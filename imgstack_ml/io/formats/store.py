@@ -21,6 +21,7 @@ __all__ = [
     "FORMAT",
     "MARKER",
     "Chunks",
+    "check_within",
     "check_written_chunks",
     "chunk_files",
     "chunk_names",
@@ -88,7 +89,7 @@ def open_complete(path: str) -> tuple[zarr.Array, int]:
         The store is incomplete or damaged.
     """
     marker = _read_marker(path)
-    _check_within(os.path.join(path, "zarr.json"), os.path.realpath(path))
+    check_within(os.path.join(path, "zarr.json"), os.path.realpath(path))
     array = _open_array(path)
     n_chunks, n_bytes, newest, _ = find_chunks(path, "c", most=None)
     if (n_chunks, n_bytes) != (marker["n_chunks"], marker["n_bytes"]) or n_chunks != _n_chunks(array):
@@ -178,7 +179,7 @@ def check_written_chunks(path: str, name: str, array: zarr.Array, region: Sequen
         place = os.path.join(path, name, chunk)
         while not os.path.lexists(place):  # a chunk that was removed has changed its folder
             place = os.path.dirname(place)
-        _check_within(place, root)
+        check_within(place, root)
         if _changed(os.stat(place)) > newest:
             raise ValueError(f"its chunk {chunk!r} has changed since the stack was opened; open the stack again")
 
@@ -227,7 +228,7 @@ def find_chunks(path: str, name: str, *, most: int | None = _MOST_ENTRIES) -> Ch
     StoreError
         Naming the link.
     """
-    _check_within(os.path.join(path, name), root := os.path.realpath(path))
+    check_within(os.path.join(path, name), root := os.path.realpath(path))
     n_files = n_bytes = newest = 0
     for n_seen, (is_file, found) in enumerate(_walk(os.path.join(path, name), root), start=1):
         newest = max(newest, _changed(found))
@@ -245,7 +246,7 @@ def _walk(folder: str, root: str, is_linked: bool = False) -> Iterator[tuple[boo
         for entry in entries:
             is_link = entry.is_symlink()
             if is_link:
-                _check_within(entry.path, root)
+                check_within(entry.path, root)
             if entry.is_dir():
                 if is_link and is_linked:  # links could lead in a circle
                     raise StoreError(f"{entry.path!r} is a link behind a link, which is not followed. Copy it")
@@ -254,9 +255,12 @@ def _walk(folder: str, root: str, is_linked: bool = False) -> Iterator[tuple[boo
                 yield True, entry.stat()
 
 
-def _check_within(path: str, root: str) -> None:
+def check_within(path: str, root: str) -> None:
+    """Raise a StoreError if a path leads out of a folder by a link, or by its own parts."""
     if os.path.commonpath([root, os.path.realpath(path)]) != root:
-        raise StoreError(f"{path!r} leads out of {root!r} by a link, which is not followed. Copy what it names")
+        raise StoreError(
+            f"{path!r} leads out of {root!r}, by a link or its name, which is not followed. Copy what it names"
+        )
 
 
 def mark_complete(folder: str) -> None:

@@ -23,6 +23,7 @@ from ...base.warn import warn
 from ..locations.base import Bounded
 from .base import Header, ImageFormat, ImageSeries, OpenFile, check_size, mode_of, orient, oriented_shape
 from .tiff_directory import OF_CAMERA, Directory, Tag, is_tiff, read_byte_layout, read_directories, read_directory
+from .tiff_levels import copies_of, series_at_level
 from .tiff_page import PageLayout, check_ends, decode_by_pillow, decode_segments, is_negative, page_layout, show
 from .tiff_series import (
     Planes,
@@ -42,6 +43,7 @@ class Tiff(ImageFormat):
     """TIFF: plain pages by their directories, all others by tifffile, and by Pillow where tifffile lacks a decoder."""
 
     name, suffixes = "TIFF", (".tif", ".tiff", ".lsm", ".stk")
+    has_levels = True
 
     def __init__(self, source: OpenFile):
         super().__init__(source)
@@ -78,10 +80,16 @@ class Tiff(ImageFormat):
         if found is None:  # each page is an image, but those that are marked as smaller copies or masks of others
             pages = [directory for directory in directories if directory.is_image] or directories
             found = [Series([((page.offset, 0),) for page in pages])]
+        if level := self.source.level:
+            copies = copies_of(directories, self._directory)
+            found = [
+                series if series.is_at_level else series_at_level(series, level, directories, copies)
+                for series in found
+            ]
         if any(map(is_negative, directories)):
             warn("in some TIFFs here 0 is white, and pixels are read as they are stored: as a negative")
         series = [part for of_tifffile in found for part in self._alike(of_tifffile)]
-        if len(directories) == 1 and not described:
+        if len(directories) == 1 and not described and not level:
             return [series[0]._replace(keys=(None,))]
         return series
 
@@ -109,6 +117,10 @@ class Tiff(ImageFormat):
             pixels = np.empty(oriented_shape(layout.shape, layout.orientation), layout.dtype)
             self._decode_plane(plane, layout, pixels)
             out[..., channel] = pixels
+
+    def key_of_channels(self, key: Planes | None, channels: tuple[int, ...]) -> Planes | None:
+        """Return the planes of some channels, where each channel is a plane."""
+        return tuple(key[channel] for channel in channels) if key and len(key) > 1 else None
 
     @functools.cached_property
     def _only(self) -> Planes:
@@ -201,7 +213,7 @@ class Tiff(ImageFormat):
         if "<OME" in directories[0].description:
             check_ome(directories[0].description, len(directories))
         check_tags(directories)
-        return planes_of_series(self._tifffile(), directories, self._n_bytes, self.source.name)
+        return planes_of_series(self._tifffile(), directories, self._n_bytes, self.source.name, self.source.level)
 
     def _check_sub_directories(self, directories: list[Directory]) -> None:
         """Warn of images in sub-directories that are no smaller copies; refuse those of a camera."""

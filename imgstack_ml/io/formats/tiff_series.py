@@ -16,6 +16,7 @@ import numpy as np
 import tifffile
 
 from ...base.warn import warn
+from .base import check_level
 from .tiff_directory import Directory, Tag
 
 __all__ = [
@@ -41,12 +42,14 @@ class Series(NamedTuple):
     axes: str = ""
     sizes: tuple[int, ...] = ()
     channel_names: tuple[str, ...] = ()
+    is_at_level: bool = False  # whether a level of a pyramid was taken, whose levels are pages of their own
 
 
 _SEVERAL_IN_IMAGEJ = re.compile(r"^(images|frames|slices|channels)=(?!1\s*$)", re.MULTILINE)
 _NUMBER_OF_IMAGES = re.compile(r"^images=(\d+)\s*$", re.MULTILINE)
 # In these, each page is an image.
 _WITHOUT_AXES = {"generic", "uniform", "nih"}
+_BESIDE_SLIDES = {"Thumbnail", "Label", "Macro"}  # names that tifffile gives to series
 _MOST_VALUES, _MOST_BYTES = 1 << 18, 1 << 26  # of a tag that tifffile reads
 _MOST_MISSING = 1_000_000  # planes that a description may name and the file lacks
 _LSM = 34412  # CZ_LSMINFO
@@ -138,7 +141,7 @@ def _numbers(root: ElementTree.Element) -> Iterator[float]:
 
 
 def planes_of_series(
-    tiff: tifffile.TiffFile, directories: Sequence[Directory], n_bytes: int, name: str
+    tiff: tifffile.TiffFile, directories: Sequence[Directory], n_bytes: int, name: str, level: int = 0
 ) -> list[Series] | None:
     """Return the images of a TIFF, in the order of tifffile's series; None where each page is an image.
 
@@ -151,6 +154,8 @@ def planes_of_series(
         Size of the file.
     name : str
         Of the file, for warnings.
+    level : int
+        Of the pyramids whose levels are pages; of others, the images are those of the full resolution.
 
     Raises
     ------
@@ -182,8 +187,25 @@ def planes_of_series(
     images = [series for series in described if not (series.keyframe.is_reduced or series.keyframe.is_mask)]
     names = _channel_names(tiff, len(described))
     kept = images or described
-    found = [_images_of(series, directories, n_bytes, names[described.index(series)], name) for series in kept]
-    return None if None in found else found  # type: ignore[return-value]
+    if level and any(len(series.levels) > 1 for series in kept):  # pictures beside a slide, of no pyramid
+        kept = [series for series in kept if series.name not in _BESIDE_SLIDES]
+    found = []
+    for series in kept:
+        at_level = _at_level(series, level)
+        part = _images_of(at_level, directories, n_bytes, names[described.index(series)], name)
+        if part is None:
+            return None
+        found.append(part._replace(is_at_level=at_level is not series))
+    return found
+
+
+def _at_level(series: tifffile.TiffPageSeries, level: int) -> tifffile.TiffPageSeries:
+    """Return a level of a series, where its levels are pages and no smaller copies of each page."""
+    levels = series.levels
+    if len(levels) < 2 or any(one.keyframe.is_subifd or one.keyframe.is_reduced for one in levels[1:]):
+        return series
+    check_level(level, [one.shape for one in levels])
+    return levels[level]
 
 
 def _warn_of_planes(name: str, n_described: int, n_held: int) -> None:

@@ -58,14 +58,17 @@ def _add_folder(folder: str, root: str | None, found: Sorter) -> None:
                 if root is not None:
                     _add_folder(entry.path, root, found)
             elif root is not None and entry.is_symlink() and os.path.isdir(entry.path):
-                target = os.path.realpath(entry.path)
-                if not os.path.join(target, "").startswith(os.path.join(root, "")):
-                    found.unread[LINKED_FOLDER] += 1
+                found.unread[LINKED_FOLDER] += _leads_out(entry.path, root)
             elif (beside_others := found.reads(entry.name)) is not None:
                 if entry.is_file(follow_symlinks=False) or _is_file(entry.path, found.unread):
                     found.add(entry.path, beside_others=beside_others)
             elif entry.is_file(follow_symlinks=False) or _kind_of(entry.path) in (stat.S_IFREG, None):
                 found.unread.update(filter(None, [kind_of_file(entry.path)]))
+
+
+def _leads_out(link: str, root: str) -> bool:
+    """Tell whether a link leads out of a folder, which is given by its real path."""
+    return not os.path.join(os.path.realpath(link), "").startswith(os.path.join(root, ""))
 
 
 def _is_file(path: str, unread: Counter[str]) -> bool:
@@ -102,7 +105,23 @@ def _match(folder: str, pattern: str) -> Listing:
         for match in set(Path(folder).glob(pattern))
         if wants_hidden or not is_hidden(match.relative_to(folder).as_posix())
     ]
-    return Listing([match for match in matches if _is_file(match, unread)], unread)
+    unread[LINKED_FOLDER] = _n_links(folder, Path(pattern).parts)
+    return Listing([match for match in matches if _is_file(match, unread)], +unread)
+
+
+def _n_links(folder: str, parts: tuple[str, ...]) -> int:
+    """Count the links out of the folders that "**" searches, as `_add_folder` does."""
+    if "**" not in parts:
+        return 0
+    before = parts[: parts.index("**")]
+    n_links = 0
+    for root in Path(folder).glob(os.path.join(*before)) if before else [folder]:
+        real_root = os.path.realpath(root)
+        for parent, names, _ in os.walk(root):
+            names[:] = [name for name in names if not is_hidden(name)]
+            paths = (os.path.join(parent, name) for name in names)
+            n_links += sum(os.path.islink(path) and _leads_out(path, real_root) for path in paths)
+    return n_links
 
 
 def _missing_path_message(path: str) -> str:

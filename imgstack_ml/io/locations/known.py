@@ -55,8 +55,9 @@ _BY_HEIF = (
 _BY_BIOFORMATS = "Export it as OME-TIFF in the program that wrote it, or by Bio-Formats: bfconvert old new.ome.tiff"
 _BY_SLIDE = "It is a pyramid of tiles; take regions of it as images: pip install tiffslide"
 _BY_FFMPEG = "Write it as another kind of video: ffmpeg -i film -c copy new.mkv"
+# Most of these files are volumes, whose slices are images.
 _BY_SIMPLEITK = (
-    "To read it: open_stack(..., reader=lambda path: SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(path)))"
+    "Give an estimator the array: SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(path)); pip install SimpleITK"
 )
 _BY_NIBABEL = "Give an estimator the array, with the axis of the images first: nibabel.load(path).get_fdata()"
 _BY_MRCFILE = "Give an estimator the array: mrcfile.mmap(path).data; pip install mrcfile"

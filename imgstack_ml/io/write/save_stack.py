@@ -25,7 +25,7 @@ from ...passes.progress import ImageBar
 from ..formats.store import ATTRIBUTE, FORMAT, chunk_files, chunk_names, is_zarr, mark_complete
 from .waves import BLOCK_BYTES, Region, as_dask, regions_of, run_on_blocks, run_on_regions
 
-__all__ = ["refuse_overlap", "save_stack"]
+__all__ = ["array_name", "refuse_overlap", "save_stack"]
 
 # Reading one image reads its whole chunk, which must not be too large; much smaller chunks would be too many files.
 _CHUNK_BYTES = 1_000_000
@@ -118,7 +118,8 @@ def save_stack(
     target = os.path.realpath(path)
     if data.dtype.kind not in "biufc" or (data.dtype.kind == "f" and data.dtype.itemsize > 8):
         raise TypeError(
-            f"stack has dtype {data.dtype}, and only numbers of up to 64 bits are stored; e.g. stack.astype('float32')"
+            f"stack has dtype {data.dtype}, and only numbers of up to 64 bits are stored; e.g. "
+            f"{array_name(stack)}.astype('float64')"
         )
     refuse_overlap(stack, target)
     _check_replaced(target, overwrite)
@@ -134,6 +135,11 @@ def save_stack(
         _describe(folder, described)
         mark_complete(folder)
     return target
+
+
+def array_name(stack: Any) -> str:
+    """Return how the array of a stack is typed: an ImageStack has no methods of arrays."""
+    return "stack.data" if isinstance(stack, FileStack) else "stack"
 
 
 def refuse_overlap(stack: Any, target: str) -> None:

@@ -18,13 +18,13 @@ from ...files.names import refuse_url
 from ...files.space import explain_full_disk
 from ...passes.progress import ImageBar
 from .filenames import file_names
-from .save_stack import refuse_overlap
+from .save_stack import array_name, refuse_overlap
 from .waves import BLOCK_BYTES, as_dask, regions_of, run_on_blocks
 
 __all__ = ["write_images"]
 
 _SUFFIXES = {"png": ".png", "tiff": ".tif"}
-_TIFF_DTYPES = ("uint8", "uint16", "float32", "float64")
+_PNG = [("uint8", ()), ("uint8", (2,)), ("uint8", (3,)), ("uint8", (4,)), ("uint16", ())]
 
 
 def write_images(
@@ -43,8 +43,9 @@ def write_images(
     Parameters
     ----------
     stack : ImageStack, dask.array.Array or ndarray of shape (n_images, height, width[, n_channels])
-        Pixels are written as they are, never scaled. PNG takes uint8 as grey, RGB or RGBA, and uint16 as grey;
-        TIFF takes uint8, uint16, float32 and float64 as grey, RGB or RGBA.
+        Pixels are written as they are, never scaled. PNG takes uint8 as grey, grey and alpha, RGB or RGBA, and uint16
+        as grey; TIFF takes whole numbers of 8 to 64 bits and floating-point numbers of 16 to 64 bits, in any number of
+        channels, of which 3 or 4 are RGB or RGBA.
     folder : str or PathLike
         Made if it is missing; the folder that it lies in has to exist.
     format : {"png", "tiff"}, default="png"
@@ -94,7 +95,7 @@ def write_images(
         raise ValueError(f"format={format!r} is not known; it is one of {', '.join(map(repr, _SUFFIXES))}")
     refuse_url(folder)
     data = as_dask(stack)
-    _check_images(data, format)
+    _check_images(data, format, array_name(stack))
     target = os.path.realpath(folder)
     _, sources = data_and_files(stack)
     _refuse_input_folders(stack, sources or (), target)
@@ -108,22 +109,22 @@ def write_images(
     return paths
 
 
-def _check_images(data: da.Array, format: str) -> None:
-    grey = data.ndim == 3
-    if 0 in data.shape[1:] or not (grey or (data.ndim == 4 and data.shape[3] in (3, 4))):
-        hint = "stack.data[..., 0]" if data.ndim == 4 else "stack.reshape(n_images, height, width)"
+def _check_images(data: da.Array, format: str, name: str) -> None:
+    channels = data.shape[3:]
+    if 0 in data.shape[1:] or data.ndim not in (3, 4) or channels == (1,):
+        hint = f"{name}[..., 0]" if data.ndim == 4 else f"{name}.reshape(n_images, height, width)"
         raise ValueError(
-            f"images of shape {data.shape[1:]} are not pictures: (height, width) or (height, width, 3 or 4) is needed, "
-            f"e.g. write_images({hint}, …)"
+            f"images of shape {data.shape[1:]} are not pictures: (height, width) or (height, width, n_channels > 1) "
+            f"is needed, e.g. write_images({hint}, …)"
         )
-    name = data.dtype.name
-    if name not in _TIFF_DTYPES:
-        raise ValueError(
-            f"no format takes {name}; convert first, e.g. write_images(stack.astype('float32'), …, format='tiff')"
-        )
-    if format == "png" and not (name == "uint8" or (name == "uint16" and grey)):
-        kind = name if grey else f"{name} with {data.shape[3]} channels"
-        raise ValueError(f"PNG does not take {kind}; write TIFF: write_images(stack, folder, format='tiff')")
+    dtype = data.dtype.name
+    if data.dtype.kind not in "uif" or data.dtype.itemsize > 8:
+        cure = {"b": f"as 0 and 1: write_images({name}.astype('uint8'), …)", "c": f"save_stack({name}, path)"}
+        other = f"write_images({name}.astype('float64'), …, format='tiff')"
+        raise ValueError(f"no format of pictures takes {dtype}; {cure.get(data.dtype.kind, other)}")
+    if format == "png" and (dtype, channels) not in _PNG:
+        kind = f"{dtype} with {channels[0]} channels" if channels else dtype
+        raise ValueError(f"PNG does not take {kind}; write TIFF: write_images({name}, folder, format='tiff')")
 
 
 def _refuse_input_folders(stack: Any, files: Sequence[str], target: str) -> None:
@@ -188,4 +189,6 @@ def _write_png(path: str, image: np.ndarray) -> None:
 def _write_tiff(path: str, image: np.ndarray) -> None:
     import tifffile
 
-    tifffile.imwrite(path, image, photometric="rgb" if image.ndim == 3 else "minisblack", metadata=None)
+    photometric = "rgb" if image.shape[2:] in ((3,), (4,)) else "minisblack"
+    planar = "contig" if image.ndim == 3 else None  # else tifffile takes the first of three axes for pages
+    tifffile.imwrite(path, image, photometric=photometric, planarconfig=planar, metadata=None)
