@@ -57,6 +57,8 @@ SANE = {
     "SharedReads.track_num_tasks": (1, 10),
     "SolverCosts.track_n_passes": (1, 1),
     "SolverCosts.track_num_tasks": (1, 300),
+    "Products.track_inner_products": (1e7, 1e13),
+    "Products.track_weighted_sums": (1e7, 1e13),
     "Stacks.track_difference": (0, 0),
     "Stacks.track_speed": (0.01, 1e5),
 }
