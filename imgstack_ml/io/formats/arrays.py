@@ -30,6 +30,7 @@ from .store import (
     read_description,
     state_of_zarr,
 )
+from .uncompressed import read_uncompressed
 
 __all__ = ["ArrayReader", "open_hdf5", "open_npy", "open_store", "open_zarr", "refuse_encoded"]
 
@@ -148,9 +149,13 @@ class ArrayReader:
         return images[..., [found.index(channel) for channel in self.channels]].reshape(stop - first, *self.shape)
 
     def _region(self, array: Any, place: Sequence[slice]) -> np.ndarray:
-        if self.kind == "zarr" and not self.is_own_store:
+        if self.kind == "zarr":
             region = [slice(*part.indices(size)[:2]) for part, size in zip(place, array.shape, strict=True)]
-            check_written_chunks(self.path, self.name, array, region, max(self.newest, self.opened))
+            if not self.is_own_store:
+                check_written_chunks(self.path, self.name, array, region, max(self.newest, self.opened))
+            found = read_uncompressed(os.path.join(self.path, self.name), array, region, self.dtype)
+            if found is not None:
+                return found
         # A copy where the array is mapped into memory: its file is read here, not wherever the block is used.
         return np.array(array[tuple(place)], self.dtype, copy=True if self.kind == "npy" else None)
 
