@@ -19,6 +19,7 @@ from sklearn.pipeline import make_pipeline
 from imgstack_ml import ImageFlattener, ImagePCA, IntensityRescaler, StackCenterer
 from imgstack_ml.decomposition import records
 from imgstack_ml.decomposition import streaming as _streaming
+from imgstack_ml.linalg import integers
 from tests.lib.fits import fresh_process, linux, noise, planted, streamed, streaming, tight, traced_peak
 from tests.lib.stacks import counted, photographs, reference, stack_of_spectrum
 
@@ -160,6 +161,25 @@ def test_chunks_and_schedulers_do_not_matter(chunks, scheduler):
     assert_allclose(found.singular_values, expected.singular_values, rtol=0, atol=1e-4 * first)
     assert_allclose(np.abs(np.sum(found.components * expected.components, axis=1)), 1, rtol=0, atol=1e-4)
     assert np.abs(np.abs(found.scores) - np.abs(expected.scores)).max() <= 1e-4 * first
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "bool"])
+@pytest.mark.parametrize("max_passes", [1, 3])
+def test_machines_without_products_of_bytes_give_the_same(max_passes, dtype, monkeypatch):
+    for module in (records, _streaming):
+        monkeypatch.setattr(module, "FEW_PRODUCTS", 0)  # float32 for small stacks, too
+    X = photographs(500, (20, 24), "uint8")
+    X = X > 120 if dtype == "bool" else (X ^ (dtype == "int8") * np.uint8(128)).view(dtype)
+    squares = reference(X.astype(np.float64)).singular_values[:5] ** 2
+    found = []
+    for compiled in (integers._compiled(), None):
+        monkeypatch.setattr(integers, "_compiled", lambda compiled=compiled: compiled)
+        factors, _ = streamed_array(X, 5, max_passes=max_passes)
+        found.append(factors.singular_values**2)
+        low, high = factors.certificate.explained_variance_bounds * (len(X) - 1)
+        assert (low <= squares).all()
+        assert (squares <= high).all()
+    assert_allclose(*found, rtol=0, atol=1e-6 * squares[0])
 
 
 def test_the_same_seed_repeats_bit_for_bit():
