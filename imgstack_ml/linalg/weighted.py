@@ -19,6 +19,7 @@ from .tiles import n_rows
 
 __all__ = ["are_faster", "weighted_sums_of_bytes"]
 
+_FEW_PRODUCTS = 10**7
 _MOST_ROWS = 40  # of weights; more are multiplied faster in float32
 
 _PLACES = np.array([1.0, 256.0, 65536.0])  # of the three bytes
@@ -26,9 +27,12 @@ _MIDDLE = 0x808080
 _MOST = 0x7F7F00  # with room for rounding below 0x7F7F7F, the largest that three bytes hold
 
 
-def are_faster(m: int, raw: np.dtype, dtype: np.dtype) -> bool:
-    """Tell whether `m` weighted sums of images of dtype `raw` take less time in bytes than in `dtype`."""
-    return m <= _MOST_ROWS and dtype == np.float32 and are_fast(raw)
+def are_faster(m: int, n_values: int, raw: np.dtype, dtype: np.dtype) -> bool:
+    """Tell whether `m` weighted sums of `n_values` pixels of dtype `raw` take less time in bytes than in `dtype`.
+
+    Few are not worth the time that it takes to compile the kernels.
+    """
+    return m <= _MOST_ROWS and m * n_values >= _FEW_PRODUCTS and dtype == np.float32 and are_fast(raw)
 
 
 def _digits(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -29,11 +29,11 @@ def test_closer_than_float32(n, p, m, dtype, arithmetic):  # noqa: F811
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_sums_of_many_images(dtype, monkeypatch):
     """More images than a sum of 32 bits holds, added up in groups, and the same without the kernels."""
-    X = random_bytes((70_000, 3), dtype)
-    scores, shift = np.random.default_rng(0).standard_normal((len(X), 4)), np.full(3, 3.0)
+    X = random_bytes((70_000, 5), dtype)
+    scores, shift = np.random.default_rng(0).standard_normal((len(X), 32)), np.full(5, 3.0)
     expected = scores.T @ (rows(X) - shift)
     for compiled in (integers._compiled(), None):
         monkeypatch.setattr(integers, "_compiled", lambda compiled=compiled: compiled)
-        out = np.zeros((4, 3))
-        krylov.add_products(cut(X, 10, 66_000), 0, 3, scores, shift, SINGLE, out)
+        out = np.zeros((32, 5))
+        krylov.add_products(cut(X, 10, 66_000), 0, 5, scores, shift, SINGLE, out)
         assert_allclose(out, expected, rtol=0, atol=1e-6 * np.abs(rows(X) - shift).max() * 70_000)
