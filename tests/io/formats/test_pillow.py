@@ -184,6 +184,43 @@ def test_what_pillow_reads_wrongly_is_refused(tmp_path):
         assert_named(tmp_path / f"{number}.ras", "Pillow reads wrongly")
 
 
+@pytest.mark.parametrize("shape", [(6, 5), (6, 5, 2), (6, 5, 3), (6, 5, 4)])
+@pytest.mark.parametrize(("short", "interlaced"), [(None, False), (0, False), (1, False), (2, True)])
+def test_frames_of_fewer_rows_are_named(tmp_path, shape, short, interlaced):
+    pixels = random_pixels((3, *shape))
+    pixels[:, -1] = 0  # as if it had not been decoded
+    first, *others = (
+        png_chunks(p, rows=5 if i == short else None, interlaced=interlaced) for i, p in enumerate(pixels)
+    )
+    chunks = [
+        first[0],
+        (b"acTL", struct.pack(">II", 3, 0)),
+        (b"fcTL", struct.pack(">IIIIIHHBB", 0, 5, 6, 0, 0, 1, 1, 0, 0)),
+    ]
+    chunks += [first[1]]
+    for i, frame in enumerate(others):
+        chunks.append((b"fcTL", struct.pack(">IIIIIHHBB", 2 * i + 1, 5, 6, 0, 0, 1, 1, 0, 0)))
+        chunks.append((b"fdAT", struct.pack(">I", 2 * i + 2) + frame[1][1]))
+    (tmp_path / "a.png").write_bytes(png_of_chunks([*chunks, first[2]]))
+    stack = open_stack([tmp_path / "a.png"])
+    if short is None:
+        np.testing.assert_array_equal(stack.data.compute(), pixels)
+    else:
+        with pytest.raises(BadImageError, match=r"early|damaged|decod"):
+            stack[2].compute()
+
+
+def test_blocks_that_are_read_backwards_decode_frames_once(tmp_path, monkeypatch):
+    stack = open_stack([write_animation(tmp_path / "a.gif", "GIF", 9)], chunks=3)
+    decoded, load_end = [], GifImagePlugin.GifImageFile.load_end
+    monkeypatch.setattr(
+        GifImagePlugin.GifImageFile, "load_end", lambda self: (decoded.append(self.tell()), load_end(self))
+    )
+    for block in reversed(list(stack.data.blocks)):
+        block.compute()
+    assert decoded == list(range(9))
+
+
 def claims(kind):
     """A file that claims more than it holds, and what the error says."""
     side = struct.pack("<HH", 65535, 65535)
