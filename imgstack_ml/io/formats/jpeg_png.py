@@ -6,9 +6,10 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from types import ModuleType
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
@@ -99,12 +100,33 @@ class _Frame(NamedTuple):
     parts: list[tuple[int, int]]
 
 
+class _PngFile(PngImageFile):
+    """A PNG that notes the frames of an animation whose last row may not have been decoded."""
+
+    def __init__(self, file: Any):
+        self.doubtful: list[int] = []
+        super().__init__(file)
+
+    def load_prepare(self) -> None:
+        """Clear the last row, so that it tells whether all rows were decoded."""
+        super().load_prepare()
+        if self.is_animated:  # its pixels are those of the frame before
+            left, _, right, bottom = self.tile[0][1] or (0, 0, *self.size)
+            self._last_row = left, bottom - 1, right, bottom
+            self.im.paste(Image.core.fill(self.mode, (right - left, 1)), self._last_row)
+
+    def load_end(self) -> None:
+        """Look at the last row before the frame is drawn on those before."""
+        if self.is_animated and (self.info.get("interlace") or self.im.crop(self._last_row).getbbox(False) is None):
+            self.doubtful.append(self.tell())
+        super().load_end()
+
+
 class Png(Picture):
     """PNG, animations included; an image for viewers that show no animations counts as a frame, as in Pillow."""
 
     name, suffixes, _signatures = "PNG", (".png", ".apng"), (_PNG_SIGNATURE,)
     _is_animated, _deep_decoder = True, "png_decode"
-    _n_checked: int = 0
 
     def _check_file(self) -> None:
         self._file.seek(-min(_TAIL, self.source.n_bytes), os.SEEK_END)
@@ -117,8 +139,8 @@ class Png(Picture):
         start = max(0, tail.find(b"IDAT"))
         self._tells_late = any(tail.find(name, start) >= 0 for name in _TELLS_ORIENTATION)
 
-    def _open(self) -> PngImageFile:
-        return PngImageFile(self._file)
+    def _open(self) -> _PngFile:
+        return _PngFile(self._file)
 
     def _has_deep_colour(self) -> bool:
         depth, color_type = self.source.head[24:26]
@@ -147,15 +169,6 @@ class Png(Picture):
             raise ValueError(f"it claims {n_frames:,} images and holds {len(self._animation)}: it was cut")
         return range(n_frames)
 
-    def _seek(self, frame: int) -> None:
-        # Each frame is drawn on top of those before. Pillow goes on where it left the file.
-        position = self._file.tell()
-        for number in range(self._n_checked, frame + 1):
-            self._check_is_whole(self._animation[number])
-        self._n_checked = max(self._n_checked, frame + 1)
-        self._file.seek(position)
-        super()._seek(frame)
-
     def _check_pixels(self, stored: np.ndarray) -> None:
         # Pillow leaves rows at zero, and raises nothing, where the pixel data end early but with a valid end.
         picture = self._picture
@@ -164,7 +177,12 @@ class Png(Picture):
                 "its orientation stands behind its pixels. Write it upright: "
                 "PIL.ImageOps.exif_transpose(PIL.Image.open(path)).save(new_path)"
             )
-        if not picture.is_animated and (picture.info.get("interlace") or not stored[-1].any()):
+        if picture.is_animated:
+            position = self._file.tell()  # Pillow goes on there
+            while picture.doubtful:
+                self._check_is_whole(self._animation[picture.doubtful.pop()])
+            self._file.seek(position)
+        elif picture.info.get("interlace") or not stored[-1].any():
             self._check_is_whole(next(_frames(self._file)))
 
     def _decode_deep(self) -> np.ndarray:

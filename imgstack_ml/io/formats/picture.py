@@ -9,6 +9,7 @@ import functools
 import importlib
 import importlib.util
 import io
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, ClassVar, cast
@@ -20,7 +21,7 @@ from ..locations.base import Bounded
 from ..locations.faults import READ_ERRORS
 from .base import ImageFormat, ImageSeries, OpenFile, check_size, orient, oriented_shape
 from .tiff_directory import read_first_directory
-from .waiting import keep_decoder, take_decoder
+from .waiting import MOST_BYTES, filling, keep_decoder, keep_frames, take_decoder, take_frames
 
 __all__ = ["Picture", "orientation_of"]
 
@@ -66,6 +67,8 @@ class Picture(ImageFormat):
         self._look()
         self._series = self._find_series()
         self._next = 0  # frame that would be decoded next
+        self._has_passed = False
+        self._kept: tuple[int, np.ndarray] | None = None  # frames that another block passed, from a number on
 
     @classmethod
     def recognise(cls, head: bytes) -> bool | None:
@@ -136,13 +139,44 @@ class Picture(ImageFormat):
         out[...] = orient(pixels, self._orientation)
 
     def _decode(self, key: int | None) -> np.ndarray:
-        if key is not None:
-            self._resume(key)
-            if self._is_animated and self._next > key + 1:
-                self._file.seek(0)
-                self._picture = self._open()  # Pillow does not go back in all files
-            self._next = sys.maxsize  # until the frame is decoded
-            self._seek(key)
+        if key is None:
+            return self._decode_present()
+        if self._is_animated and not self._kept:
+            self._kept = take_frames(self._identity(), key)
+        if self._kept and 0 <= key - self._kept[0] < len(self._kept[1]):
+            return self._kept[1][key - self._kept[0]]
+        self._resume(key)
+        if self._is_animated and self._next > key + 1:
+            self._file.seek(0)
+            self._picture = self._open()  # Pillow does not go back in all files
+            self._next = 0
+        if self._is_animated and not self._has_passed:
+            self._pass_frames(key)
+        return self._decode_frame(key)
+
+    def _pass_frames(self, key: int) -> None:
+        """Decode up to a frame, and keep those in front of it for the blocks that are read after this one."""
+        self._has_passed = True
+        (width, height), (channels, dtype) = self._picture.size, _LAYOUTS[self._shown]
+        shape = (height, width, *channels)
+        n_frames = min(key - self._next, MOST_BYTES // (math.prod(shape) * np.dtype(dtype).itemsize))
+        if n_frames < 1:
+            return
+        with filling() as alone:
+            if alone:
+                pixels = np.empty((n_frames, *shape), dtype)
+                for i in range(n_frames):
+                    pixels[i] = self._decode_frame(key - n_frames + i)
+                keep_frames(self._identity(), key - n_frames, pixels)
+
+    def _decode_frame(self, key: int) -> np.ndarray:
+        self._next = sys.maxsize  # until the frame is decoded
+        self._seek(key)
+        pixels = self._decode_present()
+        self._next = key + 1
+        return pixels
+
+    def _decode_present(self) -> np.ndarray:
         picture = self._picture
         size = picture.size
         picture.load()
@@ -150,7 +184,6 @@ class Picture(ImageFormat):
             raise ValueError(f"its pixels are of {picture.size[::-1]}, and its header says {size[::-1]}")
         stored = np.asarray(picture)
         self._check_pixels(stored)
-        self._next = 0 if key is None else key + 1
         return stored if picture.mode == self._shown else np.asarray(picture.convert(self._shown))
 
     def _identity(self) -> tuple[Any, ...]:
@@ -173,7 +206,7 @@ class Picture(ImageFormat):
         if self._is_animated and 0 < self._next < sum(len(series.keys) for series in self._series):
             width, height = self._picture.size
             n_bytes = self.source.n_bytes + 12 * width * height  # three canvases
-            state = {**vars(self), "source": None, "position": self._file.tell()}
+            state = {**vars(self), "source": None, "_kept": None, "position": self._file.tell()}
             keep_decoder(self._identity(), self._next, n_bytes, state)
 
     def _decode_deep(self) -> np.ndarray:

@@ -4,7 +4,6 @@ import io
 import re
 import struct
 from collections.abc import Sequence
-from typing import BinaryIO
 
 from .picture import Picture
 
@@ -18,8 +17,9 @@ class Gif(Picture):
     _signatures, _is_animated = (b"GIF87a", b"GIF89a"), True
 
     def _check_file(self) -> None:
-        self._file = io.BytesIO(self._file.read())  # it is read in parts of at most 255 bytes
-        self._boxes, self._has_colour = _gif_frames(self._file, self.source.head)
+        content = self._file.read()
+        self._file = io.BytesIO(content)  # it is read in parts of at most 255 bytes
+        self._boxes, self._has_colour = _gif_frames(content)
         if not self._boxes:
             raise ValueError("it holds no image")
         self._check_size(self._canvas(self._boxes))
@@ -36,24 +36,27 @@ class Gif(Picture):
         return range(len(self._boxes))
 
 
-def _gif_frames(file: BinaryIO, head: bytes) -> tuple[list[tuple[int, ...]], list[bool]]:
+def _gif_frames(content: bytes) -> tuple[list[tuple[int, ...]], list[bool]]:
     """List left, top, width and height of each image of a GIF, and whether it has a palette of its own."""
     boxes: list[tuple[int, ...]] = []
     own_palette = []
-    file.seek(13 + _palette_size(head[10:11]))
-    while (kind := file.read(1)) != b";":
-        if not kind:
-            raise ValueError(f"the GIF has no end: it was cut behind image {len(boxes) - 1}")
-        if kind not in b"!,":
-            continue  # padding, which viewers pass over
-        if kind == b",":
-            *box, flags = struct.unpack("<HHHHc", file.read(9).ljust(9, b"\0"))
-            boxes.append(tuple(box))
-            own_palette.append(bool(_palette_size(flags)))
-            file.seek(_palette_size(flags), io.SEEK_CUR)
-        file.seek(1, io.SEEK_CUR)  # the kind of the extension, or the size of the first code
-        while n_bytes := file.read(1).ljust(1, b"\0")[0]:
-            file.seek(n_bytes, io.SEEK_CUR)
+    at = 13 + _palette_size(content[10:11])
+    try:
+        while (kind := content[at]) != ord(";"):
+            at += 1
+            if kind not in b"!,":
+                continue  # padding, which viewers pass over
+            if kind == ord(","):
+                *box, flags = struct.unpack("<HHHHc", content[at : at + 9].ljust(9, b"\0"))
+                boxes.append(tuple(box))
+                own_palette.append(bool(_palette_size(flags)))
+                at += 9 + _palette_size(flags)
+            at += 1  # the kind of the extension, or the size of the first code
+            while n_bytes := content[at]:
+                at += 1 + n_bytes
+            at += 1
+    except IndexError:
+        raise ValueError(f"the GIF has no end: it was cut behind image {len(boxes) - 1}") from None
     return boxes, own_palette
 
 
