@@ -49,6 +49,7 @@ class Picture(ImageFormat):
     _signatures: ClassVar[tuple[bytes, ...]] = ()
     _feature: ClassVar[str] = ""  # without which Pillow cannot read it; see PIL.features
     _is_animated: ClassVar[bool] = False
+    _passes_fast: ClassVar[bool] = False  # over frames that are not wanted: these are not worth keeping
     _deep_decoder: ClassVar[str] = ""  # that of imagecodecs for colour of more than 8 bits a channel
 
     def __init__(self, source: OpenFile):
@@ -150,7 +151,7 @@ class Picture(ImageFormat):
             self._file.seek(0)
             self._picture = self._open()  # Pillow does not go back in all files
             self._next = 0
-        if self._is_animated and not self._has_passed:
+        if self._is_animated and not self._passes_fast and not self._has_passed:
             self._pass_frames(key)
         return self._decode_frame(key)
 

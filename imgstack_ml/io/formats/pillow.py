@@ -68,7 +68,7 @@ class WebP(Picture):
     """WebP, animations included."""
 
     name, suffixes, _decoder = "WebP", (".webp",), "WebPImagePlugin.WebPImageFile"
-    _feature, _is_animated = "webp", True
+    _feature, _is_animated, _passes_fast = "webp", True, True
 
     @classmethod
     def recognise(cls, head: bytes) -> bool:
@@ -94,7 +94,7 @@ class Avif(Picture):
     """AVIF, sequences included."""
 
     name, suffixes, _decoder = "AVIF", (".avif", ".avifs"), "AvifImagePlugin.AvifImageFile"
-    _feature, _is_animated, _deep_decoder = "avif", True, "avif_decode"
+    _feature, _is_animated, _passes_fast, _deep_decoder = "avif", True, True, "avif_decode"
 
     @classmethod
     def recognise(cls, head: bytes) -> bool:
