@@ -5,8 +5,9 @@ fsspec remembers listings for as long as a process lives. `forget_listings` make
 
 import contextlib
 import hashlib
+import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, BinaryIO
 
@@ -20,6 +21,8 @@ __all__ = ["forget_listings", "list_url", "open_url", "root_of_url", "state_of_u
 # about one file tell different things, so that nothing else of them is compared.
 _VERSIONS = ("etag", "contentmd5", "md5hash", "digest", "sha", "generation")
 _TIMES = ("mtime", "modified", "lastmodified", "updated", "modify", "modificationtime", "lastwritetime", "created")
+
+_MOST_HEADS = 20  # of files without a known suffix, whose first bytes are looked at
 
 _options: ContextVar[Mapping[str, Any]] = ContextVar("storage_options", default={})  # noqa: B039 (never written to)
 
@@ -54,7 +57,8 @@ def list_url(url: str, recursive: bool, reads: Reads) -> Listing:
         matches = [name for name in system.glob(path) if not is_hidden(name[len(root) :])]
         found = Listing([name for name in matches if not name.endswith("/") and not system.isdir(name)])
     elif system.isdir(path):
-        found = list_names(system.find(path, maxdepth=None if recursive else 1), reads, path)
+        names = system.find(path, maxdepth=None if recursive else 1)
+        found = list_names(names, reads, path, _reader_of_heads(system))
     else:
         return Listing([url])
     if not found.files:
@@ -64,6 +68,20 @@ def list_url(url: str, recursive: bool, reads: Reads) -> Listing:
             + ("" if recursive else f". To search sub-folders too: open_stack({url!r}, recursive=True)")
         )
     return Listing([_url_of(url, name) for name in found.files], found.unread)
+
+
+def _reader_of_heads(system: Any) -> Callable[[str, int], bytes]:
+    """Make a function that reads the first bytes of files, each by a request of its own: of a few files only."""
+    number = itertools.count(1)
+
+    def read_head(path: str, n_bytes: int) -> bytes:
+        if next(number) > _MOST_HEADS:
+            return b""
+        with system.open(path, "rb", cache_type="none") as file:
+            head: bytes = file.read(n_bytes)
+            return head
+
+    return read_head
 
 
 def root_of_url(url: str) -> str:

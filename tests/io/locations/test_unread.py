@@ -126,12 +126,18 @@ def test_links_to_folders_are_counted(tmp_path, pattern, n_links):
     assert len(open_stack(tmp_path / "in" / "a")) == 2  # without a warning: sub-folders are not asked for
 
 
-@pytest.mark.parametrize("suffix", [".zip", ".tar"])
-def test_images_without_a_suffix_in_archives_are_counted(tmp_path, suffix):
+@pytest.mark.parametrize("suffix", [".zip", ".tar", "memory", "file"])
+def test_images_without_a_suffix_elsewhere_are_counted(tmp_path, suffix):
     write_folder(tmp_path / "in", 2)
     (tmp_path / "in" / "scan").write_bytes(png_bytes(np.zeros((4, 4), np.uint8)))
     (tmp_path / "in" / "README").write_text("no image")
     (tmp_path / "in" / "empty").touch()
-    path = pack(tmp_path / "in", tmp_path / f"x{suffix}")
+    if suffix == "memory":
+        path = f"memory:/{tmp_path}/in"
+        fsspec.filesystem("memory").put(f"{tmp_path}/in/", f"{tmp_path}/in/", recursive=True)
+    elif suffix == "file":
+        path = f"file://{tmp_path}/in"
+    else:
+        path = pack(tmp_path / "in", tmp_path / f"x{suffix}")
     with pytest.warns(UserWarning, match=r"holds 1 image of .*: no suffix \(PNG\) \(1\)"):
         assert len(open_stack(path)) == 2
