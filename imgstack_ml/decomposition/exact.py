@@ -179,7 +179,9 @@ def _scatter_of_pixels(runner: PassRunner, size: FitSize, dtype: np.dtype, known
     in_bytes = _in_bytes(runner, known)
     step = lin.exact_scatter if in_bytes else partial(_scatter, dtype)
     n_bytes = 3 * 8 * size.p**2
-    found = runner.run(step, lin.merge_scatter, shared=shared, partial_bytes=n_bytes, label="covariance")
+    # Another label, so that a fit that is resumed on another machine does not mix exact results with rounded ones.
+    label = "exact covariance" if in_bytes else "covariance"
+    found = runner.run(step, lin.merge_scatter, shared=shared, partial_bytes=n_bytes, label=label)
     return _Products(found.matrix, found.mean, np.dtype(np.float64) if in_bytes else dtype, exponent=found.exponent)
 
 
@@ -195,7 +197,7 @@ def _gram_by_panels(runner: PassRunner, cost: SolverCost, dtype: np.dtype, known
     units = 0
     for first, stop in _panels(runner.layout.starts, cost.panel):
         strips_of = partial(_strips, runner, first, stop, shift, units, None if in_bytes else dtype)
-        found = runner.once(strips_of, "panel and strips")
+        found = runner.once(strips_of, "panel and exact strips" if in_bytes else "panel and strips")
         strips, exponent, shift = found
         if exponent != units:  # after the first panel they become larger only: nothing overflows
             np.ldexp(gram, 2 * (units - exponent), out=gram)

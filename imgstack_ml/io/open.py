@@ -141,7 +141,7 @@ def open_stack(
     and arrays in ``.npy``, ``.npz`` and HDF5. Their content decides, not their suffix, except for TGA, PCX, XBM and
     MPO. The page "What is read, and what to install for it" of the documentation lists all kinds. Of a folder or an
     archive, files are read that end so; films, arrays, ICO, PSD and rare kinds only where there is nothing else. Other
-    images in it, by their suffix or (not at URLs) by their first bytes, are counted by `ImageStack.summary`, and a
+    images in it, by their suffix or (at URLs of a few) by their first bytes, are counted by `ImageStack.summary`, and a
     warning says how many there are. Hidden files, and what systems put beside images (``Thumbs.db``, ``__MACOSX`` and
     such), are not listed.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +34,9 @@ __all__ = [
     "shifted_gram",
     "weighted_sums",
 ]
+
+
+_MOST_EXACT = 2**23  # images n of which 64 bits hold n^2 255^2
 
 
 def first_image(blocks: Sequence[np.ndarray]) -> np.ndarray:
@@ -233,9 +237,13 @@ def scatter(
 
 def exact_scatter(blocks: Sequence[np.ndarray], start: int) -> Scatter:
     """Scatter matrix of some 8-bit images about their mean, rounded once."""
+    return reduce(merge_scatter, (_exact_scatter(pieces) for _, pieces in row_groups(blocks, _MOST_EXACT)))
+
+
+def _exact_scatter(blocks: Sequence[np.ndarray]) -> Scatter:
     n = n_rows(blocks)
     matrix, sums = products_of_pixels(blocks)
-    for i, s in enumerate(sums):  # a row of n X'X - ss': integers, which fit into 64 bits for up to 10^7 images
+    for i, s in enumerate(sums):  # a row of n X'X - ss', which are integers
         matrix[i] *= n
         matrix[i] -= s * sums
     return Scatter(n, sums / n, np.zeros(len(sums)), matrix / n)

@@ -13,8 +13,10 @@ import pytest
 
 import imgstack_ml
 from imgstack_ml import ImagePCA, open_stack
+from imgstack_ml.decomposition import exact
 from imgstack_ml.errors import BadImageError, StoreError
 from imgstack_ml.files.atomic import lock_output
+from imgstack_ml.linalg import integers
 from imgstack_ml.passes import checkpoint as _checkpoint
 from imgstack_ml.passes import memory as _memory
 from tests.lib import fit_stack
@@ -85,6 +87,17 @@ def test_a_fit_goes_on_where_it_stopped(solver, part, whole, folder):
     assert_same_fit(fit(solver, again, folder), expected)
     assert 0 <= len(before.blocks) + len(again.blocks) - n_blocks <= READ_AGAIN[solver]
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("first", ["with kernels", "without"])
+def test_exact_products_are_not_mixed_with_rounded_ones(first, folder, monkeypatch):
+    """A fit that goes on where the processor multiplies no bytes, or where only the new one does."""
+    compiled = integers._compiled()
+    monkeypatch.setattr(exact, "_FEW_PRODUCTS", 0)
+    monkeypatch.setattr(integers, "_compiled", lambda: compiled if first == "with kernels" else None)
+    stop("covariance_eigh", folder, 40)
+    monkeypatch.setattr(integers, "_compiled", lambda: None if first == "with kernels" else compiled)
+    assert_same_fit(fit("covariance_eigh", Reads(), folder), fit("covariance_eigh", Reads()))
 
 
 def test_it_may_stop_many_times(whole, folder):
