@@ -7,11 +7,16 @@ DTYPES = ["bool", "uint8", "int8", "uint16", "int16", ">u2", "int32", "uint32", 
 OUT_RANGES = ["dtype", "image", "uint8", "uint12", "int16", "float32", "bool", (0, 1), (1, 0), (-3.5, 1000)]
 
 
+def _wide(image):
+    """Signed integers in 64 bits: between small ones, such as -128 and 0, NumPy's percentiles overflow."""
+    return image.astype(np.int64) if image.dtype.kind == "i" else image
+
+
 def reference(stack, in_range="image", out_range="dtype", channel_axis=None, percentiles=None):
     """What a user of scikit-image writes: one call an image, or one a channel."""
 
     def one(image):
-        limits = in_range if percentiles is None else tuple(np.percentile(image, percentiles))
+        limits = in_range if percentiles is None else tuple(np.percentile(_wide(image), percentiles))
         return rescale_intensity(image, limits, out_range)
 
     if channel_axis is None:
