@@ -10,6 +10,7 @@ between the subspace of the components and NumPy's. Peak memory is that of the p
 """
 
 import math
+import timeit
 
 import dask.array as da
 import numpy as np
@@ -84,6 +85,40 @@ class SolverCosts(_Stacks):
         with TaskCounter() as counter:
             ImagePCA(n_components, svd_solver=solver).fit(self.stack)
         return counter.n_tasks
+
+
+class Regret(Suite):
+    """Time of ``"auto"`` on six spectra, relative to the better one of two solvers, for images in memory."""
+
+    param_names = ("spectrum",)
+    params = (["white", "slow", "harmonic", "exponential", "planted", "steps"],)
+
+    def setup_cache(self) -> None:
+        n, side = (3_000, 128) if LARGE else (600, 32)
+        rng, j = np.random.default_rng(0), np.arange(1, 101)
+        spectra = {
+            "white": (0 * j, 1),
+            "slow": (j**-0.5, 0.02),
+            "harmonic": (1 / j, 0.01),
+            "exponential": (np.exp(-j / 5), 1e-3),
+            "planted": (np.where(j <= 40, 2 - j / 40, 0), 0.05),
+            "steps": (1.0 * (j <= 5) + 0.1 * (j <= 30), 0.02),
+        }
+        for name, (strengths, noise) in spectra.items():
+            images = (rng.standard_normal((n, 100)) * strengths) @ rng.standard_normal((100, side**2))
+            images += noise * rng.standard_normal(images.shape)
+            np.save(name, np.rint(32_768 + 5_000 / images.std() * images).clip(0, 65_535).astype(np.uint16))
+
+    def setup(self, spectrum):
+        super().setup()
+        self.images = np.load(f"{spectrum}.npy")
+
+    def track_time_over_that_of_the_better_solver(self, spectrum):
+        seconds = {}
+        for solver in ("auto", "gram", "randomized"):
+            pca = ImagePCA(10, svd_solver=solver, tol=1e-4, random_state=0)
+            seconds[solver] = min(timeit.repeat(lambda pca=pca: pca.fit(self.images), number=1, repeat=2))
+        return seconds["auto"] / min(seconds["gram"], seconds["randomized"])
 
 
 def _folder_name(shape: tuple[int, ...]) -> str:

@@ -27,7 +27,6 @@ logger = logging.getLogger("imgstack_ml")
 # results in float32 and in float64.
 _ROUNDING = 0.8
 _DIGITS = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-10}
-_FEW_PRODUCTS = 2e9  # up to this many multiply-adds, float64 is used from the start
 # A stage of the refinement accepts singular values down to this share of its largest. Then the error that inexact
 # eigenvectors leave in the images stays below 1e-12 of the largest singular value of all.
 _STAGE = 2e-3
@@ -39,10 +38,10 @@ def solve_gram(runner: PassRunner, cost: SolverCost, size: FitSize, request: Fit
     if cost.keeps_images:
         runner.keep()
         assert runner.blocks is not None
-        products = partial(_gram_of_kept, runner, exponent_of(runner.blocks))
+        products = partial(_gram_of_kept, runner, size, exponent_of(runner.blocks))
         leading, found = _eigenpairs(products, size, request, refine=True)
     else:
-        leading, found = _eigenpairs(partial(_gram_by_panels, runner, cost), size, request, refine=False)
+        leading, found = _eigenpairs(partial(_gram_by_panels, runner, cost, size), size, request, refine=False)
     weights, exponent = leading.vectors / leading.singular, found.exponent
     if cost.keeps_images:
         mean, components = found.mean, components_of_kept(runner, weights, found.mean, size.dtype, exponent)
@@ -148,8 +147,8 @@ def _refined(
 def _precisions(size: FitSize, request: FitRequest) -> list[np.dtype]:
     """Precisions to try in turn. All components include small ones, which are lost in float32: float64 at once."""
     double = np.dtype(np.float64)
-    few = size.n * size.p * min(size.n, size.p) < _FEW_PRODUCTS
-    return [double] if few or size.dtype == double or request.n_components is None else [size.dtype, double]
+    first = size.precision(min(size.n, size.p))
+    return [double] if first == double or request.n_components is None else [first, double]
 
 
 def _least(dtype: np.dtype, size: FitSize) -> float:
@@ -157,14 +156,13 @@ def _least(dtype: np.dtype, size: FitSize) -> float:
     return 0.0 if dtype == np.float64 else size.n * size.p * float(np.finfo(dtype).tiny)
 
 
-def _in_bytes(runner: PassRunner, known: _Known | None = None) -> bool:
+def _in_bytes(runner: PassRunner, size: FitSize, known: _Known | None = None) -> bool:
     """Tell whether products are made of bytes, exactly: where images have 8 bits, and enough of them for a gain."""
-    n, p = runner.n_images, runner.n_pixels
-    return known is None and n * p * min(n, p) >= _FEW_PRODUCTS and are_fast(runner.dtype)
+    return known is None and not size.few_products(min(size.n, size.p)) and are_fast(runner.dtype)
 
 
-def _gram_of_kept(runner: PassRunner, exponent: int, dtype: np.dtype, known: _Known | None) -> _Products:
-    if _in_bytes(runner, known):
+def _gram_of_kept(runner: PassRunner, size: FitSize, exponent: int, dtype: np.dtype, known: _Known | None) -> _Products:
+    if _in_bytes(runner, size, known):
         gram, mean = runner.run_pixels(lin.exact_gram, lin.merge_gram)
         return _Products(lin.exactly_centred(gram), np.concatenate(mean), np.dtype(np.float64))
     vectors = None if known is None else known.vectors
@@ -176,7 +174,7 @@ def _gram_of_kept(runner: PassRunner, exponent: int, dtype: np.dtype, known: _Kn
 
 def _scatter_of_pixels(runner: PassRunner, size: FitSize, dtype: np.dtype, known: _Known | None) -> _Products:
     shared = () if known is None else (np.ascontiguousarray(known.vectors.T), known.mean)
-    in_bytes = _in_bytes(runner, known)
+    in_bytes = _in_bytes(runner, size, known)
     step = lin.exact_scatter if in_bytes else partial(_scatter, dtype)
     n_bytes = 3 * 8 * size.p**2
     # Another label, so that a fit that is resumed on another machine does not mix exact results with rounded ones.
@@ -189,9 +187,9 @@ def _scatter(dtype: np.dtype, blocks: list[np.ndarray], start: int, *known: np.n
     return lin.scatter(blocks, start, dtype, *known)
 
 
-def _gram_by_panels(runner: PassRunner, cost: SolverCost, dtype: np.dtype, known: None) -> _Products:
+def _gram_by_panels(runner: PassRunner, cost: SolverCost, size: FitSize, dtype: np.dtype, known: None) -> _Products:
     """Hold a panel of raw images, read all images after it, continue with the next panel."""
-    in_bytes = _in_bytes(runner)
+    in_bytes = _in_bytes(runner, size)
     gram = np.zeros((runner.n_images, runner.n_images), np.int64 if in_bytes else np.float64)
     shift: np.ndarray | None = None
     units = 0

@@ -27,7 +27,7 @@ from .plan import Plan, plan_fit
 from .projection import in_intensities, project, reconstruct
 from .records import Factors, FitRequest, FitSize
 from .resume import fit_checkpoint, resumed
-from .solvers import SOLVERS
+from .solvers import solve
 
 __all__ = ["ImagePCA"]
 
@@ -57,7 +57,8 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         read, then a step of a block Krylov iteration in each further read, until `certificate_` says that the
         result is within `tol`. Usually two or three reads; one if the raw images fit `memory_limit`.
         ``"auto"``: one of the exact solvers, if it fits and takes at most 1.3 times as long as the streaming solver by
-        the nominal costs that `plan` shows; else ``"randomized"``.
+        nominal costs; else ``"randomized"``. If that has not converged, with images in memory, when an exact solver
+        would have ended, the exact one goes on: at most twice the time of the better one. `plan` says when.
     whiten : bool, default=False
         Scale scores to unit variance.
     n_oversamples : int, default=10
@@ -397,8 +398,9 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
             cost = plan.chosen
             runner = PassRunner(images, read_bytes=cost.reading_bytes, progress=self.progress, checkpoint=checkpoint)
             with within_plan(cost.peak_bytes), refusing_units(runner):
-                factors = SOLVERS[plan.solver](runner, cost, size, request).in_intensities()
-        self.svd_solver_, self.n_passes_ = plan.solver, runner.n_passes
+                solver, factors = solve(runner, cost, size, request)
+                factors = factors.in_intensities()
+        self.svd_solver_, self.n_passes_ = solver, runner.n_passes
         return factors
 
     def _request(self, draws: bool = False) -> FitRequest:

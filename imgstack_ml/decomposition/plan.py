@@ -81,6 +81,9 @@ class Plan:
             lines.append(f"  {mark}{r.solver:<17}{r.n_passes:>7.3g}{r.multiply_adds:>15.2g}{memory:>14}")
         if any(r.peak_bytes > self.memory_limit for r in self.considered):
             lines.append("   x: does not fit the memory limit")
+        if self.chosen.instead is not None:
+            patience, other = self.chosen.patience, self.chosen.instead.solver
+            lines.append(f"   {other!r} goes on if {patience} products have not converged: then it takes less time")
         lines += [f"   {note}" for note in self.notes]
         return "\n".join(lines)
 
@@ -105,7 +108,18 @@ def plan_fit(size: FitSize, svd_solver: str, allowed: Allowance) -> Plan:
     fitting = [r for r in candidates if r.peak_bytes <= allowed.limit]
     if not fitting:
         raise MemoryLimitError(_too_large(size, candidates, allowed))
-    return Plan(_preferred(fitting, size), allowed.limit, considered)
+    chosen = _preferred(fitting, size)
+    if svd_solver == "auto" and chosen.solver == "randomized" and chosen.keeps_images:
+        chosen = _with_another(chosen, fitting, size)
+    return Plan(chosen, allowed.limit, tuple(chosen if r.solver == chosen.solver else r for r in considered))
+
+
+def _with_another(chosen: SolverCost, fitting: list[SolverCost], size: FitSize) -> SolverCost:
+    """Add the fastest exact solver of images in memory, if there is one: how many products are needed is unknown."""
+    instead = next((r for r in fitting if r.solver in ("gram", "covariance_eigh") and r.keeps_images), None)
+    if instead is None:
+        return chosen
+    return chosen._replace(instead=instead, peak_bytes=max(chosen.peak_bytes, instead.peak_bytes))
 
 
 def _preferred(fitting: list[SolverCost], size: FitSize) -> SolverCost:
@@ -148,7 +162,7 @@ def _gram(size: FitSize, allowed: Allowance, threads: int) -> SolverCost:
     multiply_adds = n * n * p / 2 + k * n * p + 4 * n**3
     room = allowed.room_to_keep(randomized_cost(size, allowed, threads).peak_bytes)
     if size.in_memory or whole <= room:
-        return SolverCost("gram", 1, multiply_adds, whole, True, n, size.raw_bytes, 2 * n * p)
+        return SolverCost("gram", 1, multiply_adds, whole, True, n, size.raw_bytes, _gram_seconds(size, 1))
     # Strips of the matrix are partial results of tasks. A panel of raw images stays in memory.
     block_bytes = size.block * size.image_bytes
     fixed = size.result_bytes * 2 + 6 * square + threads * 2 * size.tile_bytes
@@ -158,7 +172,22 @@ def _gram(size: FitSize, allowed: Allowance, threads: int) -> SolverCost:
     panels = ceil(n / panel)
     passes = panels - panel * panels * (panels - 1) / (2 * n) + 1
     peak = fixed + reading + panel * size.image_bytes
-    return SolverCost("gram", passes, 1.5 * multiply_adds, peak, False, panel, reading, 2 * passes * n * p)
+    return SolverCost("gram", passes, 1.5 * multiply_adds, peak, False, panel, reading, _gram_seconds(size, passes))
+
+
+def _gram_seconds(size: FitSize, passes: float) -> float:
+    n, p, k = size.n, size.p, size.k
+    more = 1 if passes == 1 else 1.5  # panels multiply whole blocks, where one product needs a half
+    products = _exact_seconds(size, more * n * n * p / 2, passes * n * p)
+    return products + size.seconds(4 * n**3, 0, size.dtype) + size.seconds(more * k * n * p, n * p, size.dtype)
+
+
+def _exact_seconds(size: FitSize, multiply_adds: float, values_cast: float) -> float:
+    """Nominal seconds of all inner products of images or pixels. Products of bytes cast nothing."""
+    dtype = size.precision(min(size.n, size.p))
+    if size.in_bytes and dtype == size.dtype:
+        return size.seconds(multiply_adds, 0)
+    return size.seconds(multiply_adds, values_cast, dtype)
 
 
 def _covariance(size: FitSize, allowed: Allowance, threads: int) -> SolverCost:
@@ -171,7 +200,9 @@ def _covariance(size: FitSize, allowed: Allowance, threads: int) -> SolverCost:
     kept = size.raw_bytes + 2 * threads * 3 * square
     reading = kept if keeps else size.reading_bytes(allowed, fixed, threads, 3 * square)
     peak = whole if keeps else fixed + reading
-    return SolverCost("covariance_eigh", 1, n * p * p / 2 + 4 * p**3, peak, keeps, 0, reading, 2 * n * p)
+    products, factoring = n * p * p / 2, 4 * p**3
+    seconds = _exact_seconds(size, products, n * p) + size.seconds(factoring, 0, size.dtype)
+    return SolverCost("covariance_eigh", 1, products + factoring, peak, keeps, 0, reading, seconds)
 
 
 def _tsqr(size: FitSize, allowed: Allowance, threads: int) -> SolverCost:
@@ -190,7 +221,8 @@ def _tsqr(size: FitSize, allowed: Allowance, threads: int) -> SolverCost:
     peak = fixed + (0 if size.in_memory else reading)
     # Householder QR with its Q, in float64 at half speed, and the SVD of R.
     multiply_adds = 2 * (2 * tall * short**2 + 10 * short**3) + k * n * p
-    return SolverCost("tsqr", 1, multiply_adds, peak, keeps, n if keeps else 0, reading, 2 * n * p)
+    seconds = size.seconds(multiply_adds, 2 * n * p, size.dtype)
+    return SolverCost("tsqr", 1, multiply_adds, peak, keeps, n if keeps else 0, reading, seconds)
 
 
 def tall_height(short: int, tall: int) -> int:

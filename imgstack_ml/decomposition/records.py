@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, floor
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -16,15 +16,27 @@ from ..passes.batches import BATCH_BYTES
 from ..passes.memory import Allowance
 from .certificate import Certificate, in_units
 
-__all__ = ["FEW_PRODUCTS", "Factors", "FitRequest", "FitSize", "RowCounts", "SolverCost", "component_count"]
+__all__ = [
+    "FEW_PRODUCTS",
+    "ITERATIONS",
+    "Factors",
+    "FitRequest",
+    "FitSize",
+    "RowCounts",
+    "SolverCost",
+    "component_count",
+]
 
 # Rates of a typical laptop. They only rank the solvers, and are constants so that every machine makes the same choice.
-_MULTIPLY_RATE = 5e10  # float32 multiply-adds a second; float64 runs at half
-_CAST = 25  # multiply-adds that take as long as casting one value to float
+_MULTIPLY_RATE = 5e10  # float32 multiply-adds a second
+_DOUBLE = 0.5  # speed in float64, relative to float32
+_BYTES = 2.0  # speed of products of bytes: 4.4 with the instructions for them, and 1 without
+_CAST = 45  # multiply-adds that take as long as casting one value to float and subtracting the shift
 _BATCH_BYTES = 9 * 2**23  # raw images in one task of the randomized solver; less would not be worth a merge
 _READ_BYTES = 2**27  # raw images and partial results in flight while a pass runs
 _LARGE_SUMMARY = 4096  # images up to which summaries are large
 FEW_PRODUCTS = 2e9  # up to this many multiply-adds, float64 is used from the start
+ITERATIONS = 30  # of the streaming solver at most, for images in memory, which cost no read
 _LEAST = 2.0**-1000  # sum of squares that leaves float64 room for variances of 1e-7 of it
 _GUESS = 32  # components that are planned for a share of the variance, before the data tell their number
 
@@ -159,10 +171,25 @@ class FitSize:
         # A large summary saves a read. On long stacks its merging would cost as much as that read.
         large = self.n <= _LARGE_SUMMARY and not kept
         summary = min(2 * (k + self.n_oversamples) + 32 if large else k + self.n_oversamples, most)
-        dtype = np.dtype(np.float64) if self.n * self.p * summary < FEW_PRODUCTS else self.dtype
+        dtype = self.precision(summary)
         summary_bytes = (summary + draws) * self.p * dtype.itemsize + 16 * self.p
         batch_bytes = max(_BATCH_BYTES, 3 * summary * self.image_bytes)
         return RowCounts(k, summary, draws, block, dtype, summary_bytes, batch_bytes)
+
+    def few_products(self, rows: int) -> bool:
+        """Whether products of the images with so many rows are few, so that float64 costs no time to speak of."""
+        return self.n * self.p * rows < FEW_PRODUCTS
+
+    def precision(self, rows: int) -> np.dtype:
+        """Precision that products of the images with so many rows begin with."""
+        return np.dtype(np.float64) if self.few_products(rows) else self.dtype
+
+    def seconds(self, multiply_adds: float, values_cast: float, dtype: np.dtype | None = None) -> float:
+        """Nominal seconds of products in `dtype`, or in bytes if None, and of casts to float."""
+        if dtype is None:
+            return (multiply_adds / _BYTES + _CAST * values_cast) / _MULTIPLY_RATE
+        speed = _DOUBLE if dtype == np.float64 else 1.0
+        return (multiply_adds + _CAST * values_cast) / (speed * _MULTIPLY_RATE)
 
     @property
     def in_bytes(self) -> bool:
@@ -227,12 +254,19 @@ class SolverCost(NamedTuple):
         Images held at a time: all `n` if they are kept, 0 if the solver holds none.
     reading_bytes : int
         Part of the peak for raw images and partial results in flight.
-    values_cast : float
-        Number of values that are cast to float, repeats included.
+    seconds : float
+        Nominal seconds without reading, for ranking the solvers.
     room : int
         Rows of the size of an image that the randomized solver may hold.
     counts : RowCounts, optional
         Rows of the randomized solver.
+    product_seconds : float
+        Nominal seconds of each product of the randomized solver.
+    n_products : int
+        Products that `seconds` of the randomized solver has.
+    instead : SolverCost, optional
+        The exact solver that goes on, where ``"auto"`` began with the randomized one and that has not converged when
+        the exact one would have ended.
     """
 
     solver: str
@@ -242,14 +276,19 @@ class SolverCost(NamedTuple):
     keeps_images: bool
     panel: int
     reading_bytes: int
-    values_cast: float
+    seconds: float
     room: int = 0
     counts: RowCounts | None = None
+    product_seconds: float = 0.0
+    n_products: int = 0
+    instead: SolverCost | None = None
 
     @property
-    def seconds(self) -> float:
-        """Nominal seconds without reading, for ranking the solvers."""
-        return (self.multiply_adds + _CAST * self.values_cast) / _MULTIPLY_RATE
+    def patience(self) -> int:
+        """Products that the randomized solver makes before the exact one instead: at most the time of that one."""
+        assert self.instead is not None
+        left = self.instead.seconds - self.seconds + self.n_products * self.product_seconds
+        return min(max(0, floor(left / self.product_seconds)), ITERATIONS)
 
 
 class Factors(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from ..passes.runner import PassRunner
@@ -10,11 +11,22 @@ from .records import Factors, FitRequest, FitSize, SolverCost
 from .streaming import solve_randomized
 from .tsqr import solve_tsqr
 
-__all__ = ["SOLVERS"]
+__all__ = ["SOLVERS", "solve"]
 
-SOLVERS: dict[str, Callable[[PassRunner, SolverCost, FitSize, FitRequest], Factors]] = {
+logger = logging.getLogger("imgstack_ml")
+
+SOLVERS: dict[str, Callable[[PassRunner, SolverCost, FitSize, FitRequest], Factors | None]] = {
     "gram": solve_gram,
     "covariance_eigh": solve_covariance,
     "tsqr": solve_tsqr,
     "randomized": solve_randomized,
 }
+
+
+def solve(runner: PassRunner, cost: SolverCost, size: FitSize, request: FitRequest) -> tuple[str, Factors]:
+    """Run a solver, and another one where the plan has one and the first gives up; return the name of the last."""
+    while (factors := SOLVERS[cost.solver](runner, cost, size, request)) is None:
+        assert cost.instead is not None
+        logger.info("%s has not converged, %s goes on", cost.solver, cost.instead.solver)
+        cost = cost.instead
+    return cost.solver, factors

@@ -16,23 +16,29 @@ from ..linalg.orthonormal import completed_rows, orthonormalise_rows
 from ..passes.runner import PassRunner
 from .certificate import Certificate
 from .krylov_basis import Centre, KrylovBasis
-from .records import FEW_PRODUCTS, Factors, FitRequest, FitSize, RowCounts, SolverCost, component_count
+from .records import ITERATIONS, Factors, FitRequest, FitSize, RowCounts, SolverCost, component_count
 
 __all__ = ["PAD", "factors_of_summary", "first_look", "share_reached", "solve_randomized"]
 
 logger = logging.getLogger("imgstack_ml")
 
-_ITERATIONS = 30  # at most, for images in memory, which cost no read
 PAD = 64  # rounding can move a bound by this many times eps times the largest eigenvalue
 
 
-def solve_randomized(runner: PassRunner, cost: SolverCost, size: FitSize, request: FitRequest) -> Factors:
-    """Summarise in one read, then multiply Krylov blocks until estimated errors are within `tol` or reads run out."""
+def solve_randomized(runner: PassRunner, cost: SolverCost, size: FitSize, request: FitRequest) -> Factors | None:
+    """Summarise in one read, then multiply Krylov blocks until estimated errors are within `tol` or reads run out.
+
+    None, if another solver is to take over after some products, and these were not enough.
+    """
     if cost.keeps_images:
         runner.keep()
+    if cost.instead is not None and not cost.patience:
+        return None
     counts = cost.counts or size.row_counts()
     summary, dtype = first_look(runner, size, counts, request.seed)
-    products = _ITERATIONS if cost.keeps_images else request.max_passes - round(runner.n_passes)
+    products = ITERATIONS if cost.keeps_images else request.max_passes - round(runner.n_passes)
+    if cost.instead is not None:
+        products = min(products, cost.patience)
     if products < 1 or summary.total == 0:
         return factors_of_summary(summary, size, request)
     basis = _begin(runner, cost.room, size, counts, summary, dtype, request)
@@ -46,6 +52,8 @@ def solve_randomized(runner: PassRunner, cost: SolverCost, size: FitSize, reques
         logger.info("%d products: %r", basis.n_products, verdict)
         if verdict.good or not left or not basis.grow():
             break
+    if cost.instead is not None and not verdict.good:
+        return None
     return _finish(basis, seen, verdict, size, request)
 
 
@@ -86,8 +94,7 @@ def first_look(
         Precision for later products.
     """
     n_rows = counts.summary
-    few = runner.n_images * size.p * n_rows < FEW_PRODUCTS
-    single = size.dtype == np.float32 and not few
+    single = size.precision(n_rows) == np.float32
     n_draws = counts.draws if draws is None else draws
     for dtype in [np.dtype(np.float32)] * single + [np.dtype(np.float64)]:
         summary = runner.run(

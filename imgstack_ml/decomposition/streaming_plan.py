@@ -15,6 +15,7 @@ from .records import FitSize, RowCounts, SolverCost
 __all__ = ["StreamingMemory", "randomized_cost", "streaming_cost"]
 
 _NOMINAL_READS = 3  # assumed reads; the solver stops when its certificate allows
+_SUMMARY = 2.4  # time of a multiply-add of a summary, in thin products: that of one in a square product is 1
 _KEPT_BLOCKS = 6  # blocks of the basis for images in memory, before it restarts with the best vectors
 
 
@@ -58,12 +59,23 @@ def streaming_cost(size: FitSize, limit: int, threads: int, kept: bool) -> Solve
     # First read: inner products, rows and merging. Later reads: blocks, and orthonormalising the basis.
     images = memory.batch / size.image_bytes
     merging = (counts.summary + min(images, counts.summary)) ** 2 / images
-    first = 1.5 * counts.summary + counts.summary + counts.draws + merging
-    multiply_adds = n * p * (first + 2 * counts.block * later) + later * 20 * counts.block**2 * p
-    multiply_adds += _dense(min(n, p), counts.block, later)
-    cast = n * p * (2 + 2 * later)
+    first = _SUMMARY * n * p * (1.5 * counts.summary + counts.summary + counts.draws + merging)
+    product = 2 * counts.block * n * p + 90 * counts.block**2 * p
+    dense = _dense(min(n, p), counts.block, later)
+    product_seconds = size.seconds(product, 2 * n * p, counts.dtype)
     return SolverCost(
-        "randomized", reads, multiply_adds, peak, kept, 0, memory.reading_bytes, cast, memory.room, counts
+        "randomized",
+        reads,
+        first + later * product + dense,
+        peak,
+        kept,
+        0,
+        memory.reading_bytes,
+        size.seconds(first, 3 * n * p, counts.dtype) + later * product_seconds + size.seconds(dense, 0, size.dtype),
+        memory.room,
+        counts,
+        product_seconds,
+        later,
     )
 
 

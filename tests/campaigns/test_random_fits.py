@@ -17,7 +17,7 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 from imgstack_ml import ImagePCA, RankWarning
-from imgstack_ml.decomposition import records, streaming
+from imgstack_ml.decomposition import records
 from imgstack_ml.decomposition.certificate import in_units
 from tests.lib.brackets import check_bracket, check_exact
 from tests.lib.kinds import KINDS, as_pixels
@@ -156,9 +156,7 @@ def _as_large_stacks(single):
         for category in (ConvergenceWarning, RankWarning):
             warnings.simplefilter("ignore", category)
         if single:
-            patch.setattr(streaming, "FEW_PRODUCTS", 0)
             patch.setattr(records, "FEW_PRODUCTS", 0)
-            patch.setattr("imgstack_ml.decomposition.exact._FEW_PRODUCTS", 0)
         yield
 
 

@@ -15,7 +15,7 @@ from imgstack_ml.decomposition.records import FitSize
 from imgstack_ml.decomposition.solvers import SOLVERS
 from imgstack_ml.passes.batches import Batch, Layout, plan_groups
 from imgstack_ml.passes.memory import Allowance
-from tests.lib.stacks import assert_fitted, counted, photographs
+from tests.lib.stacks import assert_fitted, counted, photographs, stack_of_spectrum
 
 
 @st.composite
@@ -118,3 +118,44 @@ def test_blocks_of_one_image_share_batches_where_results_are_larger_than_the_sta
     cost = ImagePCA(3, svd_solver="covariance_eigh").plan(stack).chosen
     groups = plan_groups(Layout(range(2001), 144), Batch(0, 2000), cost.reading_bytes, 3 * 8 * 144**2).groups
     assert sum(map(len, groups)) <= 4
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_auto_goes_over_to_the_exact_solver_where_the_streaming_one_does_not_converge(lazy):
+    """White noise: its variances hardly differ. The result is that of the exact solver, to the last bit."""
+    X = np.random.default_rng(0).integers(0, 256, (1_000, 40, 40), dtype=np.uint8)
+    source = counted(X, 200)
+    images = source.data if lazy else X
+    auto, exact = (ImagePCA(2, svd_solver=solver, random_state=0) for solver in ("auto", "gram"))
+    plan = auto.plan(images)
+    assert (plan.solver, plan.chosen.instead.solver) == ("randomized", "gram")
+    assert f"'gram' goes on if {plan.chosen.patience} products have not converged" in repr(plan)
+    scores = np.asarray(auto.fit_transform(images))
+    assert source.n_reads == lazy
+    assert (auto.svd_solver_, auto.n_iter_, auto.n_passes_, auto.certificate_) == ("gram", 0, 1, None)
+    np.testing.assert_array_equal(scores, exact.fit_transform(images))
+    assert np.array_equal(auto.components_, exact.components_)
+    assert np.array_equal(auto.explained_variance_, exact.explained_variance_)
+
+
+def test_auto_stays_with_the_streaming_solver_that_converges():
+    X = stack_of_spectrum(1_500, (48, 48), [1e4 * 0.5**j for j in range(12)], offset=128).astype(np.uint8)
+    auto, streamed = (ImagePCA(2, svd_solver=s, random_state=0).fit(X) for s in ("auto", "randomized"))
+    assert auto.svd_solver_ == "randomized"
+    assert auto.certificate_.converged
+    assert np.array_equal(auto.components_, streamed.components_)
+
+
+def test_nothing_replaces_a_solver_that_was_asked_for_nor_one_that_reads_again():
+    stack = da.zeros((1_500, 48, 48), dtype=np.uint8, chunks=(100, 48, 48))
+    assert ImagePCA(2, svd_solver="randomized").plan(stack).chosen.instead is None
+    large = da.zeros((20_032, 256, 256, 3), dtype=np.uint8, chunks=(64, 256, 256, 3))
+    assert ImagePCA(10, memory_limit="1GB").plan(large).chosen.instead is None
+
+
+@pytest.mark.parametrize(("n", "side", "dtype"), [(1_500, 48, "uint8"), (3_000, 128, "uint16"), (3_000, 128, "uint8")])
+def test_the_time_before_the_exact_solver_is_at_most_its_own(n, side, dtype):
+    cost = ImagePCA(5, memory_limit="20GB").plan(da.zeros((n, side, side), dtype=dtype, chunks=(64, -1, -1))).chosen
+    first = cost.seconds - cost.n_products * cost.product_seconds
+    spent = first + cost.patience * cost.product_seconds
+    assert cost.instead.seconds - cost.product_seconds < spent <= cost.instead.seconds

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from imgstack_ml.decomposition.records import FEW_PRODUCTS, FitSize, SolverCost
+from imgstack_ml.decomposition.records import FEW_PRODUCTS, FitSize
 from imgstack_ml.linalg.tiles import TILE_BYTES
 from imgstack_ml.passes.memory import Allowance
 
@@ -62,5 +62,7 @@ def test_few_products_are_computed_in_double_precision():
 
 
 def test_seconds_count_products_and_casts():
-    cost = SolverCost("gram", 1, 1e11, 0, True, 0, 0, 2e9)
-    assert cost.seconds == pytest.approx(2 + 1)
+    size = FitSize.of((40, 500), UINT8, 3, 10)
+    assert size.seconds(1e11, 1e9, np.dtype(np.float32)) == pytest.approx(2 + 0.9)
+    assert size.seconds(1e11, 1e9, DOUBLE) == pytest.approx(2 * (2 + 0.9))
+    assert size.seconds(1e11, 0) == pytest.approx(1)

@@ -13,7 +13,7 @@ import pytest
 
 import imgstack_ml
 from imgstack_ml import ImagePCA, open_stack
-from imgstack_ml.decomposition import exact
+from imgstack_ml.decomposition import records
 from imgstack_ml.errors import BadImageError, StoreError
 from imgstack_ml.files.atomic import lock_output
 from imgstack_ml.linalg import integers
@@ -93,7 +93,7 @@ def test_a_fit_goes_on_where_it_stopped(solver, part, whole, folder):
 def test_exact_products_are_not_mixed_with_rounded_ones(first, folder, monkeypatch):
     """A fit that goes on where the processor multiplies no bytes, or where only the new one does."""
     compiled = integers._compiled()
-    monkeypatch.setattr(exact, "_FEW_PRODUCTS", 0)
+    monkeypatch.setattr(records, "FEW_PRODUCTS", 0)
     monkeypatch.setattr(integers, "_compiled", lambda: compiled if first == "with kernels" else None)
     stop("covariance_eigh", folder, 40)
     monkeypatch.setattr(integers, "_compiled", lambda: None if first == "with kernels" else compiled)

@@ -18,7 +18,6 @@ from sklearn.pipeline import make_pipeline
 
 from imgstack_ml import ImageFlattener, ImagePCA, IntensityRescaler, StackCenterer
 from imgstack_ml.decomposition import records
-from imgstack_ml.decomposition import streaming as _streaming
 from imgstack_ml.linalg import integers
 from tests.lib.fits import fresh_process, linux, noise, planted, streamed, streaming, tight, traced_peak
 from tests.lib.stacks import counted, photographs, reference, stack_of_spectrum
@@ -83,8 +82,7 @@ LARGE = (2_000, 15_000)  # enough for products in float32
 def test_spectra_in_float32(name, shape, monkeypatch):
     """Small singular values make the later reads work in float64."""
     if shape != LARGE:
-        for module in (records, _streaming):
-            monkeypatch.setattr(module, "FEW_PRODUCTS", 0)
+        monkeypatch.setattr(records, "FEW_PRODUCTS", 0)
     X = stack_of_spectrum(shape[0], shape[1:], 1e3 * SPECTRA[name], offset=100.0, dtype="float32")
     factors, _ = streamed_array(X)
     assert factors.certificate.converged
@@ -166,8 +164,7 @@ def test_chunks_and_schedulers_do_not_matter(chunks, scheduler):
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "bool"])
 @pytest.mark.parametrize("max_passes", [1, 3])
 def test_machines_without_products_of_bytes_give_the_same(max_passes, dtype, monkeypatch):
-    for module in (records, _streaming):
-        monkeypatch.setattr(module, "FEW_PRODUCTS", 0)  # float32 for small stacks, too
+    monkeypatch.setattr(records, "FEW_PRODUCTS", 0)  # float32 for small stacks, too
     X = photographs(500, (20, 24), "uint8")
     X = X > 120 if dtype == "bool" else (X ^ (dtype == "int8") * np.uint8(128)).view(dtype)
     squares = reference(X.astype(np.float64)).singular_values[:5] ** 2
@@ -315,8 +312,7 @@ def test_images_in_memory_take_no_more_than_planned(shape, k):
 
 def test_squares_beneath_float32_take_no_more_than_planned(monkeypatch):
     """The first read is made again in float64, where little varies beside a bright pixel."""
-    for module in (records, _streaming):
-        monkeypatch.setattr(module, "FEW_PRODUCTS", 0)
+    monkeypatch.setattr(records, "FEW_PRODUCTS", 0)
     X = (stack_of_spectrum(600, (96, 96), 100 * 0.7 ** np.arange(12), seed=3) * 1e-24).astype(np.float32)
     X[:, 0, 0] = 1
     stack = da.from_array(X, chunks=(20, -1, -1))

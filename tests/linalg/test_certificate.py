@@ -18,7 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from imgstack_ml import ImagePCA
 from imgstack_ml.base.validation import Images
 from imgstack_ml.datasets import make_cells
-from imgstack_ml.decomposition import streaming
+from imgstack_ml.decomposition import records, streaming
 from imgstack_ml.decomposition.records import FitRequest, FitSize
 from imgstack_ml.decomposition.solvers import SOLVERS
 from imgstack_ml.decomposition.streaming_plan import streaming_cost
@@ -42,7 +42,7 @@ def streamed(X, k, *, chunks=64, tol=1e-4, max_passes=6, seed=0, limit=ROOMY, si
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore", ConvergenceWarning)
         if single:  # products in float32, as large stacks have them
-            patch.setattr(streaming, "FEW_PRODUCTS", 0)
+            patch.setattr(records, "FEW_PRODUCTS", 0)
         return SOLVERS["randomized"](runner, need, problem, FitRequest(k, tol, max_passes, seed))
 
 
