@@ -157,6 +157,18 @@ def test_importing_estimators_and_displays_leaves_heavy_guests_out():
     assert not {"matplotlib", "dask_ml", "distributed", "skimage"} & loaded
 
 
+def test_work_in_one_process_leaves_distributed_out():
+    """It takes 15 MB, and Dask imports it to look for a client."""
+    loaded = modules_after(
+        "import dask.array as da, numpy as np, tempfile; from imgstack_ml import ImagePCA, StackCenterer, save_stack;"
+        "X = np.arange(7200.0).reshape(20, 18, 20) % 255; lazy = da.from_array(X, chunks=(5, 18, 20));"
+        "[ImagePCA(2).fit(StackCenterer().fit_transform(stack)) for stack in (X, lazy)];"
+        "save_stack(lazy, tempfile.mkdtemp() + '/stack.zarr')"
+    )
+    assert "imgstack_ml.decomposition.solvers" in loaded
+    assert "distributed" not in {name.split(".")[0] for name in loaded}
+
+
 def test_every_public_name_can_be_imported():
     for name in imgstack_ml.__all__:
         assert getattr(imgstack_ml, name).__doc__

@@ -1,23 +1,39 @@
-"""Waiting for results of a Dask cluster, with an error if the cluster loses all its workers.
+"""The scheduler in use, and waiting for results of a cluster, with an error if that loses all its workers.
 
 Dask itself waits for new workers without end, and tells nobody.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from time import monotonic
 from typing import Any
 
+import dask
+from dask.base import get_scheduler, named_schedulers
 from dask.core import flatten
 
 from ..errors import ClusterLostError
 
-__all__ = ["client_of", "gather_unless_lost", "get_unless_lost"]
+__all__ = ["client_of", "gather_unless_lost", "get_unless_lost", "scheduler_of"]
 
 _POLL_SECONDS = 0.5
 _PATIENCE = 30.0  # seconds without a worker; a worker that its nanny starts again is back by then
+
+
+def scheduler_of(*collections: Any) -> Any:
+    """Return the scheduler function that Dask uses for collections; None if the user has set none and there are none.
+
+    Dask imports distributed to look for a client, which takes 15 MB. Before others import it, there is no client.
+    """
+    chosen = dask.config.get("scheduler", None)
+    if isinstance(chosen, str) and chosen.lower() in named_schedulers:
+        return named_schedulers[chosen.lower()]
+    if chosen is None and "distributed" not in sys.modules:
+        return collections[0].__dask_scheduler__ if collections else None
+    return get_scheduler(collections=collections)
 
 
 def client_of(scheduler: Any) -> Any:

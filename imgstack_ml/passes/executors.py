@@ -13,7 +13,7 @@ import dask.array as da
 from dask.delayed import Delayed
 from dask.system import CPU_COUNT
 
-from .cluster import client_of
+from .cluster import client_of, scheduler_of
 from .memory import Allowance, allowance
 from .progress import ImageBar, compute_with_bar
 
@@ -112,18 +112,18 @@ def executor_for(lazy: da.Array | None) -> Executor:
     """Return the place that Dask is set to for a lazy array; images in memory stay in this process."""
     if lazy is None:
         return LocalExecutor(local_scheduler())
-    scheduler = dask.base.get_scheduler(collections=[lazy])
+    scheduler = scheduler_of(lazy)
     client = client_of(scheduler)
     return LocalExecutor(scheduler) if client is None else ClusterExecutor(scheduler, client)
 
 
-def local_scheduler() -> str:
-    """Name of the scheduler for work in this process: threads, unless the user asks for none."""
-    return "synchronous" if dask.base.get_scheduler() is dask.local.get_sync else "threads"
+def local_scheduler() -> Any:
+    """Scheduler function for work in this process: threads, unless the user asks for none."""
+    return dask.local.get_sync if scheduler_of() is dask.local.get_sync else dask.threaded.get
 
 
 def n_local_threads() -> int:
     """Threads for work in this process."""
-    if local_scheduler() == "synchronous":
+    if local_scheduler() is dask.local.get_sync:
         return 1
     return dask.config.get("num_workers", None) or CPU_COUNT

@@ -15,7 +15,7 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.system import CPU_COUNT
 from tqdm.auto import tqdm  # a widget in notebooks that can show one, text elsewhere
 
-from .cluster import client_of, gather_unless_lost, get_unless_lost
+from .cluster import client_of, gather_unless_lost, get_unless_lost, scheduler_of
 
 __all__ = ["ImageBar", "compute_with_bar", "iterate_rows"]
 
@@ -69,7 +69,7 @@ def compute_with_bar(
         For the key of a task, by how many images the task moves the bar. Tasks without a key here do not move it.
     bar : ImageBar
     scheduler : callable
-        As `dask.base.get_scheduler` returns it.
+        As `scheduler_of` returns it.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def iterate_rows(
         Rows of consecutive images.
     """
     rows = rows.rechunk(dict.fromkeys(range(1, rows.ndim), -1))
-    scheduler = dask.base.get_scheduler(collections=[rows])
+    scheduler = scheduler_of(rows)
     row_bytes = row_bytes or rows.dtype.itemsize * prod(rows.shape[1:])
     by_memory = _WAVE_BYTES // max(1, max(rows.chunks[0]) * row_bytes)
     step = max(CPU_COUNT, min(_BLOCKS_PER_THREAD * CPU_COUNT, by_memory))

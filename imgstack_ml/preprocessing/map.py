@@ -18,6 +18,7 @@ from ..base.state import unchanged_if_it_fails
 from ..base.transformer import ImageTransformer, for_table
 from ..base.validation import FileStack, Images, StackLike, check_images
 from ..errors import ImageFunctionError
+from ..passes.cluster import client_of, scheduler_of
 
 __all__ = ["ImageMap"]
 
@@ -274,9 +275,8 @@ def _refuse_unpicklable(func: _BlockFunction, data: np.ndarray | da.Array) -> No
     """Raise if other processes would run `func` and it cannot be pickled; Dask's own error comes late and is long."""
     if not isinstance(data, da.Array):
         return
-    scheduler = dask.base.get_scheduler(collections=[data])
-    on_cluster = hasattr(getattr(scheduler, "__self__", None), "scatter")
-    if not on_cluster and scheduler is not dask.base.named_schedulers["processes"]:
+    scheduler = scheduler_of(data)
+    if client_of(scheduler) is None and scheduler is not dask.base.named_schedulers["processes"]:
         return
     from distributed.protocol import serialize
 

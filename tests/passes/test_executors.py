@@ -37,14 +37,14 @@ def test_local_schedulers(scheduler):
         assert executor.keeps_total
         assert executor.scheduler is dask.base.get_scheduler(collections=[LAZY])
         assert executor.processes_and_threads() == (1, n_threads)
-        assert (local_scheduler(), n_local_threads()) == (scheduler, n_threads)
-        assert executor_for(None).scheduler == scheduler
+        assert executor_for(None).scheduler is local_scheduler() is dask.base.named_schedulers[scheduler]
+        assert n_local_threads() == n_threads
         assert compute(executor) == (13.0,)
 
 
 def test_threads_are_as_many_as_the_machine_has():
     with dask.config.set(scheduler=None, num_workers=None):
-        assert (local_scheduler(), n_local_threads()) == ("threads", CPU_COUNT)
+        assert (local_scheduler(), n_local_threads()) == (dask.threaded.get, CPU_COUNT)
 
 
 def test_local_constants_are_neither_copied_nor_looked_into():

@@ -13,7 +13,7 @@ from dask.system import CPU_COUNT
 
 from ...base.gate import gated
 from ...base.validation import data_and_files, refuse_unreadable
-from ...passes.cluster import client_of
+from ...passes.cluster import client_of, scheduler_of
 from ...passes.progress import ImageBar, compute_with_bar
 
 __all__ = ["BLOCK_BYTES", "Region", "as_dask", "regions_of", "run_on_blocks", "run_on_regions"]
@@ -77,7 +77,7 @@ def run_on_blocks(
     bar : ImageBar
         Counts images. Where images are cut into several blocks, an image counts when its first block is written.
     """
-    scheduler = dask.base.get_scheduler(collections=[data])
+    scheduler = scheduler_of(data)
     task = dask.delayed(write, pure=False, traverse=False)
     per_row = math.prod(-(-length // size) for length, size in zip(data.shape[1:], sizes[1:], strict=True))
     height = max(1, _blocks_per_wave(scheduler) // max(1, per_row)) * sizes[0]
@@ -101,7 +101,7 @@ def run_on_blocks(
 
 def run_on_regions(check: Callable[[Region], bool], data: da.Array, regions: Sequence[Region]) -> list[bool]:
     """Call ``check(region)`` for blocks that are stored already, by the scheduler of the stack."""
-    scheduler = dask.base.get_scheduler(collections=[data])
+    scheduler = scheduler_of(data)
     task = dask.delayed(check, pure=False, traverse=False)
     size = _blocks_per_wave(scheduler)
     found: list[bool] = []
