@@ -6,11 +6,12 @@ from math import ceil, log10
 
 import numpy as np
 
+from ..base.missing import filled
 from ..base.validation import working_dtype
 from ..linalg.krylov import project as project_rows
 from ..linalg.scaling import exponent_of, power_of_two
 
-__all__ = ["in_intensities", "project", "reconstruct"]
+__all__ = ["in_intensities", "project", "project_filled", "reconstruct"]
 
 
 def project(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -22,6 +23,11 @@ def project(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.nda
     # Rounding to float32 dropped a part of the mean.
     scores -= axes @ np.ldexp(mean - shift, -exponent)
     return in_intensities(scores / scale, exponent, axes.dtype, "scores")
+
+
+def project_filled(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Scores of a block of images whose missing pixels get the mean."""
+    return project(filled(block, mean), axes, mean, scale)
 
 
 def reconstruct(

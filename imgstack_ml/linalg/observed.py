@@ -1,12 +1,12 @@
 """Alternating least squares on the pixels that are observed: NaN marks the others.
 
-An image x is modelled as m + z V, with V the (k, p) loadings. For given loadings each image has least squares of its own
-for its k scores, over the pixels that it shows; for given scores each pixel has least squares of its own for its
+An image x is modelled as m + z V, with V the (k, p) loadings. For given loadings each image has least squares of its
+own for its k scores, over the pixels that it shows; for given scores each pixel has least squares of its own for its
 loadings and its mean, over the images that show it. One read does both: the scores of a batch are solved for, and go
 into the normal equations of all pixels (Gabriel & Zamir 1979; for images Bailey 2012).
 
-With w the 0-1 matrix of what is observed and P(V) the products v_i v_j of the loadings of a pixel, the normal matrices of
-all images are ``w P(V)'``, and those of all pixels ``P([z, 1])' w``: matrix products, in tiles of pixels.
+With w the 0-1 matrix of what is observed and P(V) the products v_i v_j of the loadings of a pixel, the normal matrices
+of all images are ``w P(V)'``, and those of all pixels ``P([z, 1])' w``: matrix products, in tiles of pixels.
 """
 
 from __future__ import annotations
@@ -188,7 +188,8 @@ def _observed(tile: np.ndarray, rest: np.ndarray, exponent: int) -> np.ndarray:
     tile -= np.ldexp(rest, -exponent).astype(tile.dtype)
     missing = np.isnan(tile)
     tile[missing] = 0
-    return (~missing).astype(tile.dtype)
+    observed: np.ndarray = (~missing).astype(tile.dtype)
+    return observed
 
 
 def _pairs(rows: np.ndarray) -> np.ndarray:
