@@ -46,7 +46,8 @@ MEMBERS = {"ImageFeatureUnion": "transformer_list", "Pipeline": "steps"}  # para
 STATES = {"ImagePCA": ("_summary", "imgstack_ml.linalg.incremental:Summary")}
 PASSTHROUGH = "passthrough"
 DROP = "drop"
-NEW = {"mask": None, "fill_value": 0}  # parameters that version 0.1 does not have: defaults are not saved
+# Parameters that version 0.1 does not have: defaults are not saved.
+NEW = {"mask": None, "fill_value": 0, "missing": "raise", "missing_values": np.nan}
 # Parameters that are folders. They are not saved, and a file from a stranger must not choose them.
 FOLDERS = {"ImagePCA": {"checkpoint"}, "Pipeline": {"memory"}}
 
@@ -159,6 +160,11 @@ def load_model(path: str | os.PathLike[str], *, mmap_mode: Literal["r"] | None =
         raise StoreError(f"{path!r} cannot be loaded as a model: {error}") from error
 
 
+def _is_default(key: str, value: Any) -> bool:
+    is_nan = isinstance(value, float) and np.isnan(value) and np.isnan(NEW[key])
+    return value is NEW[key] or is_nan or (isinstance(value, str) and value == NEW[key])
+
+
 # Writing ----------------------------------------------------------------------------------------------
 
 
@@ -177,7 +183,9 @@ def _model_to_json(model: Any, arrays: dict[str, np.ndarray], prefix: str) -> di
         ]
     folders = FOLDERS.get(name, set())
     params = {
-        key: value for key, value in params.items() if key not in folders and (key not in NEW or value is not NEW[key])
+        key: value
+        for key, value in params.items()
+        if key not in folders and (key not in NEW or not _is_default(key, value))
     }
     # A mask is an array, of which the header has the name.
     arrays |= {prefix + key: value for key, value in params.items() if is_numeric_array(value)}
