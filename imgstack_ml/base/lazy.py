@@ -15,7 +15,17 @@ from ..errors import ImageError
 from ..linalg.large_integers import refuse_inexact
 from .gate import Place, Places, checked_block, gated
 
-__all__ = ["Source", "files_of", "join_rows", "map_images", "note_source", "source_of", "whole_images"]
+__all__ = [
+    "Source",
+    "files_of",
+    "join_rows",
+    "map_images",
+    "note_samples",
+    "note_source",
+    "samples_of",
+    "source_of",
+    "whole_images",
+]
 
 _IN_MEMORY_BYTES = 2**22  # of a NumPy stack, mapped at a time: temporary arrays stay small
 
@@ -53,6 +63,19 @@ def files_of(array: da.Array) -> Sequence[str] | None:
     """Return the files of the images from which `map_images` computes `array`, one for each of its rows, if known."""
     name, files = getattr(array, "_imgstack_files", (None, None))
     return files if name == array.name else None
+
+
+def note_samples(array: np.ndarray | da.Array, samples: Any) -> np.ndarray | da.Array:
+    """Record on a lazy `array` what names its rows: a `FileStack`, or a Dataset of xarray with their coordinates."""
+    if isinstance(array, da.Array) and samples is not None:
+        array._imgstack_samples = (array.name, samples)  # type: ignore[attr-defined]
+    return array
+
+
+def samples_of(array: Any) -> Any:
+    """Return what `note_samples` recorded for an array, or for the one that `map_images` computes it from; or None."""
+    name, samples = getattr(array, "_imgstack_samples", (None, None))
+    return samples if name is not None and name == getattr(array, "name", None) else None
 
 
 def whole_images(data: da.Array) -> da.Array:
@@ -108,7 +131,7 @@ def map_images(
     if isinstance(data, da.Array):
         mapped = _map_lazily(func, whole_images(data), image_shape, np.dtype(dtype), files, finite, arrays)
         mapped._imgstack_files = (mapped.name, files)  # type: ignore[attr-defined]
-        return mapped
+        return note_samples(mapped, samples_of(data))
     out = np.empty((len(data), *image_shape), dtype)
     step = max(1, _IN_MEMORY_BYTES // max(1, data[:1].nbytes))
     for i in range(0, len(data), step):

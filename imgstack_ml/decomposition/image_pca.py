@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from ..base.lazy import map_images
+from ..base.lazy import map_images, note_samples, samples_of
 from ..base.state import unchanged_if_it_fails
 from ..base.transformer import for_table
 from ..base.validation import Images, StackLike, check_images, check_rows
@@ -21,11 +21,13 @@ from ..passes.blas import one_blas_thread
 from ..passes.memory import Allowance, allowance, within_plan
 from ..passes.runner import PassRunner
 from .checks import check_n_components, check_parameters, fit_size, refusing_units, uncentred, warn_of_rank
+from .labelled import LabelledMixin
 from .likelihood import LikelihoodMixin
 from .partial_fit import components_of_batches, learn_batch, summary_of_model
 from .plan import Plan, plan_fit
 from .projection import in_intensities, project, reconstruct
 from .records import Factors, FitRequest, FitSize
+from .residuals import ResidualsMixin
 from .resume import fit_checkpoint, resumed
 from .solvers import solve
 
@@ -34,7 +36,9 @@ __all__ = ["ImagePCA"]
 _CENTRED = "the StackCenterer before ImagePCA took a read; ImagePCA centres without one, so leave it out"
 
 
-class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class ImagePCA(
+    ResidualsMixin, LabelledMixin, LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
     """Principal component analysis of a stack of images that need not fit in memory.
 
     Takes stacks or flattened rows, as NumPy or lazy Dask arrays. Centring is part of the fit and costs no extra read.
@@ -274,7 +278,8 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
                 return for_table(self, self._project(images))
         scores = in_intensities(scores / self._score_scale(), 0, self.components_.dtype, "scores")
         if isinstance(images.data, da.Array):
-            return for_table(self, da.from_array(scores, chunks=(images.data.chunks[0], -1)))
+            lazy = note_samples(da.from_array(scores, chunks=(images.data.chunks[0], -1)), samples_of(images.data))
+            return for_table(self, lazy)
         return scores
 
     def transform(self, X: StackLike) -> np.ndarray | da.Array:
@@ -344,16 +349,6 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         source, shift = uncentred(check_images(clone(self), X, reset=True))
         plan = self._plan(source, allowance(self.memory_limit))
         return replace(plan, notes=(_CENTRED,)) if np.any(shift) else plan
-
-    @property
-    def eigenimages_(self) -> np.ndarray:
-        """Components as images (n_components_, height, width[, n_channels]); a view."""
-        return self.components_.reshape(-1, *self.image_shape_)
-
-    @property
-    def mean_image_(self) -> np.ndarray:
-        """Mean as an image (height, width[, n_channels]); a view."""
-        return self.mean_.reshape(self.image_shape_)
 
     @property
     def _n_features_out(self) -> int:
