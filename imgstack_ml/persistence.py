@@ -367,7 +367,8 @@ def _restore_state(model: Any, name: str, numbers: dict[str, Any], arrays: _Arra
     names = [key for key in get_type_hints(cls) if key not in numbers]
     state: Any = cls(**numbers, **{key: arrays.take(f"{prefix}{attribute}.{key}") for key in names})
     shapes = {state.mean.shape, state.rest.shape, state.rows.shape[1:], state.draws.shape[1:]}
-    if shapes != {np.shape(vars(model).get("mean_", 0))} or state.weights.shape != state.draws.shape[:1]:
+    squares = state.squares.shape in ((0,), state.mean.shape)
+    if shapes != {np.shape(vars(model).get("mean_", 0))} or state.weights.shape != state.draws.shape[:1] or not squares:
         raise ValueError(f"its state of {name} has arrays of wrong shapes")
     vars(model)[attribute] = state
 

@@ -113,9 +113,9 @@ class StreamingMemory(NamedTuple):
 
     @property
     def peak_bytes(self) -> int:
-        """Peak memory: the largest phase, and five float64 images (mean, shift, drift, and temporary ones)."""
+        """Peak memory: the largest phase, and seven float64 images (mean, shift, drift, and temporary ones)."""
         phases = self._summing, self._beginning, self._multiplying, self._finishing, self._single_look
-        return max(phases) + 40 * self.size.p
+        return max(phases) + 56 * self.size.p
 
     @property
     def reading_bytes(self) -> int:
@@ -146,7 +146,7 @@ class StreamingMemory(NamedTuple):
         height = max(min(images, group), 2 * counts.summary + 1)
         raw = 0 if self.kept else tasks * self.batch
         factoring = 2 * self._tile(height) + 6 * 8 * height**2  # inner products, and their eigh
-        return raw + (tasks + merging) * counts.summary_bytes + running * (factoring + 28 * size.p)
+        return raw + (tasks + merging) * counts.summary_bytes + running * (factoring + 36 * size.p)
 
     @property
     def _beginning(self) -> int:
