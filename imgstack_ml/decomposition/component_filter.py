@@ -155,7 +155,9 @@ class ComponentFilter(MetaEstimatorMixin, StackTransformer):
 
     def _chosen(self) -> np.ndarray:
         """Return the positions of the components that are kept, or removed."""
-        return chosen_components(self.keep if self.remove is None else self.remove, _pca_of(self.estimator_).n_components_)
+        return chosen_components(
+            self.keep if self.remove is None else self.remove, _pca_of(self.estimator_).n_components_
+        )
 
 
 def _pca_of(estimator: Any) -> ImagePCA:

@@ -274,7 +274,7 @@ def _panels(starts: list[int], n_images: int) -> list[tuple[int, int]]:
 def _components_by_reading(
     runner: PassRunner, weights: np.ndarray, shift: np.ndarray, size: FitSize, exponent: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean image (p,), components (k, p) as `components_of_kept` returns them, and sums of squares, in one more read."""
+    """Mean image (p,), components (k, p) as from `components_of_kept`, and sums of squares (p,), in one more read."""
     shift = shift.astype(size.dtype).astype(np.float64)
     components, total, squares = runner.run(
         partial(lin.weighted_sums, dtype=size.dtype, exponent=exponent),

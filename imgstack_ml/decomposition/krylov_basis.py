@@ -179,7 +179,7 @@ class KrylovBasis:
         return Residuals(self.values, self._ritz.coefficients[-last:], np.ldexp(self._left[-last:], 2 * self._exponent))
 
     def along_residuals(self, vectors: np.ndarray) -> np.ndarray:
-        """Sums (p,), over the leading Ritz vectors (k, p), of each times its residual, pixel by pixel.
+        """Sum (p,), over the leading Ritz vectors (k, p), of each times its residual, pixel by pixel.
 
         0 where what is outside of the basis is rounding, so that the basis could not grow.
         """

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .. import __version__
 from ..base.lazy import samples_of
-from ..base.validation import FileStack, StackLike, check_rows, is_lazy, refuse_unreadable
+from ..base.validation import FileStack, StackLike, check_rows
 
 if TYPE_CHECKING:
     import xarray
@@ -130,11 +130,11 @@ def _coordinates(samples: Any) -> tuple[str, dict[str, Any]]:
     if samples is None:
         return "sample", {}
     if isinstance(samples, FileStack):
-        found = samples.to_xarray().coords.to_dataset() if hasattr(samples, "to_xarray") else None
-        axis = "sample"
+        stack: Any = samples  # an ImageStack
+        found, axis = stack.to_xarray().coords, "sample"
     else:
-        found, axis = samples, samples.attrs["sample"]
+        found, axis = samples.coords, samples.attrs["sample"]
     taken = ("component", "feature", "y", "x", "channel")
     name = "sample" if axis in taken else axis
-    along = {key: one for key, one in found.coords.items() if one.dims == (axis,) and key not in taken}
+    along = {key: one for key, one in found.items() if one.dims == (axis,) and key not in taken}
     return name, {name if key == axis else key: (name, one.values) for key, one in along.items()}

@@ -76,10 +76,10 @@ def completed_factors(
 def left_of_squares(
     squares: np.ndarray, components: np.ndarray, singular: np.ndarray, beside: np.ndarray | float = 0.0
 ) -> np.ndarray:
-    """Sums of squares (p,) of each pixel that singular triplets leave of `squares`.
+    """Subtract from the sums of squares (p,) of the pixels what singular triplets explain.
 
-    The residual A - AV'V of a pixel j has the sum of squares C_jj - sum_i lambda_i v_ij^2 - 2 sum_i v_ij r_ij. For exact
-    eigenvectors the residuals r_i = C v_i - lambda_i v_i are 0; `beside` is the sum of v_ij r_ij for others.
+    The residuals A - AV'V of a pixel j have the sum of squares C_jj - sum_i lambda_i v_ij^2 - 2 sum_i v_ij r_ij. For
+    exact eigenvectors r_i = C v_i - lambda_i v_i are 0; `beside` is the sum of v_ij r_ij for others.
     """
     left = squares - 2 * beside
     for value, row in zip(singular, components, strict=True):

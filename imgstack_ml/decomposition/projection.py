@@ -47,9 +47,9 @@ def reconstruct(
 
 
 def residuals(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, with_mean: bool = False) -> np.ndarray:
-    """What axes (k, p) leave of a block of images (b, *image_shape), less the mean or with it, in the dtype of the axes.
+    """Return what axes (k, p) leave of a block of images (b, *image_shape), less the mean or with it.
 
-    Formed pixel by pixel: as differences of images and reconstructions, faint residuals would lose their digits.
+    In the dtype of the axes, from centred images: faint differences of bright images would lose their digits.
     """
     scores, shift, rest, exponent = _projected(block, axes, mean)
     dtype = working_dtype(block.dtype)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import dask.array as da
@@ -90,7 +89,7 @@ class ResidualsMixin:
         return _of_components(self, partial(_drawn, images.image_shape, wanted), images, components, wanted)
 
     def residuals(self, X: StackLike, components: Sequence[int] | None = None) -> np.ndarray | da.Array:
-        """What chosen components leave of images: ``X - reconstruct(X, components)``, signed.
+        """Return what chosen components leave of images: ``X - reconstruct(X, components)``, signed.
 
         Parameters
         ----------
@@ -185,13 +184,13 @@ def chosen_components(components: Any, k: int) -> np.ndarray:
             "first three."
         )
     for position in components:
-        if not isinstance(position, Integral) or isinstance(position, bool):
+        if isinstance(position, bool) or not isinstance(position, int | np.integer):
             raise TypeError(
                 f"components has {position!r}, and positions of components are integers from 0 to {k - 1}. Of Booleans, "
                 "give numpy.flatnonzero(components)."
             )
         if not -k <= position < k:
-            raise IndexError(f"there is no component {position}: n_components_={k}, and positions go from 0 to {k - 1}.")
+            raise IndexError(f"there is no component {position} of {k}: positions go from 0 to {k - 1}.")
     positions = np.array([int(position) % k for position in components], dtype=np.intp)
     counts = np.bincount(positions, minlength=1)
     if counts.max() > 1:

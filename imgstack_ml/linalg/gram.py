@@ -87,7 +87,7 @@ def centred_gram(
 
 
 def exact_gram(blocks: Sequence[np.ndarray], lo: int, hi: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """XX' (n, n), int64, over the pixels `lo` to `hi`, and the same of each as from `centred_gram`: for 8-bit images."""
+    """XX' (n, n), int64, over the pixels `lo` to `hi`, and of these what `centred_gram` returns: for 8-bit images."""
     gram, sums, scatter = products_of_images(blocks, lo, hi)
     return gram, [np.stack([sums / n_rows(blocks), scatter])]
 

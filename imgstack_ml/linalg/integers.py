@@ -55,12 +55,14 @@ def products_of_images(blocks: Sequence[np.ndarray], lo: int, hi: int) -> tuple[
     kernels, n = kernels_in_use(), n_rows(blocks)
     width = tile_length(kernels, n, hi - lo)
     tile = Tile(_padded(kernels, n), width)
-    found, (sums, products) = _Sums(len(tile.bytes), len(tile.bytes)), np.empty((2, hi - lo), np.int64)
+    found, (sums, products) = _Sums(len(tile.bytes), len(tile.bytes)), np.zeros((2, hi - lo), np.int64)
     for a in range(lo, hi, width):
         b = min(a + width, hi)
         tile.fill(blocks, a, b)
-        for out, of_columns in zip((sums, products), kernels.pack_columns(tile.bytes)[1:], strict=True):
-            out[a - lo : b - lo] = of_columns[: b - a]
+        for i in range(0, len(tile.bytes), _MOST_TERMS):
+            _, *of_columns = kernels.pack_columns(tile.bytes[i : i + _MOST_TERMS])
+            for out, part in zip((sums, products), of_columns, strict=True):
+                out[a - lo : b - lo] += part[: b - a]
         rows, row_sums = kernels.pack_rows(tile.bytes)
         found.add(kernels, rows, rows, row_sums, width)
     matrix, row_sums = found.result(n, n)

@@ -124,7 +124,7 @@ def column_means(tile: np.ndarray) -> np.ndarray:
 
 
 def column_squares(tile: np.ndarray) -> np.ndarray:
-    """Sums of squares of the columns, float64; those of up to 256 values are made in the dtype of the tile."""
+    """Add up the squares of the columns, float64; those of up to 256 values in the dtype of the tile."""
     squares = np.zeros(tile.shape[1])
     for i in range(0, len(tile), 256):
         part = tile[i : i + 256]
