@@ -68,7 +68,7 @@ def save_model(model: Any, path: str | os.PathLike[str], *, overwrite: bool = Fa
     ----------
     model : estimator
         An estimator of this package except ImageMap; scikit-learn's StandardScaler, LogisticRegression or
-        FrozenEstimator; or a Pipeline of these. Others have attributes that only a pickle can hold, and loading a pickle runs code.
+        FrozenEstimator; or a Pipeline of these. Others need a pickle, and loading a pickle runs code.
     path : path
         The file to write, e.g. ``"model.safetensors"``. If saving fails, no file is left, or the old one is unchanged.
     overwrite : bool, default=False

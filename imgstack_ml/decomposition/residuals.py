@@ -180,13 +180,13 @@ def chosen_components(components: Any, k: int) -> np.ndarray:
         return np.arange(k)
     if not isinstance(components, Sequence | np.ndarray) or isinstance(components, str | bytes):
         raise TypeError(
-            f"components={components!r} is no list of components. Give their positions, e.g. [0, 2]; range(3) for the "
-            "first three."
+            f"components={components!r} is no list of components. Give their positions, e.g. [0, 2], or range(3) for "
+            "the first three."
         )
     for position in components:
         if isinstance(position, bool) or not isinstance(position, int | np.integer):
             raise TypeError(
-                f"components has {position!r}, and positions of components are integers from 0 to {k - 1}. Of Booleans, "
+                f"components has {position!r}, and positions of components are integers from 0 to {k - 1}. Of Booleans "
                 "give numpy.flatnonzero(components)."
             )
         if not -k <= position < k:
