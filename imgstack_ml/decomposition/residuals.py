@@ -18,7 +18,7 @@ from ..linalg.orthonormal import inner_products
 from ..linalg.scaling import largest_value
 from .projection import project, reconstruct, residual_squares, residuals, rounded
 
-__all__ = ["OutlierStatistics", "ResidualsMixin", "chosen_components"]
+__all__ = ["OutlierStatistics", "ResidualsMixin", "chosen_components", "hotelling"]
 
 
 class OutlierStatistics(NamedTuple):
@@ -237,13 +237,20 @@ def _drawn(
     return rounded(reconstruct(image_shape, project(block, axes, mean, ones), axes, mean, ones), dtype)
 
 
+def hotelling(scores: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """Hotelling's T squared (n,) of scores (n, k), from the components whose variance is not 0."""
+    real = variance > 0
+    t2: np.ndarray = (scores[:, real] ** 2 / variance[real]).sum(axis=1)
+    return t2
+
+
 def outlier_values(
     block: np.ndarray, axes: np.ndarray, mean: np.ndarray, variance: np.ndarray, inner: np.ndarray
 ) -> np.ndarray:
     """Squared residual and Hotelling's T squared (b, 2) of a block of images."""
     scores, squares = residual_squares(block, axes, mean, inner)
     with np.errstate(over="ignore", invalid="ignore"):
-        found = np.stack([squares, (scores**2 / variance).sum(axis=1)], axis=1)
+        found = np.stack([squares, hotelling(scores, variance)], axis=1)
     bad = first_nonfinite(found)
     if bad is not None:
         reason = (

@@ -113,9 +113,9 @@ class StreamingMemory(NamedTuple):
 
     @property
     def peak_bytes(self) -> int:
-        """Peak memory: the largest phase, and seven float64 images (mean, shift, drift, and temporary ones)."""
+        """Peak memory: the largest phase, and six float64 images (mean, shift, drift, squares, temporary ones)."""
         phases = self._summing, self._beginning, self._multiplying, self._finishing, self._single_look
-        return max(phases) + 56 * self.size.p
+        return max(phases) + 48 * self.size.p
 
     @property
     def reading_bytes(self) -> int:
@@ -168,9 +168,9 @@ class StreamingMemory(NamedTuple):
 
     @property
     def _finishing(self) -> int:
-        """Components and a copy of them; scores, padded, and with signs."""
+        """Components and a copy of them, and what they leave of each pixel; scores, padded, and with signs."""
         k = min(self.size.k, self.room)
-        return self._basis + 2 * k * self.size.p * self.size.dtype.itemsize + 3 * 8 * self.size.n * k
+        return self._basis + (2 * k * self.size.dtype.itemsize + 8) * self.size.p + 3 * 8 * self.size.n * k
 
     @property
     def _single_look(self) -> int:

@@ -6,7 +6,7 @@ import pytest
 import imgstack_ml as im
 from imgstack_ml.datasets import load_digits, load_faces, load_textures, load_tissue, make_cells
 from imgstack_ml.report.alerts import Evidence, find_alerts
-from imgstack_ml.report.survey import read_survey
+from imgstack_ml.report.survey import outlier_statistics, read_survey
 
 
 def alerts_of(images, labels=None, n_components=12, problems=()):
@@ -15,7 +15,8 @@ def alerts_of(images, labels=None, n_components=12, problems=()):
     found = read_survey(pca, images)
     names = [f"{i}.png" for i in range(len(images))]
     ratio = pca.explained_variance_ratio_
-    return find_alerts(Evidence(found.statistics, found.scores, found.errors, ratio, names, labels, problems))
+    outliers = outlier_statistics(pca, found)
+    return find_alerts(Evidence(found.statistics, found.scores, outliers, ratio, names, labels, problems))
 
 
 def only(alerts, *kinds):
