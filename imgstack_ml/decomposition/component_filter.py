@@ -9,7 +9,7 @@ import dask.array as da
 import numpy as np
 from sklearn.base import MetaEstimatorMixin, clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, _raise_for_params, process_routing
 from sklearn.utils.validation import check_is_fitted
 
 from ..base.lazy import map_images
@@ -102,6 +102,7 @@ class ComponentFilter(MetaEstimatorMixin, StackTransformer):
             _pca_of(self.estimator)
             if self.keep is not None and self.remove is not None:
                 raise ValueError(f"keep={self.keep!r} and remove={self.remove!r} are both given. Give one of them.")
+            _raise_for_params(fit_params, self, "fit")
             check_images(self, X, reset=True)
             routed = process_routing(self, "fit", **fit_params)
             self.estimator_ = clone(self.estimator).fit(X, y, **routed.estimator.fit)

@@ -57,12 +57,12 @@ class LabelledMixin:
         -------
         dataset : xarray.Dataset
             ``components`` (component, y, x[, channel]), or (component, feature) after a fit to rows;
-            ``explained_variance``, ``explained_variance_ratio`` and ``singular_values`` (component); ``mean`` and
-            ``residual_variance`` of each pixel; ``scores`` (sample, component). The coordinate of ``component`` is its
-            position, from 0. Those of the samples are the files, labels and further axes of an ImageStack, or what a
-            DataArray has along its first axis, whose name stays. They come with `stack`, or with lazy scores that are
-            the result of a transform of one; the estimator keeps none. Attributes are strings and numbers, so that
-            ``dataset.to_zarr(path)`` works.
+            ``explained_variance``, ``explained_variance_ratio`` and ``singular_values`` (component); ``mean_image`` and
+            ``residual_variance_image`` of each pixel; ``scores`` (sample, component). The coordinate of ``component``
+            is its position, from 0. Those of the samples are the files, labels and further axes of an ImageStack, or
+            what a DataArray has along its first axis, whose name stays. They come with `stack`, or with lazy scores
+            that are the result of a transform of one; the estimator keeps none. Attributes are strings and numbers, so
+            that ``dataset.to_zarr(path)`` works.
 
         Raises
         ------
@@ -88,9 +88,9 @@ class LabelledMixin:
         pixel = ("y", "x", "channel")[: len(self.image_shape_)] if len(self.image_shape_) > 1 else ("feature",)
         arrays: dict[str, Any] = {"components": (("component", *pixel), self.eigenimages_)}
         arrays |= {name: ("component", getattr(self, f"{name}_")) for name in _OF_COMPONENTS}
-        arrays["mean"] = (pixel, self.mean_image_)
+        arrays["mean_image"] = (pixel, self.mean_image_)
         if hasattr(self, "residual_variance_image_"):
-            arrays["residual_variance"] = (pixel, self.residual_variance_image_)
+            arrays["residual_variance_image"] = (pixel, self.residual_variance_image_)
         coords: dict[str, Any] = {"component": np.arange(self.n_components_)}
         if hasattr(self, "feature_names_in_"):
             coords["feature"] = self.feature_names_in_
@@ -137,4 +137,9 @@ def _coordinates(samples: Any) -> tuple[str, dict[str, Any]]:
     taken = ("component", "feature", "y", "x", "channel")
     name = "sample" if axis in taken else axis
     along = {key: one for key, one in found.items() if one.dims == (axis,) and key not in taken}
-    return name, {name if key == axis else key: (name, one.values) for key, one in along.items()}
+    return name, {name if key == axis else key: (name, _for_zarr(one.values)) for key, one in along.items()}
+
+
+def _for_zarr(values: np.ndarray) -> np.ndarray:
+    """Return strings as objects: version 3 of zarr knows no strings of fixed length, and warns of them."""
+    return values.astype(object) if values.dtype.kind == "U" else values
