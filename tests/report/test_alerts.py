@@ -34,6 +34,25 @@ def textures():
     return shuffled(load_textures()[0])
 
 
+def test_outliers_are_those_of_the_pca():
+    """The report tells them from its one read; images far along the components are found, too."""
+    images = shuffled(load_textures()[0]).astype(np.float32)
+    for pca in (im.ImagePCA(12).fit(images), im.ImagePCA(12, whiten=True).fit(images)):
+        expected = pca.outlier_statistics(images)
+        found = outlier_statistics(pca, read_survey(pca, images))
+        np.testing.assert_allclose(found.q, expected.q, rtol=1e-4)
+        np.testing.assert_allclose(found.t2, expected.t2, rtol=1e-4)
+    scores = np.zeros((1, 12), np.float32)
+    scores[0, :6] = 9  # standard deviations
+    images[5] = pca.inverse_transform(scores)[0]
+    survey = read_survey(pca, images)
+    names = [f"{i}.png" for i in range(len(images))]
+    evidence = Evidence(None, None, outlier_statistics(pca, survey), pca.explained_variance_ratio_, names)
+    alert = only(find_alerts(evidence), "outliers")
+    assert alert.names == ["5.png"]
+    assert "Hotelling" in alert.meaning
+
+
 # Clean -------------------------------------------------------------------------------------------------
 
 
