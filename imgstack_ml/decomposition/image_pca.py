@@ -108,9 +108,9 @@ class ImagePCA(
     singular_values_ : ndarray of shape (n_components_,), float64
         Singular values of the centred stack.
     residual_variance_image_ : ndarray of shape (height, width[, n_channels]), float64
-        Variance of each pixel that the components do not explain (ddof=1): that of the residuals of the images fitted,
-        within about 1e-6 of the variance of the pixel in float32, 1e-14 in float64. It costs no read. After
-        `partial_fit` or a single read, explained variances are lower bounds, and this is all that they leave.
+        Variance that the components leave of each pixel (ddof=1), found without a read: that of the residuals of the
+        images fitted, within about 1e-6 of the variance of the pixel in float32, 1e-14 in float64. After `partial_fit`
+        or a single read of a stack it is all that explained variances, which are lower bounds then, leave.
     noise_variance_ : float
         Mean of the variances along all other directions, as in Tipping & Bishop (1999).
     n_components_ : int
@@ -282,8 +282,8 @@ class ImagePCA(
                 return for_table(self, self._project(images))
         scores = in_intensities(scores / self._score_scale(), 0, self.components_.dtype, "scores")
         if isinstance(images.data, da.Array):
-            lazy = note_samples(da.from_array(scores, chunks=(images.data.chunks[0], -1)), samples_of(images.data))
-            return for_table(self, lazy)
+            scores = da.from_array(scores, chunks=(images.data.chunks[0], -1))
+            return for_table(self, note_samples(scores, samples_of(images.data)))
         return scores
 
     def transform(self, X: StackLike) -> np.ndarray | da.Array:
