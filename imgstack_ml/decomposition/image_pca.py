@@ -108,9 +108,8 @@ class ImagePCA(
     singular_values_ : ndarray of shape (n_components_,), float64
         Singular values of the centred stack.
     residual_variance_image_ : ndarray of shape (height, width[, n_channels]), float64
-        Variance that the components leave of each pixel (ddof=1), found without a read: that of the residuals of the
-        images fitted, within about 1e-6 of the variance of the pixel in float32, 1e-14 in float64. After `partial_fit`
-        or a single read of a stack it is all that explained variances, which are lower bounds then, leave.
+        Variance that the components leave of each pixel (ddof=1), within 1e-6 of that of the pixel (1e-14 in float64).
+        It costs no read. After `partial_fit` or a single read, it is all that the variances, lower bounds then, leave.
     noise_variance_ : float
         Mean of the variances along all other directions, as in Tipping & Bishop (1999).
     n_components_ : int
