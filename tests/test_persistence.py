@@ -644,6 +644,11 @@ HOSTILE_HEADERS = {
     "names that are none": (header_of(centerer(fitted={"a_": {"strings": [1]}})), "unknown kind 'strings'"),
     "labels that are none": (header_of(centerer(fitted={"a_": {"labels": [["a"]]}})), "unknown kind 'labels'"),
     "steps missing": (header_of(centerer(**{"class": "Pipeline"})), "no 'steps' of type list"),
+    "filter without an estimator": (
+        pipeline_of([["estimator", "drop"]], **{"class": "ComponentFilter"}),
+        "no estimator",
+    ),
+    "filter of another name": (pipeline_of([["a", centerer()]], **{"class": "FrozenEstimator"}), "no estimator"),
     "step without name": (pipeline_of([centerer()]), "step 0"),
     "step of another word": (pipeline_of([["a", "os.system"]]), "step 0"),
 }

@@ -103,7 +103,7 @@ def outlier_statistics(pca: Any, survey: Survey) -> OutlierStatistics:
     """Return what `ImagePCA.outlier_statistics` tells, from the errors and scores of the survey, for any PCA."""
     variance = pca.explained_variance_
     variance = (variance > 0).astype(np.float64) if getattr(pca, "whiten", False) else variance
-    return OutlierStatistics(survey.errors**2 * pca.n_features_in_, hotelling(survey.scores, variance))
+    return OutlierStatistics(survey.errors**2 * pca.components_.shape[1], hotelling(survey.scores, variance))
 
 
 class _Partial(NamedTuple):
