@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import dask.array as da
@@ -12,13 +13,12 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, _raise_for_params, process_routing
 from sklearn.utils.validation import check_is_fitted
 
-from ..base.lazy import map_images
 from ..base.state import unchanged_if_it_fails
 from ..base.transformer import StackTransformer
 from ..base.validation import StackLike, check_images
 from .image_pca import ImagePCA
 from .projection import residuals
-from .residuals import chosen_components
+from .residuals import chosen_components, of_components
 
 __all__ = ["ComponentFilter"]
 
@@ -63,7 +63,7 @@ class ComponentFilter(MetaEstimatorMixin, StackTransformer):
     >>> stack = da.random.default_rng(0).integers(0, 256, (60, 16, 16), dtype="uint8", chunks=(20, 16, 16))
     >>> pca = ImagePCA(n_components=4).fit(stack)
     >>> ComponentFilter(FrozenEstimator(pca), remove=[0]).fit_transform(stack)
-    dask.array<without, shape=(60, 16, 16), dtype=float32, chunksize=(20, 16, 16), chunktype=numpy.ndarray>
+    dask.array<as_images, shape=(60, 16, 16), dtype=float32, chunksize=(20, 16, 16), chunktype=numpy.ndarray>
     """
 
     def __init__(self, estimator: Any, *, keep: Sequence[int] | None = None, remove: Sequence[int] | None = None):
@@ -103,7 +103,7 @@ class ComponentFilter(MetaEstimatorMixin, StackTransformer):
             if self.keep is not None and self.remove is not None:
                 raise ValueError(f"keep={self.keep!r} and remove={self.remove!r} are both given. Give one of them.")
             _raise_for_params(fit_params, self, "fit")
-            check_images(self, X, reset=True)
+            check_images(self, X, reset=True, finite=False)  # the estimator looks for NaN
             routed = process_routing(self, "fit", **fit_params)
             self.estimator_ = clone(self.estimator).fit(X, y, **routed.estimator.fit)
             pca = _pca_of(self.estimator_)
@@ -114,7 +114,7 @@ class ComponentFilter(MetaEstimatorMixin, StackTransformer):
                     f"{tuple(pca.image_shape_)}. Resize or crop them to that shape, or fit an ImagePCA on images of "
                     "this shape."
                 )
-            self._chosen()
+            chosen_components(self.keep if self.remove is None else self.remove, pca.n_components_)
         return self
 
     def transform(self, X: StackLike) -> np.ndarray | da.Array:
@@ -130,19 +130,12 @@ class ComponentFilter(MetaEstimatorMixin, StackTransformer):
         images : ndarray or dask array of the shape of `X`
             In the dtype of the components and the intensity units of the images; lazy for lazy input.
         """
-        images = check_images(self, X, reset=False)
+        check_images(self, X, reset=False, finite=False)
         pca = _pca_of(self.estimator_)
         if self.remove is None:
             return pca.reconstruct(X, self.keep)
-        return map_images(
-            without,
-            images.data,
-            image_shape=images.image_shape,
-            dtype=pca.components_.dtype,
-            files=images.files,
-            axes=pca.components_[self._chosen()],
-            mean=pca.mean_,
-        )
+        images = check_images(pca, X, reset=False)
+        return of_components(pca, partial(residuals, with_mean=True), images, self.remove, pca.components_.dtype)
 
     def get_metadata_routing(self) -> MetadataRouter:
         """Return the routing of metadata: what `fit` gets is for the estimator.
@@ -154,12 +147,6 @@ class ComponentFilter(MetaEstimatorMixin, StackTransformer):
         mapping = MethodMapping().add(caller="fit", callee="fit")
         return MetadataRouter(owner=self).add(estimator=self.estimator, method_mapping=mapping)
 
-    def _chosen(self) -> np.ndarray:
-        """Return the positions of the components that are kept, or removed."""
-        return chosen_components(
-            self.keep if self.remove is None else self.remove, _pca_of(self.estimator_).n_components_
-        )
-
 
 def _pca_of(estimator: Any) -> ImagePCA:
     """Return the ImagePCA that is given, frozen or not."""
@@ -170,8 +157,3 @@ def _pca_of(estimator: Any) -> ImagePCA:
             "of a fitted one; steps before it go before the ComponentFilter, into a Pipeline."
         )
     return pca
-
-
-def without(block: np.ndarray, axes: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Return a block of images (b, *image_shape) less their parts along the axes (k, p)."""
-    return residuals(block, axes, mean, with_mean=True)

@@ -47,7 +47,7 @@ def reconstruct(
 
 
 def residuals(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, with_mean: bool = False) -> np.ndarray:
-    """Return what axes (k, p) leave of a block of images (b, *image_shape), less the mean or with it.
+    """Return what axes (k, p) leave of a block of images (b, *image_shape), less the mean or with it, as rows (b, p).
 
     In the dtype of the axes, from centred images: faint differences of bright images would lose their digits.
     """
@@ -62,7 +62,7 @@ def residuals(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, with_mean: 
             tile -= beside[a:b].astype(dtype)
             tile -= own @ axes[:, a:b].astype(dtype, copy=False)
             left[rows, a:b] = tile if exponent == 0 else in_intensities(tile, exponent, axes.dtype, "residuals")
-    return left.reshape(block.shape)
+    return left
 
 
 @np.errstate(over="ignore", invalid="ignore")  # the caller finds what is not finite

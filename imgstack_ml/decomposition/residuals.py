@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from ..linalg.orthonormal import inner_products
 from ..linalg.scaling import largest_value
 from .projection import project, reconstruct, residual_squares, residuals, rounded
 
-__all__ = ["OutlierStatistics", "ResidualsMixin", "chosen_components", "hotelling"]
+__all__ = ["OutlierStatistics", "ResidualsMixin", "chosen_components", "hotelling", "of_components"]
 
 
 class OutlierStatistics(NamedTuple):
@@ -86,7 +86,7 @@ class ResidualsMixin:
         """
         images = check_images(self, X, reset=False)
         wanted = self.components_.dtype if dtype is None else _image_dtype(dtype)
-        return _of_components(self, partial(_drawn, images.image_shape, wanted), images, components, wanted)
+        return of_components(self, partial(_drawn, wanted), images, components, wanted)
 
     def residuals(self, X: StackLike, components: Sequence[int] | None = None) -> np.ndarray | da.Array:
         """Return what chosen components leave of images: ``X - reconstruct(X, components)``, signed.
@@ -109,7 +109,7 @@ class ResidualsMixin:
             As from `reconstruct`.
         """
         images = check_images(self, X, reset=False)
-        return _of_components(self, residuals, images, components, self.components_.dtype)
+        return of_components(self, residuals, images, components, self.components_.dtype)
 
     def outlier_statistics(self, X: StackLike) -> OutlierStatistics:
         """Tell how unlike the images fitted each image is: beside the components, and along them.
@@ -213,13 +213,13 @@ def _image_dtype(dtype: npt.DTypeLike) -> np.dtype:
     return found
 
 
-def _of_components(
-    pca: Any, func: Any, images: Images, components: Sequence[int] | None, dtype: np.dtype
+def of_components(
+    pca: Any, func: Callable[..., np.ndarray], images: Images, components: Sequence[int] | None, dtype: np.dtype
 ) -> np.ndarray | da.Array:
-    """Apply a function of a block, of chosen axes and of the mean to images."""
+    """Make other images by ``func(block, axes, mean)``, which returns rows (b, p), and some components of a PCA."""
     positions = chosen_components(components, len(pca.components_))
     return map_images(
-        func,
+        partial(_as_images, func, images.image_shape),
         images.data,
         image_shape=images.image_shape,
         dtype=dtype,
@@ -229,12 +229,16 @@ def _of_components(
     )
 
 
-def _drawn(
-    image_shape: tuple[int, ...], dtype: np.dtype, block: np.ndarray, axes: np.ndarray, mean: np.ndarray
+def _as_images(
+    func: Callable[..., np.ndarray], image_shape: tuple[int, ...], block: np.ndarray, axes: np.ndarray, mean: np.ndarray
 ) -> np.ndarray:
-    """Images (b, *image_shape) from the axes, in `dtype`."""
+    return func(block, axes, mean).reshape(len(block), *image_shape)
+
+
+def _drawn(dtype: np.dtype, block: np.ndarray, axes: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Rows (b, p) from the axes, in `dtype`."""
     ones = np.ones(len(axes))
-    return rounded(reconstruct(image_shape, project(block, axes, mean, ones), axes, mean, ones), dtype)
+    return rounded(reconstruct(mean.shape, project(block, axes, mean, ones), axes, mean, ones), dtype)
 
 
 def hotelling(scores: np.ndarray, variance: np.ndarray) -> np.ndarray:
