@@ -169,6 +169,28 @@ def test_work_in_one_process_leaves_distributed_out():
     assert "distributed" not in {name.split(".")[0] for name in loaded}
 
 
+_MEMORY_OF_FITS = """
+import re
+import dask.array, sklearn.decomposition, numpy as np
+def memory():
+    return int(re.search(r"Anonymous:\\s+(\\d+)", open("/proc/self/smaps_rollup").read())[1]) / 1024
+images = [np.random.default_rng(0).integers(0, 256, (n, 96, 96), dtype=np.uint8) for n in (100, 500)]
+before = memory()
+from imgstack_ml import ImagePCA
+for few in images:
+    ImagePCA(5).fit(few)
+print(memory() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_process_takes_little_more_memory_for_fits_in_memory():
+    """Kernels for products of bytes included, which the second fit has."""
+    done = subprocess.run([sys.executable, "-c", _MEMORY_OF_FITS], capture_output=True, text=True)
+    assert float(done.stdout) < 25, done.stderr
+
+
 def test_every_public_name_can_be_imported():
     for name in imgstack_ml.__all__:
         assert getattr(imgstack_ml, name).__doc__

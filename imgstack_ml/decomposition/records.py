@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 
 from ..base.validation import working_dtype
 from ..linalg.tiles import TILE_BYTES
-from ..passes.batches import BATCH_BYTES
+from ..passes.batches import BATCH_BYTES, SELECT_BYTES
 from ..passes.memory import Allowance
 from .certificate import Certificate, in_units
 
@@ -111,7 +111,7 @@ class FitSize:
     Attributes
     ----------
     n, p : int
-        Images, and values in an image.
+        Images, and values in an image that are used.
     k : int
         Components, at most; min(n, p) for a share of the variance, since only the data tell their number.
     itemsize : int
@@ -128,6 +128,8 @@ class FitSize:
         Whether a share of the variance is asked for.
     n_oversamples, max_passes : int
         As `ImagePCA` has them, for the randomized solver.
+    values_read : int
+        Values in an image as it is read, if a mask leaves some out; otherwise 0.
     """
 
     n: int
@@ -141,10 +143,11 @@ class FitSize:
     share: bool
     n_oversamples: int = 10
     max_passes: int = 6
+    values_read: int = 0
 
     @classmethod
     def of(
-        cls, shape: tuple[int, int], dtype: np.dtype, n_components: object, block: int | None, **randomized: int
+        cls, shape: tuple[int, int], dtype: np.dtype, n_components: object, block: int | None, **others: int
     ) -> FitSize:
         """Describe a fit to (n, p) values of `dtype`, in blocks of up to `block` images, or in memory if None."""
         n, p = shape
@@ -160,7 +163,7 @@ class FitSize:
             block is None,
             integers=dtype.kind in "biu",
             share=not number and n_components is not None,
-            **randomized,
+            **others,
         )
 
     def row_counts(self, kept: bool = False) -> RowCounts:
@@ -198,8 +201,21 @@ class FitSize:
 
     @property
     def raw_bytes(self) -> int:
-        """Bytes of the raw stack."""
-        return self.n * self.p * self.itemsize
+        """Bytes of the raw stack, and of the pixels inside a mask if there is one."""
+        return self.n * self.image_bytes
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes that keeping the images in memory takes: with a mask the pixels inside, and a few images as read."""
+        if not self.values_read:
+            return 0 if self.in_memory else self.raw_bytes
+        return self.n * self.p * self.itemsize + self.keeping_bytes
+
+    @property
+    def keeping_bytes(self) -> int:
+        """Bytes of raw images in flight while images are read into memory."""
+        block = self.block * self.image_bytes
+        return min(self.raw_bytes, max(block, SELECT_BYTES)) if self.values_read else self.raw_bytes
 
     def reading_bytes(self, allowed: Allowance, rest: int, threads: int, partial_bytes: int = 0) -> int:
         """Bytes of raw images and of their results, `partial_bytes` each, in flight while a pass runs.
@@ -220,8 +236,8 @@ class FitSize:
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of one raw image."""
-        return self.p * self.itemsize
+        """Bytes of one raw image, and of its pixels inside a mask if there is one."""
+        return (self.p + self.values_read) * self.itemsize
 
     @property
     def tile_bytes(self) -> int:
@@ -231,7 +247,12 @@ class FitSize:
     @property
     def result_bytes(self) -> int:
         """Bytes of the components, of one copy of them, and of five images in float64, such as the mean."""
-        return 2 * self.k * self.p * self.dtype.itemsize + 40 * self.p
+        return 2 * self.k * self.p * self.dtype.itemsize + 40 * self.p + self.embedding_bytes
+
+    @property
+    def embedding_bytes(self) -> int:
+        """Bytes of the results with the pixels outside a mask, of the mask, and of the positions of those inside."""
+        return self.values_read * (self.k * self.dtype.itemsize + 10) + 8 * self.p if self.values_read else 0
 
 
 class SolverCost(NamedTuple):

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ..base.gate import first_nonfinite
 from ..base.lazy import map_images
+from ..base.mask import put_back
 from ..base.validation import Images, StackLike, check_images
 from ..errors import NonFiniteError
 from ..linalg.orthonormal import inner_products
@@ -42,6 +43,7 @@ class ResidualsMixin:
     components_: np.ndarray
     mean_: np.ndarray
     explained_variance_: np.ndarray
+    _inside: Callable[[np.ndarray], np.ndarray]
 
     def reconstruct(
         self, X: StackLike, components: Sequence[int] | None = None, dtype: npt.DTypeLike | None = None
@@ -62,8 +64,8 @@ class ResidualsMixin:
         Returns
         -------
         images : ndarray or dask array of the shape of `X`
-            In the intensity units of the stack; lazy for lazy input. That of an ImageStack goes straight into
-            `save_stack` and `write_images`, with the names and labels of its images.
+            In the intensity units of the stack, and 0 outside a mask; lazy for lazy input. That of an ImageStack goes
+            straight into `save_stack` and `write_images`, with the names and labels of its images.
 
         Raises
         ------
@@ -153,15 +155,16 @@ class ResidualsMixin:
         """
         images = check_images(self, X, reset=False)
         real = self.explained_variance_ > 0
-        axes = self.components_ if real.all() else self.components_[real]
+        axes = self._inside(self.components_ if real.all() else self.components_[real])
         both = map_images(
             outlier_values,
             images.data,
             image_shape=(2,),
             dtype=np.dtype(np.float64),
             files=images.files,
+            positions=images.positions,
             axes=axes,
-            mean=self.mean_,
+            mean=self._inside(self.mean_),
             variance=self.explained_variance_[real],
             inner=inner_products(axes),
         )
@@ -217,22 +220,28 @@ def of_components(
     pca: Any, func: Callable[..., np.ndarray], images: Images, components: Sequence[int] | None, dtype: np.dtype
 ) -> np.ndarray | da.Array:
     """Make other images by ``func(block, axes, mean)``, which returns rows (b, p), and some components of a PCA."""
-    positions = chosen_components(components, len(pca.components_))
+    chosen = chosen_components(components, len(pca.components_))
     return map_images(
-        partial(_as_images, func, images.image_shape),
+        partial(_as_images, func, images.image_shape, images.mask if images.values_read else None),
         images.data,
         image_shape=images.image_shape,
         dtype=dtype,
         files=images.files,
-        axes=pca.components_ if components is None else pca.components_[positions],
-        mean=pca.mean_,
+        positions=images.positions,
+        axes=pca._inside(pca.components_ if components is None else pca.components_[chosen]),
+        mean=pca._inside(pca.mean_),
     )
 
 
 def _as_images(
-    func: Callable[..., np.ndarray], image_shape: tuple[int, ...], block: np.ndarray, axes: np.ndarray, mean: np.ndarray
+    func: Callable[..., np.ndarray],
+    image_shape: tuple[int, ...],
+    mask: np.ndarray | None,
+    block: np.ndarray,
+    axes: np.ndarray,
+    mean: np.ndarray,
 ) -> np.ndarray:
-    return func(block, axes, mean).reshape(len(block), *image_shape)
+    return put_back(func(block, axes, mean), mask).reshape(len(block), *image_shape)
 
 
 def _drawn(dtype: np.dtype, block: np.ndarray, axes: np.ndarray, mean: np.ndarray) -> np.ndarray:

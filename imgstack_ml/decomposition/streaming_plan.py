@@ -25,7 +25,7 @@ def randomized_cost(size: FitSize, allowed: Allowance, threads: int) -> SolverCo
         return streaming_cost(size, allowed.limit, threads, kept=True)
     again = streaming_cost(size, allowed.limit, threads, kept=False)
     room = allowed.room_to_keep(again.peak_bytes)
-    kept = streaming_cost(size, room - size.raw_bytes, threads, kept=True)
+    kept = streaming_cost(size, room - size.kept_bytes, threads, kept=True)
     return kept if kept.peak_bytes <= room else again
 
 
@@ -53,7 +53,7 @@ def streaming_cost(size: FitSize, limit: int, threads: int, kept: bool) -> Solve
     )
     least = StreamingMemory(size, counts, 2, block, lowest, threads, kept)
     memory = next((option for option in options if option.peak_bytes <= limit), least)
-    peak = memory.peak_bytes + (size.raw_bytes if kept and not size.in_memory else 0)
+    peak = memory.peak_bytes + (size.kept_bytes if kept else 0)
     reads = 1 if kept else min(_NOMINAL_READS, size.max_passes)
     later = _NOMINAL_READS - 1 if kept else reads - 1
     # First read: inner products, rows and merging. Later reads: blocks, and orthonormalising the basis.
@@ -115,7 +115,7 @@ class StreamingMemory(NamedTuple):
     def peak_bytes(self) -> int:
         """Peak memory: the largest phase, and six float64 images (mean, shift, drift, squares, temporary ones)."""
         phases = self._summing, self._beginning, self._multiplying, self._finishing, self._single_look
-        return max(phases) + 48 * self.size.p
+        return max(phases) + 48 * self.size.p + self.size.embedding_bytes
 
     @property
     def reading_bytes(self) -> int:

@@ -14,10 +14,21 @@ from ..base.validation import Images
 from ..errors import MemoryLimitError
 from .memory import Allowance, format_bytes
 
-__all__ = ["BATCH_BYTES", "READ_BYTES", "Batch", "Group", "Layout", "batch_rows", "plan_groups", "read_bytes_within"]
+__all__ = [
+    "BATCH_BYTES",
+    "READ_BYTES",
+    "SELECT_BYTES",
+    "Batch",
+    "Group",
+    "Layout",
+    "batch_rows",
+    "plan_groups",
+    "read_bytes_within",
+]
 
 BATCH_BYTES = 2**25  # raw images handed to one task; larger batches pass 2 threads no faster
 READ_BYTES = 2**28  # of raw images and partial results in flight, unless a plan says otherwise
+SELECT_BYTES = 2**27  # of images in flight, of which only the pixels inside a mask stay in memory
 _WORK_BYTES = 2**23  # a step on one thread: tiles of float values, and temporary arrays of NumPy
 _BATCH_BLOCKS = 1024  # at most; a block takes 2 kB of a graph, which is more than some images
 _WAVE_BLOCKS = 4 * _BATCH_BLOCKS
@@ -42,7 +53,7 @@ class Layout(NamedTuple):
     starts : list of int
         Position of the first image of each block, and the number of images.
     image_bytes : int
-        Bytes of a raw image.
+        Bytes of a raw image, and of its pixels inside a mask if there is one.
     """
 
     starts: list[int]
@@ -124,7 +135,7 @@ def plan_groups(layout: Layout, span: Batch, read_bytes: int, partial_bytes: int
 
 def batch_rows(images: Images) -> int:
     """Images in a batch of a NumPy stack."""
-    return max(1, BATCH_BYTES // (images.data.dtype.itemsize * images.n_pixels))
+    return max(1, BATCH_BYTES // images.image_bytes)
 
 
 def read_bytes_within(allowed: Allowance, layout: Layout, partial_bytes: int, n_threads: int, *, reads: bool) -> int:

@@ -29,6 +29,7 @@ def wave_graph(
     shared: tuple[Any, ...],
     total: Any,
     check_of: Callable[[Batch], Check | None] = lambda batch: None,
+    inside: tuple[Any, ...] = (),
 ) -> tuple[Delayed, dict[Any, int]]:
     """Make the graph of some groups of batches, and count the images of each task.
 
@@ -49,6 +50,8 @@ def wave_graph(
         Result of the groups before, to be merged with these.
     check_of : callable
         Returns the check of the blocks of a batch; None where they need none.
+    inside : tuple
+        Further arguments of the checks: positions of the pixels inside a mask, if there is one.
 
     Returns
     -------
@@ -63,7 +66,7 @@ def wave_graph(
     for group in groups:
         level = []
         for batch in group:
-            level.append(task(step, next(blocks), check_of(batch), layout.starts[batch.first], shared))
+            level.append(task(step, next(blocks), check_of(batch), layout.starts[batch.first], shared, inside))
             images_of[level[-1].key] = layout.n_images(batch)
         while len(level) > 1:
             pairs = [join(*level[i : i + 2]) for i in range(0, len(level) - 1, 2)]

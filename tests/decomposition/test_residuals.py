@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 
-from imgstack_ml import ImagePCA, NonFiniteError, StoreError, open_stack, save_stack, write_images
+from imgstack_ml import ComponentFilter, ImagePCA, NonFiniteError, StoreError, open_stack, save_stack, write_images
 from imgstack_ml.decomposition.projection import rounded
 from tests.lib.fits import by_panels, streamed, unkept
 from tests.lib.grids import CHUNKS, chunked
@@ -239,3 +240,33 @@ def test_names_and_labels_go_into_files(tmp_path):
     assert open_stack(save_stack(stack.data[:4], tmp_path / "c.zarr")).files != stack.files[:4]
     with pytest.raises(StoreError, match="lies in the input"):
         write_images(pca.reconstruct(stack, dtype="uint8"), tmp_path / "in" / "a")
+
+
+# Masks
+
+
+@pytest.mark.parametrize("how", CHUNKS)
+@pytest.mark.parametrize("dtype", ["uint8", "float64"])
+def test_pixels_outside_a_mask_are_not_looked_at(how, dtype):
+    X = photographs(30, (6, 5, 3), dtype)
+    mask = np.ones((6, 5, 3), bool)
+    mask[2:4, 1] = mask[0] = False
+    inside = ImagePCA(3).fit(X[:, mask])
+    spoilt = np.where(mask, X, np.nan) if dtype == "float64" else X
+    pca, data = ImagePCA(3, mask=mask).fit(spoilt), chunked(spoilt, how)
+    atol = (1e-11 if dtype == "float64" else 1e-6) * X.max()
+    filtered = ComponentFilter(FrozenEstimator(pca), remove=[1]).fit(data).transform(data)
+    for found, rows in (
+        (pca.reconstruct(data, [0]), inside.reconstruct(X[:, mask], [0])),
+        (pca.residuals(data), inside.residuals(X[:, mask])),
+        (filtered, inside.residuals(X[:, mask], [1]) + inside.mean_),
+        (pca.residual_variance_image_[None], inside.residual_variance_image_[None]),
+    ):
+        assert_allclose(np.asarray(found)[:, mask], rows, rtol=0, atol=10 * atol)
+        assert not np.asarray(found)[:, ~mask].any()
+    assert_allclose(dask.compute(*pca.outlier_statistics(data)), inside.outlier_statistics(X[:, mask]), rtol=1e-5)
+    assert_array_equal(pca.to_xarray().mean_image, pca.mean_image_)
+    started = ImagePCA(3, mask=mask).fit(spoilt[:20]).partial_fit(spoilt[20:])
+    explained = (started.explained_variance_[:, None] * started.components_.astype(float) ** 2).sum(axis=0)
+    whole = X[:, mask].var(axis=0, ddof=1, dtype=float)
+    assert_allclose((started.residual_variance_image_.ravel() + explained)[mask.ravel()], whole, rtol=1e-5)
