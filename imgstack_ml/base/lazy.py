@@ -26,6 +26,7 @@ __all__ = [
     "samples_of",
     "source_of",
     "whole_images",
+    "with_coordinates",
 ]
 
 _IN_MEMORY_BYTES = 2**22  # of a NumPy stack, mapped at a time: temporary arrays stay small
@@ -77,6 +78,16 @@ def samples_of(array: Any) -> Any:
     """Return what `note_samples` recorded for an array, or for the one that `map_images` computes it from; or None."""
     name, samples = getattr(array, "_imgstack_samples", (None, None))
     return samples if name is not None and name == getattr(array, "name", None) else None
+
+
+def with_coordinates(X: Any) -> Any:
+    """Return the array inside one of xarray. A lazy one, as an object of its own, remembers the coordinates."""
+    data = X.data
+    if not isinstance(data, da.Array) or not hasattr(X, "coords"):
+        return data
+    lazy = da.Array(data.dask, data.name, data.chunks, meta=data._meta)
+    vars(lazy).update(vars(data))
+    return note_samples(lazy, X.coords.to_dataset().assign_attrs(sample=X.dims[0]))
 
 
 def whole_images(data: da.Array) -> da.Array:

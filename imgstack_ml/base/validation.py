@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from ..errors import NonFiniteError
 from .axes import axis_names_of, order_of_axes
 from .gate import first_nonfinite
-from .lazy import files_of, note_samples, samples_of
+from .lazy import files_of, note_samples, with_coordinates
 from .mask import check_mask, positions_inside
 from .state import unchanged_if_it_fails
 
@@ -31,7 +31,6 @@ __all__ = [
     "data_and_files",
     "is_lazy",
     "is_pair",
-    "named_stack",
     "refuse_unreadable",
     "rows_are_views",
     "working_dtype",
@@ -111,12 +110,6 @@ StackLike: TypeAlias = FileStack | da.Array | ArrayLike
 def data_and_files(X: Any) -> tuple[Any, Sequence[str] | None]:
     """Split an ImageStack into its lazy array and its files; anything else has no files."""
     return (note_samples(X.data, X), X.files) if isinstance(X, FileStack) else (X, None)
-
-
-def named_stack(X: Any) -> FileStack | None:
-    """Return the ImageStack that `X` is, or that names the images of a lazy array computed from one; or None."""
-    named = X if isinstance(X, FileStack) else samples_of(X)
-    return named if isinstance(named, FileStack) else None
 
 
 def is_lazy(X: Any) -> bool:
@@ -260,22 +253,12 @@ def _without_axis_names(caller: str, X: Any) -> Any:
     unnamed = all(name == f"dim_{i}" for i, name in enumerate(X.dims))
     rows = len(pixels) == 1 and not {"y", "x"} & {first, *pixels}
     if unnamed or rows or (first not in ("y", "x") and pixels in (["y", "x"], ["y", "x", "channel"])):
-        return _with_coordinates(X)
+        return with_coordinates(X)
     raise TypeError(
         f"X has the axes {X.dims}; {caller} needs a first axis for the images, then 'y', 'x', and 'channel' if there "
         "are channels. Pass e.g. X.rename(height='y', width='x').transpose('time', 'y', 'x'), or X.data, an array "
         "without names, if its axes are in this order."
     )
-
-
-def _with_coordinates(X: Any) -> Any:
-    """Return the array inside one of xarray. A lazy one, as an object of its own, remembers the coordinates."""
-    data = X.data
-    if not isinstance(data, da.Array) or not hasattr(X, "coords"):
-        return data
-    lazy = da.Array(data.dask, data.name, data.chunks, meta=data._meta)
-    vars(lazy).update(vars(data))
-    return note_samples(lazy, X.coords.to_dataset().assign_attrs(sample=X.dims[0]))
 
 
 def _check_axes_of_store(caller: str, X: Any) -> None:

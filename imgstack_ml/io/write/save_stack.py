@@ -15,7 +15,7 @@ from numcodecs import Zstd
 from zarr.codecs import ZstdCodec
 
 from ... import __version__
-from ...base.validation import FileStack, StackLike, named_stack
+from ...base.validation import FileStack, StackLike
 from ...base.warn import warn
 from ...errors import StoreError
 from ...files.atomic import atomic_folder
@@ -23,7 +23,7 @@ from ...files.names import refuse_url
 from ...files.space import explain_full_disk, require_space
 from ...passes.progress import ImageBar
 from ..formats.store import ATTRIBUTE, FORMAT, chunk_files, chunk_names, is_zarr, mark_complete
-from .waves import BLOCK_BYTES, Region, as_dask, regions_of, run_on_blocks, run_on_regions
+from .waves import BLOCK_BYTES, Region, as_dask, named_stack, regions_of, run_on_blocks, run_on_regions
 
 __all__ = ["array_name", "refuse_overlap", "save_stack"]
 

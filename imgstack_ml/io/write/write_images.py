@@ -10,7 +10,7 @@ import dask.array as da
 import numpy as np
 
 from ...base.lazy import whole_images
-from ...base.validation import StackLike, named_stack
+from ...base.validation import StackLike
 from ...errors import StoreError
 from ...files.atomic import atomic_path
 from ...files.locks import lock_output
@@ -19,7 +19,7 @@ from ...files.space import explain_full_disk
 from ...passes.progress import ImageBar
 from .filenames import file_names
 from .save_stack import array_name, refuse_overlap
-from .waves import BLOCK_BYTES, as_dask, regions_of, run_on_blocks
+from .waves import BLOCK_BYTES, as_dask, named_stack, regions_of, run_on_blocks
 
 __all__ = ["write_images"]
 
