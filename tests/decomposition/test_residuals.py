@@ -18,7 +18,7 @@ from tests.lib.images import write_folder
 from tests.lib.stacks import assert_residual_variance, counted, photographs, stack_of_spectrum
 
 # Of a pixel's variance; components in float32 are known to 6e-8, their sums to a few more.
-ROUNDING = {"uint8": 3e-6, "uint16": 3e-6, "float32": 3e-6, "float64": 2e-14}
+ROUNDING = {"uint8": 3e-6, "float64": 2e-14}
 
 
 def drawn(pca, X, components=None):
@@ -39,7 +39,7 @@ def test_images_are_drawn_from_chosen_components(components, shape, dtype):
     pca = ImagePCA(5).fit(X)
     expected = drawn(pca, X, components).reshape(X.shape)
     atol = 1e-12 * X.max() if pca.components_.dtype == np.float64 else 1e-6 * X.max()
-    for how in CHUNKS:
+    for how in CHUNKS if components is None else ["numpy", "uneven"]:
         data = chunked(X, how)
         found, left = pca.reconstruct(data, components), pca.residuals(data, components)
         assert found.dtype == left.dtype == pca.components_.dtype
@@ -245,8 +245,9 @@ def test_names_and_labels_go_into_files(tmp_path):
 # Masks
 
 
-@pytest.mark.parametrize("how", CHUNKS)
-@pytest.mark.parametrize("dtype", ["uint8", "float64"])
+@pytest.mark.parametrize(
+    ("how", "dtype"), [("numpy", "float64"), ("uneven", "uint8"), ("pixels", "uint8"), ("empty", "float64")]
+)
 def test_pixels_outside_a_mask_are_not_looked_at(how, dtype):
     X = photographs(30, (6, 5, 3), dtype)
     mask = np.ones((6, 5, 3), bool)
