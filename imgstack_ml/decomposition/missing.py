@@ -200,7 +200,10 @@ def _factors(model: _Model, found: lin.Normals, size: FitSize, n_iter: int) -> F
     values[rank:] = 0
     components = np.ascontiguousarray(turn.T.astype(model.loadings.dtype) @ model.loadings)
     orthonormalise_rows(components)
-    mean = model.mean + np.ldexp(middle @ model.loadings, model.exponent)
-    explained = 1 - found.residual / found.total if found.total > 0 else 1.0
+    moved = middle @ model.loadings
+    mean = model.mean + np.ldexp(moved, model.exponent)
+    about_mean = float((found.squares - 2 * moved * found.right[-1] + moved**2 * found.counts).sum())
+    explained = 1 - found.residual / about_mean if about_mean > 0 else 1.0
     total = float(values.sum()) / explained if explained > 0 else 0.0
-    return Factors(mean, components, np.sqrt(values), total, rank, scores @ turn, n_iter, None, model.exponent)
+    left = found.left(model.loadings) * (len(scores) - 1) / np.maximum(found.counts - 1, 1)
+    return Factors(mean, components, np.sqrt(values), total, rank, scores @ turn, n_iter, None, model.exponent, left)

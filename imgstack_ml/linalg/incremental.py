@@ -16,7 +16,7 @@ from .gram import exactly_centred, first_image
 from .integers import are_fast, products_of_images
 from .moments import exact_sum, merge_means
 from .scaling import exponent_of
-from .tiles import column_means, n_rows, row_groups, tile_width, tiles
+from .tiles import column_means, column_squares, n_rows, row_groups, tile_width, tiles
 from .weighted import are_faster, weighted_sums_of_bytes
 
 __all__ = ["Summary", "group_size", "merge_summaries", "random_weights", "summarise"]
@@ -47,11 +47,14 @@ class Summary(NamedTuple):
         because it was cut off in each group of images.
     weights : ndarray of shape (q,), float64
         Sums of the rows of Omega. When the mean changes, `draws` change by multiples of them.
+    squares : ndarray of shape (p,), float64
+        Sums of squares of the columns of A: of each pixel about its mean. Empty where they are not known.
     rounding : float
         ``B'B - rounding * I <= A'A <= B'B + (lost + rounding) * I``. Each cut adds a few eps times the largest
         eigenvalue at that time: after hundreds of merges, that is more than any constant number of eps.
     exponent : int
-        All but the mean is in units of 2^exponent, see `scaling`: `total`, `lost` and `rounding` in squares of them.
+        All but the mean is in units of 2^exponent, see `scaling`: `total`, `lost`, `squares` and `rounding` in squares
+        of them.
     """
 
     n: int
@@ -62,6 +65,7 @@ class Summary(NamedTuple):
     lost: float
     draws: np.ndarray
     weights: np.ndarray
+    squares: np.ndarray
     rounding: float = 0.0
     exponent: int = 0
 
@@ -70,9 +74,10 @@ class Summary(NamedTuple):
         up = self.exponent - exponent
         if not up:
             return self
-        rows, draws = np.ldexp(self.rows, up), np.ldexp(self.draws, up)
+        rows, draws, squares = np.ldexp(self.rows, up), np.ldexp(self.draws, up), np.ldexp(self.squares, 2 * up)
         total, lost, rounding = np.ldexp([self.total, self.lost, self.rounding], 2 * up).tolist()
-        return self._replace(total=total, rows=rows, lost=lost, draws=draws, rounding=rounding, exponent=exponent)
+        scaled = self._replace(total=total, rows=rows, lost=lost, draws=draws, squares=squares, rounding=rounding)
+        return scaled._replace(exponent=exponent)
 
     def in_precision(self, dtype: np.dtype) -> Summary:
         """Return the same with rows in `dtype`."""
@@ -123,12 +128,12 @@ def _summarise(blocks: Sequence[np.ndarray], omega: np.ndarray, size: int, dtype
     Images are cast to `dtype` tile by tile, so that no cast copy of all of them is held.
     """
     n, exponent = n_rows(blocks), exponent_of(blocks)
-    mean, rest, gram, total = _exact_inner(blocks) if in_bytes else _inner(blocks, dtype, exponent)
+    mean, rest, gram, total, squares = _exact_inner(blocks) if in_bytes else _inner(blocks, dtype, exponent)
     vectors, lost = _leading(gram, size)
     rows = _centred_sums(blocks, np.vstack([vectors.T, omega]), mean, rest, dtype, exponent)
     n_kept = vectors.shape[1]
     rounding, sums = _rounding(rows[:n_kept]), omega.sum(axis=1)
-    return Summary(n, mean, rest, total, rows[:n_kept], lost, rows[n_kept:], sums, rounding, exponent)
+    return Summary(n, mean, rest, total, rows[:n_kept], lost, rows[n_kept:], sums, squares, rounding, exponent)
 
 
 def _centred_sums(
@@ -156,10 +161,13 @@ def _centred_sums(
 
 def _inner(
     blocks: Sequence[np.ndarray], dtype: np.dtype, exponent: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Mean of some images in two parts, inner products of the centred images (n, n), and the sum of their squares."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, np.ndarray]:
+    """Mean of some images in two parts, inner products of the centred images (n, n), and their sums of squares.
+
+    These are the sum of all, and those of each pixel (p,).
+    """
     n, shift = n_rows(blocks), first_image(blocks)
-    offsets, gram, total = np.empty(shift.size), np.zeros((n, n)), 0.0
+    (offsets, squares), gram, total = np.empty((2, shift.size)), np.zeros((n, n)), 0.0
     product, inexact = np.empty((n, n), dtype), dtype == np.float32 and any(b.dtype.kind == "f" for b in blocks)
     for a, b, tile in tiles(blocks, shift, dtype, exponent=exponent):
         offsets[a:b] = column_means(tile)
@@ -171,14 +179,15 @@ def _inner(
             tile -= left.astype(dtype)
         gram += np.matmul(tile, tile.T, out=product)  # a product in `dtype`, the sum in float64
         total += sum_of_squares(tile)  # more exact than the trace of the Gram matrix
-    return *exact_sum(shift, np.ldexp(offsets, exponent)), gram, total
+        squares[a:b] = column_squares(tile)
+    return *exact_sum(shift, np.ldexp(offsets, exponent)), gram, total, squares
 
 
-def _exact_inner(blocks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+def _exact_inner(blocks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, np.ndarray]:
     """Do the same for images of 8 bits, whose products are exact."""
-    products, sums = products_of_images(blocks, 0, blocks[0][0].size)
+    products, sums, squares = products_of_images(blocks, 0, blocks[0][0].size)
     gram = exactly_centred(products)
-    return sums / n_rows(blocks), np.zeros(len(sums)), gram, float(np.trace(gram))
+    return sums / n_rows(blocks), np.zeros(len(sums)), gram, float(np.trace(gram)), squares
 
 
 def merge_summaries(a: Summary, b: Summary, size: int) -> Summary:
@@ -213,7 +222,9 @@ def merge_summaries(a: Summary, b: Summary, size: int) -> Summary:
         draws[i] -= factor * step
     rounding = a.rounding + b.rounding + _rounding(rows)
     lost += a.lost + b.lost
-    return Summary(n, mean, rest, total, rows, lost, draws, a.weights + b.weights, rounding, exponent)
+    known = len(a.squares) and len(b.squares)
+    squares = a.squares + b.squares + step * step * (a.n * b.n / n) if known else np.empty(0)
+    return Summary(n, mean, rest, total, rows, lost, draws, a.weights + b.weights, squares, rounding, exponent)
 
 
 def sum_of_squares(tile: np.ndarray) -> float:

@@ -77,15 +77,38 @@ class Normals(NamedTuple):
         Sums of (x - m) [z, 1].
     scores : list of ndarray of shape (b, k)
         Of consecutive images.
-    residual, total : float
-        Sums of squares of what is observed: less the model, and less the mean.
+    squares : ndarray of shape (p,), float64
+        Sums of (x - m)^2.
+    residual : float
+        Sum of squares of what is observed, less the model.
     """
 
     matrices: np.ndarray
     right: np.ndarray
     scores: list[np.ndarray]
+    squares: np.ndarray
     residual: float
-    total: float
+
+    @property
+    def total(self) -> float:
+        """Sum of squares of what is observed, less the mean."""
+        return float(self.squares.sum())
+
+    def left(self, loadings: np.ndarray) -> np.ndarray:
+        """Return the sums of squares (p,) that the loadings leave of the pixels; images were solved for these."""
+        k = len(loadings)
+        left: np.ndarray = self.squares - 2 * np.einsum("ij,ij->j", loadings, self.right[:k])
+        for (i, j), row in zip(np.transpose(np.triu_indices(k + 1)), self.matrices, strict=True):
+            if j < k:
+                left += (1 + (i != j)) * row * loadings[i] * loadings[j]
+        np.maximum(left, 0.0, out=left)
+        return left
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Images (p,) that show a pixel."""
+        counts: np.ndarray = self.matrices[-1]
+        return counts
 
 
 def normals(
@@ -112,27 +135,30 @@ def normals(
         Of the units of what is computed, see `scaling`.
     """
     k, p = loadings.shape
-    found = Normals(np.zeros(((k + 1) * (k + 2) // 2, p)), np.zeros((k + 1, p)), [], 0.0, 0.0)
-    residual = total = 0.0
+    found, residual = Normals(np.zeros(((k + 1) * (k + 2) // 2, p)), np.zeros((k + 1, p)), [], np.zeros(p), 0.0), 0.0
     shift = mean.astype(dtype).astype(np.float64)  # what the tiles subtract
     for _, pieces in row_groups(blocks, _GROUP):
-        scores, squares, missed = _solve_images(pieces, loadings, mean - shift, shift, dtype, exponent)
+        scores, missed = _solve_images(pieces, loadings, mean - shift, shift, dtype, exponent)
         extended = np.column_stack([scores, np.ones(len(scores))])
         products, rows = _pairs(extended.T).astype(dtype), extended.T.astype(dtype)
         for a, b, tile in tiles(pieces, shift, dtype, exponent=exponent):
             observed = _observed(tile, mean[a:b] - shift[a:b], exponent)
             found.matrices[:, a:b] += products @ observed
             found.right[:, a:b] += rows @ tile
+            found.squares[a:b] += np.einsum("ij,ij->j", tile, tile, dtype=np.float64)
         found.scores.append(scores)
-        total += squares
         residual += missed
-    return found._replace(residual=residual, total=total)
+    return found._replace(residual=residual)
 
 
 def merge_normals(a: Normals, b: Normals) -> Normals:
     """Join the normal equations of earlier and later images."""
     return Normals(
-        a.matrices + b.matrices, a.right + b.right, a.scores + b.scores, a.residual + b.residual, a.total + b.total
+        a.matrices + b.matrices,
+        a.right + b.right,
+        a.scores + b.scores,
+        a.squares + b.squares,
+        a.residual + b.residual,
     )
 
 
@@ -170,8 +196,8 @@ def _solve_images(
     shift: np.ndarray,
     dtype: np.dtype,
     exponent: int,
-) -> tuple[np.ndarray, float, float]:
-    """Scores (b, k) of images, and the sums of squares of what is observed, less the mean and less the model."""
+) -> tuple[np.ndarray, float]:
+    """Scores (b, k) of images, and the sum of squares of what is observed, less the model."""
     n, k = n_rows(pieces), len(loadings)
     matrices, right, squares = np.zeros((n, k * (k + 1) // 2)), np.zeros((n, k)), 0.0
     for a, b, tile in tiles(pieces, shift, dtype, exponent=exponent):
@@ -180,7 +206,7 @@ def _solve_images(
         right += tile @ own.T
         squares += float(np.einsum("ij,ij->", tile, tile, dtype=np.float64))
     scores = _solve(matrices, right, np.triu_indices(k))
-    return scores, squares, max(squares - float(np.einsum("ij,ij->", scores, right)), 0.0)
+    return scores, max(squares - float(np.einsum("ij,ij->", scores, right)), 0.0)
 
 
 def _observed(tile: np.ndarray, rest: np.ndarray, exponent: int) -> np.ndarray:
