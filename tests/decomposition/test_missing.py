@@ -41,7 +41,7 @@ def angle(a, b):
     return np.sin(subspace_angles(np.asarray(a, float).T, np.asarray(b, float).T)[0])
 
 
-def least_squares(X, k, rounds=60):
+def least_squares(X, k, rounds=12):
     """Alternate NumPy's least squares of images and of pixels, until they have converged."""
     rows = X.reshape(len(X), -1)
     seen = ~np.isnan(rows)
