@@ -13,7 +13,7 @@ import dask.array as da
 import numpy as np
 from dask.base import tokenize
 from dask.blockwise import BlockwiseDepDict, blockwise
-from dask.highlevelgraph import HighLevelGraph
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.system import CPU_COUNT
 
 from ..base.gate import first_nonfinite
@@ -114,6 +114,11 @@ def _lazy(
     groups = [keys[start:stop] for start, stop in pairwise(starts)]
     name = f"{prefix}-{tokenize(reader, _digest(keys), np.array(starts))}"
     axes = string.ascii_letters[: 1 + len(shape)]
+    runs = getattr(keys, "runs", None)
+    layers: dict[str, Any] = {}
+    if runs is not None and any(runs[start - 1] == runs[start] for start in starts[1:-1]):
+        layers[f"order-{name}"] = MaterializedLayer(_tasks_in_order(f"order-{name}", len(groups)))
+        read = functools.partial(_read_after, read)
     # As da.from_array does it, with keys in place of slices: one task a block, with which later layers are fused.
     layer = blockwise(
         read,
@@ -121,11 +126,35 @@ def _lazy(
         axes,
         BlockwiseDepDict({(i,): group for i, group in enumerate(groups)}),
         axes[0],
-        numblocks={},
+        *(argument for order in layers for argument in (order, axes[0])),
+        numblocks={order: (len(groups),) for order in layers},
         new_axes=dict.fromkeys(axes[1:], 1),
     )
     sizes = (tuple(map(len, groups)), *((n,) for n in shape))
-    return da.Array(HighLevelGraph.from_collections(name, layer), name, sizes, dtype=dtype)
+    dependencies: dict[str, set[str]] = {name: set(layers)} | {order: set() for order in layers}
+    graph = HighLevelGraph({name: layer, **layers}, dependencies)
+    return da.Array(graph, name, sizes, dtype=dtype)
+
+
+def _tasks_in_order(name: str, n_blocks: int) -> dict[Any, Any]:
+    """Make tasks that do nothing, on one of which each block depends, so that Dask reads the first blocks first.
+
+    Without a reason for another order, `dask.order` begins with the last block, and a film would be decoded up to each.
+    Here later blocks depend on more tasks, and each on one of its own: then it begins with what is ready soonest.
+    """
+    tasks: dict[Any, Any] = {}
+    for i in range(n_blocks):
+        tasks[f"own-{name}", i] = (_nothing,)
+        tasks[name, i] = (_nothing, (f"own-{name}", i), *([(name, i - 1)] if i else []))
+    return tasks
+
+
+def _nothing(*_: None) -> None:
+    """Do nothing."""
+
+
+def _read_after(read: Callable[[Any], np.ndarray], keys: Any, _: None) -> np.ndarray:
+    return read(keys)
 
 
 def _block_starts(reader: Reader, keys: Sequence[Any] | np.ndarray, chunks: str | int) -> list[int]:

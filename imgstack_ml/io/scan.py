@@ -265,7 +265,7 @@ def _images_of(files: list[_File]) -> tuple[tuple[str, ...], FileKeys, Kinds, di
 
 
 def _runs(series: Found, places: Sequence[int], number: int) -> np.ndarray:
-    """Number the images from `number` on; those that are decoded from one place on have one number."""
+    """Return numbers of images from `number` on; those that are decoded from one place on have the same."""
     if not series.starts:
         return np.arange(number, number + len(places))
     return number + np.maximum(0, np.searchsorted(series.starts, places, side="right") - 1)

@@ -14,7 +14,7 @@ import functools
 import re
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ import numpy as np
 from ..locations.base import Bounded
 from .advice import import_package
 from .base import Header, ImageFormat, ImageSeries, OpenFile, check_size
-from .waiting import MOST_BYTES, Turn, filling, keep_decoder, keep_frames, take_decoder, take_frames
+from .waiting import MOST_BYTES, Turn, filling, keep_decoder, keep_frames, take_decoder, take_frame
 
 __all__ = ["Video"]
 
@@ -52,6 +52,10 @@ class _Frames(NamedTuple):
     keyframes: list[int]
     starts: list[int]
 
+    def start_of(self, number: int) -> int:
+        """Return the frame at which decoding begins for a frame."""
+        return self.starts[bisect.bisect_right(self.starts, number) - 1]
+
     def keyframes_before(self, number: int) -> list[int]:
         """Return the keyframes up to a frame, the nearest one first, of which some are worth a try."""
         stop = bisect.bisect_right(self.keyframes, number)
@@ -65,11 +69,11 @@ class _Handle(Bounded):
         """Read from another handle of the file, since the one before was closed."""
         self._file = file
 
-    def seek(self, offset: int, whence: int = 0, /) -> int:  # type: ignore[override]
+    def seek(self, offset: int, whence: int = 0, /) -> int:
         """Move the position."""
         return self._file.seek(offset, whence)
 
-    def tell(self) -> int:  # type: ignore[override]
+    def tell(self) -> int:
         """Return the position."""
         return self._file.tell()
 
@@ -268,11 +272,11 @@ class Video(ImageFormat):
         super().__init__(source)
         self._av, self._turn, self._has_passed = import_package("av", "mp4"), Turn(), False
         self._identity = _identity(source)
-        self._kept: tuple[int, Sequence[Any]] = 0, ()  # frames that another block passed, from a number on
+        self._last: tuple[int, Any] = -1, None  # the frame that was asked for last
 
     @functools.cached_property
     def _film(self) -> _Film:
-        """The decoder: one that waits, or a new one."""
+        """The decoder: one that waits at the end of a run of frames, or a new one."""
         film: _Film | None = take_decoder(self._identity, 0, sys.maxsize)
         return self._attached(film) if film else _Film(self._av, self.source)
 
@@ -301,30 +305,28 @@ class Video(ImageFormat):
         out[...] = self._film.pixels(self._frame(key))
 
     def _frame(self, key: int) -> Any:
+        if key != self._last[0]:
+            self._last = key, self._find_frame(key)
+        return self._last[1]
+
+    def _find_frame(self, key: int) -> Any:
         """Decode a frame, or take it from those that another block passed."""
-        starts = (_known.get(self._identity) or self._film.frames).starts
-        start = starts[bisect.bisect_right(starts, key) - 1]
+        start = (_known.get(self._identity) or self._film.frames).start_of(key)
         run = (*self._identity, start)
-        if (kept := self._kept_frame(run, key)) is not None:
+        if (kept := take_frame(run, key)) is not None:
             return kept
         if not self._turn.is_of(run):
             self._turn.begin(run, key)
-            if (kept := self._kept_frame(run, key)) is not None:
+            if (kept := take_frame(run, key)) is not None:  # another block may have passed it meanwhile
                 return kept
             # Another block may have left a decoder nearer to the frame.
-            if film := take_decoder(self._identity, start, key):
+            if film := take_decoder(run, start, key):
                 self._leave()
                 self._film = self._attached(film)
         first, self._has_passed = not self._has_passed, True
-        if not first or not start < key or start <= self._film.at < key:
+        if not first or key in (start, self._film.at + 1):
             return self._film.frame(key)
         return self._frame_and_those_before(run, key)
-
-    def _kept_frame(self, run: tuple[Any, ...], key: int) -> Any:
-        if not self._kept[1]:
-            self._kept = take_frames(run, key) or self._kept
-        first, frames = self._kept
-        return frames[key - first] if 0 <= key - first < len(frames) else None
 
     def _frame_and_those_before(self, run: tuple[Any, ...], key: int) -> Any:
         """Decode a frame, and keep those in front of it for the blocks that are read after this one."""
@@ -333,7 +335,7 @@ class Video(ImageFormat):
             passed: deque[Any] | None = deque(maxlen=MOST_BYTES // n_bytes) if alone else None
             frame = self._film.frame(key, passed)
             if passed:
-                keep_frames(run, key - len(passed), list(passed), n_bytes * len(passed))
+                keep_frames(run, key - len(passed), passed, n_bytes)
         return frame
 
     def _leave(self) -> None:
@@ -342,7 +344,9 @@ class Video(ImageFormat):
             return
         if 0 <= film.at < len(film.frames.times) - 1:
             film.position = film.handle.tell()
-            keep_decoder(self._identity, film.at, 16 * film.frame_bytes, film)  # those that others are made from
+            start, following = film.frames.start_of(film.at), film.frames.start_of(film.at + 1)
+            identity = self._identity if start < following else (*self._identity, start)  # any block may take the first
+            keep_decoder(identity, film.at, 16 * film.frame_bytes, film)  # those that others are made from
         else:
             film.close()
 

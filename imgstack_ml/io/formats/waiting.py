@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-__all__ = ["MOST_BYTES", "Turn", "filling", "keep_decoder", "keep_frames", "take_decoder", "take_frames"]
+__all__ = ["MOST_BYTES", "Turn", "filling", "keep_decoder", "keep_frames", "take_decoder", "take_frame"]
 
 MOST_BYTES = 64 << 20  # of all decoders that wait, as far as is known, and of all frames
 _lock = threading.Lock()
@@ -47,14 +47,8 @@ def take_decoder(identity: tuple[Any, ...], first: int, last: int) -> Any:
         return _waiting.pop(max(fitting, key=lambda i: _waiting[i].frame)).state
 
 
-class _Frames(NamedTuple):
-    identity: tuple[Any, ...]
-    first: int
-    frames: Sequence[Any]
-    n_bytes: int
-
-
-_passed: list[_Frames] = []
+# Frames and their bytes, by file and number; the oldest come first.
+_passed: dict[tuple[tuple[Any, ...], int], tuple[Any, int]] = {}
 
 
 @contextlib.contextmanager
@@ -69,23 +63,18 @@ def filling() -> Iterator[bool]:
 
 
 def keep_frames(identity: tuple[Any, ...], first: int, frames: Sequence[Any], n_bytes: int) -> None:
-    """Keep decoded frames from the number `first` on, in place of others of the file; the oldest go if all are many."""
+    """Keep decoded frames of `n_bytes` each from the number `first` on; the oldest go if all take too much memory."""
     with _lock:
-        _passed[:] = [kept for kept in _passed if kept.identity != identity]
-        _passed.append(_Frames(identity, first, frames, n_bytes))
-        while sum(kept.n_bytes for kept in _passed) > MOST_BYTES:
-            del _passed[0]
+        _passed.update({(identity, first + i): (frame, n_bytes) for i, frame in enumerate(frames)})
+        too_many = sum(n_bytes for _, n_bytes in _passed.values()) - MOST_BYTES
+        while too_many > 0:
+            too_many -= _passed.pop(next(iter(_passed)))[1]
 
 
-def take_frames(identity: tuple[Any, ...], frame: int) -> tuple[int, Sequence[Any]] | None:
-    """Return the frames that were kept together with one, and the first one's number; they go with the first one."""
+def take_frame(identity: tuple[Any, ...], number: int) -> Any:
+    """Take a frame that was kept; None where it was not."""
     with _lock:
-        for i, kept in enumerate(_passed):
-            if kept.identity == identity and kept.first <= frame < kept.first + len(kept.frames):
-                if frame == kept.first:
-                    del _passed[i]
-                return kept.first, kept.frames
-    return None
+        return _passed.pop((identity, number), (None, 0))[0]
 
 
 class Turn:
