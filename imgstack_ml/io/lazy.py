@@ -142,10 +142,11 @@ def _tasks_in_order(name: str, n_blocks: int) -> dict[Any, Any]:
     Without a reason for another order, `dask.order` begins with the last block, and a film would be decoded up to each.
     Here later blocks depend on more tasks, and each on one of its own: then it begins with what is ready soonest.
     """
-    tasks: dict[Any, Any] = {}
+    own = f"own-{name}"
+    tasks: dict[Any, Any] = {(own, -1): (_nothing,)}  # of two tasks, as all: Dask would make one of a single one
     for i in range(n_blocks):
-        tasks[f"own-{name}", i] = (_nothing,)
-        tasks[name, i] = (_nothing, (f"own-{name}", i), *([(name, i - 1)] if i else []))
+        tasks[own, i] = (_nothing,)
+        tasks[name, i] = (_nothing, (own, i), (name, i - 1) if i else (own, -1))
     return tasks
 
 
