@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence, Set
-from math import isfinite, prod
+from math import isfinite
 from numbers import Number, Real
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import dask
 import dask.array as da
@@ -18,8 +18,9 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from ..errors import NonFiniteError
 from .axes import axis_names_of, order_of_axes
 from .gate import first_nonfinite
+from .images import Images, working_dtype
 from .lazy import files_of, note_samples, with_coordinates
-from .mask import check_mask, positions_inside
+from .mask import check_mask
 from .missing import marked, without_mask
 from .state import unchanged_if_it_fails
 
@@ -38,58 +39,6 @@ __all__ = [
 ]
 
 _FROM_DELAYED = "dask.array.from_delayed({}, shape, dtype)"
-_SINGLE = (np.uint8, np.uint16, np.int8, np.int16, np.bool_, np.float16, np.float32)
-
-
-class Images(NamedTuple):
-    """Checked input.
-
-    Attributes
-    ----------
-    data : ndarray or dask array of shape (n_images, *image_shape)
-    files : sequence of str, or None
-        Files of the images, if they are known.
-    mask : ndarray of bool of shape `image_shape`, or None
-        True for pixels that are used; None for all.
-    missing : bool
-        Whether NaN is a missing pixel, and no error.
-    """
-
-    data: np.ndarray | da.Array
-    files: Sequence[str] | None
-    mask: np.ndarray | None = None
-    missing: bool = False
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """Shape of one image, or ``(n_features,)`` if the input has one row for each image."""
-        return self.data.shape[1:]
-
-    @property
-    def n_pixels(self) -> int:
-        """Values in one image that are used: height x width x channels, or those inside the mask."""
-        return prod(self.image_shape) if self.mask is None else int(np.count_nonzero(self.mask))
-
-    @property
-    def positions(self) -> np.ndarray | None:
-        """Positions of the pixels that are used in flattened images; None for all."""
-        return positions_inside(self.mask)
-
-    @property
-    def values_read(self) -> int:
-        """Values in one image as it is read, if not all of them are used; otherwise 0."""
-        n_values = prod(self.image_shape)
-        return n_values if self.n_pixels < n_values else 0
-
-    @property
-    def image_bytes(self) -> int:
-        """Bytes of one image while it is read: as it is stored, and the pixels inside the mask."""
-        return self.data.dtype.itemsize * (self.n_pixels + self.values_read)
-
-
-def working_dtype(dtype: np.dtype) -> np.dtype:
-    """Dtype to compute in: float32 if it holds every value of `dtype` exactly, else float64."""
-    return np.dtype(np.float32 if dtype.type in _SINGLE else np.float64)
 
 
 class FileStack:
