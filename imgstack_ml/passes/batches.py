@@ -14,7 +14,17 @@ from ..base.validation import Images
 from ..errors import MemoryLimitError
 from .memory import Allowance, format_bytes
 
-__all__ = ["BATCH_BYTES", "READ_BYTES", "Batch", "Group", "Layout", "batch_rows", "plan_groups", "read_bytes_within"]
+__all__ = [
+    "BATCH_BYTES",
+    "READ_BYTES",
+    "Batch",
+    "Group",
+    "Layout",
+    "batch_rows",
+    "folds_pay",
+    "plan_groups",
+    "read_bytes_within",
+]
 
 BATCH_BYTES = 2**25  # raw images handed to one task; larger batches pass 2 threads no faster
 READ_BYTES = 2**28  # of raw images and partial results in flight, unless a plan says otherwise
@@ -127,7 +137,14 @@ def batch_rows(images: Images) -> int:
     return max(1, BATCH_BYTES // (images.data.dtype.itemsize * images.n_pixels))
 
 
-def read_bytes_within(allowed: Allowance, layout: Layout, partial_bytes: int, n_threads: int, *, reads: bool) -> int:
+def folds_pay(partial_bytes: int) -> bool:
+    """Tell whether results of batches are so large that one total for all, cut into regions, takes less time."""
+    return 4 * partial_bytes > BATCH_BYTES
+
+
+def read_bytes_within(
+    allowed: Allowance, layout: Layout, partial_bytes: int, n_threads: int, *, reads: bool, folds: bool = False
+) -> int:
     """Bytes of raw images and results in flight, so that a pass stays within a memory limit.
 
     Parameters
@@ -140,13 +157,15 @@ def read_bytes_within(allowed: Allowance, layout: Layout, partial_bytes: int, n_
         Each works with temporary arrays and a partial result of its own.
     reads : bool
         Whether blocks are read, or in memory already.
+    folds : bool
+        Whether all images are added to one total; the result is made of it.
 
     Raises
     ------
     MemoryLimitError
         If one block does not fit.
     """
-    working = n_threads * (_WORK_BYTES + partial_bytes) + partial_bytes
+    working = n_threads * (_WORK_BYTES + (0 if folds else partial_bytes)) + partial_bytes
     rows = layout.largest
     block = rows * layout.image_bytes if reads else 0
     least = working + block + partial_bytes

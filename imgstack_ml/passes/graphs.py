@@ -72,18 +72,20 @@ def wave_graph(
     return reduce(join, results), images_of
 
 
-def batches_as_tasks(data: da.Array, batches: Sequence[Batch]) -> list[Delayed]:
+def batches_as_tasks(data: da.Array, batches: Sequence[Batch], place: tuple[int, ...] | None = None) -> list[Delayed]:
     """Give the blocks of each batch, as tasks whose results are lists of arrays.
+
+    `place` numbers the blocks along the axes of an image: 0 along each by default, for blocks of whole images.
 
     Dask handles each argument of a task for itself. With a task for a batch instead of one for each block, and a graph
     of its own for each batch, its time grows with the number of blocks, and not with its square.
     """
-    rest = (0,) * (data.ndim - 1)
+    rest = (0,) * (data.ndim - 1) if place is None else place
     keys = [[(data.name, i, *rest) for i in range(batch.first, batch.stop)] for batch in batches]
     graph = ensure_dict(data.__dask_optimize__(data.__dask_graph__(), keys))
     tasks = []
     for blocks in keys:
-        layer = f"batch-{blocks[0][1]}-{len(blocks)}-{data.name}"
+        layer = f"batch-{'-'.join(map(str, blocks[0][1:]))}-{len(blocks)}-{data.name}"
         own = {**cull(graph, blocks)[0], layer: (list, blocks)}
         tasks.append(Delayed(layer, HighLevelGraph.from_collections(layer, own, dependencies=()), layer=layer))
     return tasks

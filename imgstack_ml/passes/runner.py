@@ -18,17 +18,29 @@ import dask
 import dask.array as da
 import numpy as np
 
-from ..base.gate import Check, Places
+from ..base.gate import Check, Places, gated
 from ..base.lazy import whole_images
 from ..base.validation import Images, rows_are_views
-from .batches import READ_BYTES, Batch, Group, Groups, Layout, batch_rows, plan_groups, read_bytes_within
+from .batches import (
+    BATCH_BYTES,
+    READ_BYTES,
+    Batch,
+    Group,
+    Groups,
+    Layout,
+    batch_rows,
+    folds_pay,
+    plan_groups,
+    read_bytes_within,
+)
 from .blas import one_blas_thread
 from .checkpoint import Checkpoint, PassRecord
 from .executors import Executor, executor_for, local_scheduler, n_local_threads
 from .graphs import batches_as_tasks, wave_graph, without_empty_blocks
 from .memory import return_freed_memory, reuse_freed_memory
 from .progress import ImageBar
-from .steps import Pass, combined, concatenated, no_result, raw_blocks
+from .regions import Addition, Region, bands, fold_wave, n_values, shares_of, stored_regions
+from .steps import Pass, checked_blocks, checked_step, combined, concatenated, no_result, raw_blocks
 
 __all__ = ["Pass", "PassRunner", "no_result"]
 
@@ -84,10 +96,15 @@ class PassRunner:
         self.n_images_read = 0
         self.blocks: list[np.ndarray] | None = None
         self._lazy: da.Array | None = None
+        self._stored: da.Array | None = None
+        self._image_shape = images.image_shape
         if isinstance(data, np.ndarray) and not rows_are_views(data):
             data = da.from_array(data, chunks=(batch_rows(images), *images.image_shape), name=False)
         if isinstance(data, da.Array):
-            self._lazy = whole_images(without_empty_blocks(data))
+            stored = without_empty_blocks(data)
+            self._lazy = whole_images(stored)
+            if self._lazy is not stored:  # chunks hold parts of images
+                self._stored = gated(stored, images.files, finite=True)
             self._places = Places(self._lazy.chunks, images.files, n_axes=1)
             sizes = self._lazy.chunks[0]
         else:
@@ -167,9 +184,71 @@ class PassRunner:
         """
         one = combined(passes)
         allowed, reads = self.executor.allowance(memory_limit), self._lazy is not None
-        self._read_bytes = read_bytes_within(allowed, self.layout, one.partial_bytes, n_local_threads(), reads=reads)
-        found: list[Any] = self.run(one.step, one.merge, partial_bytes=one.partial_bytes, label=one.label)
+        folds = one.fold is not None and (
+            self._stored is not None or (folds_pay(one.partial_bytes) and self.executor.shares_memory)
+        )
+        layout = self.layout if self._stored is None or not folds else self._layout_of_chunks
+        self._read_bytes = read_bytes_within(
+            allowed, layout, one.partial_bytes, n_local_threads(), reads=reads, folds=folds
+        )
+        found: list[Any] = (
+            self.fold(one) if folds else self.run(one.step, one.merge, partial_bytes=one.partial_bytes, label=one.label)
+        )
         return found
+
+    def fold(self, one: Pass) -> Any:
+        """Pass over the images region by region, and return what ``one.join`` makes of the totals of all regions.
+
+        Images are added to the total of a region in their order. Regions are those of the chunks, where chunks hold
+        parts of images, each read once; else ranges of lines of the images, which are read in groups.
+        """
+        assert one.fold is not None
+        places = bands(self._image_shape, 4 * n_local_threads()) if self._stored is None else self._regions.values()
+        regions: list[Region] = list(places)
+        totals: list[Any] = [None] * len(regions)
+        with self._bar(one.label, self.n_images) as bar:
+            for wave, images_of in self._waves_of_lines(regions) if self._stored is None else self._waves_of_chunks():
+                fold_wave(one.fold, wave, totals, self.executor, images_of, bar)
+            found = one.join(totals, regions)
+            del totals
+            return_freed_memory()
+        self._count(Batch(0, self.layout.n_blocks))
+        return found
+
+    @property
+    def _regions(self) -> dict[tuple[int, ...], Region]:
+        return {} if self._stored is None else stored_regions(self._stored)
+
+    @property
+    def _layout_of_chunks(self) -> Layout:
+        return Layout(self.layout.starts, self.dtype.itemsize * max(map(n_values, self._regions.values())))
+
+    def _waves_of_lines(self, regions: Sequence[Region]) -> Iterator[tuple[list[Addition], dict[Any, int]]]:
+        """Yield groups of whole images to be added to all regions, each with the images of the tasks that read them."""
+        task = dask.delayed(checked_step, pure=False)
+        for group in plan_groups(self.layout, Batch(0, self.layout.n_blocks), self._read_bytes).groups:
+            batches, images_of = [], {}
+            for batch, blocks in zip(group, self.sources(group), strict=True):
+                batches.append(task(checked_blocks, blocks, self.check(batch), 0, []))
+                images_of[batches[-1].key] = self.layout.n_images(batch)
+            yield [Addition(i, region, batches) for i, region in enumerate(regions)], images_of
+
+    def _waves_of_chunks(self) -> Iterator[tuple[list[Addition], dict[Any, int]]]:
+        """Yield chunks to be added to their regions, one region after the other, as many as may be read at a time."""
+        assert self._stored is not None
+        wave: list[Addition] = []
+        n_bytes, shares = 0, shares_of(list(self._regions.values()), self.n_images)
+        for i, (place, region) in enumerate(self._regions.items()):
+            layout = Layout(self.layout.starts, self.dtype.itemsize * n_values(region))
+            batches = layout.batches(Batch(0, layout.n_blocks), min(BATCH_BYTES, self._read_bytes // 2))
+            for batch in batches:
+                if wave and n_bytes + layout.n_bytes(batch) > self._read_bytes:
+                    yield wave, {}
+                    wave, n_bytes = [], 0
+                chunks = batches_as_tasks(self._stored, [batch], place)
+                wave.append(Addition(i, None, chunks, shares[i] if batch is batches[-1] else 0))
+                n_bytes += layout.n_bytes(batch)
+        yield wave, {}
 
     def once(self, compute: Callable[[], Partial], label: str) -> Partial:
         """Return the result of `compute`, which runs passes of its own, or the one that an earlier process saved."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,9 +14,10 @@ from ..base.lazy import map_images, note_source
 from ..base.transformer import StackTransformer
 from ..base.validation import Images, StackLike, check_images, working_dtype
 from ..errors import NonFiniteError
-from ..linalg.moments import Moments, merge_moments, moments
+from ..linalg.moments import Moments, Sums, add_moments, merge_moments, moments
 from ..passes.fit_together import PassLearner, fit_together
-from ..passes.runner import Pass
+from ..passes.regions import Region, assembled
+from ..passes.steps import Pass
 
 __all__ = ["StackCenterer"]
 
@@ -90,7 +91,15 @@ class StackCenterer(PassLearner, StackTransformer):
         return self
 
     def _needed_pass(self, images: Images) -> Pass:
-        return Pass(partial(_moments_of_batch, bool(self.with_std)), merge_moments, 24 * images.n_pixels, "mean image")
+        with_std = bool(self.with_std)
+        return Pass(
+            partial(_moments_of_batch, with_std),
+            merge_moments,
+            24 * images.n_pixels,
+            "mean image",
+            partial(add_moments, n_images=len(images.data), with_norms=with_std),
+            _joined,
+        )
 
     def _learn(self, found: Moments, images: Images) -> None:
         if not np.isfinite(found.mean).all() or not (found.norms is None or np.isfinite(found.norms).all()):
@@ -149,6 +158,13 @@ class StackCenterer(PassLearner, StackTransformer):
 
 def _moments_of_batch(with_norms: bool, blocks: list[np.ndarray], start: int) -> Moments:
     return moments(blocks, with_norms)
+
+
+def _joined(totals: list[Sums | Moments], regions: Sequence[Region]) -> Moments:
+    """Join the moments of regions."""
+    mean = assembled((total.means() for total in totals), regions)
+    norms = assembled((total.deviations() for total in totals), regions) if totals[0][-1] is not None else None
+    return Moments(totals[0].n, mean, np.zeros_like(mean), norms)
 
 
 def _scale(deviations: np.ndarray) -> np.ndarray:
