@@ -49,6 +49,7 @@ SANE = {
     "Flattening.track_num_tasks": (1, 100),
     "Graphs.track_num_tasks": (0, 2),  # what all blocks share
     "Graphs.track_pickled_size": (1, 200_000),
+    "ImageSizes.track_ratio": (0.01, 100),
     "MappingOverhead.track_ratio": (0.01, 100),
     "Models.track_difference": (0, 0),
     "Models.track_file_size": (100, 1e6),

@@ -274,5 +274,5 @@ def _components_by_reading(
         partial_bytes=size.result_bytes,
         label="components",
     )
-    orthonormalise_rows(components)
+    orthonormalise_rows(components, runner.run_pixels)
     return shift + np.ldexp(total / runner.n_images, exponent), components

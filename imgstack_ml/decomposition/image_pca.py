@@ -373,7 +373,9 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         plan = self._plan(source, allowed)
         factors = self._solve(source, plan, allowed)
         self.__dict__.pop("_summary", None)  # of partial_fit
-        scores = self._store(factors._replace(mean=factors.mean - shift), fit_size(source, self.get_params(deep=False)))
+        if np.any(shift):
+            factors = factors._replace(mean=factors.mean - shift)
+        scores = self._store(factors, fit_size(source, self.get_params(deep=False)))
         return images, scores
 
     def _plan(self, images: Images, allowed: Allowance) -> Plan:
@@ -410,7 +412,9 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         """Set the fitted attributes with settled signs, and return the scores if the solver has them."""
         n, k = size.n, len(factors.singular_values)
         signs = component_signs(factors.components)
-        self.components_ = np.multiply(factors.components, signs[:, None], out=factors.components)
+        for row in np.flatnonzero(signs < 0):
+            np.negative(factors.components[row], out=factors.components[row])
+        self.components_ = factors.components
         self.mean_ = factors.mean
         self.n_components_ = k
         self.n_samples_ = n

@@ -140,7 +140,7 @@ def _centred_sums(
     exponent: int,
 ) -> np.ndarray:
     """Weighted sums (m, p) of the centred images, in units of 2^exponent."""
-    if are_faster(len(weights), n_rows(blocks) * mean.size, blocks[0].dtype, dtype):
+    if are_faster(len(weights), (n_rows(blocks), mean.size), blocks[0].dtype, dtype):
         rows = np.zeros((len(weights), mean.size), dtype)
         weighted_sums_of_bytes(blocks, 0, mean.size, weights, mean, rows)
         return rows

@@ -113,7 +113,7 @@ def add_products(
     exponent: int = 0,
 ) -> None:
     """Add Y'(X - shift), X in units of 2^exponent, to the columns `lo` to `hi` of `out` (m, p); Y (n, m) the scores."""
-    if are_faster(scores.shape[1], n_rows(blocks) * (hi - lo), blocks[0].dtype, dtype):
+    if are_faster(scores.shape[1], (n_rows(blocks), hi - lo), blocks[0].dtype, dtype):
         for row, pieces in row_groups(blocks):
             own = scores[row : row + n_rows(pieces)].T
             weighted_sums_of_bytes(pieces, lo, hi, own, shift[lo:hi], out[:, lo:hi])

@@ -64,8 +64,9 @@ class Sums(NamedTuple):
         # q - 2 m s + n m^2.
         near, sums = np.rint(self.means()).astype(np.int64), self.sums.astype(np.int64)
         left = sums - self.n * near
-        squares: np.ndarray = self.squares.astype(np.int64) - near * (sums + left)
-        return np.sqrt(squares - left.astype(np.float64) ** 2 / self.n)
+        squares = self.squares.astype(np.int64) - near * (sums + left)
+        norms: np.ndarray = np.sqrt(squares - left.astype(np.float64) ** 2 / self.n)
+        return norms
 
 
 def _least_integer(largest: int, signed: bool = False) -> np.dtype:
