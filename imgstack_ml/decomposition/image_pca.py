@@ -16,7 +16,7 @@ from ..base.lazy import map_images
 from ..base.state import unchanged_if_it_fails
 from ..base.transformer import for_table
 from ..base.validation import Images, StackLike, check_images, check_rows
-from ..linalg.signs import component_signs
+from ..linalg.signs import settle_signs
 from ..passes.blas import one_blas_thread
 from ..passes.memory import Allowance, allowance, within_plan
 from ..passes.runner import PassRunner
@@ -373,9 +373,8 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         plan = self._plan(source, allowed)
         factors = self._solve(source, plan, allowed)
         self.__dict__.pop("_summary", None)  # of partial_fit
-        if np.any(shift):
-            factors = factors._replace(mean=factors.mean - shift)
-        scores = self._store(factors, fit_size(source, self.get_params(deep=False)))
+        mean = factors.mean - shift if np.any(shift) else factors.mean
+        scores = self._store(factors._replace(mean=mean), fit_size(source, self.get_params(deep=False)))
         return images, scores
 
     def _plan(self, images: Images, allowed: Allowance) -> Plan:
@@ -411,9 +410,7 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
     def _store(self, factors: Factors, size: FitSize) -> np.ndarray | None:
         """Set the fitted attributes with settled signs, and return the scores if the solver has them."""
         n, k = size.n, len(factors.singular_values)
-        signs = component_signs(factors.components)
-        for row in np.flatnonzero(signs < 0):
-            np.negative(factors.components[row], out=factors.components[row])
+        signs = settle_signs(factors.components)
         self.components_ = factors.components
         self.mean_ = factors.mean
         self.n_components_ = k

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["component_signs"]
+__all__ = ["component_signs", "settle_signs"]
 
 _TIE = 1e-4  # entries this close to the largest count as equal, so that rounding cannot choose between them
 _TILE = 2**16
@@ -33,4 +33,12 @@ def component_signs(components: np.ndarray) -> np.ndarray:
             if len(large):
                 signs[j] = np.copysign(1, large[0])
                 break
+    return signs
+
+
+def settle_signs(components: np.ndarray) -> np.ndarray:
+    """Give components their signs, in place, and return the signs."""
+    signs = component_signs(components)
+    for j in np.flatnonzero(signs < 0):
+        np.negative(components[j], out=components[j])
     return signs
