@@ -15,7 +15,17 @@ from ..errors import ImageError
 from ..linalg.large_integers import refuse_inexact
 from .gate import Place, Places, checked_block, gated
 
-__all__ = ["Source", "files_of", "join_rows", "map_images", "note_source", "source_of", "whole_images"]
+__all__ = [
+    "Source",
+    "files_of",
+    "join_rows",
+    "map_images",
+    "note_source",
+    "note_stored",
+    "source_of",
+    "stored_parts",
+    "whole_images",
+]
 
 _IN_MEMORY_BYTES = 2**22  # of a NumPy stack, mapped at a time: temporary arrays stay small
 
@@ -47,6 +57,22 @@ def source_of(array: da.Array) -> Source:
         array, shift = source.data, shift + source.shift
         name, source = getattr(array, "_imgstack_source", (None, None))
     return Source(array, shift)
+
+
+def note_stored(array: da.Array, stored: da.Array) -> da.Array:
+    """Record on a lazy stack of whole images the same stack in the chunks in which it is stored, parts of images."""
+    array._imgstack_stored = (array.name, stored)  # type: ignore[attr-defined]
+    return array
+
+
+def stored_parts(array: Any) -> da.Array | None:
+    """Return a lazy stack in its chunks as they are stored, if these hold parts of images; else None."""
+    if not isinstance(array, da.Array):
+        return None
+    if max(array.numblocks[1:]) > 1:
+        return array
+    name, stored = getattr(array, "_imgstack_stored", (None, None))
+    return stored if name == array.name else None
 
 
 def files_of(array: da.Array) -> Sequence[str] | None:

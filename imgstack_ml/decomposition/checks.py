@@ -11,7 +11,7 @@ from typing import Any
 
 import dask.array as da
 
-from ..base.lazy import source_of
+from ..base.lazy import source_of, stored_parts
 from ..base.validation import Images, rows_are_views
 from ..base.warn import warn
 from ..errors import RankWarning
@@ -98,9 +98,16 @@ def fit_size(images: Images, params: Mapping[str, Any]) -> FitSize:
         images.data.dtype,
         params["n_components"],
         block,
+        chunk=_chunk_of_part(images.data),
         n_oversamples=params["n_oversamples"],
         max_passes=params["max_passes"],
     )
+
+
+def _chunk_of_part(data: Any) -> tuple[int, ...]:
+    """Shape of the largest chunk of a lazy stack if it holds parts of images, else ()."""
+    stored = stored_parts(data)
+    return () if stored is None else tuple(map(max, stored.chunks))
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from .checks import check_n_components, check_parameters, fit_size, refusing_uni
 from .likelihood import LikelihoodMixin
 from .partial_fit import components_of_batches, learn_batch, summary_of_model
 from .plan import Plan, plan_fit
-from .projection import in_intensities, project, reconstruct
+from .projection import in_intensities, reconstruct, scores_of
 from .records import Factors, FitRequest, FitSize
 from .resume import fit_checkpoint, resumed
 from .solvers import solve
@@ -438,13 +438,4 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         return scale
 
     def _project(self, images: Images) -> np.ndarray | da.Array:
-        return map_images(
-            project,
-            images.data,
-            image_shape=(self.n_components_,),
-            dtype=self.components_.dtype,
-            files=images.files,
-            axes=self.components_,
-            mean=self.mean_,
-            scale=self._score_scale(),
-        )
+        return scores_of(images, self.components_, self.mean_, self._score_scale())

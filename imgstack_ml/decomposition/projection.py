@@ -2,26 +2,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil, log10
+from typing import Any
 
+import dask.array as da
 import numpy as np
 
-from ..base.validation import working_dtype
+from ..base.gate import gated
+from ..base.lazy import map_images, stored_parts
+from ..base.validation import Images, working_dtype
 from ..linalg.krylov import project as project_rows
 from ..linalg.scaling import exponent_of, power_of_two
 
-__all__ = ["in_intensities", "project", "reconstruct"]
+__all__ = ["in_intensities", "project", "reconstruct", "scores_of"]
 
 
 def project(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Scores (b, k) of a block of images (b, *image_shape). Tiles are centred one by one and summed in float64."""
+    scores, exponent = _scores(block, axes, mean)
+    return in_intensities(scores / scale, exponent, axes.dtype, "scores")
+
+
+def scores_of(images: Images, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray | da.Array:
+    """Scores (n, k) of a stack; lazy for lazy images, in the chunks in which they are stored."""
+    stored = stored_parts(images.data)
+    if stored is not None:
+        return _sums_over_parts(stored, images.files, axes, mean, scale)
+    shape = (len(axes),)
+    learned: dict[str, Any] = {"axes": axes, "mean": mean, "scale": scale}
+    return map_images(project, images.data, image_shape=shape, dtype=axes.dtype, files=images.files, **learned)
+
+
+def _sums_over_parts(
+    stored: da.Array, files: Sequence[str] | None, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray
+) -> da.Array:
+    """Add up the scores of the parts of images that chunks hold, in float64."""
+    image_shape, index = stored.shape[1:], tuple(range(stored.ndim))
+    pixels = index[1:]
+    of_parts = da.blockwise(
+        _scores_of_part,
+        (*index, stored.ndim),
+        gated(stored, files, finite=True),
+        index,
+        da.from_array(axes.reshape(-1, *image_shape), chunks=(-1, *stored.chunks[1:])),
+        (stored.ndim, *pixels),
+        da.from_array(mean.reshape(image_shape), chunks=stored.chunks[1:]),
+        pixels,
+        adjust_chunks=dict.fromkeys(pixels, 1),
+        dtype=np.float64,
+        meta=np.empty((0,) * (stored.ndim + 1)),
+    )
+    meta = np.empty((0, 0), axes.dtype)
+    scores: da.Array = of_parts.sum(axis=pixels).map_blocks(_divided, scale, axes.dtype, dtype=axes.dtype, meta=meta)
+    return scores
+
+
+def _scores_of_part(part: np.ndarray, axes: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    scores, exponent = _scores(part, axes.reshape(len(axes), -1), mean.ravel())
+    found = in_intensities(scores, exponent, scores.dtype, "scores")
+    return found.reshape(len(part), *(1,) * (part.ndim - 1), len(axes))
+
+
+def _divided(scores: np.ndarray, scale: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    return in_intensities(scores / scale, 0, dtype, "scores")
+
+
+def _scores(block: np.ndarray, axes: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, int]:
+    """Scores in units of 2^exponent."""
     dtype, exponent = working_dtype(block.dtype), max(exponent_of([block]), exponent_of([mean[None]]))
     with np.errstate(over="ignore"):  # of the mean, in images that are refused below
         shift = mean.astype(dtype).astype(np.float64)
     scores = project_rows([block], 0, shift.size, axes, shift, dtype, exponent)
     # Rounding to float32 dropped a part of the mean.
     scores -= axes @ np.ldexp(mean - shift, -exponent)
-    return in_intensities(scores / scale, exponent, axes.dtype, "scores")
+    return scores, exponent
 
 
 def reconstruct(

@@ -24,7 +24,8 @@ def randomized_cost(size: FitSize, allowed: Allowance, threads: int) -> SolverCo
     if size.in_memory:
         return streaming_cost(size, allowed.limit, threads, kept=True)
     again = streaming_cost(size, allowed.limit, threads, kept=False)
-    room = allowed.room_to_keep(again.peak_bytes)
+    # Inner products take little memory over chunks that hold parts of images, whatever this solver would take.
+    room = allowed.keep if size.chunk else allowed.room_to_keep(again.peak_bytes)
     kept = streaming_cost(size, room - size.raw_bytes, threads, kept=True)
     return kept if kept.peak_bytes <= room else again
 

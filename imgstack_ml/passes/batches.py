@@ -165,10 +165,10 @@ def read_bytes_within(
     MemoryLimitError
         If one block does not fit.
     """
-    working = n_threads * (_WORK_BYTES + (0 if folds else partial_bytes)) + partial_bytes
+    working = n_threads * (_WORK_BYTES + (0 if folds else partial_bytes)) + (1 + folds) * partial_bytes
     rows = layout.largest
     block = rows * layout.image_bytes if reads else 0
-    least = working + block + partial_bytes
+    least = working + block + (0 if folds else partial_bytes)
     if least > allowed.limit:
         smaller = f"Open the stack in smaller blocks, e.g. open_stack(..., chunks={ceil(rows / 2)}), or give"
         raise MemoryLimitError(

@@ -8,6 +8,7 @@ from typing import Any
 
 import dask
 import dask.array as da
+from dask.core import flatten
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 from dask.optimization import cull
@@ -17,7 +18,7 @@ from ..base.gate import Check, gated
 from .batches import Batch, Group, Layout
 from .steps import checked_step
 
-__all__ = ["batches_as_tasks", "wave_graph", "without_empty_blocks"]
+__all__ = ["batches_as_tasks", "regions_as_tasks", "wave_graph", "without_empty_blocks"]
 
 
 def wave_graph(
@@ -81,12 +82,27 @@ def batches_as_tasks(data: da.Array, batches: Sequence[Batch], place: tuple[int,
     of its own for each batch, its time grows with the number of blocks, and not with its square.
     """
     rest = (0,) * (data.ndim - 1) if place is None else place
-    keys = [[(data.name, i, *rest) for i in range(batch.first, batch.stop)] for batch in batches]
-    graph = ensure_dict(data.__dask_optimize__(data.__dask_graph__(), keys))
+    return _as_tasks(data, [[(data.name, i, *rest) for i in range(batch.first, batch.stop)] for batch in batches])
+
+
+def regions_as_tasks(data: da.Array, batches: Sequence[Batch], places: Sequence[tuple[int, ...]]) -> list[Delayed]:
+    """Give the chunks of some regions in each batch, as tasks whose results are lists of lists of arrays.
+
+    Batches are of regions: those at consecutive `places`, which are numbers of chunks along the axes of an image.
+    """
+    along = range(data.numblocks[0])
+    keys = [[[(data.name, i, *place) for i in along] for place in places[first:stop]] for first, stop in batches]
+    return _as_tasks(data, keys)
+
+
+def _as_tasks(data: da.Array, keys: list[Any]) -> list[Delayed]:
+    """Give a task for each of some nested lists of keys of blocks."""
+    graph = ensure_dict(data.__dask_optimize__(data.__dask_graph__(), list(flatten(keys))))
     tasks = []
     for blocks in keys:
-        layer = f"batch-{'-'.join(map(str, blocks[0][1:]))}-{len(blocks)}-{data.name}"
-        own = {**cull(graph, blocks)[0], layer: (list, blocks)}
+        some = list(flatten(blocks))
+        layer = f"batch-{'-'.join(map(str, some[0][1:]))}-{len(some)}-{data.name}"
+        own = {**cull(graph, some)[0], layer: (list, blocks)}
         tasks.append(Delayed(layer, HighLevelGraph.from_collections(layer, own, dependencies=()), layer=layer))
     return tasks
 

@@ -7,21 +7,15 @@ made again and again for some of the images, and merged.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise, product
 from math import prod
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
-import dask
 import dask.array as da
 import numpy as np
 
-from .blas import one_blas_thread
-from .executors import Executor
-from .progress import ImageBar
-
-__all__ = ["Addition", "Region", "assembled", "bands", "fold_wave", "n_values", "shares_of", "stored_regions"]
+__all__ = ["Region", "assembled", "bands", "n_values", "shares_of", "stored_regions"]
 
 #: A slice for each axis of an image. Dask does not look into it.
 Region: TypeAlias = tuple[slice, ...]
@@ -64,60 +58,3 @@ def assembled(parts: Iterable[np.ndarray], regions: Sequence[Region]) -> np.ndar
         whole[index] = part.reshape(whole[index].shape)
     assert whole is not None
     return whole.reshape(*whole.shape[: -len(shape)], -1)
-
-
-class Addition(NamedTuple):
-    """Some images, to be added to the total of a region.
-
-    Attributes
-    ----------
-    number : int
-        Of the region.
-    region : Region or None
-        What to take of the images; None if they are chunks that hold the region alone.
-    batches : list
-        Consecutive images: tasks, or arrays, as lists of blocks.
-    n_images : int
-        By how many images a bar moves when they are added.
-    """
-
-    number: int
-    region: Region | None
-    batches: list[Any]
-    n_images: int = 0
-
-
-def fold_wave(
-    fold: Callable[[Any, list[np.ndarray]], Any],
-    wave: Sequence[Addition],
-    totals: list[Any],
-    executor: Executor,
-    images_of: dict[Any, int],
-    bar: ImageBar,
-) -> None:
-    """Compute some additions in one graph, those to one region in their order, and put the new totals into `totals`.
-
-    Only tasks that share memory write into a total: a worker of a cluster can be asked to do a task again.
-    """
-    task, own = dask.delayed(_add, pure=False), executor.shares_memory
-    found = {one.number: dask.delayed(totals[one.number], pure=False, traverse=False) for one in wave}
-    for number in found:
-        totals[number] = None  # the tasks have the only copy
-    for one in wave:
-        found[one.number] = task(fold, found[one.number], one.batches, one.region, own)
-        images_of[found[one.number].key] = one.n_images
-    with one_blas_thread():
-        for number, total in zip(found, executor.compute(list(found.values()), images_of, bar), strict=True):
-            totals[number] = total
-
-
-def _add(
-    fold: Callable[[Any, list[np.ndarray]], Any],
-    total: Any,
-    batches: Sequence[Sequence[np.ndarray]],
-    region: Region | None,
-    own: bool,
-) -> Any:
-    parts = [block[(slice(None), *(region or ()))] for blocks in batches for block in blocks]
-    with one_blas_thread():
-        return fold(total if own else copy.deepcopy(total), parts)

@@ -10,19 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import reduce
+from functools import partial, reduce
 from itertools import accumulate, pairwise
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import dask
 import dask.array as da
 import numpy as np
 
 from ..base.gate import Check, Places, gated
-from ..base.lazy import whole_images
+from ..base.lazy import stored_parts, whole_images
 from ..base.validation import Images, rows_are_views
 from .batches import (
-    BATCH_BYTES,
     READ_BYTES,
     Batch,
     Group,
@@ -36,15 +35,24 @@ from .batches import (
 from .blas import one_blas_thread
 from .checkpoint import Checkpoint, PassRecord
 from .executors import Executor, executor_for, local_scheduler, n_local_threads
-from .graphs import batches_as_tasks, wave_graph, without_empty_blocks
+from .folding import fold_wave, layout_of_chunks, waves_of_chunks, waves_of_lines
+from .graphs import batches_as_tasks, regions_as_tasks, wave_graph, without_empty_blocks
 from .memory import return_freed_memory, reuse_freed_memory
 from .progress import ImageBar
-from .regions import Addition, Region, bands, fold_wave, n_values, shares_of, stored_regions
-from .steps import Pass, checked_blocks, checked_step, combined, concatenated, no_result, raw_blocks
+from .regions import Region, bands, shares_of, stored_regions
+from .steps import Pass, combined, concatenated, no_result, raw_blocks, raw_regions
 
 __all__ = ["Pass", "PassRunner", "no_result"]
 
 Partial = TypeVar("Partial")
+
+
+class _Source(NamedTuple):
+    """What a pass reads: blocks of a layout, a task for each batch of them, and how they are checked."""
+
+    layout: Layout
+    tasks: Callable[[Sequence[Batch]], list[Any]]
+    check: Callable[[Batch], Check | None]
 
 
 class PassRunner:
@@ -97,14 +105,15 @@ class PassRunner:
         self.blocks: list[np.ndarray] | None = None
         self._lazy: da.Array | None = None
         self._stored: da.Array | None = None
+        self._kept: list[list[np.ndarray]] | None = None
         self._image_shape = images.image_shape
         if isinstance(data, np.ndarray) and not rows_are_views(data):
             data = da.from_array(data, chunks=(batch_rows(images), *images.image_shape), name=False)
         if isinstance(data, da.Array):
-            stored = without_empty_blocks(data)
-            self._lazy = whole_images(stored)
-            if self._lazy is not stored:  # chunks hold parts of images
-                self._stored = gated(stored, images.files, finite=True)
+            stored = stored_parts(data)
+            self._lazy = whole_images(without_empty_blocks(data))
+            if stored is not None:
+                self._stored = gated(without_empty_blocks(stored), images.files, finite=True)
             self._places = Places(self._lazy.chunks, images.files, n_axes=1)
             sizes = self._lazy.chunks[0]
         else:
@@ -136,6 +145,7 @@ class PassRunner:
         span: tuple[int, int] | None = None,
         label: str = "read",
         save: bool = True,
+        by_region: bool = False,
     ) -> Partial:
         """Pass over the images and return the merged result.
 
@@ -158,6 +168,9 @@ class PassRunner:
             Purpose of the pass, shown by the progress bar.
         save : bool
             Whether the result goes into the checkpoint, if there is one: arrays and numbers in tuples and lists.
+        by_region : bool
+            Whether a step gets a list for each of some regions, of the chunks of all images there, for stacks with
+            `regions`. `start` means nothing then.
 
         Raises
         ------
@@ -165,13 +178,14 @@ class PassRunner:
             A block of a lazy stack is not what the stack declares; see `checked_block`. A NonFiniteError names an
             image, and its file where known, with a NaN or infinite pixel.
         """
-        blocks = Batch(*(span or (0, self.layout.n_blocks)))
-        plan = plan_groups(self.layout, blocks, self._read_bytes, partial_bytes, batch_bytes)
+        source = self._source(by_region)
+        blocks = Batch(*(span or (0, source.layout.n_blocks)))
+        plan = plan_groups(source.layout, blocks, self._read_bytes, partial_bytes, batch_bytes)
         record = self._begin_record(label, plan.groups, shared) if save else None
-        with self._bar(label, self.layout.n_images(blocks)) as bar:
-            total: Partial = self._run_groups(step, merge, plan, shared, bar, record)
+        with self._bar(label, source.layout.n_images(blocks)) as bar:
+            total: Partial = self._run_groups(source, step, merge, plan, shared, bar, record)
             return_freed_memory()
-        self._count(blocks)
+        self._count(source.layout.n_images(blocks))
         return total
 
     def run_together(self, passes: Sequence[Pass], memory_limit: str | int | float = "auto") -> list[Any]:
@@ -187,7 +201,7 @@ class PassRunner:
         folds = one.fold is not None and (
             self._stored is not None or (folds_pay(one.partial_bytes) and self.executor.shares_memory)
         )
-        layout = self.layout if self._stored is None or not folds else self._layout_of_chunks
+        layout = layout_of_chunks(self.layout, self._stored) if self._stored is not None and folds else self.layout
         self._read_bytes = read_bytes_within(
             allowed, layout, one.partial_bytes, n_local_threads(), reads=reads, folds=folds
         )
@@ -203,52 +217,27 @@ class PassRunner:
         parts of images, each read once; else ranges of lines of the images, which are read in groups.
         """
         assert one.fold is not None
-        places = bands(self._image_shape, 4 * n_local_threads()) if self._stored is None else self._regions.values()
+        places = bands(self._image_shape, 4 * n_local_threads()) if self._stored is None else self.regions.values()
         regions: list[Region] = list(places)
         totals: list[Any] = [None] * len(regions)
+        whole = Batch(0, self.layout.n_blocks)
         with self._bar(one.label, self.n_images) as bar:
-            for wave, images_of in self._waves_of_lines(regions) if self._stored is None else self._waves_of_chunks():
+            for wave, images_of in (
+                waves_of_chunks(self._stored, self.layout, self._read_bytes)
+                if self._stored is not None
+                else waves_of_lines(plan_groups(self.layout, whole, self._read_bytes).groups, regions, self)
+            ):
                 fold_wave(one.fold, wave, totals, self.executor, images_of, bar)
             found = one.join(totals, regions)
             del totals
             return_freed_memory()
-        self._count(Batch(0, self.layout.n_blocks))
+        self._count(self.n_images)
         return found
 
     @property
-    def _regions(self) -> dict[tuple[int, ...], Region]:
+    def regions(self) -> dict[tuple[int, ...], Region]:
+        """Regions of a lazy stack whose chunks hold parts of images, by the numbers of these chunks; else none."""
         return {} if self._stored is None else stored_regions(self._stored)
-
-    @property
-    def _layout_of_chunks(self) -> Layout:
-        return Layout(self.layout.starts, self.dtype.itemsize * max(map(n_values, self._regions.values())))
-
-    def _waves_of_lines(self, regions: Sequence[Region]) -> Iterator[tuple[list[Addition], dict[Any, int]]]:
-        """Yield groups of whole images to be added to all regions, each with the images of the tasks that read them."""
-        task = dask.delayed(checked_step, pure=False)
-        for group in plan_groups(self.layout, Batch(0, self.layout.n_blocks), self._read_bytes).groups:
-            batches, images_of = [], {}
-            for batch, blocks in zip(group, self.sources(group), strict=True):
-                batches.append(task(checked_blocks, blocks, self.check(batch), 0, []))
-                images_of[batches[-1].key] = self.layout.n_images(batch)
-            yield [Addition(i, region, batches) for i, region in enumerate(regions)], images_of
-
-    def _waves_of_chunks(self) -> Iterator[tuple[list[Addition], dict[Any, int]]]:
-        """Yield chunks to be added to their regions, one region after the other, as many as may be read at a time."""
-        assert self._stored is not None
-        wave: list[Addition] = []
-        n_bytes, shares = 0, shares_of(list(self._regions.values()), self.n_images)
-        for i, (place, region) in enumerate(self._regions.items()):
-            layout = Layout(self.layout.starts, self.dtype.itemsize * n_values(region))
-            batches = layout.batches(Batch(0, layout.n_blocks), min(BATCH_BYTES, self._read_bytes // 2))
-            for batch in batches:
-                if wave and n_bytes + layout.n_bytes(batch) > self._read_bytes:
-                    yield wave, {}
-                    wave, n_bytes = [], 0
-                chunks = batches_as_tasks(self._stored, [batch], place)
-                wave.append(Addition(i, None, chunks, shares[i] if batch is batches[-1] else 0))
-                n_bytes += layout.n_bytes(batch)
-        yield wave, {}
 
     def once(self, compute: Callable[[], Partial], label: str) -> Partial:
         """Return the result of `compute`, which runs passes of its own, or the one that an earlier process saved."""
@@ -273,6 +262,11 @@ class PassRunner:
         if self.blocks is None:
             self.blocks = self.fetch(label="images into memory")
             self._lazy = None
+
+    def keep_by_region(self) -> None:
+        """Read the whole stack into memory, in chunks as they are stored; later passes by region read nothing."""
+        kept: list[Any] = self.run(raw_regions, concatenated, label="images into memory", save=False, by_region=True)
+        self._kept = kept
 
     def run_pixels(
         self,
@@ -319,7 +313,7 @@ class PassRunner:
                     results = self.executor.compute(values, images_of, bar)
             else:
                 results = dask.compute(*collections, scheduler=self.executor.scheduler)
-        self._count(Batch(0, self.layout.n_blocks))
+        self._count(self.n_images)
         return results
 
     def check(self, span: Batch) -> Check | None:
@@ -334,9 +328,21 @@ class PassRunner:
         assert blocks is not None
         return [blocks[batch.first : batch.stop] for batch in batches]
 
-    def _count(self, span: Batch) -> None:
-        if self._lazy is not None:
-            self.n_images_read += self.layout.n_images(span)
+    def _source(self, by_region: bool) -> _Source:
+        if not by_region:
+            return _Source(self.layout, self.sources, self.check)
+        assert self._stored is not None
+        regions = list(self.regions.values())
+        layout = Layout([0, *accumulate(shares_of(regions, self.n_images))], self.layout.image_bytes)
+        if self._kept is not None:
+            kept = self._kept
+            return _Source(layout, lambda batches: [kept[first:stop] for first, stop in batches], lambda batch: None)
+        tasks = partial(regions_as_tasks, self._stored, places=list(self.regions))
+        return _Source(layout, lambda batches: list(tasks(batches)), lambda batch: None)  # they are checked
+
+    def _count(self, n_images: int) -> None:
+        if self._lazy is not None and self._kept is None:
+            self.n_images_read += n_images
 
     def _begin_record(self, label: str, groups: Sequence[Group], shared: tuple[Any, ...]) -> PassRecord | None:
         """Return the record of a pass in the checkpoint; None if there is no checkpoint, or nothing is read."""
@@ -346,6 +352,7 @@ class PassRunner:
 
     def _run_groups(
         self,
+        source: _Source,
         step: Callable[..., Any],
         merge: Callable[[Any, Any], Any],
         plan: Groups,
@@ -361,7 +368,7 @@ class PassRunner:
         groups, executor = plan.groups, self.executor
         longest = plan.per_wave(*executor.processes_and_threads())
         n_done, _, _, total = (0, 0, 0, None) if record is None else record.load()
-        n_images = sum(self.layout.n_images(*group) for group in groups[:n_done])
+        n_images = sum(source.layout.n_images(*group) for group in groups[:n_done])
         bar.initial = n_images
         bar.advance(n_images)
         if n_done == len(groups):
@@ -369,15 +376,16 @@ class PassRunner:
         with executor.send(shared) as sent:
             while n_done < len(groups):
                 wave = groups[n_done : n_done + longest]
-                total = self._run_wave(executor, step, merge, wave, sent, bar, total)
+                total = self._run_wave(source, executor, step, merge, wave, sent, bar, total)
                 n_done += len(wave)
                 if record is not None:
-                    n_images += sum(self.layout.n_images(*group) for group in wave)
+                    n_images += sum(source.layout.n_images(*group) for group in wave)
                     record.save(n_done, n_images, total)
         return total
 
     def _run_wave(
         self,
+        source: _Source,
         executor: Executor,
         step: Callable[..., Any],
         merge: Callable[[Any, Any], Any],
@@ -387,9 +395,9 @@ class PassRunner:
         total: Any,
     ) -> Any:
         """Run some groups of batches and merge them with the result so far, if there is one."""
-        sources = self.sources([batch for group in groups for batch in group])
+        tasks = source.tasks([batch for group in groups for batch in group])
         within, before = (total, None) if executor.keeps_total else (None, total)
-        graph, images_of = wave_graph(step, merge, groups, sources, self.layout, shared, within, self.check)
+        graph, images_of = wave_graph(step, merge, groups, tasks, source.layout, shared, within, source.check)
         with one_blas_thread():
             (result,) = executor.compute([graph], images_of, bar)
         return result if before is None else merge(before, result)

@@ -22,6 +22,7 @@ __all__ = [
     "no_result",
     "range_pass",
     "raw_blocks",
+    "raw_regions",
 ]
 
 Partial = TypeVar("Partial")
@@ -89,13 +90,18 @@ def raw_blocks(blocks: list[np.ndarray], start: int) -> list[np.ndarray]:
     return [_owned(block) for block in blocks]
 
 
+def raw_regions(regions: list[list[np.ndarray]], start: int) -> list[list[np.ndarray]]:
+    """Step that returns the chunks of regions themselves."""
+    return [raw_blocks(chunks, start) for chunks in regions]
+
+
 def checked_blocks(blocks: list[np.ndarray], start: int) -> list[np.ndarray]:
     """Step that returns the blocks as they are, for other tasks of the same process."""
     return blocks
 
 
-def concatenated(earlier: list[np.ndarray], later: list[np.ndarray]) -> list[np.ndarray]:
-    """Merge of lists of blocks."""
+def concatenated(earlier: list[Any], later: list[Any]) -> list[Any]:
+    """Merge of lists."""
     return earlier + later
 
 
