@@ -59,7 +59,7 @@ def _solve_by_regions(runner: PassRunner, cost: SolverCost, size: FitSize, reque
     """Do the same over chunks that hold parts of images, region by region: two reads, or one if images are kept."""
     if cost.keeps_images:
         runner.keep_by_region()
-    leading, found = _eigenpairs(partial(_gram_by_regions, runner), size, request, refine=False)
+    leading, found = _eigenpairs(partial(_gram_by_regions, runner, size), size, request, refine=False)
     parts: list[tuple[np.ndarray, np.ndarray]] = runner.run(
         partial(_weighted_regions, dtype=size.dtype, exponent=found.exponent),
         concatenated,
@@ -211,8 +211,8 @@ def _gram_of_kept(runner: PassRunner, size: FitSize, exponent: int, dtype: np.dt
     return _Products(lin.double_centred(gram), np.concatenate(mean), dtype, exponent=exponent)
 
 
-def _gram_by_regions(runner: PassRunner, dtype: np.dtype, known: None) -> _Products:
-    in_bytes = _in_bytes(runner)
+def _gram_by_regions(runner: PassRunner, size: FitSize, dtype: np.dtype, known: None) -> _Products:
+    in_bytes = _in_bytes(runner, size)
     gram, exponent = runner.run(
         partial(lin.gram_of_regions, dtype=None if in_bytes else dtype),
         lin.merge_scaled,

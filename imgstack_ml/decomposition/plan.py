@@ -220,7 +220,7 @@ def _gram_by_regions(size: FitSize, allowed: Allowance, threads: int, multiply_a
     reading, peak = in_flight * (batch + square), fixed + in_flight * taken
     keeps = peak + size.raw_bytes <= allowed.room_to_keep(peak)
     peak, passes = (peak + size.raw_bytes, 1) if keeps else (peak, 2)
-    return SolverCost("gram", passes, multiply_adds, peak, keeps, 0, reading, 2 * passes * size.n * size.p)
+    return SolverCost("gram", passes, multiply_adds, peak, keeps, 0, reading, _gram_seconds(size, 1))
 
 
 def _covariance(size: FitSize, allowed: Allowance, threads: int) -> SolverCost:

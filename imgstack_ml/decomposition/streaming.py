@@ -103,6 +103,8 @@ def first_look(
             partial_bytes=counts.summary_bytes,
             batch_bytes=counts.batch_bytes,
             label="summary",
+            n_merged=4,
+            divides=True,
         )
         least = summary.n * size.p * float(np.finfo(dtype).tiny)
         if not np.isfinite(summary.total):
@@ -199,7 +201,7 @@ def _finish(basis: KrylovBasis, summary: Figures, verdict: Verdict, size: FitSiz
     theta, k, total = basis.values, verdict.k, summary.total
     rank = int(np.count_nonzero(theta[:k] > basis.noise))
     components = basis.vectors(rank)
-    orthonormalise_rows(components)
+    orthonormalise_rows(components, basis.run)
     asked = k if request.share is not None else size.k
     certificate = _certify(basis, summary, verdict, rank, asked, size)
     _warn_unless_converged(certificate, verdict, request, float(theta[:k].sum() / total), basis.n_products)

@@ -8,11 +8,13 @@ span of W, so that they need not be stored.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
 
+from .ranges import Run, at_once
 from .tiles import TERMS, n_rows, row_groups, tile_width, tiles
 from .weighted import are_faster, weighted_sums_of_bytes
 
@@ -57,6 +59,7 @@ def both_products(
     along: np.ndarray,
     dtype: np.dtype,
     exponent: int = 0,
+    run: Run = at_once,
 ) -> Image:
     """Scores Y = AV' of some images and the products Y'(X - shift), so that images are read once for both.
 
@@ -69,13 +72,16 @@ def both_products(
         V (mean - shift), which centres the scores.
     exponent : int
         The images, and with them `along` and both results, are in units of 2^exponent, see `scaling`. `shift` is not.
+    run : callable
+        Divides the pixels among threads.
     """
     products = np.zeros(V.shape, V.dtype)
     scores = []
     for _, pieces in row_groups(blocks, _GROUP):
-        Y = project(pieces, 0, shift.size, V, shift, dtype, exponent) - along
+        centred = dict[str, Any](shift=shift, dtype=dtype, exponent=exponent)
+        Y = run(partial(project, V=V, **centred), np.add, pieces) - along
         scores.append(Y.astype(dtype))
-        add_products(pieces, 0, shift.size, Y, shift, dtype, products, exponent)
+        run(partial(add_products, scores=Y, out=products, **centred), lambda a, b: None, pieces)
     return Image(scores, products)
 
 

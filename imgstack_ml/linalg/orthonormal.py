@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.linalg
 
+from .ranges import Run, at_once
 from .tiles import TILE_BYTES
 
 __all__ = ["completed_rows", "inner_products", "orthonormalise_rows"]
@@ -19,15 +19,7 @@ _TILE = 2**15  # columns at most: in float64, more of few rows would leave the c
 _SHIFT = 1e-11  # share of the trace that makes positive definite what rounding has made indefinite
 
 
-#: Calls ``step([rows], lo, hi)`` on ranges of columns, perhaps in several threads, and merges the results in order.
-Run: TypeAlias = Callable[[Callable[..., Any], Callable[[Any, Any], Any], list[np.ndarray]], Any]
-
-
-def _at_once(step: Callable[..., Any], merge: Callable[[Any, Any], Any], buffers: list[np.ndarray]) -> Any:
-    return step(buffers, 0, buffers[0].shape[1])
-
-
-def orthonormalise_rows(rows: np.ndarray, run: Run = _at_once) -> None:
+def orthonormalise_rows(rows: np.ndarray, run: Run = at_once) -> None:
     """Make rows (k, p) orthonormal, in place, by Cholesky QR in float64. k must not be more than p.
 
     A row changes only by multiples of the rows before it, and in its length; zeros and what is linearly dependent
@@ -35,7 +27,7 @@ def orthonormalise_rows(rows: np.ndarray, run: Run = _at_once) -> None:
     shifted and repeated (Fukaya, Kannan, Nakatsukasa, Yamamoto & Yanagisawa 2020, "Shifted Cholesky QR for computing
     the QR factorization of ill-conditioned matrices", algorithm 4.2). `run` walks through large rows.
     """
-    run = run if rows.size > _FEW else _at_once
+    run = run if rows.size > _FEW else at_once
     for number in range(_ROUNDS if len(rows) else 0):
         gram = run(_inner, np.add, [rows])
         norms = np.sqrt(np.diag(gram))
@@ -73,7 +65,7 @@ def inner_products(rows: np.ndarray) -> np.ndarray:
     return _inner([rows], 0, rows.shape[1])
 
 
-def _inner(buffers: list[np.ndarray], lo: int, hi: int) -> np.ndarray:
+def _inner(buffers: Sequence[np.ndarray], lo: int, hi: int) -> np.ndarray:
     (rows,) = buffers
     gram = np.zeros((len(rows), len(rows)))
     for _, tile, _ in _tiles(rows[:, lo:hi]):
@@ -81,7 +73,7 @@ def _inner(buffers: list[np.ndarray], lo: int, hi: int) -> np.ndarray:
     return gram
 
 
-def _divide(buffers: list[np.ndarray], lo: int, hi: int, factor: np.ndarray) -> None:
+def _divide(buffers: Sequence[np.ndarray], lo: int, hi: int, factor: np.ndarray) -> None:
     """Replace rows by the inverse of a lower triangular `factor` times them."""
     for _, tile, out in _tiles(buffers[0][:, lo:hi]):
         out[:] = scipy.linalg.solve_triangular(factor, tile, lower=True, overwrite_b=True, check_finite=False)

@@ -16,6 +16,7 @@ from .memory import Allowance, format_bytes
 
 __all__ = [
     "BATCH_BYTES",
+    "MOST_IN_FLIGHT",
     "READ_BYTES",
     "Batch",
     "Group",
@@ -24,9 +25,11 @@ __all__ = [
     "folds_pay",
     "plan_groups",
     "read_bytes_within",
+    "threads_of_batch",
 ]
 
 BATCH_BYTES = 2**25  # raw images handed to one task; larger batches pass 2 threads no faster
+MOST_IN_FLIGHT = 8  # batches whose steps can use several threads each
 READ_BYTES = 2**28  # of raw images and partial results in flight, unless a plan says otherwise
 _WORK_BYTES = 2**23  # a step on one thread: tiles of float values, and temporary arrays of NumPy
 _BATCH_BLOCKS = 1024  # at most; a block takes 2 kB of a graph, which is more than some images
@@ -130,6 +133,14 @@ def plan_groups(layout: Layout, span: Batch, read_bytes: int, partial_bytes: int
     blocks = max(batch.stop - batch.first for batch in batches)
     together = max(1, min(read_bytes // widest, _WAVE_BLOCKS // blocks))
     return Groups([batches[i : i + together] for i in range(0, len(batches), together)], together)
+
+
+def threads_of_batch(n_threads: int, together: int) -> int:
+    """Count the threads that work on one batch, with `together` of them in flight.
+
+    On many cores a batch for each thread would take too much memory: a few batches have several threads each.
+    """
+    return max(1, n_threads // together) if n_threads > MOST_IN_FLIGHT else 1
 
 
 def batch_rows(images: Images) -> int:

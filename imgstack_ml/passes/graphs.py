@@ -30,6 +30,7 @@ def wave_graph(
     shared: tuple[Any, ...],
     total: Any,
     check_of: Callable[[Batch], Check | None] = lambda batch: None,
+    n_merged: int = 2,
 ) -> tuple[Delayed, dict[Any, int]]:
     """Make the graph of some groups of batches, and count the images of each task.
 
@@ -50,6 +51,8 @@ def wave_graph(
         Result of the groups before, to be merged with these.
     check_of : callable
         Returns the check of the blocks of a batch; None where they need none.
+    n_merged : int
+        Results that `merge` joins at once, at most.
 
     Returns
     -------
@@ -67,8 +70,8 @@ def wave_graph(
             level.append(task(step, next(blocks), check_of(batch), layout.starts[batch.first], shared))
             images_of[level[-1].key] = layout.n_images(batch)
         while len(level) > 1:
-            pairs = [join(*level[i : i + 2]) for i in range(0, len(level) - 1, 2)]
-            level = pairs + level[2 * len(pairs) :]
+            parts = [level[i : i + n_merged] for i in range(0, len(level), n_merged)]
+            level = [join(*part) if len(part) > 1 else part[0] for part in parts]
         results += level
     return reduce(join, results), images_of
 

@@ -31,8 +31,9 @@ from .batches import (
     folds_pay,
     plan_groups,
     read_bytes_within,
+    threads_of_batch,
 )
-from .blas import one_blas_thread
+from .blas import in_threads, one_blas_thread
 from .checkpoint import Checkpoint, PassRecord
 from .executors import Executor, executor_for, local_scheduler, n_local_threads
 from .folding import fold_wave, layout_of_chunks, waves_of_chunks, waves_of_lines
@@ -146,6 +147,8 @@ class PassRunner:
         label: str = "read",
         save: bool = True,
         by_region: bool = False,
+        n_merged: int = 2,
+        divides: bool = False,
     ) -> Partial:
         """Pass over the images and return the merged result.
 
@@ -155,7 +158,8 @@ class PassRunner:
             ``step(blocks, start, *shared) -> partial`` of consecutive raw blocks, `start` being the position of
             their first image in the stack. It must not change the blocks.
         merge : callable
-            ``merge(earlier, later) -> partial``. It may reuse arrays of neither argument.
+            ``merge(earlier, later) -> partial``. It may reuse arrays of neither argument. With `n_merged`, it takes so
+            many.
         shared : tuple
             Further arguments of every step.
         partial_bytes : int
@@ -171,6 +175,10 @@ class PassRunner:
         by_region : bool
             Whether a step gets a list for each of some regions, of the chunks of all images there, for stacks with
             `regions`. `start` means nothing then.
+        n_merged : int
+            Results that `merge` joins at once, at most.
+        divides : bool
+            Whether the step has a parameter `run`, see `linalg.ranges`, and can so use several threads of this process.
 
         Raises
         ------
@@ -181,9 +189,13 @@ class PassRunner:
         source = self._source(by_region)
         blocks = Batch(*(span or (0, source.layout.n_blocks)))
         plan = plan_groups(source.layout, blocks, self._read_bytes, partial_bytes, batch_bytes)
-        record = self._begin_record(label, plan.groups, shared) if save else None
+        threads = threads_of_batch(n_local_threads(), plan.together) if self.executor.shares_memory and divides else 1
+        if threads > 1:
+            step = partial(step, run=in_threads(threads))
+        given = shared if threads == 1 else (*shared, threads)
+        record = self._begin_record(label, plan.groups, given) if save else None
         with self._bar(label, source.layout.n_images(blocks)) as bar:
-            total: Partial = self._run_groups(source, step, merge, plan, shared, bar, record)
+            total: Partial = self._run_groups(source, step, merge, plan, shared, bar, record, n_merged)
             return_freed_memory()
         self._count(source.layout.n_images(blocks))
         return total
@@ -261,7 +273,7 @@ class PassRunner:
         """Read the whole stack into memory, raw; later passes read nothing."""
         if self.blocks is None:
             self.blocks = self.fetch(label="images into memory")
-            self._lazy = None
+            self._lazy = self._stored = None
 
     def keep_by_region(self) -> None:
         """Read the whole stack into memory, in chunks as they are stored; later passes by region read nothing."""
@@ -272,7 +284,7 @@ class PassRunner:
         self,
         step: Callable[..., Partial],
         merge: Callable[[Partial, Partial], Partial],
-        blocks: list[np.ndarray] | None = None,
+        blocks: Sequence[np.ndarray] | None = None,
     ) -> Partial:
         """Call ``step(blocks, lo, hi)`` on one range of pixels per thread, and merge the results in order.
 
@@ -280,7 +292,7 @@ class PassRunner:
         ----------
         step, merge : callable
             As in `run`; `lo` and `hi` are pixels of the flattened images.
-        blocks : list of ndarray, optional
+        blocks : sequence of ndarray, optional
             Images in memory, as `fetch` returns them; by default those that this runner keeps.
         """
         blocks = self.blocks if blocks is None else blocks
@@ -359,6 +371,7 @@ class PassRunner:
         shared: tuple[Any, ...],
         bar: ImageBar,
         record: PassRecord | None,
+        n_merged: int,
     ) -> Any:
         """Run the groups that the record does not hold yet, wave by wave, and save the result so far after each.
 
@@ -376,7 +389,7 @@ class PassRunner:
         with executor.send(shared) as sent:
             while n_done < len(groups):
                 wave = groups[n_done : n_done + longest]
-                total = self._run_wave(source, executor, step, merge, wave, sent, bar, total)
+                total = self._run_wave(source, executor, step, merge, wave, sent, bar, total, n_merged)
                 n_done += len(wave)
                 if record is not None:
                     n_images += sum(source.layout.n_images(*group) for group in wave)
@@ -393,11 +406,12 @@ class PassRunner:
         shared: tuple[Any, ...],
         bar: ImageBar,
         total: Any,
+        n_merged: int,
     ) -> Any:
         """Run some groups of batches and merge them with the result so far, if there is one."""
         tasks = source.tasks([batch for group in groups for batch in group])
         within, before = (total, None) if executor.keeps_total else (None, total)
-        graph, images_of = wave_graph(step, merge, groups, tasks, source.layout, shared, within, source.check)
+        graph, images_of = wave_graph(step, merge, groups, tasks, source.layout, shared, within, source.check, n_merged)
         with one_blas_thread():
             (result,) = executor.compute([graph], images_of, bar)
         return result if before is None else merge(before, result)
