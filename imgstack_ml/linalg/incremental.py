@@ -199,7 +199,7 @@ def _inner(
     return gram, mean, total
 
 
-def merge_summaries(*summaries: Summary, size: int) -> Summary:
+def merge_summaries(*summaries: Summary, size: int, run: Run = at_once) -> Summary:
     """Join the summaries of two or more sets of images.
 
     The rows of all are stacked, with one more row for each set after the first: the difference of its mean from that of
@@ -214,15 +214,10 @@ def merge_summaries(*summaries: Summary, size: int) -> Summary:
     for other in others:
         joined, row = _joined_but_rows(joined, other)
         parts += [other.rows, row.astype(dtype)[None]]
-    height = sum(len(part) for part in parts)
-    gram = np.zeros((height, height))
-    for _, _, tile in _stacked(parts):
-        gram += tile @ tile.T
-    vectors, lost = _leading(gram, size)
+    vectors, lost = _leading(run(_inner_of_stacked, np.add, parts), size)
     weights = np.ascontiguousarray(vectors.T, dtype=dtype)
     rows = np.empty((len(weights), joined.mean.size), dtype)
-    for lo, hi, tile in _stacked(parts):
-        np.matmul(weights, tile, out=rows[:, lo:hi])
+    run(partial(_sums_of_stacked, weights=weights, out=rows), lambda a, b: None, parts)
     return joined._replace(rows=rows, lost=joined.lost + lost, rounding=joined.rounding + _rounding(rows))
 
 
@@ -273,13 +268,27 @@ def _rounding(rows: np.ndarray) -> float:
     return _ROUNDING * float(np.finfo(rows.dtype).eps) * float(np.vdot(first, first))
 
 
-def _stacked(parts: Sequence[np.ndarray]) -> Iterator[tuple[int, int, np.ndarray]]:
+def _inner_of_stacked(parts: Sequence[np.ndarray], lo: int, hi: int) -> np.ndarray:
+    """Inner products of the rows of matrices stacked on top of each other, over the columns `lo` to `hi`."""
+    gram = np.zeros((sum(map(len, parts)),) * 2)
+    for _, _, tile in _stacked(parts, lo, hi):
+        gram += tile @ tile.T
+    return gram
+
+
+def _sums_of_stacked(parts: Sequence[np.ndarray], lo: int, hi: int, weights: np.ndarray, out: np.ndarray) -> None:
+    """Write weighted sums of these rows to the columns `lo` to `hi` of `out`."""
+    for a, b, tile in _stacked(parts, lo, hi):
+        np.matmul(weights, tile, out=out[:, a:b])
+
+
+def _stacked(parts: Sequence[np.ndarray], lo: int, hi: int) -> Iterator[tuple[int, int, np.ndarray]]:
     """Yield ``(a, b, tile)``: columns a to b of matrices stacked on top of each other, in one reused buffer."""
-    height, p = sum(len(part) for part in parts), parts[0].shape[1]
-    width = min(p, tile_width(height, parts[0].dtype))
+    height = sum(len(part) for part in parts)
+    width = min(hi - lo, tile_width(height, parts[0].dtype))
     buffer = np.empty((height, width), np.result_type(*parts))
-    for a in range(0, p, width):
-        b = min(a + width, p)
+    for a in range(lo, hi, width):
+        b = min(a + width, hi)
         tile = buffer[:, : b - a]
         np.concatenate([part[:, a:b] for part in parts], out=tile)
         yield a, b, tile

@@ -85,9 +85,15 @@ def both_products(
     return Image(scores, products)
 
 
-def merge_both_products(a: Image, b: Image) -> Image:
+def merge_both_products(a: Image, b: Image, run: Run = at_once) -> Image:
     """Join two results of `both_products`."""
-    return Image(a.scores + b.scores, a.products + b.products)
+    products = np.empty_like(a.products)
+
+    def add(parts: Sequence[np.ndarray], lo: int, hi: int) -> None:
+        np.add(a.products[:, lo:hi], b.products[:, lo:hi], out=products[:, lo:hi])
+
+    run(add, lambda a, b: None, [products])
+    return Image(a.scores + b.scores, products)
 
 
 def project(

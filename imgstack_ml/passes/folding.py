@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import dask
 import dask.array as da
@@ -17,9 +17,9 @@ from .executors import Executor
 from .graphs import batches_as_tasks
 from .progress import ImageBar
 from .regions import Region, n_values, shares_of, stored_regions
-from .steps import checked_blocks, checked_step
+from .steps import Pass, checked_blocks, checked_step
 
-__all__ = ["Addition", "fold_wave", "layout_of_chunks", "waves_of_chunks", "waves_of_lines"]
+__all__ = ["Addition", "fold_waves", "layout_of_chunks", "waves_of_chunks", "waves_of_lines"]
 
 
 class Addition(NamedTuple):
@@ -43,7 +43,19 @@ class Addition(NamedTuple):
     n_images: int = 0
 
 
-def fold_wave(
+Waves: TypeAlias = Iterator[tuple[list[Addition], dict[Any, int]]]
+
+
+def fold_waves(one: Pass, waves: Waves, regions: Sequence[Region], executor: Executor, bar: ImageBar) -> Any:
+    """Compute waves of additions, one after the other, and return the result of a pass."""
+    assert one.fold is not None
+    totals: list[Any] = [None] * len(regions)
+    for wave, images_of in waves:
+        _fold_wave(one.fold, wave, totals, executor, images_of, bar)
+    return one.join(totals, regions)
+
+
+def _fold_wave(
     fold: Callable[[Any, list[np.ndarray]], Any],
     wave: Sequence[Addition],
     totals: list[Any],
@@ -91,9 +103,7 @@ class Blocks(Protocol):
         """Return the check of some blocks."""
 
 
-def waves_of_lines(
-    groups: Sequence[Group], regions: Sequence[Region], blocks: Blocks
-) -> Iterator[tuple[list[Addition], dict[Any, int]]]:
+def waves_of_lines(groups: Sequence[Group], regions: Sequence[Region], blocks: Blocks) -> Waves:
     """Yield groups of whole images to be added to all regions, each with the images of the tasks that read them."""
     task = dask.delayed(checked_step, pure=False)
     for group in groups:
@@ -110,9 +120,7 @@ def layout_of_chunks(layout: Layout, stored: da.Array) -> Layout:
     return Layout(layout.starts, stored.dtype.itemsize * max(map(n_values, stored_regions(stored).values())))
 
 
-def waves_of_chunks(
-    stored: da.Array, whole: Layout, read_bytes: int
-) -> Iterator[tuple[list[Addition], dict[Any, int]]]:
+def waves_of_chunks(stored: da.Array, whole: Layout, read_bytes: int) -> Waves:
     """Yield chunks to be added to their regions, one region after the other, as many as may be read at a time."""
     wave: list[Addition] = []
     regions = stored_regions(stored)

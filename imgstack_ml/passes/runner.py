@@ -36,7 +36,7 @@ from .batches import (
 from .blas import in_threads, one_blas_thread
 from .checkpoint import Checkpoint, PassRecord
 from .executors import Executor, executor_for, local_scheduler, n_local_threads
-from .folding import fold_wave, layout_of_chunks, waves_of_chunks, waves_of_lines
+from .folding import fold_waves, layout_of_chunks, waves_of_chunks, waves_of_lines
 from .graphs import batches_as_tasks, regions_as_tasks, wave_graph, without_empty_blocks
 from .memory import return_freed_memory, reuse_freed_memory
 from .progress import ImageBar
@@ -178,7 +178,7 @@ class PassRunner:
         n_merged : int
             Results that `merge` joins at once, at most.
         divides : bool
-            Whether the step has a parameter `run`, see `linalg.ranges`, and can so use several threads of this process.
+            Whether `step` and `merge` have a parameter `run`, see `linalg.ranges`, and so can use several threads.
 
         Raises
         ------
@@ -191,7 +191,8 @@ class PassRunner:
         plan = plan_groups(source.layout, blocks, self._read_bytes, partial_bytes, batch_bytes)
         threads = threads_of_batch(n_local_threads(), plan.together) if self.executor.shares_memory and divides else 1
         if threads > 1:
-            step = partial(step, run=in_threads(threads))
+            divided: Any = partial(partial, run=in_threads(threads))
+            step, merge = divided(step), divided(merge)
         given = shared if threads == 1 else (*shared, threads)
         record = self._begin_record(label, plan.groups, given) if save else None
         with self._bar(label, source.layout.n_images(blocks)) as bar:
@@ -229,19 +230,14 @@ class PassRunner:
         parts of images, each read once; else ranges of lines of the images, which are read in groups.
         """
         assert one.fold is not None
-        places = bands(self._image_shape, 4 * n_local_threads()) if self._stored is None else self.regions.values()
-        regions: list[Region] = list(places)
-        totals: list[Any] = [None] * len(regions)
-        whole = Batch(0, self.layout.n_blocks)
+        if self._stored is not None:
+            regions, waves = list(self.regions.values()), waves_of_chunks(self._stored, self.layout, self._read_bytes)
+        else:
+            regions = bands(self._image_shape, 4 * n_local_threads())
+            groups = plan_groups(self.layout, Batch(0, self.layout.n_blocks), self._read_bytes).groups
+            waves = waves_of_lines(groups, regions, self)
         with self._bar(one.label, self.n_images) as bar:
-            for wave, images_of in (
-                waves_of_chunks(self._stored, self.layout, self._read_bytes)
-                if self._stored is not None
-                else waves_of_lines(plan_groups(self.layout, whole, self._read_bytes).groups, regions, self)
-            ):
-                fold_wave(one.fold, wave, totals, self.executor, images_of, bar)
-            found = one.join(totals, regions)
-            del totals
+            found = fold_waves(one, waves, regions, self.executor, bar)
             return_freed_memory()
         self._count(self.n_images)
         return found
