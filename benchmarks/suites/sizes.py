@@ -30,7 +30,7 @@ class ImageSizes(Suite):
 
     def setup_cache(self) -> None:
         for size in SIZES:
-            n = max(8, min(4000, N_BYTES // size**2))
+            n = max(8, min(4000 if size < 100 else 1000, N_BYTES // size**2))
             rows = max(1, min(n // 8, 2**24 // size**2))
             rng = np.random.default_rng(0)
             base = rng.integers(0, 200, (size, size), dtype=np.uint8)

@@ -10,7 +10,17 @@ import numpy as np
 
 from .tiles import TILE_BYTES, column_means, flat_rows, n_rows, row_groups, tiles
 
-__all__ = ["Moments", "Sums", "add_moments", "exact_sum", "merge_means", "merge_moments", "moments"]
+__all__ = [
+    "Moments",
+    "Sums",
+    "add_moments",
+    "exact_sum",
+    "merge_means",
+    "merge_moments",
+    "merge_sums_or_moments",
+    "moments",
+    "sums_or_moments",
+]
 
 _TILE = 2**16  # pixels whose sums stay in the cache while values of several images are added to them
 _WIDE = 2048
@@ -96,6 +106,29 @@ def add_moments(
             _add_integers(sums, [block[:, a : a + _TILE] for block in rows], a)
         return sums._replace(n=sums.n + n_rows(rows))
     return _add_others(total if isinstance(total, Moments) else None, rows, with_norms)
+
+
+def sums_or_moments(
+    blocks: Sequence[np.ndarray], start: int, n_images: int, with_norms: bool = False
+) -> Moments | Sums:
+    """Sums of integers of up to 16 bits, unless images are so small that BLAS is faster; else moments.
+
+    Parameters
+    ----------
+    n_images : int
+        The most whose results are merged.
+    """
+    image = blocks[0][0]
+    if image.dtype.kind in "biu" and image.itemsize <= 2 and image.size >= _WIDE:
+        return add_moments(None, blocks, n_images, with_norms)
+    return moments(blocks, with_norms)
+
+
+def merge_sums_or_moments(a: Any, b: Any) -> Moments | Sums:
+    """Join two results of `sums_or_moments`."""
+    if isinstance(a, Moments):
+        return merge_moments(a, b)
+    return Sums(a.n + b.n, a.sums + b.sums, None if a.squares is None else a.squares + b.squares)
 
 
 def _add_others(total: Moments | None, rows: Sequence[np.ndarray], with_norms: bool) -> Moments:

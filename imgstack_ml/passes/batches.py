@@ -138,9 +138,10 @@ def plan_groups(layout: Layout, span: Batch, read_bytes: int, partial_bytes: int
 def threads_of_batch(n_threads: int, together: int) -> int:
     """Count the threads that work on one batch, with `together` of them in flight.
 
-    On many cores a batch for each thread would take too much memory: a few batches have several threads each.
+    On many cores a batch for each thread would take too much memory: a few batches have several threads each. Where
+    memory is scarce, each has one, since each thread has temporary arrays.
     """
-    return max(1, n_threads // together) if n_threads > MOST_IN_FLIGHT else 1
+    return max(1, n_threads // together) if n_threads > MOST_IN_FLIGHT <= 2 * together else 1
 
 
 def batch_rows(images: Images) -> int:

@@ -14,7 +14,7 @@ from ..base.lazy import map_images, note_source
 from ..base.transformer import StackTransformer
 from ..base.validation import Images, StackLike, check_images, working_dtype
 from ..errors import NonFiniteError
-from ..linalg.moments import Moments, Sums, add_moments, merge_moments, moments
+from ..linalg.moments import Moments, Sums, add_moments, merge_sums_or_moments, sums_or_moments
 from ..passes.fit_together import PassLearner, fit_together
 from ..passes.regions import Region, assembled
 from ..passes.steps import Pass
@@ -91,24 +91,19 @@ class StackCenterer(PassLearner, StackTransformer):
         return self
 
     def _needed_pass(self, images: Images) -> Pass:
-        with_std = bool(self.with_std)
-        return Pass(
-            partial(_moments_of_batch, with_std),
-            merge_moments,
-            24 * images.n_pixels,
-            "mean image",
-            partial(add_moments, n_images=len(images.data), with_norms=with_std),
-            _joined,
-        )
+        given: dict[str, Any] = {"n_images": len(images.data), "with_norms": bool(self.with_std)}
+        step, fold = partial(sums_or_moments, **given), partial(add_moments, **given)
+        return Pass(step, merge_sums_or_moments, 24 * images.n_pixels, "mean image", fold, _joined)
 
-    def _learn(self, found: Moments, images: Images) -> None:
-        if not np.isfinite(found.mean).all() or not (found.norms is None or np.isfinite(found.norms).all()):
+    def _learn(self, found: Sums | Moments, images: Images) -> None:
+        mean, norms = found.means(), found.deviations() if found[-1] is not None else None
+        if not np.isfinite(mean).all() or not (norms is None or np.isfinite(norms).all()):
             raise ValueError(
                 "Differences of images are beyond float64. Divide the stack, e.g. StackCenterer().fit(X / 1e4)."
             )
         self.n_samples_ = found.n
-        self.mean_ = found.mean.reshape(images.image_shape)
-        self.scale_ = None if found.norms is None else _scale(found.norms / found.n**0.5).reshape(images.image_shape)
+        self.mean_ = mean.reshape(images.image_shape)
+        self.scale_ = None if norms is None else _scale(norms / found.n**0.5).reshape(images.image_shape)
 
     def transform(self, X: StackLike) -> np.ndarray | da.Array:
         """Subtract the mean image (and divide by the scale).
@@ -154,10 +149,6 @@ class StackCenterer(PassLearner, StackTransformer):
         dtype = working_dtype(images.data.dtype)
         shape, files = images.image_shape, images.files
         return map_images(func, images.data, image_shape=shape, dtype=dtype, files=files, fills=True, **learned)
-
-
-def _moments_of_batch(with_norms: bool, blocks: list[np.ndarray], start: int) -> Moments:
-    return moments(blocks, with_norms)
 
 
 def _joined(totals: list[Sums | Moments], regions: Sequence[Region]) -> Moments:

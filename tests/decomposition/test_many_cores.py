@@ -25,6 +25,7 @@ def test_memory_in_flight_does_not_grow_with_threads():
 def test_many_threads_find_what_few_do(monkeypatch):
     images = photographs(700, (40, 30), "uint8")
     fitted, divided = [], []
+    monkeypatch.setattr("imgstack_ml.passes.batches.MOST_IN_FLIGHT", 2)  # a small stack has few batches
     monkeypatch.setattr("imgstack_ml.passes.runner.in_threads", lambda n: divided.append(n) or in_threads(n))
     for n_threads in (2, 24):
         source = counted(images, 50)
