@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
-from importlib import import_module
 from typing import Any, Literal, NamedTuple, get_type_hints
 
 import numpy as np
@@ -17,10 +15,11 @@ from . import __version__
 from .errors import StoreError
 from .files.names import refuse_url
 from .files.tensors import map_tensors, save_tensors
+from .files.values import RECORDS, from_json, import_type, is_numeric_array, to_json
 
 __all__ = ["load_model", "save_model"]
 
-FORMAT_VERSION = 2  # 1 has no states, and is written where there is none, so that version 0.1 can load the file
+FORMAT_VERSION = 2  # 1 has no states and masks, and is written where there is none, so that version 0.1 can load it
 HEADER_KEY = "imgstack_ml"  # entry of the metadata of a safetensors file that holds our header
 MAPPED_BYTES = 2**20  # smaller arrays are read even with mmap_mode="r", and checked for NaN
 MAX_HEADER_BYTES = 32 * 2**20  # names of about 500,000 features; files with more are refused
@@ -41,19 +40,17 @@ SAVABLE = {
     "TextureFeatures": "imgstack_ml.features:TextureFeatures",
 }
 RENAMED = {"ImageFeatures": "ImageFeatureUnion"}  # class names in files written before 0.2
+RECORDS["Certificate"] = "imgstack_ml.decomposition.certificate:Certificate"
 MEMBERS = {"ImageFeatureUnion": "transformer_list", "Pipeline": "steps"}  # parameters that hold estimators
-RECORDS = {"Certificate": "imgstack_ml.decomposition.certificate:Certificate"}  # types of fitted attributes
 # What partial_fit learns on from: a private attribute, and its type, a NamedTuple of numbers and arrays.
 STATES = {"ImagePCA": ("_summary", "imgstack_ml.linalg.incremental:Summary")}
 PASSTHROUGH = "passthrough"
 DROP = "drop"
+NEW = {"mask": None, "fill_value": 0}  # parameters that version 0.1 does not have: defaults are not saved
 # Parameters that are folders. They are not saved, and a file from a stranger must not choose them.
 FOLDERS = {"ImagePCA": {"checkpoint"}, "Pipeline": {"memory"}}
 
 ARRAY_DTYPES = {"BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "F16", "F32", "F64"}
-SCALAR_DTYPES = {
-    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64",
-}  # fmt: skip
 ATTRIBUTE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*_")
 
 
@@ -104,7 +101,7 @@ def save_model(model: Any, path: str | os.PathLike[str], *, overwrite: bool = Fa
     arrays: dict[str, np.ndarray] = {}
     node = _model_to_json(model, arrays, prefix="")
     header = {
-        "format_version": FORMAT_VERSION if any("._" in f".{name}" for name in arrays) else 1,
+        "format_version": FORMAT_VERSION if any(re.search(r"(^|\.)(_|mask)", name) for name in arrays) else 1,
         "versions": {"imgstack_ml": __version__, "numpy": np.__version__, "scikit-learn": sklearn.__version__},
         "model": node,
     }
@@ -179,18 +176,26 @@ def _model_to_json(model: Any, arrays: dict[str, np.ndarray], prefix: str) -> di
             for position, (step_name, step) in enumerate(params.pop(MEMBERS[name]))
         ]
     folders = FOLDERS.get(name, set())
-    node["params"] = {key: _to_json(value, f"{name}.{key}") for key, value in params.items() if key not in folders}
+    params = {
+        key: value for key, value in params.items() if key not in folders and (key not in NEW or value is not NEW[key])
+    }
+    # A mask is an array, of which the header has the name.
+    arrays |= {prefix + key: value for key, value in params.items() if is_numeric_array(value)}
+    node["params"] = {
+        key: {"array": key} if is_numeric_array(value) else to_json(value, f"{name}.{key}")
+        for key, value in params.items()
+    }
     fitted = {key: value for key, value in vars(model).items() if ATTRIBUTE_NAME.fullmatch(key)}
-    node["arrays"] = [key for key, value in fitted.items() if _is_numeric_array(value)]
+    node["arrays"] = [key for key, value in fitted.items() if is_numeric_array(value)]
     node["fitted"] = {
-        key: _to_json(value, f"{name}.{key}") for key, value in fitted.items() if key not in node["arrays"]
+        key: to_json(value, f"{name}.{key}") for key, value in fitted.items() if key not in node["arrays"]
     }
     for key in node["arrays"]:
         arrays[prefix + key] = _finite_array(fitted[key], f"{name}.{key}")
     attribute, _ = STATES.get(name, ("", ""))
     if state := vars(model).get(attribute):
         fields, numbers = state._asdict(), _numbers_of(type(state))
-        node["state"] = {key: _to_json(kind(fields.pop(key)), f"{name}.{key}") for key, kind in numbers.items()}
+        node["state"] = {key: to_json(kind(fields.pop(key)), f"{name}.{key}") for key, kind in numbers.items()}
         arrays |= {f"{prefix}{attribute}.{key}": _finite_array(fields[key], f"{name}.{key}") for key in fields}
     return node
 
@@ -209,7 +214,7 @@ def _numbers_of(cls: Any) -> dict[str, type]:
 def _class_name(model: Any) -> str:
     # Look the name up before importing a class: to save one estimator need not import all.
     name = type(model).__name__
-    if name not in SAVABLE or type(model) is not _import_type(SAVABLE[name]):
+    if name not in SAVABLE or type(model) is not import_type(SAVABLE[name]):
         others = [other for other in SAVABLE if other != "Pipeline"]
         raise TypeError(
             f"{type(model).__module__}.{type(model).__qualname__} cannot be saved; what can: "
@@ -219,57 +224,10 @@ def _class_name(model: Any) -> str:
     return name
 
 
-def _import_type(place: str) -> type:
-    """Import a type from ``"module:name"``."""
-    module, _, attribute = place.partition(":")
-    return getattr(import_module(module), attribute)
-
-
-def _is_numeric_array(value: Any) -> bool:
-    return type(value) is np.ndarray and value.dtype.name in SCALAR_DTYPES
-
-
 def _finite_array(array: np.ndarray, where: str) -> np.ndarray:
     if not np.isfinite(array).all():
         raise ValueError(f"{where} holds NaN or infinity; a model file holds finite numbers only")
     return array
-
-
-def _to_json(value: Any, where: str) -> Any:
-    """Return a value as JSON; types that JSON lacks become an object with one entry, the type's name and content."""
-    if isinstance(value, np.generic) and value.dtype.name in SCALAR_DTYPES:
-        return {value.dtype.name: _to_json(value.item(), where)}
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{where} is {value}; a model file holds finite numbers only")
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    if type(value) is list:
-        return [_to_json(item, where) for item in value]
-    if type(value) is tuple:
-        return {"tuple": [_to_json(item, where) for item in value]}
-    if type(value) is dict and all(type(key) is str for key in value):
-        return {"dict": {key: _to_json(item, f"{where}[{key!r}]") for key, item in value.items()}}
-    if _is_string_array(value):
-        return {"strings": value.tolist()}
-    if type(value) is np.ndarray and value.dtype.kind == "U" and value.ndim == 1:
-        return {"labels": value.tolist()}
-    if type(value).__name__ in RECORDS and type(value) is _import_type(RECORDS[type(value).__name__]):
-        fields = {key: _list_of_array(field) for key, field in vars(value).items()}
-        return {"record": [type(value).__name__, _to_json(fields, where)]}
-    raise TypeError(
-        f"{where} is of type {type(value).__name__}, which cannot be saved; a model file holds numbers, strings, "
-        "None, and tuples, lists or dicts of these. Set it to a value of these types, e.g. random_state to an int"
-    )
-
-
-def _list_of_array(field: Any) -> Any:
-    """Return a numeric array as a list, anything else as it is."""
-    return field.tolist() if _is_numeric_array(field) else field
-
-
-def _is_string_array(value: Any) -> bool:
-    """Return whether `value` is an array of names, as ``feature_names_in_``."""
-    return type(value) is np.ndarray and value.dtype == object and all(type(item) is str for item in value)
 
 
 # Reading ----------------------------------------------------------------------------------------------
@@ -339,18 +297,23 @@ def _model_from_json(node: dict[str, Any], arrays: _Arrays, prefix: str) -> Any:
     name = RENAMED.get(name, name)
     if name not in SAVABLE:
         raise ValueError(f"it names the class {name!r}; allowed are {', '.join(SAVABLE)}")
-    cls = _import_type(SAVABLE[name])
-    params = {key: _from_json(value) for key, value in _get(node, "params", dict).items()}
+    cls = import_type(SAVABLE[name])
+    params = {
+        key: arrays.take(prefix + key) if value == {"array": key} else from_json(value)
+        for key, value in _get(node, "params", dict).items()
+    }
     if name in MEMBERS:
         params[MEMBERS[name]] = _members_from_json(_get(node, "steps", list), arrays, prefix)
     _check_parameters(cls, params)
     model = cls(**params)
 
-    fitted = {key: _from_json(value) for key, value in _get(node, "fitted", dict).items()}
+    fitted = {key: from_json(value) for key, value in _get(node, "fitted", dict).items()}
     array_names = _get(node, "arrays", list)
     _check_attributes(cls, [*fitted, *array_names])
     for key in array_names:
         fitted[key] = arrays.take(prefix + key)
+    if fitted and name in ("ImageFlattener", "ImagePCA"):  # saved by version 0.1, without a mask
+        fitted = {"mask_": None} | fitted
     vars(model).update(fitted)
     if "state" in node:
         _restore_state(model, name, _get(node, "state", dict), arrays, prefix)
@@ -361,13 +324,17 @@ def _restore_state(model: Any, name: str, numbers: dict[str, Any], arrays: _Arra
     """Give a model the state that partial_fit learns on from."""
     if name not in STATES:
         raise ValueError(f"it gives {name} a state, which no fit learns")
-    attribute, cls = STATES[name][0], _import_type(STATES[name][1])
-    if {key: type(_from_json(value)) for key, value in numbers.items()} != _numbers_of(cls):
+    attribute, cls = STATES[name][0], import_type(STATES[name][1])
+    if {key: type(from_json(value)) for key, value in numbers.items()} != _numbers_of(cls):
         raise ValueError(f"its header holds a state of {name} with wrong fields")
     names = [key for key in get_type_hints(cls) if key not in numbers]
     state: Any = cls(**numbers, **{key: arrays.take(f"{prefix}{attribute}.{key}") for key in names})
     shapes = {state.mean.shape, state.rest.shape, state.rows.shape[1:], state.draws.shape[1:]}
-    if shapes != {np.shape(vars(model).get("mean_", 0))} or state.weights.shape != state.draws.shape[:1]:
+    mask, mean = vars(model).get("mask_"), vars(model).get("mean_", 0)
+    if (
+        shapes != {np.shape(mean) if mask is None else (np.count_nonzero(mask),)}
+        or state.weights.shape != state.draws.shape[:1]
+    ):
         raise ValueError(f"its state of {name} has arrays of wrong shapes")
     vars(model)[attribute] = state
 
@@ -399,51 +366,3 @@ def _check_attributes(cls: type, names: list[Any]) -> None:
             raise ValueError(f"it gives {cls.__name__} an attribute {name!r}, which no fit learns")
     if len(set(names)) < len(names):
         raise ValueError(f"it gives {cls.__name__} an attribute twice")
-
-
-def _from_json(value: Any) -> Any:
-    """Return the value of which `_to_json` wrote `value`."""
-    match value:
-        case list():
-            return [_from_json(item) for item in value]
-        case float() if not math.isfinite(value):
-            raise ValueError(f"its header holds the number {value}")
-        case dict() if len(value) == 1:
-            ((kind, content),) = value.items()
-            return _from_object(kind, content)
-        case dict():
-            raise ValueError("its header holds a value of no known kind")
-    return value
-
-
-def _from_object(kind: str, content: Any) -> Any:
-    """Return the value that an object of one entry, ``{kind: content}``, stands for."""
-    match content:
-        case list() if kind == "tuple":
-            return tuple(_from_json(item) for item in content)
-        case dict() if kind == "dict":
-            return {key: _from_json(item) for key, item in content.items()}
-        case list() if kind == "strings" and all(type(item) is str for item in content):
-            return np.array(content, dtype=object)
-        case list() if kind == "labels" and all(type(item) is str for item in content):
-            return np.array(content, dtype=str)
-        case bool() | int() | float() if kind in SCALAR_DTYPES:
-            return _read_scalar(kind, content)
-        case [str(name), fields] if kind == "record" and name in RECORDS:
-            return _read_record(_import_type(RECORDS[name]), _from_json(fields))
-    raise ValueError(f"its header holds a value of the unknown kind {kind!r}")
-
-
-def _read_record(cls: type, fields: Any) -> Any:
-    try:
-        return cls(**fields)
-    except TypeError as error:
-        raise ValueError(f"its header holds a {cls.__name__} with wrong fields") from error
-
-
-def _read_scalar(dtype: str, value: bool | int | float) -> Any:
-    with np.errstate(all="ignore"):
-        scalar = np.array(value).astype(dtype)[()]
-    if scalar.item() != value:  # the dtype cannot hold the value: it wrapped around, was rounded, or became infinite
-        raise ValueError(f"its header holds {value!r}, which is no {dtype}")
-    return scalar

@@ -269,12 +269,23 @@ def test_truth_is_stored_and_accuracy_measures_errors(planted):
     assert worse.lost == pytest.approx(lost, rel=1e-6)
 
 
-def test_bare_loops_make_the_products_they_stand_for(planted, monkeypatch):
+def test_bare_loops_make_the_products_they_stand_for(planted, monkeypatch, tmp_path):
+    stacks.write_planted(tmp_path / "bytes.zarr", 60, (10, 9), "uint8", 15)
+    for path in (planted, tmp_path / "bytes.zarr"):
+        rows, in_bytes = rows_of(path), path is not planted
+        rtol = 1e-15 if in_bytes else 1e-5
+        with monkeypatch.context() as patch:
+            patch.setattr(floors, "are_fast", lambda dtype: dtype == np.uint8)
+            gram = np.triu(floors.multiply_stack(path))
+            np.testing.assert_allclose(gram, np.triu(rows @ rows.T), rtol=rtol)
+            patch.setattr(floors, "FEW_IMAGES", 0)
+            np.testing.assert_allclose(np.triu(floors.multiply_stack(path)), np.triu(rows.T @ rows), rtol=rtol)
+            patch.setattr(floors, "FEW_VALUES", 0)
+            if in_bytes:  # of the first images
+                first = floors.multiply_stack(path)
+                np.testing.assert_array_equal(first, (rows @ rows.T)[: len(first), : len(first)])
     rows = rows_of(planted)
-    gram = np.triu(floors.multiply_stack(planted))
-    np.testing.assert_allclose(gram, np.triu(rows @ rows.T), rtol=1e-5)
     monkeypatch.setattr(floors, "FEW_IMAGES", 0)
-    np.testing.assert_allclose(np.triu(floors.multiply_stack(planted)), np.triu(rows.T @ rows), rtol=1e-5)
     monkeypatch.setattr(floors, "FEW_VALUES", 0)
     vectors = np.random.default_rng(0).standard_normal((floors.N_VECTORS, 90), dtype=np.float32)
     expected = ((rows - 128) @ vectors.T).T @ (rows - 128)

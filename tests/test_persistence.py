@@ -741,3 +741,23 @@ def test_no_file_and_folders_are_refused(tmp_path):
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(StoreError, match=r"one in that folder: load_model\('.*model.safetensors'\)"):
         load_model(tmp_path)
+
+
+def test_masks_are_saved(path):
+    stack = np.random.default_rng(0).normal(size=(12, 4, 5))
+    mask = np.arange(20).reshape(4, 5) % 3 == 0
+    stack[:, ~mask] = np.nan
+    models = [ImagePCA(2, mask=mask), ImagePCA(2, mask=mask.tolist()), ImagePCA(2, mask="finite")]
+    models += [
+        ImageFlattener(mask, fill_value=7),
+        make_pipeline(ImageFlattener("finite"), StandardScaler(), ImagePCA(2)),
+    ]
+    for unfitted in models:
+        save_model(unfitted, path, overwrite=True)
+        assert repr(load_model(path)) == repr(unfitted)
+        fitted = unfitted.fit(stack)
+        save_model(fitted, path, overwrite=True)
+        assert b'format_version\\": 2' in path.read_bytes()  # which version 0.1 refuses by name
+        loaded = load_model(path)
+        assert_same_model(loaded, fitted)
+        np.testing.assert_array_equal(loaded.transform(stack), fitted.transform(stack))

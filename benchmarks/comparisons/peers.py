@@ -11,7 +11,8 @@ than --memory is shown as failed, with the reason. A fit that takes longer than 
 its default number of threads.
 
 Errors are against float64, computed once for each stack and stored beside it. The floors are two bare loops of two
-threads: one reads and decodes all images, the other also computes the products that a fit needs (lib/floors.py).
+threads: one reads and decodes all images by the fastest strict decoder, the other also computes the products that a fit
+needs, of bytes where the processor multiplies them (lib/floors.py).
 
 Results are stored in DIR/peers-SCALE.json, those of --docs in docs/peers.json. A stack that is measured again replaces
 its results there.

@@ -146,7 +146,7 @@ def hyperspy(**options: Any) -> Workflow:
         signal.decomposition(output_dimension=K, print_info=False, **options)
         results = signal.learning_results
         variance = np.asarray(results.explained_variance[:K], np.float64)
-        if options["algorithm"] == "SVD":  # it divides by n
+        if options["algorithm"] == "SVD" and options["svd_solver"] != "incremental":  # they divide by n
             variance = variance * len(rows) / (len(rows) - 1)
         return {"variance": variance, "components": np.asarray(results.factors).T[:K]}
 
@@ -191,6 +191,34 @@ def scikit_learn_plain() -> Workflow:
         is_zarr = path.suffix == ".zarr"
         images = zarr.open_array(path, mode="r")[:] if is_zarr else ImageCollection(str(path / "*.jpg")).concatenate()
         return _answer_of(PCA(K, svd_solver="randomized", random_state=0).fit(images.reshape(len(images), -1)))
+
+    return run
+
+
+def numpy_script() -> Workflow:
+    """Do what eight lines of NumPy do: read in two threads, centre, multiply the images, solve for eigenvectors."""
+
+    def run(path: Path) -> Answer:
+        rows = read_rows(path, threads=True)
+        rows -= rows.mean(axis=0)
+        values, vectors = np.linalg.eigh(rows @ rows.T)
+        values, vectors = values[: -K - 1 : -1], vectors[:, : -K - 1 : -1]
+        return {"variance": values / (len(rows) - 1), "components": (vectors / np.sqrt(values)).T @ rows}
+
+    return run
+
+
+def faiss() -> Workflow:
+    """Train the PCA of faiss on rows in memory."""
+    from faiss import PCAMatrix, vector_to_array
+
+    def run(path: Path) -> Answer:
+        rows = read_rows(path)
+        pca = PCAMatrix(rows.shape[1], K)
+        pca.max_points_per_d = len(rows)  # it would draw a sample of more
+        pca.train(rows)
+        components = vector_to_array(pca.PCAMat).reshape(-1, rows.shape[1])[:K]
+        return {"variance": vector_to_array(pca.eigenvalues)[:K] / (len(rows) - 1), "components": components}
 
     return run
 
@@ -284,12 +312,19 @@ FITS: dict[str, Callable[[], Workflow]] = {
     "dask-ml TruncatedSVD": dask_ml_truncated,
     "dask-ml TruncatedSVD, randomized": partial(dask_ml_truncated, algorithm="randomized"),
     "xeofs EOF": xeofs,
-    "HyperSpy lazy, SVD": partial(hyperspy, algorithm="SVD", centre="navigation"),
+    **{
+        f"HyperSpy lazy, SVD, {solver}": partial(hyperspy, algorithm="SVD", svd_solver=solver, centre="navigation")
+        for solver in ("randomized", "incremental", "full")
+    },
     "HyperSpy lazy, PCA": partial(hyperspy, algorithm="PCA"),
     "scikit-learn IncrementalPCA": incremental_pca,
     "scikit-learn PCA, randomized": scikit_learn,
     "scikit-learn PCA, randomized, plain": scikit_learn_plain,
+    "scikit-learn PCA, arpack": partial(scikit_learn, "arpack"),
+    "scikit-learn PCA, covariance_eigh": partial(scikit_learn, "covariance_eigh"),
     "scikit-learn PCA, full": partial(scikit_learn, "full"),
+    "NumPy, eight lines": numpy_script,
+    "faiss PCAMatrix": faiss,
     "scikit-learn PCA of 1 in 10": sampled_pca,
     "scikit-learn-intelex PCA": scikit_learn_intelex,
     "fbpca": fbpca,

@@ -6,12 +6,15 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from .stacks import Source
-from .threads import in_threads
+from imgstack_ml.linalg.integers import are_fast, products_of_images, products_of_pixels
+
+from .stacks import Source, read_rows
+from .threads import THREADS, in_threads
 
 __all__ = ["N_VECTORS", "multiply_stack", "read_stack", "two_products"]
 
 N_VECTORS = 32  # multiplied at a time, as in a pass of ImagePCA(10)
+GROUP = 384  # images of a long stack whose inner products are computed, where that takes the fewest operations
 TILE = 2048  # values
 FEW_IMAGES, FEW_VALUES = 4096, 1024  # up to here, all inner products of images, or of values, are computed
 
@@ -23,19 +26,47 @@ def read_stack(path: Path) -> None:
 
 
 def multiply_stack(path: Path) -> np.ndarray:
-    """Read all images once, cast them to float32 in tiles, and compute the products that a fit needs.
+    """Read all images once, and compute the products that a fit needs.
 
-    These are the inner products of all images if there are few, or of all values if those are few (NumPy computes a
-    triangle of them). Otherwise they are the products with a block of 32 vectors, and of the results with the images.
+    These are the inner products of all images if there are few, or of all values if those are few (a triangle of them).
+    Otherwise they are the inner products of groups of 384 images of 8 bits, or the products of others with a block of
+    32 vectors, and of the results with the images. Products of 8 bits are exact, of bytes, where processors have
+    instructions for them; others are made in float32, of tiles that are cast.
     """
     source = Source(path)
+    in_bytes = are_fast(source.dtype)
     with threadpool_limits(1, user_api="blas"):
+        if in_bytes:
+            return _multiply_bytes(source)
         if source.n <= FEW_IMAGES:
             return _multiply_images(source)
         if source.p <= FEW_VALUES:
             return _multiply_values(source)
         vectors = np.random.default_rng(0).standard_normal((N_VECTORS, source.p), dtype=np.float32)
         return two_products(source, vectors, np.full(source.p, 128, np.float32))
+
+
+def _multiply_bytes(source: Source) -> np.ndarray:
+    """Compute inner products of all images, or of all values, or of groups of images, exactly."""
+    if source.n > FEW_IMAGES and source.p <= FEW_VALUES:
+        sums = _SumOfThreads((source.p, source.p), np.dtype(np.int64))
+        in_threads(lambda start: sums.add(products_of_pixels([source.read(start)])[0]), source.starts)
+        return sums.total()
+    if source.n > FEW_IMAGES:
+        step = max(1, GROUP // source.chunk) * source.chunk
+        grams = [np.empty(0)] * len(range(0, source.n, step))
+
+        def work(first: int) -> None:
+            blocks = [source.read(start) for start in range(first, min(first + step, source.n), source.chunk)]
+            grams[first // step] = products_of_images(blocks, 0, source.p)[0]
+
+        in_threads(work, range(0, source.n, step))
+        return grams[0]
+    rows = read_rows(source.path, dtype=None, threads=True)
+    edges = np.linspace(0, source.p, THREADS + 1, dtype=int)
+    sums = _SumOfThreads((source.n, source.n), np.dtype(np.int64))
+    in_threads(lambda i: sums.add(products_of_images([rows], int(edges[i]), int(edges[i + 1]))[0]), range(THREADS))
+    return sums.total()
 
 
 def two_products(source: Source, vectors: np.ndarray, shift: np.ndarray) -> np.ndarray:
@@ -88,16 +119,22 @@ def _multiply_values(source: Source) -> np.ndarray:
 class _SumOfThreads:
     """A sum of arrays to which each thread adds in an array of its own."""
 
-    def __init__(self, shape: tuple[int, ...]):
-        self._shape, self._local, self._parts = shape, threading.local(), list[np.ndarray]()
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype = np.dtype(np.float32)):  # noqa: B008
+        self._shape, self._dtype = shape, dtype
+        self._local, self._parts = threading.local(), list[np.ndarray]()
 
     def of_this_thread(self) -> np.ndarray:
         """Return the array of this thread, zeros at first."""
         if not hasattr(self._local, "part"):
-            self._local.part = np.zeros(self._shape, np.float32)
-            self._local.product = np.empty(self._shape, np.float32)
+            self._local.part = np.zeros(self._shape, self._dtype)
+            self._local.product = np.empty(self._shape, self._dtype)
             self._parts.append(self._local.part)
         return self._local.part
+
+    def add(self, array: np.ndarray) -> None:
+        """Add to the array of this thread."""
+        part = self.of_this_thread()
+        part += array
 
     def add_product(self, a: np.ndarray, b: np.ndarray) -> None:
         """Add ``a @ b`` to the array of this thread. NumPy computes only a triangle if b is the transpose of a."""

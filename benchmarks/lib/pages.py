@@ -3,7 +3,7 @@
 import os
 import platform
 from collections.abc import Iterable, Sequence
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 
 import psutil
@@ -11,7 +11,8 @@ import psutil
 __all__ = ["PAGE", "machine_and_versions", "markdown_table", "replace_between_markers"]
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
-PACKAGES = ("numpy", "scipy", "dask", "zarr", "scikit-learn")
+PACKAGES = ("numpy", "scipy", "dask", "zarr", "scikit-learn", "pillow", "simplejpeg", "llvmlite")
+OTHERS = ("dask-ml", "xeofs", "hyperspy", "fbpca", "faiss-cpu", "scikit-learn-intelex")
 
 
 def replace_between_markers(page: Path, name: str, text: str) -> None:
@@ -31,11 +32,12 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str
 
 
 def machine_and_versions() -> str:
-    """Return a line with cores, processor, memory and versions of packages."""
+    """Return a line with cores, processor, memory and versions of packages; of other libraries where installed."""
     models = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
     model = models[0] if models else platform.machine()
     memory = psutil.virtual_memory().total / 2**30
-    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    names = [*PACKAGES, *(name for name in OTHERS if any(distributions(name=name)))]
+    packages = ", ".join(f"{name} {version(name)}" for name in names)
     return (
         f"{len(os.sched_getaffinity(0))} cores of {model}, {memory:.0f} GiB, "
         f"Python {platform.python_version()}, {packages}"

@@ -13,12 +13,14 @@ import numpy as np
 from dask.layers import ArrayBlockwiseDep
 
 from ..errors import NonFiniteError
+from .mask import pixels_at
 
 __all__ = ["Check", "Place", "Places", "checked_block", "first_nonfinite", "gated"]
 
 
-#: Checks consecutive blocks, NaN and infinity included. Dask does not look into it, as it would into a tuple.
-Check: TypeAlias = Callable[[Sequence[Any]], list[np.ndarray]]
+#: Checks consecutive blocks, NaN and infinity included, and takes the pixels inside a mask, if their positions follow.
+#: Dask does not look into it, as it would into a tuple.
+Check: TypeAlias = Callable[..., list[np.ndarray]]
 
 
 class Place(NamedTuple):
@@ -64,9 +66,12 @@ class Places(ArrayBlockwiseDep):
         shape = tuple(sizes[i] for sizes, i in zip(self._all_chunks, number, strict=True))
         return Place(number, start, shape, None if self._files is None else self._files[start:stop])
 
-    def check_of(self, dtype: np.dtype, first: int, stop: int) -> Check:
-        """Return the check of the blocks `first` to `stop` of a stack of `dtype` whose blocks are of whole images."""
-        return partial(_checked_blocks, dtype, [self[(i,)] for i in range(first, stop)])
+    def check_of(self, dtype: np.dtype, first: int, stop: int, whole: bool = False) -> Check:
+        """Return the check of the blocks `first` to `stop` of a stack of `dtype` whose blocks are of whole images.
+
+        With `whole`, blocks stay as they are, and only pixels inside a mask are searched for NaN and infinity.
+        """
+        return partial(_checked_blocks, dtype, [self[(i,)] for i in range(first, stop)], whole)
 
 
 def gated(data: da.Array, files: Sequence[str] | None = None, *, finite: bool = False) -> da.Array:
@@ -96,8 +101,15 @@ def gated(data: da.Array, files: Sequence[str] | None = None, *, finite: bool = 
     return checked
 
 
-def checked_block(dtype: np.dtype, finite: bool, block: Any, place: Place) -> np.ndarray:
-    """Return a block as a NumPy array of the declared shape and dtype.
+def checked_block(
+    dtype: np.dtype,
+    finite: bool,
+    block: Any,
+    place: Place,
+    positions: np.ndarray | None = None,
+    whole: bool = False,
+) -> np.ndarray:
+    """Return a block as a NumPy array of the declared shape and dtype, or the pixels inside a mask as rows.
 
     Parameters
     ----------
@@ -108,6 +120,10 @@ def checked_block(dtype: np.dtype, finite: bool, block: Any, place: Place) -> np
     block : object
         What the task of the block returned.
     place : Place
+    positions : ndarray of int, optional
+        Of the pixels inside a mask. Those outside are not looked at.
+    whole : bool
+        Return the whole block in spite of `positions`.
 
     Raises
     ------
@@ -133,10 +149,11 @@ def checked_block(dtype: np.dtype, finite: bool, block: Any, place: Place) -> np
             )
         block = block.astype(dtype)
     images: np.ndarray = block
-    bad = first_nonfinite(images) if finite else None
+    used = images if positions is None else pixels_at(images, positions)
+    bad = first_nonfinite(used) if finite else None
     if bad is not None:
         raise NonFiniteError(bad).at(place.start, place.files)
-    return images
+    return images if whole else used
 
 
 def _convert(found: np.dtype, declared: np.dtype) -> str:
@@ -150,8 +167,11 @@ def _convert(found: np.dtype, declared: np.dtype) -> str:
     return f"Declare dtype='{found}' where X is made, or c{convert}"
 
 
-def _checked_blocks(dtype: np.dtype, places: Sequence[Place], blocks: Sequence[Any]) -> list[np.ndarray]:
-    return [checked_block(dtype, True, block, place) for block, place in zip(blocks, places, strict=True)]
+def _checked_blocks(
+    dtype: np.dtype, places: Sequence[Place], whole: bool, blocks: Sequence[Any], positions: np.ndarray | None = None
+) -> list[np.ndarray]:
+    checked = partial(checked_block, dtype, True, positions=positions, whole=whole)
+    return [checked(block, place) for block, place in zip(blocks, places, strict=True)]
 
 
 def first_nonfinite(rows: np.ndarray) -> int | None:

@@ -11,9 +11,10 @@ import dask
 import dask.array as da
 import numpy as np
 
-from ..errors import ImageError
+from ..errors import ImageError, NonFiniteError
 from ..linalg.large_integers import refuse_inexact
-from .gate import Place, Places, checked_block, gated
+from .gate import Place, Places, checked_block, first_nonfinite, gated
+from .mask import pixels_at
 
 __all__ = [
     "Source",
@@ -101,6 +102,7 @@ def map_images(
     files: Sequence[str] | None = None,
     fills: bool = False,
     finite: bool = True,
+    positions: np.ndarray | None = None,
     **arrays: np.ndarray,
 ) -> np.ndarray | da.Array:
     """Apply ``func(block, **arrays) -> block`` to blocks of whole images; those of lazy stacks are checked before.
@@ -123,6 +125,9 @@ def map_images(
         Whether `func` has a parameter ``out``. Results for NumPy stacks are then written there, without a copy.
     finite : bool
         Whether NaN and infinity in a lazy stack are errors; NumPy stacks have been searched by `check_images`.
+    positions : ndarray of int, optional
+        Positions of the pixels inside a mask. `func` gets rows of these, (b, n_positions), and only these are searched
+        for NaN and infinity, in NumPy stacks too.
     **arrays
         Arrays that `func` needs for every block. Each is in the graph once, for all blocks.
 
@@ -132,6 +137,8 @@ def map_images(
         Lazy for lazy `data`: one layer is added to its graph, and nothing is read.
     """
     if isinstance(data, da.Array):
+        if positions is not None:
+            arrays["positions"] = positions
         mapped = _map_lazily(func, whole_images(data), image_shape, np.dtype(dtype), files, finite, arrays)
         mapped._imgstack_files = (mapped.name, files)  # type: ignore[attr-defined]
         return mapped
@@ -140,6 +147,11 @@ def map_images(
     for i in range(0, len(data), step):
         block, result = data[i : i + step], out[i : i + step]
         with _counting_from(i, None):
+            if positions is not None:
+                block = pixels_at(block, positions)
+                bad = first_nonfinite(block) if finite else None
+                if bad is not None:
+                    raise NonFiniteError(bad)
             if fills:
                 func(block, out=result, **arrays)
             else:
@@ -210,9 +222,15 @@ def _map_lazily(
 
 
 def _on_block(
-    func: Callable[..., np.ndarray], dtype: np.dtype, finite: bool, block: Any, place: Place, **arrays: np.ndarray
+    func: Callable[..., np.ndarray],
+    dtype: np.dtype,
+    finite: bool,
+    block: Any,
+    place: Place,
+    positions: np.ndarray | None = None,
+    **arrays: np.ndarray,
 ) -> np.ndarray:
-    images = checked_block(dtype, finite, _unnested(block), place)
+    images = checked_block(dtype, finite, _unnested(block), place, positions)
     with _counting_from(place.start, place.files):
         return func(images, **arrays)
 

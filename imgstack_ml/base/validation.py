@@ -19,6 +19,7 @@ from ..errors import NonFiniteError
 from .axes import axis_names_of, order_of_axes
 from .gate import first_nonfinite
 from .lazy import files_of
+from .mask import check_mask, positions_inside
 from .state import unchanged_if_it_fails
 
 __all__ = [
@@ -40,10 +41,20 @@ _SINGLE = (np.uint8, np.uint16, np.int8, np.int16, np.bool_, np.float16, np.floa
 
 
 class Images(NamedTuple):
-    """Checked input: ``data`` of shape (n_images, *image_shape), and the files of the images if they are known."""
+    """Checked input.
+
+    Attributes
+    ----------
+    data : ndarray or dask array of shape (n_images, *image_shape)
+    files : sequence of str, or None
+        Files of the images, if they are known.
+    mask : ndarray of bool of shape `image_shape`, or None
+        True for pixels that are used; None for all.
+    """
 
     data: np.ndarray | da.Array
     files: Sequence[str] | None
+    mask: np.ndarray | None = None
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -52,8 +63,24 @@ class Images(NamedTuple):
 
     @property
     def n_pixels(self) -> int:
-        """Values in one image: height x width x channels."""
-        return prod(self.image_shape)
+        """Values in one image that are used: height x width x channels, or those inside the mask."""
+        return prod(self.image_shape) if self.mask is None else int(np.count_nonzero(self.mask))
+
+    @property
+    def positions(self) -> np.ndarray | None:
+        """Positions of the pixels that are used in flattened images; None for all."""
+        return positions_inside(self.mask)
+
+    @property
+    def values_read(self) -> int:
+        """Values in one image as it is read, if not all of them are used; otherwise 0."""
+        n_values = prod(self.image_shape)
+        return n_values if self.n_pixels < n_values else 0
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of one image while it is read: as it is stored, and the pixels inside the mask."""
+        return self.data.dtype.itemsize * (self.n_pixels + self.values_read)
 
 
 def working_dtype(dtype: np.dtype) -> np.dtype:
@@ -91,7 +118,7 @@ def is_lazy(X: Any) -> bool:
     return dask.is_dask_collection(X) or _is_chunked_store(X.data if _has_axis_names(X) else X)
 
 
-def check_images(estimator: Any, X: Any, *, reset: bool, finite: bool = True) -> Images:
+def check_images(estimator: Any, X: Any, *, reset: bool, finite: bool = True, mask: Any = None) -> Images:
     """Check a stack or a 2-D array for `estimator`. Lazy input stays lazy, and no pixel of it is read.
 
     Parameters
@@ -103,7 +130,10 @@ def check_images(estimator: Any, X: Any, *, reset: bool, finite: bool = True) ->
     reset : bool
         True in ``fit``. If False, the images must have the shape of those that the estimator was fitted on.
     finite : bool
-        Whether images in memory must be free of NaN and infinity. Lazy ones are searched when they are computed.
+        Whether images in memory must be free of NaN and infinity. Lazy ones are searched when they are computed, and
+        so are those of which a mask leaves pixels out.
+    mask : array-like of bool, "finite" or None
+        The parameter of the estimator, if `reset`. If not, the images get its ``mask_``, if it has one.
 
     Returns
     -------
@@ -126,7 +156,7 @@ def check_images(estimator: Any, X: Any, *, reset: bool, finite: bool = True) ->
         check_is_fitted(estimator)
         _refuse_one_image(estimator, X)
     with unchanged_if_it_fails(*([estimator] if reset else [])):
-        return _check_images(estimator, X, reset, finite)
+        return _check_images(estimator, X, reset, finite, mask if reset else getattr(estimator, "mask_", None))
 
 
 def check_rows(caller: str, X: Any, n_columns: int, *, finite: bool = True) -> Images:
@@ -305,7 +335,7 @@ def _items(X: Sequence[Any]) -> Iterator[Any]:
             yield item
 
 
-def _check_images(estimator: Any, X: Any, reset: bool, finite: bool) -> Images:
+def _check_images(estimator: Any, X: Any, reset: bool, finite: bool, mask: Any) -> Images:
     caller = type(estimator).__name__
     X, files = data_and_files(X)
     if isinstance(X, tuple) and X and isinstance(X[0], str):
@@ -322,14 +352,18 @@ def _check_images(estimator: Any, X: Any, reset: bool, finite: bool) -> Images:
         if reset:
             validate_data(estimator, X, reset=True, skip_check_array=True)  # removes feature names of an earlier fit
     else:
-        data = _check_in_memory(estimator, X, reset, finite)
+        data = _check_in_memory(estimator, X, reset, finite and mask is None)
     _check_shape(caller, data.shape)
     images = Images(data, files)
     if reset:
+        mask = check_mask(mask, images.image_shape)
         estimator.image_shape_ = images.image_shape
         estimator.n_features_in_ = images.n_pixels
     else:
         _compare_with_fitted(estimator, images)
+    images = images._replace(mask=mask)
+    if mask is not None and not images.values_read and isinstance(data, np.ndarray):  # all pixels are inside
+        _check_numbers(caller, data, finite)
     return images
 
 

@@ -15,6 +15,7 @@ import click
 from ..errors import MemoryLimitError
 from .lib.analysis import analyse, describe_fit, plan_of, write_report, write_results
 from .lib.images import ImageOptions, image_options
+from .lib.mask import mask_option, read_mask
 from .lib.model import MODEL_FILE
 from .lib.options import (
     DEFAULT_COMPONENTS,
@@ -49,6 +50,7 @@ _hint_options = partial(hint, MemoryLimitError, "here these are the options --me
     show_default=True,
     help="Stretch each image to the full range of intensities first, so that bright and dim images compare.",
 )
+@mask_option
 @click.option(
     "--solver",
     type=click.Choice(["auto", "gram", "covariance_eigh", "tsqr", "randomized"]),
@@ -84,6 +86,7 @@ def pca(
     out: str | None,
     n_components: int | None,
     rescale: bool,
+    mask: str | None,
     solver: str,
     memory_limit: str,
     plan: bool,
@@ -100,11 +103,12 @@ def pca(
     Examples:
       imgstack-ml pca photos --plan
       imgstack-ml pca photos -o results -k 16
+      imgstack-ml pca frames -o results --mask roi.png
       imgstack-ml pca plates --recursive --rescale --memory-limit 2GB -o results
       imgstack-ml pca plates --recursive --rescale --memory-limit 2GB -o results --resume
     """  # noqa: D301 (click looks for the real character)
     started = perf_counter()
-    make_pipeline = partial(_make_pipeline, rescale, n_components, solver, memory_limit)
+    make_pipeline = partial(_make_pipeline, rescale, mask, n_components, solver, memory_limit)
     if plan:
         _print_plan(images.open(terminal, started), make_pipeline)
         return
@@ -112,10 +116,11 @@ def pca(
         raise click.UsageError("Missing option '-o' / '--out'.")
     folder = OutputFolder(out, overwrite=overwrite, resume=resume)
     run = images.open(terminal, started, out=out)
+    pipeline = make_pipeline(run.stack, folder.checkpoint)
     folder.create()
     try:
         with _hint_options():
-            analysis = analyse(make_pipeline(run.stack, folder.checkpoint), run)
+            analysis = analyse(pipeline, run)
     except (KeyboardInterrupt, TerminatedError) as stop:
         if folder.is_resumable:
             stop.add_note("to resume: the same command with --resume")
@@ -148,15 +153,23 @@ def _print_plan(run: Run, make_pipeline: Callable[..., Pipeline]) -> None:
 
 
 def _make_pipeline(
-    rescale: bool, n_components: int | None, solver: str, memory_limit: str, stack: ImageStack, checkpoint: str | None
+    rescale: bool,
+    mask: str | None,
+    n_components: int | None,
+    solver: str,
+    memory_limit: str,
+    stack: ImageStack,
+    checkpoint: str | None,
 ) -> Pipeline:
     from sklearn.pipeline import Pipeline
 
     from .. import ImagePCA, IntensityRescaler
 
-    k = n_components or min(DEFAULT_COMPONENTS, max(1, len(stack) - 1), math.prod(stack.shape[1:]))
+    inside = None if mask is None else read_mask(mask, stack)
+    n_values = math.prod(stack.shape[1:]) if inside is None else int(inside.sum()) * math.prod(stack.shape[3:])
+    k = n_components or min(DEFAULT_COMPONENTS, max(1, len(stack) - 1), n_values)
     first = [("rescale", IntensityRescaler())] if rescale else []
     # ImagePCA centres by itself: a StackCenterer before it would read the images once more. A fixed seed: the same
     # command gives the same result.
-    last = ImagePCA(k, svd_solver=solver, memory_limit=memory_limit, random_state=0, checkpoint=checkpoint)
+    last = ImagePCA(k, svd_solver=solver, memory_limit=memory_limit, random_state=0, checkpoint=checkpoint, mask=inside)
     return Pipeline([*first, ("pca", last)])

@@ -10,6 +10,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import dask.array as da
+import numpy as np
 
 from ..base.lazy import source_of, stored_parts
 from ..base.validation import Images, rows_are_views
@@ -60,8 +61,10 @@ def check_parameters(params: Mapping[str, Any]) -> None:
         raise ValueError(f"tol={params['tol']!r} must be a number of at least 0, e.g. tol=1e-4.")
 
 
-def check_n_components(n_components: Any, n: int | None, p: int) -> None:
+def check_n_components(n_components: Any, n: int | None, p: int, inside: bool = False) -> None:
     """Refuse what is no number of components of (n, p) data, and no share of their variance; `n` is None if unknown.
+
+    `inside` says that the values are those inside a mask.
 
     Raises
     ------
@@ -77,7 +80,7 @@ def check_n_components(n_components: Any, n: int | None, p: int) -> None:
                 f"n_components={n_components} must be between 1 and n_features={p}."
                 if n is None
                 else f"n_components={n_components} must be between 1 and min(n_samples, n_features)={most} "
-                f"for {n} images of {p} values."
+                f"for {n} images of {p} values{' inside the mask' * inside}."
             )
     elif not (isinstance(n_components, Real) and 0 < float(n_components) < 1):
         raise ValueError(
@@ -92,15 +95,17 @@ def fit_size(images: Images, params: Mapping[str, Any]) -> FitSize:
     if isinstance(images.data, da.Array):
         block = max(images.data.chunks[0])
     else:
-        block = None if rows_are_views(images.data) else min(n, batch_rows(images))
+        in_memory = rows_are_views(images.data) and not images.values_read
+        block = None if in_memory else min(n, batch_rows(images))
     return FitSize.of(
         (n, images.n_pixels),
         images.data.dtype,
         params["n_components"],
         block,
-        chunk=_chunk_of_part(images.data),
+        chunk=() if images.values_read else _chunk_of_part(images.data),
         n_oversamples=params["n_oversamples"],
         max_passes=params["max_passes"],
+        values_read=images.values_read,
     )
 
 
@@ -143,8 +148,12 @@ def uncentred(images: Images) -> tuple[Images, Any]:
     """
     if not isinstance(images.data, da.Array):
         return images, 0.0
-    source = source_of(images.data)
-    return Images(source.data, images.files), source.shift
+    data, shift = source_of(images.data)
+    if images.positions is not None and np.ndim(shift):
+        shift = np.asarray(shift)[images.positions]
+    # The mask has the shape of the images given; those before may have been flattened to them.
+    mask = None if images.mask is None else images.mask.reshape(data.shape[1:])
+    return Images(data, images.files, mask), shift
 
 
 def warn_of_rank(rank: int, k: int, n: int) -> None:

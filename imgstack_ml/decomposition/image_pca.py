@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,25 +12,20 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted
 
 from ..base.lazy import map_images
+from ..base.mask import put_back
 from ..base.state import unchanged_if_it_fails
 from ..base.transformer import for_table
 from ..base.validation import Images, StackLike, check_images, check_rows
 from ..linalg.signs import settle_signs
-from ..passes.blas import one_blas_thread
-from ..passes.memory import Allowance, allowance, within_plan
-from ..passes.runner import PassRunner
-from .checks import check_n_components, check_parameters, fit_size, refusing_units, uncentred, warn_of_rank
+from .checks import warn_of_rank
+from .fit import fit_images, plan_images
 from .likelihood import LikelihoodMixin
-from .partial_fit import components_of_batches, learn_batch, summary_of_model
-from .plan import Plan, plan_fit
+from .partial_fit import learn_batch
+from .plan import Plan
 from .projection import in_intensities, reconstruct, scores_of
-from .records import Factors, FitRequest, FitSize
-from .resume import fit_checkpoint, resumed
-from .solvers import solve
+from .records import Factors, FitSize
 
 __all__ = ["ImagePCA"]
-
-_CENTRED = "the StackCenterer before ImagePCA took a read; ImagePCA centres without one, so leave it out"
 
 
 class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -85,16 +79,24 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         A folder of its own, in which `fit` saves the results of its reads of a lazy stack. If the fit fails or is
         killed, the same call resumes from there and gives the same result, to the last bit if it runs in as many
         threads. The folder is removed when the fit is done. See the notes.
+    mask : array-like of bool, "finite" or None, default=None
+        True for the pixels to use, False for those to leave out: of shape (height, width), for all channels, or of that
+        of an image; (n_features,) for rows. In masked arrays of NumPy, True means the opposite. ``"finite"`` uses the
+        pixels that are finite in all images, which takes one read more of a stack of floats. Pixels outside are not
+        looked at by any method, and may be NaN or infinite. Results are those of rows of the pixels inside. None uses
+        all pixels.
 
     Attributes
     ----------
     components_ : ndarray of shape (n_components_, n_features_in_), float32 or float64
-        Principal axes, orthonormal, in rows, by decreasing variance. The entry of largest magnitude of each is
-        positive.
+        Principal axes, orthonormal, in rows, by decreasing variance; 0 outside the mask. The entry of largest magnitude
+        of each is positive.
     eigenimages_ : ndarray of shape (n_components_, height, width[, n_channels])
         The same as images; a view.
     mean_ : ndarray of shape (n_features_in_,), float64
-        Mean of the images, in their intensity units.
+        Mean of the images, in their intensity units; 0 outside the mask.
+    mask_ : ndarray of bool of the shape of an image, or None
+        True for the pixels that are used; None if there is no mask.
     mean_image_ : ndarray of shape (height, width[, n_channels])
         The same as an image; a view.
     explained_variance_ : ndarray of shape (n_components_,), float64
@@ -171,6 +173,7 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         random_state: Any = None,
         progress: bool = False,
         checkpoint: str | os.PathLike[str] | None = None,
+        mask: Any = None,
     ):
         self.n_components = n_components
         self.svd_solver = svd_solver
@@ -182,6 +185,7 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         self.random_state = random_state
         self.progress = progress
         self.checkpoint = checkpoint
+        self.mask = mask
 
     def fit(self, X: StackLike, y: Any = None) -> ImagePCA:
         """Find the principal components of a stack.
@@ -203,7 +207,8 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         NonFiniteError
             Naming the image (and file) with a NaN or infinite pixel.
         ValueError
-            For a single image, too many components, unknown chunk sizes.
+            For a single image, too many components, unknown chunk sizes; for a mask that is not Boolean, has another
+            shape than the images, or leaves no pixel.
 
         Warns
         -----
@@ -236,22 +241,19 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         Raises
         ------
         ValueError
-            If there are more components than values in an image.
+            If there are more components than values in an image; for ``mask="finite"``, which only `fit` can find, and
+            another mask than before.
 
         Warns
         -----
         ConvergenceWarning
             If the directions kept explain less than the share of the variance asked for. Later batches keep more.
         """
-        fitted = self.n_components_ if hasattr(self, "components_") else None
         with unchanged_if_it_fails(self):
-            images = check_images(self, X, reset=fitted is None)
-            params = self.get_params(deep=False)
-            params["n_components"] = components_of_batches(params, images, fitted)
-            so_far = None if fitted is None else getattr(self, "_summary", None) or summary_of_model(self)
-            factors, size, summary = learn_batch(images, params, self._request(), so_far, self.progress)
-            self.svd_solver_, self.n_passes_, self._summary = "randomized", 1.0, summary
-            self._store(factors, size)
+            images = check_images(self, X, reset=not hasattr(self, "components_"), mask=self.mask)
+            factors, size, self._summary = learn_batch(images, self)
+            self.svd_solver_, self.n_passes_ = "randomized", 1.0
+            self._store(factors, size, images.mask)
         return self
 
     def fit_transform(self, X: StackLike, y: Any = None) -> np.ndarray | da.Array:
@@ -303,7 +305,8 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         Returns
         -------
         images : ndarray or dask array of shape (n_images, *image_shape_)
-            In the dtype of `components_`, in the intensity units of the stack; lazy for lazy input.
+            In the dtype of `components_`, in the intensity units of the stack, and 0 outside the mask; lazy for lazy
+            input.
 
         Raises
         ------
@@ -341,9 +344,8 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         MemoryLimitError
             As `fit` would.
         """
-        source, shift = uncentred(check_images(clone(self), X, reset=True))
-        plan = self._plan(source, allowance(self.memory_limit))
-        return replace(plan, notes=(_CENTRED,)) if np.any(shift) else plan
+        images = check_images(clone(self), X, reset=True, mask=self.mask)
+        return plan_images(images, self.get_params(deep=False))
 
     @property
     def eigenimages_(self) -> np.ndarray:
@@ -366,53 +368,21 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         return tags
 
     def _fit(self, X: StackLike) -> tuple[Images, np.ndarray | None]:
-        """Validate, plan, solve, store; return the images, and their scores where the solver has them."""
-        images = check_images(self, X, reset=True)
-        source, shift = uncentred(images)
-        allowed = allowance(self.memory_limit)
-        plan = self._plan(source, allowed)
-        factors = self._solve(source, plan, allowed)
+        """Validate, fit, store; return the images, and their scores where the solver has them."""
+        images = check_images(self, X, reset=True, mask=self.mask)
+        found = fit_images(images, self.get_params(deep=False))
         self.__dict__.pop("_summary", None)  # of partial_fit
-        mean = factors.mean - shift if np.any(shift) else factors.mean
-        scores = self._store(factors._replace(mean=mean), fit_size(source, self.get_params(deep=False)))
-        return images, scores
+        self.svd_solver_, self.n_passes_ = found.solver, found.n_passes
+        scores = self._store(found.factors, found.size, found.mask)
+        return images._replace(mask=found.mask), scores
 
-    def _plan(self, images: Images, allowed: Allowance) -> Plan:
-        """Choose a solver from metadata alone."""
-        n, p = len(images.data), images.n_pixels
-        if n < 2:
-            raise ValueError(f"ImagePCA needs at least 2 images to see any variance, and got n_samples={n}.")
-        params = self.get_params(deep=False)
-        check_n_components(self.n_components, n, p)
-        check_parameters(params)
-        return plan_fit(fit_size(images, params), self.svd_solver, allowed)
-
-    def _solve(self, images: Images, plan: Plan, allowed: Allowance) -> Factors:
-        """Run the solver of the plan, or of the plan that a fit in the checkpoint began with."""
-        params, request = self.get_params(deep=False), self._request(draws=plan.solver == "randomized")
-        size = fit_size(images, params)
-        # Passes run in as many threads as there are cores. The work between them gains little from BLAS threads of its
-        # own, and loses a lot when others use the machine: eigh of 844 x 844 takes 0.09 s with one thread, and with
-        # two 0.1 s on an idle machine and 2 s on a busy one.
-        with one_blas_thread(), fit_checkpoint(params, images, allowed, request) as checkpoint:
-            plan, request = resumed(checkpoint, partial(self._plan, images), plan, request)
-            cost = plan.chosen
-            runner = PassRunner(images, read_bytes=cost.reading_bytes, progress=self.progress, checkpoint=checkpoint)
-            with within_plan(cost.peak_bytes), refusing_units(runner):
-                solver, factors = solve(runner, cost, size, request)
-                factors = factors.in_intensities()
-        self.svd_solver_, self.n_passes_ = solver, runner.n_passes
-        return factors
-
-    def _request(self, draws: bool = False) -> FitRequest:
-        return FitRequest.of(self.n_components, self.tol, self.max_passes, self.random_state if draws else 0)
-
-    def _store(self, factors: Factors, size: FitSize) -> np.ndarray | None:
+    def _store(self, factors: Factors, size: FitSize, mask: np.ndarray | None) -> np.ndarray | None:
         """Set the fitted attributes with settled signs, and return the scores if the solver has them."""
         n, k = size.n, len(factors.singular_values)
         signs = settle_signs(factors.components)
-        self.components_ = factors.components
-        self.mean_ = factors.mean
+        self.mask_ = mask
+        self.components_ = put_back(factors.components, mask)
+        self.mean_ = put_back(factors.mean[None], mask)[0]
         self.n_components_ = k
         self.n_samples_ = n
         self.n_iter_ = factors.n_iter
@@ -438,4 +408,5 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         return scale
 
     def _project(self, images: Images) -> np.ndarray | da.Array:
-        return scores_of(images, self.components_, self.mean_, self._score_scale())
+        axes, mean = self._inside(self.components_), self._inside(self.mean_)
+        return scores_of(images, axes, mean, self._score_scale())

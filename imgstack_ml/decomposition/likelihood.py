@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..base.gate import first_nonfinite
 from ..base.lazy import map_images
+from ..base.mask import positions_inside
 from ..base.validation import StackLike, check_images
 from ..errors import NonFiniteError
 from ..linalg.krylov import project
@@ -32,6 +33,7 @@ class LikelihoodMixin:
 
     components_: np.ndarray
     mean_: np.ndarray
+    mask_: np.ndarray | None
     explained_variance_: np.ndarray
     noise_variance_: float
     n_components_: int
@@ -63,7 +65,8 @@ class LikelihoodMixin:
         basis of the components, without a matrix of pixels x pixels.
         """
         images = check_images(self, X, reset=False)
-        k, p, noise = self.n_components_, self.n_features_in_, self.noise_variance_
+        axes, mean = self._inside(self.components_), self._inside(self.mean_)
+        k, p, noise = self.n_components_, len(mean), self.noise_variance_
         self._refuse_without_noise("no likelihood")
         noise = noise or 1.0  # all of k == p directions are components: no residual to weigh
         log_det = np.log(self.explained_variance_).sum() + (p - k) * np.log(noise)
@@ -73,10 +76,11 @@ class LikelihoodMixin:
             image_shape=(),
             dtype=np.dtype(np.float64),
             files=images.files,
-            axes=self.components_,
-            mean=self.mean_,
+            positions=images.positions,
+            axes=axes,
+            mean=mean,
             variance=self.explained_variance_,
-            inner=inner_products(self.components_),
+            inner=inner_products(axes),
         )
 
     def score(self, X: StackLike, y: Any = None) -> float:
@@ -100,6 +104,7 @@ class LikelihoodMixin:
         Returns
         -------
         covariance : ndarray of shape (n_features_in_, n_features_in_), float64
+            0 for pixels outside the mask.
 
         Raises
         ------
@@ -111,7 +116,7 @@ class LikelihoodMixin:
         _refuse_large(p, "get_covariance")
         axes = self.components_.astype(np.float64)
         covariance: np.ndarray = (axes.T * np.maximum(self.explained_variance_ - self.noise_variance_, 0)) @ axes
-        covariance.flat[:: p + 1] += self.noise_variance_
+        covariance.flat[:: p + 1] += self.noise_variance_ * self._ones_inside()
         return covariance
 
     def get_precision(self) -> np.ndarray:
@@ -120,7 +125,8 @@ class LikelihoodMixin:
         Returns
         -------
         precision : ndarray of shape (n_features_in_, n_features_in_), float64
-            It takes 8 bytes x n_features_in_**2 of memory, and as much again while it is made.
+            It takes 8 bytes x n_features_in_**2 of memory, and as much again while it is made. The inverse of the
+            covariance inside the mask, and 0 outside.
 
         Raises
         ------
@@ -142,12 +148,20 @@ class LikelihoodMixin:
         inner.flat[:: k + 1] += noise
         precision = axes.T @ np.linalg.solve(inner, axes)  # Woodbury's identity
         precision /= -noise
-        precision.flat[:: p + 1] += 1 / noise
+        precision.flat[:: p + 1] += self._ones_inside() / noise
         return precision
+
+    def _inside(self, rows: np.ndarray) -> np.ndarray:
+        """Return values (..., n_features_in_) of the pixels inside the mask, if there is one that leaves some out."""
+        positions = positions_inside(self.mask_)
+        return rows if positions is None else np.take(rows, positions, axis=-1)
+
+    def _ones_inside(self) -> np.ndarray | float:
+        return 1.0 if self.mask_ is None else self.mask_.ravel().astype(np.float64)
 
     def _refuse_without_noise(self, lacks: str) -> None:
         k = self.n_components_
-        if (self.noise_variance_ == 0 and k < self.n_features_in_) or self.explained_variance_[-1] <= 0:
+        if (self.noise_variance_ == 0 and k < len(self._inside(self.mean_))) or self.explained_variance_[-1] <= 0:
             raise ValueError(
                 f"The components explain all the variance, so that the model has no noise and {lacks}. "
                 f"Fit fewer components, e.g. ImagePCA({max(1, k // 2)})."

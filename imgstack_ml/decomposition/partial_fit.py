@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..base.mask import check_mask, is_finite_wanted
 from ..base.validation import Images
 from ..linalg.incremental import Summary, merge_summaries
 from ..linalg.scaling import ALL_ZERO, exponent_of, largest_value
@@ -15,30 +16,24 @@ from ..passes.memory import allowance
 from ..passes.runner import PassRunner
 from .certificate import in_units
 from .checks import check_n_components, check_parameters, fit_size, refusing_units, uncentred
-from .records import Factors, FitRequest, FitSize
+from .fit import request_of
+from .records import Factors, FitSize
 from .streaming import PAD, factors_of_summary, first_look, share_reached
 
-__all__ = ["components_of_batches", "learn_batch", "summary_of_model"]
+__all__ = ["learn_batch"]
 
 _EXPECTED_IMAGES = 10**9  # sizes are chosen for a long stack: the number of images to come is unknown
 _READ_BYTES = 2**28  # raw images and summaries in flight
 
 
-def learn_batch(
-    images: Images, params: dict[str, Any], request: FitRequest, so_far: Summary | None, progress: bool
-) -> tuple[Factors, FitSize, Summary]:
-    """Summarise a batch of images in one read, and merge it with the summary so far.
+def learn_batch(images: Images, model: Any) -> tuple[Factors, FitSize, Summary]:
+    """Summarise a batch of images in one read, and merge it with what the model keeps of the images before.
 
     Parameters
     ----------
     images : Images
-    params : dict
-        Parameters of the `ImagePCA`, with the number of components that are to be found.
-    request : FitRequest
-    so_far : Summary or None
-        Of the images before.
-    progress : bool
-        Show a bar.
+    model : ImagePCA
+        Fitted to the images before, if there were any.
 
     Returns
     -------
@@ -47,6 +42,11 @@ def learn_batch(
     size : FitSize
     summary : Summary
     """
+    params, fitted = model.get_params(deep=False), getattr(model, "n_components_", None)
+    params["n_components"] = _components_of_batches(params, images, fitted)
+    _check_mask_of_batches(params["mask"], images, fitted)
+    request = request_of({**params, "n_components": model.n_components})
+    so_far = None if fitted is None else getattr(model, "_summary", None) or _summary_of_model(model)
     source, shift = uncentred(images)
     size = replace(fit_size(source, params), n=_EXPECTED_IMAGES)
     if size.share:
@@ -55,7 +55,8 @@ def learn_batch(
             most = allowance(params["memory_limit"]).limit // (16 * size.p * so_far.rows.itemsize)
             size = replace(size, n_oversamples=max(size.n_oversamples, min(2 * len(so_far.rows), most)))
     counts = size.row_counts()
-    runner = PassRunner(source, read_bytes=max(_READ_BYTES, 4 * counts.summary_bytes), progress=progress)
+    read_bytes = max(_READ_BYTES, 4 * counts.summary_bytes)
+    runner = PassRunner(source, read_bytes=read_bytes, progress=params["progress"])
     before = 0.0 if so_far is None else largest_value([so_far.mean])  # all that is known of them if they are constant
     with one_blas_thread(), refusing_units(runner, before):
         summary, _ = first_look(runner, size, counts, draws=0)
@@ -66,7 +67,7 @@ def learn_batch(
         return factors_of_summary(summary, size, request).in_intensities(), size, summary
 
 
-def components_of_batches(params: dict[str, Any], images: Images, fitted: int | None) -> int | float:
+def _components_of_batches(params: dict[str, Any], images: Images, fitted: int | None) -> int | float:
     """Return the number of components that partial_fit looks for, or their share of the variance.
 
     Parameters
@@ -83,14 +84,34 @@ def components_of_batches(params: dict[str, Any], images: Images, fitted: int | 
         For parameters that are wrong, and more components than values in an image.
     """
     check_parameters(params)
-    check_n_components(params["n_components"], None, images.n_pixels)
+    check_n_components(params["n_components"], None, images.n_pixels, inside=bool(images.values_read))
     if params["n_components"] is None:
         return min(len(images.data), images.n_pixels) if fitted is None else fitted
     n_components: int | float = params["n_components"]
     return n_components
 
 
-def summary_of_model(model: Any) -> Summary:
+def _check_mask_of_batches(mask: Any, images: Images, fitted: int | None) -> None:
+    """Refuse masks that batches cannot have: of pixels finite in all images to come, and others than fitted."""
+    if is_finite_wanted(mask):
+        if fitted is None:
+            raise ValueError(
+                "partial_fit cannot know which pixels are finite in all images to come, as mask='finite' asks. Give "
+                "these pixels, e.g. ImagePCA(mask=numpy.isfinite(X).all(axis=0))."
+            )
+        return
+    given, before = (_all_or_mask(one) for one in (check_mask(mask, images.image_shape), images.mask))
+    if not np.array_equal(given, before):
+        raise ValueError(
+            "mask is not the one of the images before. Leave it as it was: set_params(mask=mask_); or fit again."
+        )
+
+
+def _all_or_mask(mask: np.ndarray | None) -> np.ndarray:
+    return np.ones(1, bool) if mask is None or mask.all() else mask
+
+
+def _summary_of_model(model: Any) -> Summary:
     """Summarise the images of a fitted `ImagePCA` by its components alone, after fit.
 
     In a basis of the components and the directions beyond, A'A is [diag(s^2), R'; R, Z], R holding the residuals and Z
@@ -103,7 +124,8 @@ def summary_of_model(model: Any) -> Summary:
     singular = np.ldexp(model.singular_values_, -exponent)
     squares, ratio = singular**2, model.explained_variance_ratio_[0]
     total = float(squares[0] / ratio) if ratio > 0 else 0.0
-    rows = model.components_ * singular[:, None].astype(model.components_.dtype)
+    components, mean = model._inside(model.components_), model._inside(model.mean_)
+    rows = components * singular[:, None].astype(components.dtype)
     no_draws = np.empty((0, rows.shape[1]), rows.dtype)
     drift = np.zeros(rows.shape[1])
     rounding = PAD * float(np.finfo(rows.dtype).eps) * float(squares[0])
@@ -114,4 +136,4 @@ def summary_of_model(model: Any) -> Summary:
         rounding += degrees * (residuals + slack)
     lost = max(total - float(squares.sum()), 0.0)
     n = model.n_samples_
-    return Summary(n, model.mean_, drift, total, rows, lost, no_draws, np.empty(0), rounding, exponent)
+    return Summary(n, mean, drift, total, rows, lost, no_draws, np.empty(0), rounding, exponent)

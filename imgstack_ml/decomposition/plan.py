@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, isqrt
 
 import dask
@@ -73,6 +73,11 @@ class Plan:
     def peak_bytes(self) -> int:
         """Peak memory in bytes, above what the process held before the fit."""
         return self.chosen.peak_bytes
+
+    def with_one_read_more(self) -> Plan:
+        """Return the plan of a fit that first reads the images once."""
+        considered = tuple(cost._replace(n_passes=cost.n_passes + 1) for cost in self.considered)
+        return replace(self, chosen=considered[self.considered.index(self.chosen)], considered=considered)
 
     def __repr__(self) -> str:
         lines = [f"Plan: svd_solver={self.solver!r} within {format_bytes(self.memory_limit)}"]
@@ -173,22 +178,23 @@ def _gram(size: FitSize, allowed: Allowance, threads: int) -> SolverCost:
     # The sum, one product and its merge for each thread, and the workspace of LAPACK's eigh.
     square = 8 * n * n
     fixed = size.result_bytes + threads * (2 * square + size.tile_bytes) + 3 * square
-    whole = fixed + (0 if size.in_memory else size.raw_bytes)
+    whole = fixed + size.kept_bytes
     multiply_adds = n * n * p / 2 + k * n * p + 4 * n**3
     if size.chunk:
         return _gram_by_regions(size, allowed, threads, multiply_adds)
     room = allowed.room_to_keep(randomized_cost(size, allowed, threads).peak_bytes)
     if size.in_memory or whole <= room:
-        return SolverCost("gram", 1, multiply_adds, whole, True, n, size.raw_bytes, _gram_seconds(size, 1))
+        return SolverCost("gram", 1, multiply_adds, whole, True, n, size.keeping_bytes, _gram_seconds(size, 1))
     # Strips of the matrix are partial results of tasks. A panel of raw images stays in memory.
     block_bytes = size.block * size.image_bytes
     fixed = size.result_bytes * 2 + 6 * square + threads * 2 * size.tile_bytes
     reading = size.reading_bytes(allowed, fixed + block_bytes, threads)
     room = min(allowed.limit, max(allowed.keep, fixed + 3 * reading)) - fixed - reading
-    panel = min(n, max(1, room // block_bytes) * size.block)
+    panel_bytes = size.block * p * size.itemsize
+    panel = min(n, max(1, room // panel_bytes) * size.block)
     panels = ceil(n / panel)
     passes = panels - panel * panels * (panels - 1) / (2 * n) + 1
-    peak = fixed + reading + panel * size.image_bytes
+    peak = fixed + reading + panel * p * size.itemsize
     return SolverCost("gram", passes, 1.5 * multiply_adds, peak, False, panel, reading, _gram_seconds(size, passes))
 
 
@@ -227,10 +233,10 @@ def _covariance(size: FitSize, allowed: Allowance, threads: int) -> SolverCost:
     n, p = size.n, size.p
     square = 8 * p * p
     fixed = size.result_bytes + threads * (3 * square + 2 * size.tile_bytes) + 3 * square
-    whole = fixed + (0 if size.in_memory else size.raw_bytes)
+    whole = fixed + size.kept_bytes
     keeps = size.in_memory or whole <= allowed.keep
     # Results, which `fixed` has, can be larger than all images: with less for both, each block would be a batch.
-    kept = size.raw_bytes + 2 * threads * 3 * square
+    kept = size.keeping_bytes + 2 * threads * 3 * square
     reading = kept if keeps else size.reading_bytes(allowed, fixed, threads, 3 * square)
     peak = whole if keeps else fixed + reading
     products, factoring = n * p * p / 2, 4 * p**3
@@ -247,11 +253,10 @@ def _tsqr(size: FitSize, allowed: Allowance, threads: int) -> SolverCost:
     fixed = size.result_bytes + factors + 4 * 8 * short * short
     if n <= p:  # components are computed in float64 and rounded at the end
         fixed += (16 - size.dtype.itemsize) * k * p
-    keeps = size.in_memory or n <= p or fixed + size.raw_bytes <= allowed.keep
-    reading = (
-        size.raw_bytes if keeps else max(size.reading_bytes(allowed, fixed, threads), 2 * height * size.image_bytes)
-    )
-    peak = fixed + (0 if size.in_memory else reading)
+    keeps = size.in_memory or n <= p or fixed + size.kept_bytes <= allowed.keep
+    reading = max(size.reading_bytes(allowed, fixed, threads), 2 * height * size.image_bytes)
+    reading = size.keeping_bytes if keeps else reading
+    peak = fixed + (size.kept_bytes if keeps else reading)
     # Householder QR with its Q, in float64 at half speed, and the SVD of R.
     multiply_adds = 2 * (2 * tall * short**2 + 10 * short**3) + k * n * p
     seconds = size.seconds(multiply_adds, 2 * n * p, size.dtype)

@@ -27,10 +27,10 @@ def project(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.nda
 def scores_of(images: Images, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray | da.Array:
     """Scores (n, k) of a stack; lazy for lazy images, in the chunks in which they are stored."""
     stored = stored_parts(images.data)
-    if stored is not None:
+    if stored is not None and images.positions is None:
         return _sums_over_parts(stored, images.files, axes, mean, scale)
     shape = (len(axes),)
-    learned: dict[str, Any] = {"axes": axes, "mean": mean, "scale": scale}
+    learned: dict[str, Any] = {"axes": axes, "mean": mean, "scale": scale, "positions": images.positions}
     return map_images(project, images.data, image_shape=shape, dtype=axes.dtype, files=images.files, **learned)
 
 

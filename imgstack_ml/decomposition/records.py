@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 
 from ..base.validation import working_dtype
 from ..linalg.tiles import TILE_BYTES
-from ..passes.batches import BATCH_BYTES
+from ..passes.batches import BATCH_BYTES, SELECT_BYTES
 from ..passes.memory import Allowance
 from .certificate import Certificate, in_units
 
@@ -111,7 +111,7 @@ class FitSize:
     Attributes
     ----------
     n, p : int
-        Images, and values in an image.
+        Images, and values in an image that are used.
     k : int
         Components, at most; min(n, p) for a share of the variance, since only the data tell their number.
     itemsize : int
@@ -130,6 +130,8 @@ class FitSize:
         Shape of the largest chunk of a lazy stack whose chunks hold parts of images; else empty.
     n_oversamples, max_passes : int
         As `ImagePCA` has them, for the randomized solver.
+    values_read : int
+        Values in an image as it is read, if a mask leaves some out; otherwise 0.
     """
 
     n: int
@@ -144,6 +146,7 @@ class FitSize:
     chunk: tuple[int, ...] = ()
     n_oversamples: int = 10
     max_passes: int = 6
+    values_read: int = 0
 
     @classmethod
     def of(
@@ -211,8 +214,21 @@ class FitSize:
 
     @property
     def raw_bytes(self) -> int:
-        """Bytes of the raw stack."""
-        return self.n * self.p * self.itemsize
+        """Bytes of the raw stack, and of the pixels inside a mask if there is one."""
+        return self.n * self.image_bytes
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes that keeping the images in memory takes: with a mask the pixels inside, and a few images as read."""
+        if not self.values_read:
+            return 0 if self.in_memory else self.raw_bytes
+        return self.n * self.p * self.itemsize + self.keeping_bytes
+
+    @property
+    def keeping_bytes(self) -> int:
+        """Bytes of raw images in flight while images are read into memory."""
+        block = self.block * self.image_bytes
+        return min(self.raw_bytes, max(block, SELECT_BYTES)) if self.values_read else self.raw_bytes
 
     def reading_bytes(self, allowed: Allowance, rest: int, threads: int, partial_bytes: int = 0) -> int:
         """Bytes of raw images and of their results, `partial_bytes` each, in flight while a pass runs.
@@ -234,8 +250,8 @@ class FitSize:
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of one raw image."""
-        return self.p * self.itemsize
+        """Bytes of one raw image, and of its pixels inside a mask if there is one."""
+        return (self.p + self.values_read) * self.itemsize
 
     @property
     def tile_bytes(self) -> int:
@@ -245,7 +261,12 @@ class FitSize:
     @property
     def result_bytes(self) -> int:
         """Bytes of the components, of one copy of them, and of three mean images in float64."""
-        return 2 * self.k * self.p * self.dtype.itemsize + 24 * self.p
+        return 2 * self.k * self.p * self.dtype.itemsize + 24 * self.p + self.embedding_bytes
+
+    @property
+    def embedding_bytes(self) -> int:
+        """Bytes of the results with the pixels outside a mask, of the mask, and of the positions of those inside."""
+        return self.values_read * (self.k * self.dtype.itemsize + 10) + 8 * self.p if self.values_read else 0
 
 
 class SolverCost(NamedTuple):

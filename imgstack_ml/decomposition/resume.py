@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -9,6 +10,7 @@ from numbers import Integral
 from typing import Any
 
 import dask.array as da
+import numpy as np
 
 from .. import __version__
 from ..base.validation import Images
@@ -32,9 +34,18 @@ def fit_checkpoint(
         return nullcontext()
     fit = {name: repr(params[name]) for name in _DECISIVE}
     fit["random_state"] = repr(params["random_state"]) if isinstance(params["random_state"], Integral) else "no int"
+    fit["mask"] = _mask_text(params["mask"], images)
     fit["the stack (its files, their sizes and times of change, and the blocks)"] = images.data.name
     fit["the version of imgstack_ml"] = __version__
     return open_checkpoint(folder, fit, {**allowed._asdict(), "seed": request.seed})
+
+
+def _mask_text(mask: Any, images: Images) -> str:
+    """Describe the parameter `mask`, so that another mask has another description."""
+    if images.mask is None:
+        return repr(mask)
+    digest = hashlib.blake2b(np.packbits(images.mask).tobytes(), digest_size=8).hexdigest()
+    return f"{images.n_pixels} pixels ({digest})"
 
 
 def resumed(

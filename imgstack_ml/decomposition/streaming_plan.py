@@ -27,7 +27,7 @@ def randomized_cost(size: FitSize, allowed: Allowance, threads: int) -> SolverCo
     again = streaming_cost(size, allowed.limit, threads, kept=False)
     # Inner products take little memory over chunks that hold parts of images, whatever this solver would take.
     room = allowed.keep if size.chunk else allowed.room_to_keep(again.peak_bytes)
-    kept = streaming_cost(size, room - size.raw_bytes, threads, kept=True)
+    kept = streaming_cost(size, room - size.kept_bytes, threads, kept=True)
     return kept if kept.peak_bytes <= room else again
 
 
@@ -56,7 +56,7 @@ def streaming_cost(size: FitSize, limit: int, threads: int, kept: bool) -> Solve
     )
     least = StreamingMemory(size, counts, 2, block, lowest, threads, kept)
     memory = next((option for option in options if option.peak_bytes <= limit), least)
-    peak = memory.peak_bytes + (size.raw_bytes if kept and not size.in_memory else 0)
+    peak = memory.peak_bytes + (size.kept_bytes if kept else 0)
     reads = 1 if kept else min(_NOMINAL_READS, size.max_passes)
     later = _NOMINAL_READS - 1 if kept else reads - 1
     # First read: inner products, rows and merging. Later reads: blocks, and orthonormalising the basis.
@@ -118,7 +118,7 @@ class StreamingMemory(NamedTuple):
     def peak_bytes(self) -> int:
         """Peak memory: the largest phase, and five float64 images (mean, shift, drift, and temporary ones)."""
         phases = self._summing, self._beginning, self._multiplying, self._finishing, self._single_look
-        return max(phases) + 40 * self.size.p
+        return max(phases) + 40 * self.size.p + self.size.embedding_bytes
 
     @property
     def reading_bytes(self) -> int:

@@ -87,10 +87,11 @@ def _rows_of_images(runner: PassRunner, height: int) -> tuple[da.Array, Any, dic
     batches = layout.batches(Batch(0, layout.n_blocks), height * layout.image_bytes)
     sources = runner.sources(batches)
     task = dask.delayed(checked_step, pure=False)
-    shift = task(_first_image, sources[0], runner.check(batches[0]), 0, [])
+    inside = [dask.delayed(positions, pure=False, traverse=False) for positions in runner.inside]
+    shift = task(_first_image, sources[0], runner.check(batches[0]), 0, [], inside)
     parts, images_of = [], {}
     for batch, blocks in zip(batches, sources, strict=True):
-        part = task(rows_after_ones, blocks, runner.check(batch), layout.starts[batch.first], [shift])
+        part = task(rows_after_ones, blocks, runner.check(batch), layout.starts[batch.first], [shift], inside)
         images_of[part.key] = layout.n_images(batch)
         parts.append(da.from_delayed(part, shape=(images_of[part.key], 1 + runner.n_pixels), dtype=np.float64))
     return da.concatenate(parts), shift, images_of

@@ -21,6 +21,7 @@ class ImageHistogram(FeatureTransformer):
     """Histogram of the intensities of each channel of each image.
 
     Each is ``numpy.histogram(channel, bins, range_, density=density)``: values outside the range are not counted.
+    There is no mask: all pixels count.
 
     Parameters
     ----------

@@ -28,6 +28,8 @@ _SMALL_CELL = 16 * 16  # pixels; for larger cells scikit-image's function is as 
 class HOGFeatures(FeatureTransformer):
     """Histograms of oriented gradients: the vector of `skimage.feature.hog` for each image, to the last bit.
 
+    There is no mask: all pixels count.
+
     Parameters
     ----------
     orientations : int, default=9

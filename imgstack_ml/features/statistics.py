@@ -22,6 +22,8 @@ _SAFE = (2.0**-450, 2.0**450)  # magnitudes whose squares, and sums of them, are
 class ChannelStatistics(FeatureTransformer):
     """Mean, standard deviation, minimum, maximum and percentiles of each channel of each image.
 
+    There is no mask: all pixels count.
+
     Parameters
     ----------
     statistics : sequence of {"mean", "std", "min", "max"}, default=("mean", "std", "min", "max")

@@ -33,6 +33,8 @@ class TextureFeatures(FeatureTransformer):
     Both are computed by scikit-image: the share of pixels with each code of `skimage.feature.local_binary_pattern`, and
     `skimage.feature.graycoprops` of the symmetric, normalised `skimage.feature.graycomatrix`.
 
+    There is no mask: all pixels count.
+
     Parameters
     ----------
     descriptors : sequence of {"lbp", "glcm"}, default=("lbp", "glcm")

@@ -31,7 +31,7 @@ def array_of_shape(name: str, values: npt.ArrayLike | None, shape: tuple[int, ..
     """Make an array of an optional parameter, and check its shape; `owner` is what needs that shape, for the error."""
     if values is None:
         return None
-    array = np.asarray(values)
+    array = np.asanyarray(values)  # a masked array hides pixels
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}; {owner} need {shape}")
     return array
@@ -128,6 +128,7 @@ def draw_thumbnail(axes: Axes, point: np.ndarray, picture: Picture) -> Any:
 
     options = picture.options
     image = OffsetImage(picture.pixels, zoom=34 / max(picture.pixels.shape[:2]), cmap=options.get("cmap"))
+    image.image.set_data(picture.pixels)  # OffsetImage shows what a masked array hides
     image.image.set_clim(**{key: options[key] for key in ("vmin", "vmax") if key in options})
     # Towards the middle there is room for it.
     right, up = axes.transAxes.inverted().transform(axes.transData.transform(point)) < 0.5

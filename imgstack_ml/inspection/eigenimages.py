@@ -22,7 +22,8 @@ class EigenimageDisplay:
     grey images in the default colours, mid-grey for RGB images. The limits are the 99th percentile of the absolute
     values, so that a few large pixels do not leave all others pale. Pictures do not share a scale: every component has
     length one, so its largest value says only how far it spreads over the image. A component that explains none of the
-    variance has an arbitrary direction, and is drawn flat.
+    variance has an arbitrary direction, and is drawn flat. Pixels outside the mask of a PCA are transparent, as are
+    those that a masked array hides.
 
     Parameters
     ----------
@@ -58,7 +59,7 @@ class EigenimageDisplay:
         explained_variance_ratio: npt.ArrayLike | None = None,
         mean_image: npt.ArrayLike | None = None,
     ):
-        self.eigenimages = _check_eigenimages(np.asarray(eigenimages))
+        self.eigenimages = _check_eigenimages(np.asanyarray(eigenimages))
         k, *image_shape = self.eigenimages.shape
         self.explained_variance_ratio = array_of_shape(
             "explained_variance_ratio", explained_variance_ratio, (k,), f"{k} eigenimages"

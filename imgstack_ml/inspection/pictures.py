@@ -28,8 +28,9 @@ class Picture(NamedTuple):
 
     Attributes
     ----------
-    pixels : ndarray of shape (height, width) or (height, width, 3)
-        Grey values in any unit, or colours from 0 to 1.
+    pixels : ndarray of shape (height, width), (height, width, 3) or (height, width, 4)
+        Grey values in any unit, or colours from 0 to 1. Pixels outside a mask are transparent: hidden in a masked array
+        of grey values, alpha 0 in colours.
     options : dict
         ``cmap``, ``vmin`` and ``vmax`` for grey values; empty for colours.
     """
@@ -41,35 +42,42 @@ class Picture(NamedTuple):
 def plain_picture(image: np.ndarray, limits: tuple[float, float] | None = None) -> Picture:
     """Draw intensities from black to white between `limits`.
 
-    The default limits are zero, or the smallest intensity if that is negative, and the largest intensity.
+    The default limits are zero, or the smallest intensity if that is negative, and the largest intensity. Pixels that
+    a masked array hides are transparent.
     """
     grey = _is_grey(image)
     image = _without_channel(image) if grey else image[..., :3]  # the range of an alpha channel is not that of colours
+    hidden, image = np.ma.getmask(image), _filled(image)
     low, high = limits or (min(exact_number(image.min()), 0.0), exact_number(image.max()))
     if beyond_float64(image):
         image, (low, high) = differences(image, (low, high))
     span = high - low or 1.0
     if grey:
-        return Picture(image, {"cmap": "gray", "vmin": low, "vmax": max(low + span, np.nextafter(low, np.inf))})
-    return Picture(((image - low) / span).clip(0, 1), {})
+        options = {"cmap": "gray", "vmin": low, "vmax": max(low + span, np.nextafter(low, np.inf))}
+        return Picture(_transparent(image, hidden), options)
+    return Picture(_transparent(((image - low) / span).clip(0, 1), hidden), {})
 
 
 def signed_picture(image: np.ndarray, cmap: str) -> Picture:
     """Draw positive and negative values alike: zero is the middle of `cmap`, or mid-grey in a colour image.
 
-    The limits are plus and minus the 99th percentile of the absolute values.
+    The limits are plus and minus the 99th percentile of the absolute values. Pixels that a masked array hides are
+    transparent.
     """
-    size = np.abs(image)
+    hidden = np.ma.getmask(image)
+    size = np.abs(image if hidden is np.ma.nomask else np.ma.compressed(image))
+    image = _filled(image)
     # The percentile is zero where almost all pixels are. Then the largest value is the limit.
     limit = float(np.percentile(size, 99) or size.max() or 1)
     if _is_grey(image):
-        return Picture(_without_channel(image), {"cmap": cmap, "vmin": -limit, "vmax": limit})
-    return Picture((0.5 + image[..., :3] / (2 * limit)).clip(0, 1), {})
+        options = {"cmap": cmap, "vmin": -limit, "vmax": limit}
+        return Picture(_without_channel(_transparent(image, hidden)), options)
+    return Picture(_transparent((0.5 + image[..., :3] / (2 * limit)).clip(0, 1), hidden), {})
 
 
 def component_picture(image: np.ndarray, share: float | None, cmap: str) -> Picture:
     """Draw an eigenimage as a signed picture; flat if its `share` of the variance is 0, as it is arbitrary then."""
-    return signed_picture(np.zeros_like(image) if share == 0 else image, cmap)
+    return signed_picture(image * 0 if share == 0 else image, cmap)
 
 
 def common_limits(images: np.ndarray) -> tuple[float, float]:
@@ -88,8 +96,14 @@ def visible_channels(images: np.ndarray) -> np.ndarray:
 def shrink(images: np.ndarray, side: int) -> np.ndarray:
     """Reduce images (b, height, width[, n_channels]) to at most `side` pixels a side, by means of squares of pixels.
 
-    Integers keep their dtype. Others become float32, or float64 if the means are no usual float32.
+    Integers keep their dtype. Others become float32, or float64 if the means are no usual float32. Of a masked array,
+    means are those of the pixels that are not hidden.
     """
+    if isinstance(images, np.ma.MaskedArray):
+        shares = shrink((~np.ma.getmaskarray(images)).astype(np.float32), side)
+        means = shrink(images.filled(0).astype(np.float64), side) / np.where(shares > 0, shares, 1)
+        means = np.rint(means) if images.dtype.kind in "ui" else means
+        return np.ma.array(means.astype(images.dtype), mask=shares == 0)
     factor = ceil(max(images.shape[1:3]) / side)
     if factor <= 1:
         return images
@@ -132,6 +146,20 @@ def share_text(share: float) -> str:
         return "variance 0"
     percent = 100 * share
     return "<0.1 %" if 0 < percent < 0.05 else f"{percent:.1f} %"
+
+
+def _filled(image: np.ndarray) -> np.ndarray:
+    """Return an image with an arbitrary visible value where a masked array hides one: limits stay the same."""
+    return image.filled(image.compressed()[0]) if isinstance(image, np.ma.MaskedArray) else image
+
+
+def _transparent(pixels: np.ndarray, hidden: Any) -> np.ndarray:
+    """Hide grey pixels (height, width[, 1]), or give colours an alpha channel of 0 where all channels are hidden."""
+    if hidden is np.ma.nomask:
+        return pixels
+    if _is_grey(pixels):
+        return np.ma.array(pixels, mask=hidden)
+    return np.dstack([pixels, ~hidden[..., :3].all(axis=-1)])
 
 
 def _is_grey(image: np.ndarray) -> bool:

@@ -8,9 +8,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.exceptions import NotFittedError
 
+from ..base.mask import put_back
 from ..base.validation import is_lazy
 
-__all__ = ["Route", "estimator_steps", "find_eigenimages", "find_route", "split_at_pca"]
+__all__ = [
+    "Route",
+    "estimator_steps",
+    "find_eigenimages",
+    "find_mask",
+    "find_route",
+    "hide_outside",
+    "split_at_pca",
+]
 
 
 def estimator_steps(estimator: Any) -> list[Any]:
@@ -41,6 +50,8 @@ def split_at_pca(estimator: Any) -> tuple[list[Any], Any]:
 def find_eigenimages(estimator: Any, n_components: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return the first `n_components` eigenimages of a fitted estimator, or all of them, and its mean image.
 
+    If masks leave pixels out, they are masked arrays, which hide these.
+
     Raises
     ------
     NotFittedError
@@ -53,7 +64,36 @@ def find_eigenimages(estimator: Any, n_components: int | None = None) -> tuple[n
     # After a StackCenterer, the mean of the PCA is zero up to rounding; the mean of the images is the StackCenterer's.
     pca_mean = getattr(pca, "mean_image_", pca.mean_)
     mean = next((step.mean_ for step in steps if hasattr(step, "mean_")), pca_mean)
-    return _as_images(eigenimages, steps), _as_images(mean[np.newaxis], steps)[0]
+    inside = find_mask(estimator)
+    images, (mean_image,) = _as_images(eigenimages, steps), _as_images(mean[np.newaxis], steps)
+    return hide_outside(images, inside), hide_outside(mean_image[np.newaxis], inside)[0]
+
+
+def find_mask(estimator: Any) -> np.ndarray | None:
+    """Return the pixels that the masks of a fitted PCA and of the steps before it use, or None for all.
+
+    The mask has the shape of the images that come to the first step with a mask.
+    """
+    steps, pca = split_at_pca(estimator)
+    inside: np.ndarray | None = None
+    for step in (pca, *reversed(steps)):
+        own, shape = getattr(step, "mask_", None), getattr(step, "image_shape_", ())
+        if own is not None and inside is not None and inside.size == np.count_nonzero(own):
+            whole = np.zeros_like(own)
+            whole[own] = inside.ravel()
+            inside = whole
+        elif own is not None:
+            inside = own
+        elif inside is not None and inside.size == prod(shape):
+            inside = inside.reshape(shape)
+    return None if inside is None or inside.all() else inside
+
+
+def hide_outside(images: np.ndarray, inside: np.ndarray | None) -> np.ndarray:
+    """Return images (b, *image_shape) as a masked array, which hides the pixels outside a mask of that shape."""
+    if inside is None or images.shape[1:] != inside.shape:
+        return images
+    return np.ma.array(images, mask=np.broadcast_to(~inside, images.shape))
 
 
 def _as_images(rows: np.ndarray, steps: list[Any]) -> np.ndarray:
@@ -67,7 +107,9 @@ def _as_images(rows: np.ndarray, steps: list[Any]) -> np.ndarray:
     if rows.ndim > 2:
         return rows
     for step in reversed(steps):
-        image_shape = getattr(step, "image_shape_", ())
+        image_shape, mask = getattr(step, "image_shape_", ()), getattr(step, "mask_", None)
+        if mask is not None and np.count_nonzero(mask) == rows.shape[1]:
+            rows = put_back(rows, mask)
         if len(image_shape) > 1 and prod(image_shape) == rows.shape[1]:
             return rows.reshape(len(rows), *image_shape)
     raise ValueError(

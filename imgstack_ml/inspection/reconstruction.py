@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ..base.validation import StackLike
 from ._drawing import draw_picture, picture_grid
 from .pictures import common_limits, plain_picture, signed_picture, visible_channels
-from .pipelines import Route, find_route
+from .pipelines import Route, find_mask, find_route, hide_outside
 from .stacks import evenly_spaced, image_names, read_images, short_name
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class ReconstructionDisplay:
 
     All pictures of a row have the intensity limits of the original. The last picture is the original less the last
     reconstruction; it has its own limits, symmetric about zero. Titles give the root mean square error over the pixels
-    of the image.
+    of the image. Pixels outside the mask of a PCA, or hidden by a masked array, are transparent, and no part of errors.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class ReconstructionDisplay:
         *,
         names: Sequence[str] | None = None,
     ):
-        self.images, self.reconstructions = np.asarray(images), np.asarray(reconstructions)
+        self.images, self.reconstructions = np.asanyarray(images), np.asanyarray(reconstructions)
         self.n_components = [int(k) for k in n_components]
         self.names = names
         expected = (len(self.images), len(self.n_components), *self.images.shape[1:])
@@ -75,7 +75,7 @@ class ReconstructionDisplay:
         if self.reconstructions.shape != expected or not self.n_components:
             raise ValueError(f"reconstructions has shape {self.reconstructions.shape}; needed is {expected}")
         difference = self.reconstructions - self.images[:, np.newaxis].astype(np.float64)
-        self.errors = np.sqrt((difference**2).mean(axis=tuple(range(2, difference.ndim))))
+        self.errors = np.asarray(np.sqrt((difference**2).mean(axis=tuple(range(2, difference.ndim)))))
 
     @classmethod
     def from_estimator(
@@ -129,7 +129,13 @@ class ReconstructionDisplay:
         n_images = len(X)  # type: ignore[arg-type]  # NumPy's type of array-likes includes numbers
         if indices is None:
             indices = evenly_spaced(n_images, 4)
-        images, reconstructions = _reconstruct(route, read_images(cls.__name__, X, indices), n_components)
+        inside = find_mask(estimator)
+        found = _reconstruct(route, read_images(cls.__name__, X, indices, inside), n_components)
+        images = hide_outside(found[0], inside)
+        reconstructions = found[1]
+        if isinstance(images, np.ma.MaskedArray):
+            hidden = np.ma.getmaskarray(images)[:, np.newaxis]
+            reconstructions = np.ma.array(reconstructions, mask=np.broadcast_to(hidden, reconstructions.shape))
         all_names = image_names(X, n_images)
         names = [all_names[index] for index in indices]
         return cls(images, reconstructions, n_components, names=names).plot(ax=ax, **plot_options)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..base.validation import StackLike
 from ._drawing import BLUE, GREY, MANY_POINTS, PALETTE, array_of_shape, axes_or_new, draw_thumbnail
 from .pictures import common_limits, component_title, plain_picture, shrink, visible_channels
-from .pipelines import split_at_pca
+from .pipelines import find_mask, hide_outside, split_at_pca
 from .stacks import read_images, short_name
 
 if TYPE_CHECKING:
@@ -134,7 +134,9 @@ class ScoresDisplay:
         )
         chosen = spread_out(display.plane, n_thumbnails)
         if chosen:
-            pictures = shrink(visible_channels(read_images(cls.__name__, X, chosen)), _SIDE)
+            inside = find_mask(estimator)
+            images = hide_outside(read_images(cls.__name__, X, chosen, inside), inside)
+            pictures = shrink(visible_channels(images), _SIDE)
             display.thumbnails = dict(zip(chosen, pictures, strict=True))
         return display.plot(ax=ax)
 
@@ -191,7 +193,7 @@ class ScoresDisplay:
     def _draw_thumbnails(self) -> list[Any]:
         if not self.thumbnails:
             return []
-        limits = common_limits(np.stack(list(self.thumbnails.values())))
+        limits = common_limits(np.ma.stack(list(self.thumbnails.values())))
         return [
             draw_thumbnail(self.ax_, self.plane[index], plain_picture(picture, limits))
             for index, picture in self.thumbnails.items()

@@ -10,29 +10,46 @@ import dask.array as da
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from ..base.gate import gated
+from ..base.gate import first_nonfinite, gated
+from ..base.mask import pixels_at
 from ..base.validation import FileStack, Images, check_images, data_and_files
+from ..errors import NonFiniteError
 
 __all__ = ["check_stack", "evenly_spaced", "image_names", "printable", "read_images", "short_name"]
 
 
-def check_stack(caller: str, X: Any) -> Images:
-    """Check a stack as `check_images` does, for a `caller` that is no estimator; errors begin with its name."""
-    return check_images(type(caller, (BaseEstimator,), {})(), X, reset=True)
+def check_stack(caller: str, X: Any, inside: np.ndarray | None = None) -> Images:
+    """Check a stack as `check_images` does, for a `caller` that is no estimator; errors begin with its name.
+
+    `inside` is a mask of pixels, which applies to images of its shape.
+    """
+    mask = inside if inside is None or getattr(X, "shape", ())[1:] == inside.shape else None
+    return check_images(type(caller, (BaseEstimator,), {})(), X, reset=True, mask=mask)
 
 
-def read_images(caller: str, X: Any, indices: Sequence[int]) -> np.ndarray:
+def read_images(caller: str, X: Any, indices: Sequence[int], inside: np.ndarray | None = None) -> np.ndarray:
     """Read some images: of an ImageStack only their files, of a Dask array only the blocks that hold them.
+
+    Pixels outside the mask `inside` may be NaN or infinite.
 
     Raises
     ------
     IndexError
         For an index beyond the stack.
+    NonFiniteError
+        Naming the image (and file) with NaN or infinity.
     """
     indices = [int(index) for index in indices]
-    images = check_stack(caller, X[indices] if isinstance(X, FileStack) else X)
-    data = gated(images.data, images.files, finite=True) if isinstance(images.data, da.Array) else images.data
-    return np.asarray(data if isinstance(X, FileStack) else data[indices])
+    images = check_stack(caller, X[indices] if isinstance(X, FileStack) else X, inside)
+    positions, data = images.positions, images.data
+    if isinstance(data, da.Array):
+        data = gated(data, images.files, finite=positions is None)
+    found = np.asarray(data if isinstance(X, FileStack) else data[indices])
+    bad = None if positions is None else first_nonfinite(pixels_at(found, positions))
+    if bad is not None:
+        files = None if images.files is None else images.files[bad if isinstance(X, FileStack) else indices[bad]]
+        raise NonFiniteError(indices[bad], files)
+    return found
 
 
 def evenly_spaced(n_images: int, n_chosen: int) -> list[int]:

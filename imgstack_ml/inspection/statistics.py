@@ -84,8 +84,17 @@ def read_statistics(X: StackLike, *, caller: str = "read_statistics", progress: 
 
 
 def image_statistics(block: np.ndarray) -> ImageStatistics:
-    """Statistics of a block of images (b, height, width[, n_channels]) or rows (b, n_values)."""
+    """Statistics of a block of images (b, height, width[, n_channels]) or rows (b, n_values).
+
+    Of a masked array, they are those of the pixels that are not hidden, the same ones in all images. The cells of their
+    signatures are stretches of pixels that follow each other.
+    """
     n_channels = block.shape[3] if block.ndim == 4 else 1
+    if isinstance(block, np.ma.MaskedArray):
+        shown = ~np.ma.getmaskarray(block)[0].reshape(-1, n_channels)
+        values = block.data.reshape(len(block), -1, n_channels)
+        channels = [np.ascontiguousarray(values[:, shown[:, i], i])[:, np.newaxis] for i in range(n_channels)]
+        return _joined([_statistics_of_tile(one, 1, (1, _GRID**2)) for one in channels if one.size])
     step = max(1, _TILE // max(1, block[:1].nbytes))
     tiles = [np.ascontiguousarray(block[i : i + step]) for i in range(0, len(block), step)]
     return concatenate_statistics([_statistics_of_tile(tile, n_channels) for tile in tiles])
@@ -141,14 +150,26 @@ def _statistics_of_batch(blocks: list[np.ndarray], start: int) -> list[ImageStat
     return [image_statistics(block) for block in blocks]
 
 
-def _statistics_of_tile(images: np.ndarray, n_channels: int) -> ImageStatistics:
+def _joined(channels: list[ImageStatistics]) -> ImageStatistics:
+    """Join the statistics of the channels of some images."""
+    if len(channels) == 1:
+        return channels[0]
+    minima, maxima, means, at_top = (np.hstack(parts) for parts in list(zip(*channels, strict=True))[:4])
+    digests = np.stack([one.digests for one in channels], axis=1)
+    n_cells = min(one.signatures.shape[1] for one in channels)
+    signatures = np.mean([np.nan_to_num(one.signatures[:, :n_cells].astype(np.float64)) for one in channels], axis=0)
+    digests = np.array([_digest(digest) for digest in digests], dtype=np.uint64)
+    return ImageStatistics(minima, maxima, means, at_top, digests, _signatures(signatures))
+
+
+def _statistics_of_tile(images: np.ndarray, n_channels: int, grid: tuple[int, int] = (_GRID, _GRID)) -> ImageStatistics:
     rows = joined_channels(images)
     minima, maxima = extremes_of(rows, n_channels)
     values, base = rows, np.zeros((len(rows), 1))
     if beyond_float64(rows):
         base = rows.reshape(len(rows), -1).min(axis=1).astype(np.float64)[:, None]
         values = np.stack([differences(row, [int(row.min())])[0] for row in rows])
-    sums, counts = _sums_of_cells(values, n_channels)
+    sums, counts = _sums_of_cells(values, n_channels, grid)
     n_pixels = counts.sum()
     at_top = np.count_nonzero(rows == np.tile(maxima, rows.shape[2] // n_channels)[:, None], axis=1)
     at_top = at_top.reshape(len(rows), -1, n_channels).sum(axis=1) / n_pixels
@@ -171,10 +192,10 @@ def _has_few_levels(image: np.ndarray) -> bool:
     return len(np.unique(pixels[:: max(1, pixels.size // _N_SAMPLED)])) < min(_MIN_LEVELS, pixels.size)
 
 
-def _sums_of_cells(rows: np.ndarray, n_channels: int) -> tuple[np.ndarray, np.ndarray]:
+def _sums_of_cells(rows: np.ndarray, n_channels: int, grid: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Return sums over the cells of the grid, (b, n_cells, n_channels) in float64, and the pixels in each cell."""
     height, width = rows.shape[1], rows.shape[2] // n_channels
-    tops, lefts = _cell_edges(height), _cell_edges(width)
+    tops, lefts = (_cell_edges(*of) for of in zip((height, width), grid, strict=True))
     # Rows are summed first, along memory. Sums of 8 and 16 bits fit into 32 bits, which is ten times faster.
     exact = rows.dtype.kind == "u" and rows.dtype.itemsize <= 2 and height < 2**16
     bands = [rows[:, a:b].sum(axis=1, dtype=np.uint32 if exact else np.float64) for a, b in pairwise(tops)]
@@ -184,8 +205,8 @@ def _sums_of_cells(rows: np.ndarray, n_channels: int) -> tuple[np.ndarray, np.nd
     return sums.reshape(len(rows), -1, n_channels), counts
 
 
-def _cell_edges(length: int) -> np.ndarray:
-    return np.linspace(0, length, 1 + min(_GRID, length)).astype(int)
+def _cell_edges(length: int, n_cells: int) -> np.ndarray:
+    return np.linspace(0, length, 1 + min(n_cells, length)).astype(int)
 
 
 def _signatures(cells: np.ndarray) -> np.ndarray:

@@ -293,8 +293,14 @@ def _key_of_images(key: Any) -> Any:
     parts = key if isinstance(key, tuple) else (key,)
     if parts and parts[0] is Ellipsis:
         parts = (slice(None), *parts)
+    if any(np.ndim(part) > 1 and getattr(part, "dtype", None) == "bool" for part in parts):
+        raise IndexError(
+            "an ImageStack is indexed by image only. For the pixels inside a mask take "
+            "ImageFlattener(mask=mask).fit_transform(stack), or ImagePCA(mask=mask)"
+        )
     if not parts or any(part is not Ellipsis for part in parts[1:]):
-        raise IndexError(f"an ImageStack is indexed by image only; for pixels take stack.data[{key!r}]")
+        text = "index" if any(map(np.ndim, parts)) else repr(key)
+        raise IndexError(f"an ImageStack is indexed by image only; for pixels take stack.data[{text}]")
     if isinstance(parts[0], da.Array):
         raise TypeError("an ImageStack is not indexed by a Dask array; compute it first: stack[index.compute()]")
     return parts[0]

@@ -111,7 +111,7 @@ def add_moments(
 def sums_or_moments(
     blocks: Sequence[np.ndarray], start: int, n_images: int, with_norms: bool = False
 ) -> Moments | Sums:
-    """Sums of integers of up to 16 bits, unless images are so small that BLAS is faster; else moments.
+    """Return sums of integers of up to 16 bits, unless images are so small that BLAS is faster; else moments.
 
     Parameters
     ----------

@@ -18,6 +18,7 @@ __all__ = [
     "BATCH_BYTES",
     "MOST_IN_FLIGHT",
     "READ_BYTES",
+    "SELECT_BYTES",
     "Batch",
     "Group",
     "Layout",
@@ -31,6 +32,7 @@ __all__ = [
 BATCH_BYTES = 2**25  # raw images handed to one task; larger batches pass 2 threads no faster
 MOST_IN_FLIGHT = 8  # batches whose steps can use several threads each
 READ_BYTES = 2**28  # of raw images and partial results in flight, unless a plan says otherwise
+SELECT_BYTES = 2**27  # of images in flight, of which only the pixels inside a mask stay in memory
 _WORK_BYTES = 2**23  # a step on one thread: tiles of float values, and temporary arrays of NumPy
 _BATCH_BLOCKS = 1024  # at most; a block takes 2 kB of a graph, which is more than some images
 _WAVE_BLOCKS = 4 * _BATCH_BLOCKS
@@ -55,7 +57,7 @@ class Layout(NamedTuple):
     starts : list of int
         Position of the first image of each block, and the number of images.
     image_bytes : int
-        Bytes of a raw image.
+        Bytes of a raw image, and of its pixels inside a mask if there is one.
     """
 
     starts: list[int]
@@ -146,7 +148,7 @@ def threads_of_batch(n_threads: int, together: int) -> int:
 
 def batch_rows(images: Images) -> int:
     """Images in a batch of a NumPy stack."""
-    return max(1, BATCH_BYTES // (images.data.dtype.itemsize * images.n_pixels))
+    return max(1, BATCH_BYTES // images.image_bytes)
 
 
 def folds_pay(partial_bytes: int) -> bool:

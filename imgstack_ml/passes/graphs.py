@@ -31,6 +31,7 @@ def wave_graph(
     total: Any,
     check_of: Callable[[Batch], Check | None] = lambda batch: None,
     n_merged: int = 2,
+    inside: tuple[Any, ...] = (),
 ) -> tuple[Delayed, dict[Any, int]]:
     """Make the graph of some groups of batches, and count the images of each task.
 
@@ -53,6 +54,8 @@ def wave_graph(
         Returns the check of the blocks of a batch; None where they need none.
     n_merged : int
         Results that `merge` joins at once, at most.
+    inside : tuple
+        Further arguments of the checks: positions of the pixels inside a mask, if there is one.
 
     Returns
     -------
@@ -67,7 +70,7 @@ def wave_graph(
     for group in groups:
         level = []
         for batch in group:
-            level.append(task(step, next(blocks), check_of(batch), layout.starts[batch.first], shared))
+            level.append(task(step, next(blocks), check_of(batch), layout.starts[batch.first], shared, inside))
             images_of[level[-1].key] = layout.n_images(batch)
         while len(level) > 1:
             parts = [level[i : i + n_merged] for i in range(0, len(level), n_merged)]

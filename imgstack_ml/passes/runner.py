@@ -23,6 +23,7 @@ from ..base.lazy import stored_parts, whole_images
 from ..base.validation import Images, rows_are_views
 from .batches import (
     READ_BYTES,
+    SELECT_BYTES,
     Batch,
     Group,
     Groups,
@@ -70,13 +71,15 @@ class PassRunner:
         Show one bar a pass, on stderr.
     checkpoint : Checkpoint, optional
         Folder in which results of passes are saved and found again. Passes over images in memory are not saved.
+    whole : bool
+        Whether steps get whole images, although a mask leaves pixels out.
 
     Attributes
     ----------
     layout : Layout
         Blocks of the stack.
     n_images, n_pixels : int
-        Images, and values in an image.
+        Images, and values in an image that are used: those inside the mask of the images, if they have one.
     dtype : dtype
         Of the images.
     n_images_read : int
@@ -84,7 +87,8 @@ class PassRunner:
         What an earlier process read for the checkpoint counts as well.
     blocks : list of ndarray
         Raw images in memory, (b, *image_shape) each: NumPy input, or lazy input after `keep`. Passes then read
-        nothing.
+        nothing. If a mask leaves pixels out, these are rows of the pixels inside (b, n_pixels), and NumPy input is no
+        such block before `keep` either: a pass takes the pixels of a batch at a time.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class PassRunner:
         read_bytes: int | None = None,
         progress: bool = False,
         checkpoint: Checkpoint | None = None,
+        whole: bool = False,
     ):
         reuse_freed_memory()
         data = images.data
@@ -108,22 +113,33 @@ class PassRunner:
         self._stored: da.Array | None = None
         self._kept: list[list[np.ndarray]] | None = None
         self._image_shape = images.image_shape
+        self._unselected: list[np.ndarray] | None = None  # NumPy input of which a mask leaves pixels out
+        self._inside, self._whole = images.positions, whole
         if isinstance(data, np.ndarray) and not rows_are_views(data):
             data = da.from_array(data, chunks=(batch_rows(images), *images.image_shape), name=False)
         if isinstance(data, da.Array):
             stored = stored_parts(data)
             self._lazy = whole_images(without_empty_blocks(data))
-            if stored is not None:
+            if stored is not None and self._inside is None:
                 self._stored = gated(without_empty_blocks(stored), images.files, finite=True)
-            self._places = Places(self._lazy.chunks, images.files, n_axes=1)
             sizes = self._lazy.chunks[0]
         else:
             rows = batch_rows(images)
-            self.blocks = [data[i : i + rows] for i in range(0, len(data), rows)]
-            sizes = tuple(len(block) for block in self.blocks)
+            blocks = [data[i : i + rows] for i in range(0, len(data), rows)]
+            sizes = tuple(len(block) for block in blocks)
             self.n_images_read = self.n_images
-        self.layout = Layout([0, *accumulate(sizes)], data.dtype.itemsize * images.n_pixels)
+            if self._inside is None:
+                self.blocks = blocks
+            else:
+                self._unselected = blocks
+        self._places = Places((sizes, *((size,) for size in images.image_shape)), images.files, n_axes=1)
+        self.layout = Layout([0, *accumulate(sizes)], images.image_bytes)
         self._read_bytes = read_bytes or min(READ_BYTES, self.executor.allowance("auto").limit)
+
+    @property
+    def reads(self) -> bool:
+        """Whether passes read the images: they are lazy."""
+        return self._lazy is not None
 
     @property
     def n_passes(self) -> float:
@@ -211,8 +227,10 @@ class PassRunner:
         """
         one = combined(passes)
         allowed, reads = self.executor.allowance(memory_limit), self._lazy is not None
-        folds = one.fold is not None and (
-            self._stored is not None or (folds_pay(one.partial_bytes) and self.executor.shares_memory)
+        folds = (
+            one.fold is not None
+            and self._inside is None
+            and (self._stored is not None or (folds_pay(one.partial_bytes) and self.executor.shares_memory))
         )
         layout = layout_of_chunks(self.layout, self._stored) if self._stored is not None and folds else self.layout
         self._read_bytes = read_bytes_within(
@@ -262,14 +280,18 @@ class PassRunner:
         return result
 
     def fetch(self, span: tuple[int, int] | None = None, label: str = "read") -> list[np.ndarray]:
-        """Read the blocks of `span` into memory, raw."""
+        """Read the blocks of `span` into memory, raw; rows of the pixels inside, if a mask leaves pixels out."""
         return self.run(raw_blocks, concatenated, span=span, label=label, save=False)
 
     def keep(self) -> None:
         """Read the whole stack into memory, raw; later passes read nothing."""
         if self.blocks is None:
+            before = self._read_bytes
+            if self._inside is not None:  # otherwise all images in flight are kept
+                self._read_bytes = min(before, SELECT_BYTES)
             self.blocks = self.fetch(label="images into memory")
-            self._lazy = self._stored = None
+            self._lazy = self._stored = self._unselected = self._inside = None
+            self._read_bytes = before
 
     def keep_by_region(self) -> None:
         """Read the whole stack into memory, in chunks as they are stored; later passes by region read nothing."""
@@ -326,13 +348,18 @@ class PassRunner:
 
     def check(self, span: Batch) -> Check | None:
         """Return the check of some blocks, for `checked_step`; None if they are in memory, checked already."""
-        return None if self._lazy is None else self._places.check_of(self._lazy.dtype, span.first, span.stop)
+        return None if self.blocks is not None else self._places.check_of(self.dtype, *span, self._whole)
+
+    @property
+    def inside(self) -> tuple[np.ndarray, ...]:
+        """Further arguments of the checks: positions of the pixels inside the mask, if it leaves pixels out."""
+        return () if self._inside is None else (self._inside,)
 
     def sources(self, batches: Sequence[Batch]) -> list[Any]:
         """Return the blocks of each batch: lists of arrays in memory, or tasks that read them and give lists."""
         if self._lazy is not None:
             return batches_as_tasks(self._lazy, batches)
-        blocks = self.blocks
+        blocks = self._unselected or self.blocks
         assert blocks is not None
         return [blocks[batch.first : batch.stop] for batch in batches]
 
@@ -382,7 +409,7 @@ class PassRunner:
         bar.advance(n_images)
         if n_done == len(groups):
             return total
-        with executor.send(shared) as sent:
+        with executor.send((*self.inside, *shared)) as sent:
             while n_done < len(groups):
                 wave = groups[n_done : n_done + longest]
                 total = self._run_wave(source, executor, step, merge, wave, sent, bar, total, n_merged)
@@ -407,7 +434,10 @@ class PassRunner:
         """Run some groups of batches and merge them with the result so far, if there is one."""
         tasks = source.tasks([batch for group in groups for batch in group])
         within, before = (total, None) if executor.keeps_total else (None, total)
-        graph, images_of = wave_graph(step, merge, groups, tasks, source.layout, shared, within, source.check, n_merged)
+        inside, shared = shared[: len(self.inside)], shared[len(self.inside) :]
+        graph, images_of = wave_graph(
+            step, merge, groups, tasks, source.layout, shared, within, source.check, n_merged, inside
+        )
         with one_blas_thread():
             (result,) = executor.compute([graph], images_of, bar)
         return result if before is None else merge(before, result)

@@ -76,11 +76,19 @@ def range_pass(n_channels: int = 1) -> Pass:
 
 
 def checked_step(
-    step: Callable[..., Partial], blocks: list[np.ndarray], check: Check | None, start: int, shared: Sequence[Any]
+    step: Callable[..., Partial],
+    blocks: list[np.ndarray],
+    check: Check | None,
+    start: int,
+    shared: Sequence[Any],
+    inside: Sequence[np.ndarray] = (),
 ) -> Partial:
-    """Call ``step(blocks, start, *shared)`` with one thread of BLAS, after a check of the blocks if they were read."""
+    """Call ``step(blocks, start, *shared)`` with one thread of BLAS, after a check of the blocks if they were read.
+
+    `inside` are the positions of the pixels inside a mask, if there is one. The step then gets rows of these pixels.
+    """
     if check is not None:
-        blocks = check(blocks)
+        blocks = check(blocks, *inside)
     with one_blas_thread():
         return step(blocks, start, *shared)
 

@@ -27,7 +27,7 @@ class IntensityRescaler(PassLearner, StackTransformer):
 
     Each image becomes what ``skimage.exposure.rescale_intensity(image, in_range, out_range)`` returns for it: clipped
     to `in_range`, then mapped linearly to `out_range`. As in scikit-image, integer results are truncated, not rounded,
-    and the pixels of a constant image are clipped to `out_range`.
+    and the pixels of a constant image are clipped to `out_range`. There is no mask: all pixels count.
 
     Parameters
     ----------

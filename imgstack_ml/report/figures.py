@@ -68,13 +68,13 @@ def svg_of(draw: Callable[[Any], Any], size: tuple[float, float], *, title: str,
 
 
 def picture_uri(pixels: np.ndarray) -> str:
-    """Encode a picture, (height, width, 3) uint8, as a data URI for an ``<img>``."""
+    """Encode a picture, (height, width, 3 or 4) uint8, as a data URI for an ``<img>``; JPEG has no alpha channel."""
     from PIL import Image
 
     image, data = Image.fromarray(pixels), io.BytesIO()
     kind = "png"
     image.save(data, format="PNG", optimize=True)
-    if data.tell() > _SMALL_PNG:
+    if data.tell() > _SMALL_PNG and pixels.shape[2] == 3:
         kind, data = "jpeg", io.BytesIO()
         image.save(data, format="JPEG", quality=88)
     return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode('ascii')}"

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..base.mask import pixels_at
 from ..base.validation import StackLike
 from ..inspection.pictures import shrink, visible_channels
-from ..inspection.pipelines import Route, find_route
+from ..inspection.pipelines import Route, find_mask, find_route, hide_outside
 from ..inspection.stacks import check_stack, evenly_spaced
 from ..inspection.statistics import ImageStatistics, concatenate_lists, concatenate_statistics, image_statistics
 from ..passes.runner import PassRunner
@@ -88,12 +89,13 @@ def read_survey(estimator: Any, X: StackLike, *, progress: bool = False) -> Surv
     NonFiniteError
         Naming the image (and file) with a NaN or infinite pixel.
     """
-    images = check_stack("generate_report", X)
+    inside = find_mask(estimator)
+    images = check_stack("generate_report", X, inside)
     route = find_route(estimator)
     has_thumbnail = np.zeros(len(images.data), dtype=bool)
     has_thumbnail[evenly_spaced(len(has_thumbnail), MAX_THUMBNAILS)] = True
-    runner = PassRunner(images, progress=progress)
-    found = runner.run(_survey_of_batch, _merge, shared=(route, has_thumbnail), label="report")
+    runner = PassRunner(images, progress=progress, whole=True)
+    found = runner.run(_survey_of_batch, _merge, shared=(route, has_thumbnail, inside), label="report")
     statistics, scores, errors = zip(*found.rows, strict=True)
     return Survey(concatenate_statistics(list(statistics)), np.concatenate(scores), np.concatenate(errors), *found[1:])
 
@@ -107,25 +109,33 @@ class _Partial(NamedTuple):
     best: list[Reconstruction]
 
 
-def _survey_of_batch(blocks: list[np.ndarray], start: int, route: Route, has_thumbnail: np.ndarray) -> _Partial:
+def _survey_of_batch(
+    blocks: list[np.ndarray], start: int, route: Route, has_thumbnail: np.ndarray, inside: np.ndarray | None = None
+) -> _Partial:
     """Step of the pass."""
     found = _Partial([], {}, [], [])
     for block in blocks:
         step = max(1, _TILE // max(1, block[:1].nbytes))
         for i in range(0, len(block), step):
             tile = block[i : i + step]
-            found = _merge(found, _survey_of_tile(tile, start + i, route, has_thumbnail, found))
+            found = _merge(found, _survey_of_tile(tile, start + i, route, has_thumbnail, inside, found))
         start += len(block)
     return found
 
 
 def _survey_of_tile(
-    images: np.ndarray, start: int, route: Route, has_thumbnail: np.ndarray, before: _Partial
+    images: np.ndarray,
+    start: int,
+    route: Route,
+    has_thumbnail: np.ndarray,
+    inside: np.ndarray | None,
+    before: _Partial,
 ) -> _Partial:
     """Survey a few images; only those whose error is more extreme than the errors in `before` get pictures."""
     prepared = route.prepare(images)
     scores = route.scores(prepared)
     reconstructed = route.reconstruct(scores)
+    images, prepared, reconstructed = (hide_outside(one, inside) for one in (images, prepared, reconstructed))
     errors = _root_mean_squares(prepared, reconstructed)
     rows = (image_statistics(images), scores.astype(np.float64), errors)
     thumbnails = _thumbnails(images, start, has_thumbnail)
@@ -163,6 +173,9 @@ def _small(images: np.ndarray) -> np.ndarray:
 
 def _root_mean_squares(images: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Root mean square difference (n,) of images, in the precision of `others`, summed in float64."""
+    if isinstance(images, np.ma.MaskedArray):
+        positions = np.flatnonzero(~np.ma.getmaskarray(images)[0])
+        images, others = (pixels_at(np.ma.getdata(one), positions) for one in (images, others))
     difference = np.subtract(images, others, dtype=others.dtype).reshape(len(images), -1)
     return np.sqrt(np.square(difference, out=difference).mean(axis=1, dtype=np.float64))
 

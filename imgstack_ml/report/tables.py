@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..inspection.pictures import share_text
-from ..inspection.pipelines import estimator_steps
+from ..inspection.pipelines import estimator_steps, find_mask
 from .alerts import Alert, Evidence
 from .survey import Survey
 
@@ -88,10 +88,11 @@ def fit_table(estimator: Any, pca: Any, run: dict[str, Any] | None) -> Table:
 
     `run` is the content of ``run.json``.
     """
-    steps = estimator_steps(estimator)
+    steps, inside = estimator_steps(estimator), find_mask(estimator)
     rows = [
         ("steps", " → ".join(type(step).__name__ for step in steps)),
         ("components", str(len(pca.components_))),
+        *([] if inside is None else [("mask", f"{np.count_nonzero(inside):,} of {inside.size:,} values are used")]),
         ("solver", str(getattr(pca, "svd_solver_", getattr(pca, "svd_solver", "")))),
     ]
     n_passes = sum(getattr(step, "n_passes_", 0) for step in steps)

@@ -42,7 +42,7 @@ def alert_tiles(alert: Alert, survey: Survey | None, n_most: int) -> list[Tile]:
     shown = [index for index in alert.images[:n_most].tolist() if index in thumbnails]
     if not shown:
         return []
-    limits = common_limits(np.stack(list(thumbnails.values())))
+    limits = common_limits(np.ma.stack(list(thumbnails.values())))
     return [_tile(plain_picture(thumbnails[index], limits), f"image {index}", str(index)) for index in shown]
 
 
@@ -78,7 +78,7 @@ def _tile(picture: Picture, alt: str, caption: str) -> Tile:
 
 
 def _colours(picture: Picture) -> np.ndarray:
-    """Colours (height, width, 3), uint8, as Matplotlib's `imshow` would draw them."""
+    """Colours (height, width, 3), uint8, as Matplotlib's `imshow` would draw them; with alpha if pixels are hidden."""
     pixels, options = picture
     if pixels.ndim == 3:
         return np.rint(255 * pixels).astype(np.uint8)
@@ -86,4 +86,5 @@ def _colours(picture: Picture) -> np.ndarray:
 
     low, high = options["vmin"], options["vmax"]
     scaled = ((pixels.astype(np.float64) - low) / (high - low)).clip(0, 1)
-    return colormaps[options["cmap"]](scaled, bytes=True)[..., :3].copy()
+    colours: np.ndarray = colormaps[options["cmap"]](scaled, bytes=True)
+    return colours if np.ma.is_masked(scaled) else colours[..., :3].copy()

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from matplotlib import pyplot
 from PIL import Image
 from sklearn.decomposition import PCA
 
 import imgstack_ml as im
+from imgstack_ml.cli.lib.mask import read_mask
 from tests.lib.commands import assert_refused, read_scores, run, run_pca
 from tests.lib.images import random_pixels, write_folder, write_image
 
@@ -175,3 +177,61 @@ def test_a_plan_reads_nothing_and_writes_nothing(tmp_path):
     result = run("pca", tmp_path / "in", "--plan", "--memory-limit", "10kB")
     assert_refused(result, "Nothing was read", hints=["--solver"])
     assert os.listdir(tmp_path) == ["in"]
+
+
+OVAL = np.hypot(*np.mgrid[-12:13, -12:13]) < 11
+
+
+def test_a_mask(faces, tmp_path):
+    Image.fromarray(OVAL.astype("uint8")).save(tmp_path / "roi.png")
+    assert run_pca(faces, "-r", "-o", tmp_path / "out", "-k", 4, "--mask", tmp_path / "roi.png").exit_code == 0
+    pca = im.load_model(tmp_path / "out" / "model.safetensors")[-1]
+    np.testing.assert_array_equal(pca.mask_, OVAL)
+    expected = im.ImagePCA(4, mask=OVAL).fit(im.open_stack(faces, recursive=True))
+    np.testing.assert_allclose(pca.explained_variance_, expected.explained_variance_, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_pixels_outside_a_mask_are_transparent_everywhere(faces, tmp_path):
+    Image.fromarray(OVAL.astype("uint8")).save(tmp_path / "roi.png")
+    result = run("pca", faces, "-r", "-o", tmp_path / "out", "-k", 4, "--mask", tmp_path / "roi.png")
+    assert result.exit_code == 0, result.stderr
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert f"{OVAL.sum()} of 625 values are used" in page
+    assert f"--mask {tmp_path / 'roi.png'}" in page
+    for name in ("mean.png", "eigenimages/pc_001.png"):
+        picture = np.asarray(Image.open(tmp_path / "out" / name))[5::10, 5::10]
+        np.testing.assert_array_equal(picture[..., 3] == 255, OVAL)
+    (tmp_path / "roi.png").unlink()
+    assert run("report", tmp_path / "out").exit_code == 0
+    assert run("transform", tmp_path / "out", faces, "-o", tmp_path / "scores.csv", "-r").exit_code == 0
+
+
+@pytest.mark.parametrize("kind", ["grey", "palette", "RGBA", "white on transparent", "white is 0", "16 bits"])
+def test_files_of_masks(kind, faces, tmp_path):
+    path = tmp_path / ("roi.tif" if kind in ("white is 0", "16 bits") else "roi.png")
+    grey = np.where(OVAL, 255, 0).astype("uint8")
+    pixels = {"RGBA": np.dstack([grey * 0, grey, grey * 0, grey * 0 + 255]), "16 bits": OVAL * np.uint16(1)}
+    pixels["white on transparent"] = np.dstack([grey * 0 + 255] * 3 + [grey])
+    if path.suffix == ".tif":  # tifffile writes Booleans as bits of which 0 is white
+        tifffile.imwrite(path, pixels.get(kind, OVAL))
+    else:
+        picture = Image.fromarray(pixels.get(kind, grey))
+        (picture.convert("P") if kind == "palette" else picture).save(path)
+    found = read_mask(str(path), im.open_stack(faces, recursive=True))
+    np.testing.assert_array_equal(found, OVAL)
+
+
+def test_files_that_are_no_masks(faces, tmp_path):
+    out, path = tmp_path / "out", tmp_path / "roi.png"
+    for pixels, said in (
+        (OVAL[:20], "is 20 × 25, and the images are 25 × 25"),
+        (OVAL & False, "are 0; those that are"),
+    ):
+        Image.fromarray(pixels.astype("uint8")).save(path)
+        assert_refused(run("pca", faces, "-r", "-o", out, "--mask", path), path, said)
+    Image.fromarray(OVAL.astype("uint8")).save(path.with_suffix(".jpg"))
+    assert_refused(run("pca", faces, "-r", "-o", out, "--mask", path.with_suffix(".jpg")), "JPEG; give a PNG or TIFF")
+    tifffile.imwrite(path.with_suffix(".tif"), np.stack([OVAL, OVAL]).astype("uint8"))
+    assert_refused(run("pca", faces, "-r", "-o", out, "--mask", path.with_suffix(".tif")), "holds 2 images")
+    assert not out.exists()

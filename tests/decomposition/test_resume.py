@@ -89,6 +89,27 @@ def test_a_fit_goes_on_where_it_stopped(solver, part, whole, folder):
     assert not folder.exists()
 
 
+@pytest.mark.parametrize(
+    "mask",
+    [
+        pytest.param(np.arange(4096).reshape(64, 64) % 3 == 0, id="array"),
+        pytest.param("finite", marks=pytest.mark.slow),
+    ],
+)
+def test_a_fit_is_resumed_with_its_mask_only(mask, folder):
+    options = {"mask": mask, "memory_limit": "37MB" if isinstance(mask, np.ndarray) else "50MB"}
+    reads, again = Reads(), Reads()
+    expected = fit("randomized", reads, **options)
+    before = stop("randomized", folder, int(0.7 * len(reads.blocks)), **options)
+    if isinstance(mask, np.ndarray):
+        other = shutil.copytree(folder, folder.with_name("other"))
+        with pytest.warns(UserWarning, match=r"mask was 1366 pixels \(\w+\) and is 1366 pixels \(\w+\)"):
+            stop("randomized", other, 1, **{**options, "mask": np.roll(mask, 1)})
+    assert_same_fit(fit("randomized", again, folder, **options), expected)
+    assert expected.n_passes_ == len(reads.blocks) / 40 == (3 if isinstance(mask, np.ndarray) else 4)
+    assert 0 <= len(before.blocks) + len(again.blocks) - len(reads.blocks) <= READ_AGAIN["randomized"]
+
+
 @pytest.mark.parametrize("first", ["with kernels", "without"])
 def test_exact_products_are_not_mixed_with_rounded_ones(first, folder, monkeypatch):
     """A fit that goes on where the processor multiplies no bytes, or where only the new one does."""

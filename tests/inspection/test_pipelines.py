@@ -1,7 +1,9 @@
 """The PCA in a Pipeline, its eigenimages and mean image, and the way of images to scores and back."""
 
+import dask.array as da
 import numpy as np
 import pytest
+from matplotlib import pyplot
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
@@ -11,12 +13,14 @@ from imgstack_ml import (
     ImageFlattener,
     ImagePCA,
     IntensityRescaler,
+    NonFiniteError,
     ReconstructionDisplay,
+    ScoresDisplay,
     ScreeDisplay,
     StackCenterer,
 )
 from imgstack_ml.datasets import make_cells
-from imgstack_ml.inspection.pipelines import find_eigenimages, find_route
+from imgstack_ml.inspection.pipelines import find_eigenimages, find_mask, find_route
 
 
 @pytest.mark.parametrize(
@@ -80,3 +84,36 @@ def test_images_are_reconstructed_as_the_last_step_without_inverse_returns_them(
     prepared = route.prepare(cells)
     np.testing.assert_array_equal(prepared, IntensityRescaler().fit_transform(cells))
     np.testing.assert_allclose(route.reconstruct(route.scores(prepared)), prepared, atol=0.1)
+
+
+@pytest.mark.parametrize("how", ["PCA", "flattener", "both", "PCA of rows"])
+def test_pixels_outside_of_masks_are_hidden(how):
+    X = np.random.default_rng(0).normal(size=(30, 8, 9))
+    mask = np.hypot(*np.mgrid[-4:4, -4:5]) < 4
+    X[:, ~mask] = np.nan
+    left = np.flatnonzero(mask)[::2]
+    steps = {
+        "PCA": [ImagePCA(3, mask=mask)],
+        "flattener": [ImageFlattener(mask), StackCenterer(), ImagePCA(3)],
+        "both": [ImageFlattener(mask), ImagePCA(3, mask=np.isin(np.flatnonzero(mask), left))],
+        "PCA of rows": [ImageFlattener(), ImagePCA(3, mask=mask.ravel())],
+    }[how]
+    model = make_pipeline(*steps).fit(X)
+    inside = np.isin(np.arange(72).reshape(8, 9), left) if how == "both" else mask
+    np.testing.assert_array_equal(find_mask(model), inside)
+    eigenimages, mean = find_eigenimages(model)
+    for images in (*eigenimages, mean):
+        np.testing.assert_array_equal(np.ma.getmaskarray(images), ~inside)
+    display = EigenimageDisplay.from_estimator(model, include_mean=True)
+    assert all((artist.to_rgba(artist.get_array())[..., 3] == inside).all() for artist in display.images_)
+    for stack in (X, da.from_array(X, chunks=(7, 8, 9))):
+        shown = ReconstructionDisplay.from_estimator(model, stack, indices=[4, 11])
+        assert np.isfinite(shown.errors).all()
+        assert all((one.to_rgba(one.get_array())[..., 3] == inside).all() for one in shown.images_.ravel())
+        thumbnails = ScoresDisplay.from_estimator(model, stack, n_thumbnails=2).thumbnails.values()
+        assert all((np.ma.getmaskarray(one) == ~inside).all() for one in thumbnails)
+    X[11, *np.argwhere(inside)[0]] = np.inf
+    for stack in (X, da.from_array(X, chunks=(7, 8, 9))):
+        with pytest.raises(NonFiniteError, match="image 11 "):
+            ReconstructionDisplay.from_estimator(model, stack, indices=[4, 11])
+    pyplot.close("all")

@@ -67,6 +67,9 @@ def test_one_image_is_a_lazy_array(tmp_path, decoded, key):
         ([[1, 2]], IndexError, "not by an array of 2 axes"),
         ("a", TypeError, r"stack\.files\.index\('a'\)"),
         (1.5, TypeError, "integer"),
+        ((slice(None), np.ones((5, 4), bool)), IndexError, r"ImageFlattener\(mask=mask\)[^\[]*$"),
+        (np.ones((5, 4), bool), IndexError, r"ImagePCA\(mask=mask\)$"),
+        ((slice(None), np.arange(3)), IndexError, r"stack\.data\[index\]$"),
         (da.ones(10, dtype=bool), TypeError, r"stack\[index\.compute\(\)\]"),
     ],
 )

@@ -29,13 +29,14 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads t
 # Solvers without the estimator, in one thread of BLAS as it calls them
 
 
-def solved(solver, stack, k, panel=0):
+def solved(solver, stack, k, panel=0, mask=None):
     """Run an exact solver on a lazy stack as if that did not fit; "gram" on panels of `panel` images.
 
     Returns factors and the runner.
     """
-    images = Images(stack, None)
-    size = FitSize.of((len(stack), images.n_pixels), stack.dtype, k, max(stack.chunks[0]))
+    images = Images(stack, None, mask)
+    values = {"values_read": images.values_read}
+    size = FitSize.of((len(stack), images.n_pixels), stack.dtype, k, max(stack.chunks[0]), **values)
     roomy = plan_fit(size, solver, Allowance(2**40, 2**40)).chosen
     cost = roomy._replace(keeps_images=False, panel=panel, reading_bytes=2**16)
     runner = PassRunner(images, read_bytes=cost.reading_bytes)
@@ -54,10 +55,11 @@ def by_panels(X, panel, chunks, k):
     return unkept("gram", X, k, chunks, panel)
 
 
-def streamed(stack, k, *, tol=1e-4, max_passes=6, seed=0):
+def streamed(stack, k, *, tol=1e-4, max_passes=6, seed=0, mask=None):
     """Run the streaming solver on a lazy stack that is read again for every product; return factors and the runner."""
-    images = Images(stack, None)
-    size = FitSize.of((len(stack), images.n_pixels), stack.dtype, k, max(stack.chunks[0]), max_passes=max_passes)
+    images = Images(stack, None, mask)
+    values = {"max_passes": max_passes, "values_read": images.values_read}
+    size = FitSize.of((len(stack), images.n_pixels), stack.dtype, k, max(stack.chunks[0]), **values)
     cost = streaming_cost(size, 2**40, 4, kept=False)
     runner = PassRunner(images, read_bytes=cost.reading_bytes)
     with one_blas_thread():

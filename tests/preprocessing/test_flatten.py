@@ -7,7 +7,7 @@ from numpy.testing import assert_array_equal
 
 from imgstack_ml import ImageFlattener, ImagePCA
 from tests.lib.grids import LAZY, chunked
-from tests.lib.stacks import images
+from tests.lib.stacks import counted, images
 
 SHAPES = [(20, 60), (20, 6, 5), (20, 6, 5, 1), (20, 6, 5, 3), (1, 4, 4), (3, 1, 1)]
 DTYPES = ["uint8", "int16", "int64", "bool", "float16", "float32", "float64", ">u2"]
@@ -68,3 +68,50 @@ def test_strided_stacks_are_flattened_in_the_order_of_their_pixels():
 def test_rows_of_another_length_are_refused(rows):
     with pytest.raises(ValueError, match=r"needs rows of 30 values, \(n_rows, 30\)"):
         ImageFlattener().fit(images((20, 6, 5))).inverse_transform(rows)
+
+
+HALF = np.arange(20).reshape(4, 5) % 3 == 1
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("shape", [(7, 4, 5), (7, 4, 5, 2)])
+def test_columns_inside_a_mask_are_given_and_put_back(shape, lazy):
+    X = np.random.default_rng(0).normal(size=shape)
+    X[:, ~HALF] = np.nan
+    X[2, 0, 1] = np.nan  # inside; for an imputer
+    mask = np.broadcast_to(HALF.reshape(4, 5, *(1,) * (len(shape) - 3)), shape[1:])
+    stack = da.from_array(X, chunks=(3, *shape[1:])) if lazy else X
+    flattener = ImageFlattener(HALF, fill_value=-1).fit(stack)
+    rows = flattener.transform(stack)
+    assert isinstance(rows, da.Array) == lazy
+    np.testing.assert_array_equal(rows, X[:, mask])
+    np.testing.assert_array_equal(flattener.inverse_transform(rows), np.where(mask, X, -1))
+    names = flattener.get_feature_names_out()
+    assert names.tolist() == [f"x{i}" for i in np.flatnonzero(mask)]
+    of_rows = ImageFlattener(mask.ravel()).set_output(transform="pandas")
+    table = of_rows.fit_transform(X.reshape(7, -1))
+    assert table.columns.tolist() == names.tolist()
+    np.testing.assert_array_equal(table, X[:, mask])
+
+
+def test_pixels_that_are_finite_in_all_images():
+    X = np.random.default_rng(0).normal(size=(7, 4, 5))
+    X[3, ~HALF] = np.inf
+    source = counted(X, 2)
+    flattener = ImageFlattener("finite").fit(source.data)
+    np.testing.assert_array_equal(flattener.mask_, HALF)
+    assert flattener.n_passes_ == source.n_reads == 1
+    assert ImageFlattener("finite").fit(X).n_passes_ == 0
+    assert "n_passes_" not in vars(flattener.set_params(mask=None).fit(X))
+
+
+def test_a_fill_value_that_rows_cannot_hold():
+    rows = np.zeros((2, HALF.sum()), "uint8")
+    for value in (300, 0.5, np.nan, "white", None):
+        flattener = ImageFlattener(HALF, fill_value=value).fit(np.zeros((3, 4, 5)))
+        with pytest.raises(ValueError, match=r"fill_value=.* uint8\. Set ImageFlattener\(fill_value=0\)"):
+            flattener.inverse_transform(rows)
+    with_nan = ImageFlattener(HALF, fill_value=np.nan).fit(np.zeros((3, 4, 5)))
+    assert np.isnan(with_nan.inverse_transform(rows.astype("float32"))[:, ~HALF]).all()
+    with pytest.raises(ValueError, match=f"needs rows of {HALF.sum()} values"):
+        with_nan.inverse_transform(np.zeros((2, 20)))

@@ -3,13 +3,16 @@
 import pickle
 
 import dask
+import dask.array as da
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 
 import imgstack_ml as im
+from imgstack_ml import ImagePCA, NonFiniteError
 from imgstack_ml.inspection.pipelines import find_route
+from imgstack_ml.report.duplicates import near_duplicates
 from imgstack_ml.report.survey import _survey_of_batch, read_survey
 from tests.lib.stacks import counted
 
@@ -75,3 +78,28 @@ def test_the_survey_of_a_cluster_is_the_same(hostile_report, client):
     np.testing.assert_array_equal(there.statistics.digests, here.statistics.digests)
     np.testing.assert_allclose(there.errors, here.errors, rtol=1e-6)
     assert [worst.position for worst in there.worst] == [worst.position for worst in here.worst]
+
+
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_pixels_outside_the_mask_are_no_part_of_it(channels):
+    X = np.random.default_rng(0).normal(100, 10, size=(40, 16, 18, *channels))
+    X[20:] = X[:20] * 2 + 3  # look the same
+    X[30] = X[10]
+    mask = np.hypot(*np.mgrid[-8:8, -9:9]) < 7
+    hidden = X.copy()
+    hidden[:, ~mask] = np.nan
+    pca = ImagePCA(3, mask=mask).fit(hidden)
+    found = read_survey(pca, da.from_array(hidden, chunks=(9, *X.shape[1:])))
+    inside = X[:, mask]
+    np.testing.assert_allclose(found.statistics.means, inside.mean(axis=1).reshape(40, -1))
+    np.testing.assert_array_equal(found.statistics.maxima, inside.max(axis=1).reshape(40, -1))
+    np.testing.assert_array_equal(found.statistics.minima, inside.min(axis=1).reshape(40, -1))
+    left = inside - pca.inverse_transform(pca.transform(hidden))[:, mask]
+    np.testing.assert_allclose(found.errors, np.sqrt((left.reshape(40, -1) ** 2).mean(axis=1)))
+    assert all(
+        (np.ma.getmaskarray(one.image) == ~mask.reshape(16, 18, *channels and (1,))).all() for one in found.worst
+    )
+    assert near_duplicates(found.statistics) == sorted([[i, i + 20] for i in range(20) if i != 10] + [[10, 30]])
+    hidden[17, 8, 8] = np.nan
+    with pytest.raises(NonFiniteError, match="image 17 "):
+        read_survey(pca, hidden)

@@ -80,7 +80,7 @@ def write_results(folder: OutputFolder, analysis: Analysis, run: Run) -> None:
     with folder.writing("scores.csv") as temporary:
         write_csv(temporary, score_names(analysis.scores.shape[1]), analysis.scores, run)
     run.write_skipped(folder)
-    write_pictures(folder, analysis.pipeline, run.stack.shape[1:])
+    write_pictures(folder, analysis.pipeline)
 
 
 def write_report(folder: OutputFolder, analysis: Analysis, run: Run, record: dict[str, Any]) -> None:
