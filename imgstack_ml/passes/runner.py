@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial, reduce
 from itertools import accumulate, pairwise
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import dask
 import dask.array as da
@@ -26,7 +26,6 @@ from .batches import (
     SELECT_BYTES,
     Batch,
     Group,
-    Groups,
     Layout,
     batch_rows,
     folds_pay,
@@ -38,7 +37,8 @@ from .blas import in_threads, one_blas_thread
 from .checkpoint import Checkpoint, PassRecord
 from .executors import Executor, executor_for, local_scheduler, n_local_threads
 from .folding import fold_waves, layout_of_chunks, waves_of_chunks, waves_of_lines
-from .graphs import batches_as_tasks, regions_as_tasks, wave_graph, without_empty_blocks
+from .graphs import batches_as_tasks, regions_as_tasks, without_empty_blocks
+from .groups import Source, Work, run_groups
 from .memory import return_freed_memory, reuse_freed_memory
 from .progress import ImageBar
 from .regions import Region, bands, shares_of, stored_regions
@@ -47,14 +47,6 @@ from .steps import Pass, combined, concatenated, no_result, raw_blocks, raw_regi
 __all__ = ["Pass", "PassRunner", "no_result"]
 
 Partial = TypeVar("Partial")
-
-
-class _Source(NamedTuple):
-    """What a pass reads: blocks of a layout, a task for each batch of them, and how they are checked."""
-
-    layout: Layout
-    tasks: Callable[[Sequence[Batch]], list[Any]]
-    check: Callable[[Batch], Check | None]
 
 
 class PassRunner:
@@ -212,7 +204,8 @@ class PassRunner:
         given = shared if threads == 1 else (*shared, threads)
         record = self._begin_record(label, plan.groups, given) if save else None
         with self._bar(label, source.layout.n_images(blocks)) as bar:
-            total: Partial = self._run_groups(source, step, merge, plan, shared, bar, record, n_merged)
+            work = Work(step, merge, shared, self.inside, n_merged)
+            total: Partial = run_groups(self.executor, source, work, plan, bar, record)
             return_freed_memory()
         self._count(source.layout.n_images(blocks))
         return total
@@ -363,17 +356,17 @@ class PassRunner:
         assert blocks is not None
         return [blocks[batch.first : batch.stop] for batch in batches]
 
-    def _source(self, by_region: bool) -> _Source:
+    def _source(self, by_region: bool) -> Source:
         if not by_region:
-            return _Source(self.layout, self.sources, self.check)
+            return Source(self.layout, self.sources, self.check)
         assert self._stored is not None
         regions = list(self.regions.values())
         layout = Layout([0, *accumulate(shares_of(regions, self.n_images))], self.layout.image_bytes)
         if self._kept is not None:
             kept = self._kept
-            return _Source(layout, lambda batches: [kept[first:stop] for first, stop in batches], lambda batch: None)
+            return Source(layout, lambda batches: [kept[first:stop] for first, stop in batches], lambda batch: None)
         tasks = partial(regions_as_tasks, self._stored, places=list(self.regions))
-        return _Source(layout, lambda batches: list(tasks(batches)), lambda batch: None)  # they are checked
+        return Source(layout, lambda batches: list(tasks(batches)), lambda batch: None)  # they are checked
 
     def _count(self, n_images: int) -> None:
         if self._lazy is not None and self._kept is None:
@@ -384,63 +377,6 @@ class PassRunner:
         if self._checkpoint is None or self._lazy is None:
             return None
         return self._checkpoint.begin_pass(label, tuple(map(tuple, groups)), *shared)
-
-    def _run_groups(
-        self,
-        source: _Source,
-        step: Callable[..., Any],
-        merge: Callable[[Any, Any], Any],
-        plan: Groups,
-        shared: tuple[Any, ...],
-        bar: ImageBar,
-        record: PassRecord | None,
-        n_merged: int,
-    ) -> Any:
-        """Run the groups that the record does not hold yet, wave by wave, and save the result so far after each.
-
-        Waves are as long with a checkpoint as without: threads wait at the end of each, and on a cluster the last
-        digits depend on their length.
-        """
-        groups, executor = plan.groups, self.executor
-        longest = plan.per_wave(*executor.processes_and_threads())
-        n_done, _, _, total = (0, 0, 0, None) if record is None else record.load()
-        n_images = sum(source.layout.n_images(*group) for group in groups[:n_done])
-        bar.initial = n_images
-        bar.advance(n_images)
-        if n_done == len(groups):
-            return total
-        with executor.send((*self.inside, *shared)) as sent:
-            while n_done < len(groups):
-                wave = groups[n_done : n_done + longest]
-                total = self._run_wave(source, executor, step, merge, wave, sent, bar, total, n_merged)
-                n_done += len(wave)
-                if record is not None:
-                    n_images += sum(source.layout.n_images(*group) for group in wave)
-                    record.save(n_done, n_images, total)
-        return total
-
-    def _run_wave(
-        self,
-        source: _Source,
-        executor: Executor,
-        step: Callable[..., Any],
-        merge: Callable[[Any, Any], Any],
-        groups: Sequence[Group],
-        shared: tuple[Any, ...],
-        bar: ImageBar,
-        total: Any,
-        n_merged: int,
-    ) -> Any:
-        """Run some groups of batches and merge them with the result so far, if there is one."""
-        tasks = source.tasks([batch for group in groups for batch in group])
-        within, before = (total, None) if executor.keeps_total else (None, total)
-        inside, shared = shared[: len(self.inside)], shared[len(self.inside) :]
-        graph, images_of = wave_graph(
-            step, merge, groups, tasks, source.layout, shared, within, source.check, n_merged, inside
-        )
-        with one_blas_thread():
-            (result,) = executor.compute([graph], images_of, bar)
-        return result if before is None else merge(before, result)
 
     @contextmanager
     def _bar(self, label: str, n_images: int) -> Iterator[ImageBar]:
