@@ -1,5 +1,6 @@
 from . import datasets as datasets
 from .decomposition import Certificate as Certificate
+from .decomposition import ComponentFilter as ComponentFilter
 from .decomposition import ImagePCA as ImagePCA
 from .decomposition import Plan as Plan
 from .errors import BadImageError as BadImageError

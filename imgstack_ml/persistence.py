@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import Any, Literal, NamedTuple, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import numpy as np
 import sklearn
@@ -14,19 +14,20 @@ from safetensors import SafetensorError, safe_open
 from . import __version__
 from .errors import StoreError
 from .files.names import refuse_url
-from .files.tensors import map_tensors, save_tensors
+from .files.tensors import Tensors, map_tensors, save_tensors
 from .files.values import RECORDS, from_json, import_type, is_numeric_array, to_json
 
 __all__ = ["load_model", "save_model"]
 
 FORMAT_VERSION = 2  # 1 has no states and masks, and is written where there is none, so that version 0.1 can load it
 HEADER_KEY = "imgstack_ml"  # entry of the metadata of a safetensors file that holds our header
-MAPPED_BYTES = 2**20  # smaller arrays are read even with mmap_mode="r", and checked for NaN
 MAX_HEADER_BYTES = 32 * 2**20  # names of about 500,000 features; files with more are refused
 
 # The classes that a file may name. Each is imported only when a model needs it.
 SAVABLE = {
     "ChannelStatistics": "imgstack_ml.features:ChannelStatistics",
+    "ComponentFilter": "imgstack_ml.decomposition:ComponentFilter",
+    "FrozenEstimator": "sklearn.frozen:FrozenEstimator",
     "HOGFeatures": "imgstack_ml.features:HOGFeatures",
     "ImageFeatureUnion": "imgstack_ml.features:ImageFeatureUnion",
     "ImageFlattener": "imgstack_ml.preprocessing:ImageFlattener",
@@ -42,6 +43,7 @@ SAVABLE = {
 RENAMED = {"ImageFeatures": "ImageFeatureUnion"}  # class names in files written before 0.2
 RECORDS["Certificate"] = "imgstack_ml.decomposition.certificate:Certificate"
 MEMBERS = {"ImageFeatureUnion": "transformer_list", "Pipeline": "steps"}  # parameters that hold estimators
+NESTED = {"ComponentFilter", "FrozenEstimator"}  # whose parameter `estimator` is one; `estimator_` is the fitted copy
 # What partial_fit learns on from: a private attribute, and its type, a NamedTuple of numbers and arrays.
 STATES = {"ImagePCA": ("_summary", "imgstack_ml.linalg.incremental:Summary")}
 PASSTHROUGH = "passthrough"
@@ -50,7 +52,6 @@ NEW = {"mask": None, "fill_value": 0}  # parameters that version 0.1 does not ha
 # Parameters that are folders. They are not saved, and a file from a stranger must not choose them.
 FOLDERS = {"ImagePCA": {"checkpoint"}, "Pipeline": {"memory"}}
 
-ARRAY_DTYPES = {"BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "F16", "F32", "F64"}
 ATTRIBUTE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*_")
 
 
@@ -64,8 +65,8 @@ def save_model(model: Any, path: str | os.PathLike[str], *, overwrite: bool = Fa
     Parameters
     ----------
     model : estimator
-        An estimator of this package except ImageMap, scikit-learn's StandardScaler or LogisticRegression, or a Pipeline
-        of these. Other estimators have attributes that only a pickle can hold, and loading a pickle runs code.
+        An estimator of this package except ImageMap; scikit-learn's StandardScaler, LogisticRegression or
+        FrozenEstimator; or a Pipeline of these. Others need a pickle, and loading a pickle runs code.
     path : path
         The file to write, e.g. ``"model.safetensors"``. If saving fails, no file is left, or the old one is unchanged.
     overwrite : bool, default=False
@@ -148,7 +149,7 @@ def load_model(path: str | os.PathLike[str], *, mmap_mode: Literal["r"] | None =
     try:
         with safe_open(path, framework="np") as file:
             header = _read_header(file.metadata())
-            arrays = _Arrays(file, {} if mmap_mode is None else map_tensors(path), set())
+            arrays = Tensors(file, {} if mmap_mode is None else map_tensors(path), set())
             model = _model_from_json(_get(header, "model", dict), arrays, prefix="")
             if unexpected := set(file.keys()) - arrays.taken:
                 raise ValueError(f"the header does not mention the arrays {sorted(unexpected)}")
@@ -175,6 +176,8 @@ def _model_to_json(model: Any, arrays: dict[str, np.ndarray], prefix: str) -> di
             [step_name, _member_to_json(step, arrays, f"{prefix}{position}.")]
             for position, (step_name, step) in enumerate(params.pop(MEMBERS[name]))
         ]
+    if name in NESTED:
+        node["steps"] = _nested_to_json(params.pop("estimator"), vars(model).get("estimator_"), arrays, prefix)
     folders = FOLDERS.get(name, set())
     params = {
         key: value for key, value in params.items() if key not in folders and (key not in NEW or value is not NEW[key])
@@ -186,6 +189,8 @@ def _model_to_json(model: Any, arrays: dict[str, np.ndarray], prefix: str) -> di
         for key, value in params.items()
     }
     fitted = {key: value for key, value in vars(model).items() if ATTRIBUTE_NAME.fullmatch(key)}
+    if name in NESTED:
+        fitted.pop("estimator_", None)
     node["arrays"] = [key for key, value in fitted.items() if is_numeric_array(value)]
     node["fitted"] = {
         key: to_json(value, f"{name}.{key}") for key, value in fitted.items() if key not in node["arrays"]
@@ -204,6 +209,15 @@ def _member_to_json(step: Any, arrays: dict[str, np.ndarray], prefix: str) -> An
     if step is None or (isinstance(step, str) and step in (PASSTHROUGH, DROP)):
         return step or PASSTHROUGH
     return _model_to_json(step, arrays, prefix)
+
+
+def _nested_to_json(given: Any, fitted: Any, arrays: dict[str, np.ndarray], prefix: str) -> list[list[Any]]:
+    """Return the estimator given and its fitted copy, if there is one. A frozen estimator is its own copy."""
+    steps = [["estimator", _model_to_json(given, arrays, f"{prefix}0.")]]
+    if fitted is not None:
+        copy = PASSTHROUGH if fitted is given else _model_to_json(fitted, arrays, f"{prefix}1.")
+        steps.append(["estimator_", copy])
+    return steps
 
 
 def _numbers_of(cls: Any) -> dict[str, type]:
@@ -268,30 +282,7 @@ def _get(node: dict[str, Any], key: str, kind: type) -> Any:
     return value
 
 
-class _Arrays(NamedTuple):
-    """Arrays of an open file: the file, its arrays as memory maps by name (if wanted), and the names taken so far."""
-
-    file: Any
-    mapped: dict[str, np.ndarray]
-    taken: set[str]
-
-    def take(self, key: str) -> np.ndarray:
-        """Return the array `key`: memory-mapped if maps are wanted and it is large, otherwise read and checked."""
-        if key not in self.file.keys():  # noqa: SIM118 (the file is no dict)
-            raise ValueError(f"its array {key!r} is missing")
-        dtype = self.file.get_slice(key).get_dtype()
-        if dtype not in ARRAY_DTYPES:
-            raise ValueError(f"its array {key!r} has the dtype {dtype}, which no estimator uses")
-        self.taken.add(key)
-        if key in self.mapped and self.mapped[key].nbytes >= MAPPED_BYTES:
-            return self.mapped[key]
-        array = self.file.get_tensor(key)
-        if not np.isfinite(array).all():
-            raise ValueError(f"its array {key!r} holds NaN or infinity")
-        return array
-
-
-def _model_from_json(node: dict[str, Any], arrays: _Arrays, prefix: str) -> Any:
+def _model_from_json(node: dict[str, Any], arrays: Tensors, prefix: str) -> Any:
     """Return the estimator of which `_model_to_json` wrote `node`."""
     name = _get(node, "class", str)
     name = RENAMED.get(name, name)
@@ -304,6 +295,10 @@ def _model_from_json(node: dict[str, Any], arrays: _Arrays, prefix: str) -> Any:
     }
     if name in MEMBERS:
         params[MEMBERS[name]] = _members_from_json(_get(node, "steps", list), arrays, prefix)
+    nested: dict[str, Any] = {}
+    if name in NESTED:
+        nested = _nested_from_json(_get(node, "steps", list), arrays, prefix)
+        params["estimator"] = nested.pop("estimator")
     _check_parameters(cls, params)
     model = cls(**params)
 
@@ -314,13 +309,13 @@ def _model_from_json(node: dict[str, Any], arrays: _Arrays, prefix: str) -> Any:
         fitted[key] = arrays.take(prefix + key)
     if fitted and name in ("ImageFlattener", "ImagePCA"):  # saved by version 0.1, without a mask
         fitted = {"mask_": None} | fitted
-    vars(model).update(fitted)
+    vars(model).update(fitted | nested)
     if "state" in node:
         _restore_state(model, name, _get(node, "state", dict), arrays, prefix)
     return model
 
 
-def _restore_state(model: Any, name: str, numbers: dict[str, Any], arrays: _Arrays, prefix: str) -> None:
+def _restore_state(model: Any, name: str, numbers: dict[str, Any], arrays: Tensors, prefix: str) -> None:
     """Give a model the state that partial_fit learns on from."""
     if name not in STATES:
         raise ValueError(f"it gives {name} a state, which no fit learns")
@@ -333,13 +328,14 @@ def _restore_state(model: Any, name: str, numbers: dict[str, Any], arrays: _Arra
     mask, mean = vars(model).get("mask_"), vars(model).get("mean_", 0)
     if (
         shapes != {np.shape(mean) if mask is None else (np.count_nonzero(mask),)}
+        or state.squares.shape not in ((0,), np.shape(state.mean))
         or state.weights.shape != state.draws.shape[:1]
     ):
         raise ValueError(f"its state of {name} has arrays of wrong shapes")
     vars(model)[attribute] = state
 
 
-def _members_from_json(steps: list[Any], arrays: _Arrays, prefix: str) -> list[tuple[str, Any]]:
+def _members_from_json(steps: list[Any], arrays: Tensors, prefix: str) -> list[tuple[str, Any]]:
     rebuilt = []
     for position, entry in enumerate(steps):
         match entry:
@@ -350,6 +346,17 @@ def _members_from_json(steps: list[Any], arrays: _Arrays, prefix: str) -> list[t
             case _:
                 raise ValueError(f"step {position} of its Pipeline is not a name and an estimator")
     return rebuilt
+
+
+def _nested_from_json(steps: list[Any], arrays: Tensors, prefix: str) -> dict[str, Any]:
+    """Return the estimator given, and the fitted one if there is one, by the names of their attributes."""
+    members = _members_from_json(steps, arrays, prefix)
+    if [key for key, _ in members] not in (["estimator"], ["estimator", "estimator_"]) or type(members[0][1]) is str:
+        raise ValueError("its header holds no estimator where one belongs")
+    found = dict(members)
+    if found.get("estimator_") in (PASSTHROUGH, DROP):
+        found["estimator_"] = found["estimator"]
+    return found
 
 
 def _check_parameters(cls: type, params: dict[str, Any]) -> None:

@@ -47,6 +47,7 @@ SANE = {
     "ExactSolvers.track_variance_error": (0, 1e-5),
     "Features.track_difference": (0, 0),
     "Flattening.track_num_tasks": (1, 100),
+    "Formats.track_time": (0.01, 1000),  # of 12 images of 32 × 32, where opening counts most
     "Graphs.track_num_tasks": (0, 2),  # what all blocks share
     "Graphs.track_pickled_size": (1, 200_000),
     "ImageSizes.track_ratio": (0.01, 100),

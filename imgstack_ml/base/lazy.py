@@ -21,11 +21,14 @@ __all__ = [
     "files_of",
     "join_rows",
     "map_images",
+    "note_samples",
     "note_source",
     "note_stored",
+    "samples_of",
     "source_of",
     "stored_parts",
     "whole_images",
+    "with_coordinates",
 ]
 
 _IN_MEMORY_BYTES = 2**22  # of a NumPy stack, mapped at a time: temporary arrays stay small
@@ -80,6 +83,29 @@ def files_of(array: da.Array) -> Sequence[str] | None:
     """Return the files of the images from which `map_images` computes `array`, one for each of its rows, if known."""
     name, files = getattr(array, "_imgstack_files", (None, None))
     return files if name == array.name else None
+
+
+def note_samples(array: np.ndarray | da.Array, samples: Any) -> np.ndarray | da.Array:
+    """Record on a lazy `array` what names its rows: a `FileStack`, or a Dataset of xarray with their coordinates."""
+    if isinstance(array, da.Array) and samples is not None:
+        array._imgstack_samples = (array.name, samples)  # type: ignore[attr-defined]
+    return array
+
+
+def samples_of(array: Any) -> Any:
+    """Return what `note_samples` recorded for an array, or for the one that `map_images` computes it from; or None."""
+    name, samples = getattr(array, "_imgstack_samples", (None, None))
+    return samples if name is not None and name == getattr(array, "name", None) else None
+
+
+def with_coordinates(X: Any) -> Any:
+    """Return the array inside one of xarray. A lazy one, as an object of its own, remembers the coordinates."""
+    data = X.data
+    if not isinstance(data, da.Array) or not hasattr(X, "coords"):
+        return data
+    lazy = da.Array(data.dask, data.name, data.chunks, meta=data._meta)
+    vars(lazy).update(vars(data))
+    return note_samples(lazy, X.coords.to_dataset().assign_attrs(sample=X.dims[0]))
 
 
 def whole_images(data: da.Array) -> da.Array:
@@ -141,7 +167,7 @@ def map_images(
             arrays["positions"] = positions
         mapped = _map_lazily(func, whole_images(data), image_shape, np.dtype(dtype), files, finite, arrays)
         mapped._imgstack_files = (mapped.name, files)  # type: ignore[attr-defined]
-        return mapped
+        return note_samples(mapped, samples_of(data))
     out = np.empty((len(data), *image_shape), dtype)
     step = max(1, _IN_MEMORY_BYTES // max(1, data[:1].nbytes))
     for i in range(0, len(data), step):

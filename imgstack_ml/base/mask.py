@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 import dask
@@ -75,7 +76,8 @@ def positions_inside(mask: np.ndarray | None) -> np.ndarray | None:
 
 def pixels_at(images: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """Copy the pixels at some ascending positions of images (b, *image_shape), as rows (b, n_positions)."""
-    rows, out = images.reshape(len(images), -1), np.empty((len(images), len(positions)), images.dtype)
+    rows = images.reshape(len(images), prod(images.shape[1:]))  # of an empty block, -1 would mean nothing
+    out = np.empty((len(images), len(positions)), images.dtype)
     if len(images) >= _MANY_IMAGES:
         edges = np.flatnonzero(np.diff(positions) != 1) + 1
         if len(edges) * _LONG_RUN < len(positions):

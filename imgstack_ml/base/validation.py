@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from ..errors import NonFiniteError
 from .axes import axis_names_of, order_of_axes
 from .gate import first_nonfinite
-from .lazy import files_of
+from .lazy import files_of, note_samples, with_coordinates
 from .mask import check_mask, positions_inside
 from .state import unchanged_if_it_fails
 
@@ -109,7 +109,7 @@ StackLike: TypeAlias = FileStack | da.Array | ArrayLike
 
 def data_and_files(X: Any) -> tuple[Any, Sequence[str] | None]:
     """Split an ImageStack into its lazy array and its files; anything else has no files."""
-    return (X.data, X.files) if isinstance(X, FileStack) else (X, None)
+    return (note_samples(X.data, X), X.files) if isinstance(X, FileStack) else (X, None)
 
 
 def is_lazy(X: Any) -> bool:
@@ -253,7 +253,7 @@ def _without_axis_names(caller: str, X: Any) -> Any:
     unnamed = all(name == f"dim_{i}" for i, name in enumerate(X.dims))
     rows = len(pixels) == 1 and not {"y", "x"} & {first, *pixels}
     if unnamed or rows or (first not in ("y", "x") and pixels in (["y", "x"], ["y", "x", "channel"])):
-        return X.data
+        return with_coordinates(X)
     raise TypeError(
         f"X has the axes {X.dims}; {caller} needs a first axis for the images, then 'y', 'x', and 'channel' if there "
         "are channels. Pass e.g. X.rename(height='y', width='x').transpose('time', 'y', 'x'), or X.data, an array "

@@ -8,7 +8,7 @@ import click
 
 from .lib.images import ImageOptions, image_options
 from .lib.model import errors_that_name_options, model_argument, open_model
-from .lib.options import OutputPath, n_components_option, overwrite_option, run_options
+from .lib.options import ComponentNumbers, OutputPath, n_components_option, overwrite_option, run_options
 from .lib.output import make_folder, refuse_existing
 from .lib.task import Task
 from .lib.terminal import Terminal
@@ -27,6 +27,13 @@ __all__ = ["reconstruct"]
 )
 @n_components_option("Use the first N components only.  [default: all]")
 @click.option(
+    "--components",
+    metavar="LIST",
+    type=ComponentNumbers(),
+    help="Use these components only, by their numbers from 1 on, e.g. 1,3-5.",
+)
+@click.option("--residuals", is_flag=True, help="Draw what is left of the images without them, with signs.")
+@click.option(
     "--format",
     "kind",
     type=click.Choice(["png", "tiff"]),
@@ -42,6 +49,8 @@ def reconstruct(
     model: str,
     out: str,
     n_components: int | None,
+    components: list[int] | None,
+    residuals: bool,
     kind: str | None,
     overwrite: bool,
 ) -> None:
@@ -55,20 +64,26 @@ def reconstruct(
     \b
     Examples:
       imgstack-ml reconstruct results photos -k 8 -o drawn
+      imgstack-ml reconstruct results photos --components 1,3-5 --residuals -o left.zarr
       imgstack-ml reconstruct results photos -o drawn.zarr
     """  # noqa: D301 (click looks for the real character)
     started = perf_counter()
     from .lib.reconstruction import reconstruct_images, write_reconstruction
 
+    if components is not None and n_components is not None:
+        raise click.UsageError("-k and --components both choose components; give one of them")
     refuse_existing(out, overwrite=overwrite)
     fitted = open_model(model)
     run = images.open(terminal, started, out=out)
     with errors_that_name_options():
-        drawn = reconstruct_images(fitted, model, run.stack, n_components)
+        chosen = components if n_components is None else list(range(1, n_components + 1))
+        option = "--components" if n_components is None else "-k"
+        drawn = reconstruct_images(fitted, model, run.stack, chosen, residuals=residuals, option=option)
     make_folder(os.path.dirname(os.path.abspath(out)))
-    what = f"{len(run.stack):,} images from {drawn.n_components} component{'s' if drawn.n_components > 1 else ''}"
+    k = len(drawn.numbers)
+    what = f"{len(run.stack):,} images {'without' if residuals else 'from'} {k} component{'s' if k > 1 else ''}"
     terminal.status(f"drawing {what}, to {out}")
     dtype = str(write_reconstruction(out, drawn, run.stack, kind=kind, overwrite=overwrite, progress=terminal.progress))
-    record = run.describe_output(out, n_components=drawn.n_components, dtype=dtype)
+    record = run.describe_output(out, n_components=k, components=drawn.numbers, residuals=residuals, dtype=dtype)
     seconds, next_line = record["seconds"], f"Next: imgstack-ml scan {shlex.quote(out)}"
     run.print_result(f"{what} in {out}: {dtype}, in {seconds:.1f} s\n\n{next_line}", record)

@@ -112,6 +112,7 @@ def _open_images(run: dict[str, Any], names: list[str], terminal: Terminal) -> I
             shape=tuple(shape) if shape else None,
             on_error=options.get("on_error", "raise"),
             select=parse_select(options.get("select", ())),
+            level=options.get("level", 0),
         )
     except (ImgstackError, OSError) as error:
         terminal.warn(f"the report is made without the images: {error}")

@@ -8,6 +8,7 @@ import click
 
 from .lib.images import (
     ImageOptions,
+    level_option,
     mode_option,
     parse_select,
     recursive_option,
@@ -42,6 +43,7 @@ class _Scan(Task):
 @source_argument
 @recursive_option()
 @select_option
+@level_option
 @mode_option
 @shape_option
 @click.option("--verify", is_flag=True, help="Also decode every image: that finds damage beyond the headers.")
@@ -53,6 +55,7 @@ def scan(
     mode: str | None,
     shape: tuple[int, int] | None,
     select: tuple[str, ...],
+    level: int,
     verify: bool,
 ) -> None:
     """Print what images are in FOLDER, and which files cannot be read as images.
@@ -69,10 +72,17 @@ def scan(
     from .. import open_stack
 
     terminal.status(f"reading the headers of {source}")
-    options = ImageOptions(source, recursive, "skip", mode, shape, select)
+    options = ImageOptions(source, recursive, "skip", mode, shape, select, level)
     with options.errors_that_name_options(), without_skip_warnings():
-        chosen = parse_select(select)
-        stack = open_stack(source, recursive=recursive, mode=mode, shape=shape, on_error="skip", select=chosen)
+        stack = open_stack(
+            source,
+            recursive=recursive,
+            mode=mode,
+            shape=shape,
+            on_error="skip",
+            select=parse_select(select),
+            level=level,
+        )
         if verify:
             terminal.status(f"decoding {len(stack):,} images")
             stack = stack.verify(progress=terminal.progress)

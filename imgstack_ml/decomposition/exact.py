@@ -49,10 +49,12 @@ def solve_gram(runner: PassRunner, cost: SolverCost, size: FitSize, request: Fit
         leading, found = _eigenpairs(partial(_gram_by_panels, runner, cost, size), size, request, refine=False)
     weights, exponent = leading.vectors / leading.singular, found.exponent
     if cost.keeps_images:
-        mean, components = found.mean, components_of_kept(runner, weights, found.mean, size.dtype, exponent)
+        mean, squares = found.mean, found.squares
+        components = components_of_kept(runner, weights, mean, size.dtype, exponent)
     else:
-        mean, components = _components_by_reading(runner, weights, found.mean, size, exponent)
-    return completed_factors(mean, components, leading, leading.vectors * leading.singular, exponent)
+        mean, components, squares = _components_by_reading(runner, weights, found.mean, size, exponent)
+    assert squares is not None
+    return completed_factors(mean, components, leading, leading.vectors * leading.singular, squares, exponent)
 
 
 def _solve_by_regions(runner: PassRunner, cost: SolverCost, size: FitSize, request: FitRequest) -> Factors:
@@ -60,7 +62,7 @@ def _solve_by_regions(runner: PassRunner, cost: SolverCost, size: FitSize, reque
     if cost.keeps_images:
         runner.keep_by_region()
     leading, found = _eigenpairs(partial(_gram_by_regions, runner, size), size, request, refine=False)
-    parts: list[tuple[np.ndarray, np.ndarray]] = runner.run(
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = runner.run(
         partial(_weighted_regions, dtype=size.dtype, exponent=found.exponent),
         concatenated,
         shared=(leading.vectors / leading.singular,),
@@ -68,24 +70,24 @@ def _solve_by_regions(runner: PassRunner, cost: SolverCost, size: FitSize, reque
         by_region=True,
     )
     regions = list(runner.regions.values())
-    mean = assembled((mean for mean, _ in parts), regions)
-    components = assembled((part for _, part in parts), regions)
+    mean, squares, components = (assembled((part[i] for part in parts), regions) for i in range(3))
     del parts
     orthonormalise_rows(components, runner.run_pixels)
     scores = leading.vectors * leading.singular
-    return completed_factors(mean, components, leading, scores, found.exponent)
+    return completed_factors(mean, components, leading, scores, squares, found.exponent)
 
 
 def _weighted_regions(
     regions: list[list[np.ndarray]], start: int, weights: np.ndarray, dtype: np.dtype, exponent: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Mean and components of each of some regions, in one piece of work."""
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Mean, sums of squares about it and components of each of some regions, in one piece of work."""
     found = []
     for blocks in regions:
-        mean = moments(blocks).mean
+        own = moments(blocks, with_norms=True)
+        mean, squares = own.mean, np.ldexp(own.deviations(), -exponent) ** 2
         components = np.zeros((weights.shape[1], mean.size), dtype)
         add_products(blocks, 0, mean.size, weights, mean, dtype, components, exponent)
-        found.append((mean, components))
+        found.append((mean, squares, components))
     return found
 
 
@@ -95,7 +97,8 @@ def solve_covariance(runner: PassRunner, cost: SolverCost, size: FitSize, reques
         runner.keep()
     leading, found = _eigenpairs(partial(_scatter_of_pixels, runner, size), size, request, refine=True)
     components = np.ascontiguousarray(leading.vectors.T, dtype=size.dtype)
-    return completed_factors(found.mean, components, leading, None, found.exponent)
+    assert found.squares is not None
+    return completed_factors(found.mean, components, leading, None, found.squares, found.exponent)
 
 
 class _Products(NamedTuple):
@@ -111,7 +114,9 @@ class _Products(NamedTuple):
     offset : float
         Sum of squares that centring the matrix took out after the products. Its rounding stays in the matrix.
     exponent : int
-        `matrix` and `offset` are in squares of the units 2^exponent, see `linalg.scaling`.
+        `matrix`, `offset` and `squares` are in squares of the units 2^exponent, see `linalg.scaling`.
+    squares : ndarray of shape (p,), float64, or None
+        Sums of squares of each pixel about its mean, where they are known.
     """
 
     matrix: np.ndarray
@@ -119,6 +124,7 @@ class _Products(NamedTuple):
     dtype: np.dtype
     offset: float = 0.0
     exponent: int = 0
+    squares: np.ndarray | None = None
 
 
 class _Known(NamedTuple):
@@ -202,13 +208,15 @@ def _in_bytes(runner: PassRunner, size: FitSize, known: _Known | None = None) ->
 
 def _gram_of_kept(runner: PassRunner, size: FitSize, exponent: int, dtype: np.dtype, known: _Known | None) -> _Products:
     if _in_bytes(runner, size, known):
-        gram, mean = runner.run_pixels(lin.exact_gram, lin.merge_gram)
-        return _Products(lin.exactly_centred(gram), np.concatenate(mean), np.dtype(np.float64))
+        gram, pixels = runner.run_pixels(lin.exact_gram, lin.merge_gram)
+        mean, squares = np.concatenate(pixels, axis=1)
+        return _Products(lin.exactly_centred(gram), mean, np.dtype(np.float64), squares=squares)
     vectors = None if known is None else known.vectors
     step = partial(lin.centred_gram, dtype=dtype, known=vectors, exponent=exponent)
-    gram, mean = runner.run_pixels(step, lin.merge_gram)
+    gram, pixels = runner.run_pixels(step, lin.merge_gram)
+    mean, squares = np.concatenate(pixels, axis=1)
     # Centring again corrects for the rounding of the means.
-    return _Products(lin.double_centred(gram), np.concatenate(mean), dtype, exponent=exponent)
+    return _Products(lin.double_centred(gram), mean, dtype, exponent=exponent, squares=squares)
 
 
 def _gram_by_regions(runner: PassRunner, size: FitSize, dtype: np.dtype, known: None) -> _Products:
@@ -233,7 +241,8 @@ def _scatter_of_pixels(runner: PassRunner, size: FitSize, dtype: np.dtype, known
     # Another label, so that a fit that is resumed on another machine does not mix exact results with rounded ones.
     label = "exact covariance" if in_bytes else "covariance"
     found = runner.run(step, lin.merge_scatter, shared=shared, partial_bytes=n_bytes, label=label)
-    return _Products(found.matrix, found.mean, np.dtype(np.float64) if in_bytes else dtype, exponent=found.exponent)
+    dtype, squares = np.dtype(np.float64) if in_bytes else dtype, found.matrix.diagonal().copy()
+    return _Products(found.matrix, found.mean, dtype, exponent=found.exponent, squares=squares)
 
 
 def _scatter(dtype: np.dtype, blocks: list[np.ndarray], start: int, *known: np.ndarray) -> lin.Scatter:
@@ -317,10 +326,10 @@ def _panels(starts: list[int], n_images: int) -> list[tuple[int, int]]:
 
 def _components_by_reading(
     runner: PassRunner, weights: np.ndarray, shift: np.ndarray, size: FitSize, exponent: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean image (p,), and components (k, p) as `components_of_kept` returns them, in one more read."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean image (p,), components (k, p) as from `components_of_kept`, and sums of squares (p,), in one more read."""
     shift = shift.astype(size.dtype).astype(np.float64)
-    components, total = runner.run(
+    components, total, squares = runner.run(
         partial(lin.weighted_sums, dtype=size.dtype, exponent=exponent),
         lin.merge_sums,
         shared=(weights.T, shift),
@@ -328,4 +337,5 @@ def _components_by_reading(
         label="components",
     )
     orthonormalise_rows(components, runner.run_pixels)
-    return shift + np.ldexp(total / runner.n_images, exponent), components
+    mean = shift + np.ldexp(total / runner.n_images, exponent)
+    return mean, components, squares - total * (total / runner.n_images)

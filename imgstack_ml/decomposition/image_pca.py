@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from ..base.lazy import map_images
+from ..base.lazy import map_images, note_samples, samples_of
 from ..base.mask import put_back
 from ..base.state import unchanged_if_it_fails
 from ..base.transformer import for_table
@@ -19,16 +19,20 @@ from ..base.validation import Images, StackLike, check_images, check_rows
 from ..linalg.signs import settle_signs
 from .checks import warn_of_rank
 from .fit import fit_images, plan_images
+from .labelled import LabelledMixin
 from .likelihood import LikelihoodMixin
 from .partial_fit import learn_batch
 from .plan import Plan
 from .projection import in_intensities, reconstruct, scores_of
 from .records import Factors, FitSize
+from .residuals import ResidualsMixin
 
 __all__ = ["ImagePCA"]
 
 
-class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class ImagePCA(
+    ResidualsMixin, LabelledMixin, LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
     """Principal component analysis of a stack of images that need not fit in memory.
 
     Takes stacks or flattened rows, as NumPy or lazy Dask arrays. Centring is part of the fit and costs no extra read.
@@ -105,6 +109,9 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         Share of the total variance, which is exact; 0 for a constant stack.
     singular_values_ : ndarray of shape (n_components_,), float64
         Singular values of the centred stack.
+    residual_variance_image_ : ndarray of shape (height, width[, n_channels]), float64
+        Variance that the components leave of each pixel (ddof=1), within 1e-6 of that of the pixel (1e-14 in float64).
+        It costs no read. After `partial_fit` or a single read, it is all that the variances, lower bounds then, leave.
     noise_variance_ : float
         Mean of the variances along all other directions, as in Tipping & Bishop (1999).
     n_components_ : int
@@ -276,7 +283,8 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
                 return for_table(self, self._project(images))
         scores = in_intensities(scores / self._score_scale(), 0, self.components_.dtype, "scores")
         if isinstance(images.data, da.Array):
-            return for_table(self, da.from_array(scores, chunks=(images.data.chunks[0], -1)))
+            scores = da.from_array(scores, chunks=(images.data.chunks[0], -1))
+            return for_table(self, note_samples(scores, samples_of(images.data)))
         return scores
 
     def transform(self, X: StackLike) -> np.ndarray | da.Array:
@@ -348,16 +356,6 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         return plan_images(images, self.get_params(deep=False))
 
     @property
-    def eigenimages_(self) -> np.ndarray:
-        """Components as images (n_components_, height, width[, n_channels]); a view."""
-        return self.components_.reshape(-1, *self.image_shape_)
-
-    @property
-    def mean_image_(self) -> np.ndarray:
-        """Mean as an image (height, width[, n_channels]); a view."""
-        return self.mean_.reshape(self.image_shape_)
-
-    @property
     def _n_features_out(self) -> int:
         return self.n_components_
 
@@ -393,6 +391,9 @@ class ImagePCA(LikelihoodMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         total = factors.total / degrees
         self.explained_variance_ratio_ = self.explained_variance_ / (total if total > 0 else 1.0)
         left = min(n, size.p) - k
+        self.__dict__.pop("residual_variance_image_", None)
+        if factors.left is not None:
+            self.residual_variance_image_ = put_back(factors.left[None] / degrees, mask).reshape(self.image_shape_)
         rest = total - float(self.explained_variance_.sum())
         rounding = max(n, size.p) * np.finfo(np.float64).eps * total
         self.noise_variance_ = rest / left if left > 0 and rest > rounding else 0.0

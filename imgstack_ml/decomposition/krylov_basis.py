@@ -125,6 +125,7 @@ class KrylovBasis:
         self._left = self._sweep(last, coefficients.T, offset=(np.ldexp(self._sums, -e), self._centre.drift))
         outside = self._left[-last:]
         self._norms = np.sqrt(np.einsum("ij,ij->j", coefficients, coefficients) + np.diag(outside))
+        self._holds_left = True
         inside = np.ldexp(np.abs(self._left[:size]).max(initial=0), e)
         if inside > _CHANGED * (products.diagonal().max() + np.finfo(float).tiny):
             raise ImagesChangedError
@@ -183,6 +184,20 @@ class KrylovBasis:
         last = self._last
         return Residuals(self.values, self._ritz.coefficients[-last:], np.ldexp(self._left[-last:], 2 * self._exponent))
 
+    def along_residuals(self, vectors: np.ndarray) -> np.ndarray:
+        """Sum (p,), over the leading Ritz vectors (k, p), of each times its residual, pixel by pixel.
+
+        0 where what is outside of the basis is rounding, so that the basis could not grow.
+        """
+        p, last = vectors.shape[1], self._last
+        found = np.zeros(p)
+        if self._holds_left:
+            weights = np.ldexp(self._ritz.coefficients[-last:, : len(vectors)].T, self._exponent)
+            for a in range(0, p, TERMS):
+                outside = self._rows[self.size : self.size + last, a : a + TERMS].astype(np.float64)
+                found[a : a + TERMS] = np.einsum("ij,ij->j", weights @ outside, vectors[:, a : a + TERMS])
+        return found
+
     def scores(self, k: int) -> np.ndarray:
         """Projections (n, k) of the centred images on the leading Ritz vectors."""
         coefficients = self._ritz.coefficients[:, :k].astype(self._scores.dtype)
@@ -215,7 +230,7 @@ class KrylovBasis:
 
         `inner` are their inner products with the basis and with each other, `turn` the weights that make the block.
         """
-        size = self.size
+        size, self._holds_left = self.size, False
         inner = self._sweep(n_new, inner[:size].T, turn)
         # Twice is needed: rounding leaves parts of the old rows after the first time. Rows of which little else is
         # left need it once more, or are dropped.

@@ -12,7 +12,7 @@ from ..linalg.orthonormal import completed_rows, orthonormalise_rows
 from ..passes.runner import PassRunner, no_result
 from .records import Factors
 
-__all__ = ["Leading", "completed_factors", "components_of_kept"]
+__all__ = ["Leading", "completed_factors", "components_of_kept", "left_of_squares"]
 
 
 class Leading(NamedTuple):
@@ -51,13 +51,36 @@ def components_of_kept(
 
 
 def completed_factors(
-    mean: np.ndarray, components: np.ndarray, leading: Leading, scores: np.ndarray | None, exponent: int = 0
+    mean: np.ndarray,
+    components: np.ndarray,
+    leading: Leading,
+    scores: np.ndarray | None,
+    squares: np.ndarray,
+    exponent: int = 0,
 ) -> Factors:
-    """Fill up to the number of components wanted with orthonormal directions of variance 0."""
+    """Fill up to the number of components wanted with orthonormal directions of variance 0.
+
+    `squares` (p,) are sums of squares of each pixel about its mean, in the units of ``leading.total``.
+    """
     rank = len(leading.singular)
     missing = leading.k - rank
     if scores is not None:
         scores = np.pad(scores, ((0, 0), (0, missing)))
+    left = left_of_squares(squares, components, leading.singular)
     components = completed_rows(components, leading.k)
     singular = np.pad(leading.singular, (0, missing))
-    return Factors(mean, components, singular, leading.total, rank, scores, exponent=exponent)
+    return Factors(mean, components, singular, leading.total, rank, scores, exponent=exponent, left=left)
+
+
+def left_of_squares(
+    squares: np.ndarray, components: np.ndarray, singular: np.ndarray, beside: np.ndarray | float = 0.0
+) -> np.ndarray:
+    """Subtract from the sums of squares (p,) of the pixels what singular triplets explain.
+
+    The residuals A - AV'V of a pixel j have the sum of squares C_jj - sum_i lambda_i v_ij^2 - 2 sum_i v_ij r_ij. For
+    exact eigenvectors r_i = C v_i - lambda_i v_i are 0; `beside` is the sum of v_ij r_ij for others.
+    """
+    left = squares - 2 * beside
+    for value, row in zip(singular, components, strict=True):
+        left -= (value * row.astype(np.float64)) ** 2
+    return np.maximum(left, 0, out=left)

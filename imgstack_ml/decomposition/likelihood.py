@@ -18,10 +18,9 @@ from ..base.lazy import map_images
 from ..base.mask import positions_inside
 from ..base.validation import StackLike, check_images
 from ..errors import NonFiniteError
-from ..linalg.krylov import project
 from ..linalg.orthonormal import inner_products
 from ..linalg.scaling import largest_value
-from ..linalg.tiles import n_rows, row_groups, tiles
+from .projection import residual_squares
 
 __all__ = ["LikelihoodMixin"]
 
@@ -189,19 +188,10 @@ def log_likelihood(
 ) -> np.ndarray:
     """Log-likelihood (b,) of a block of images: Tipping & Bishop (1999), eq. 5, in the basis of the components.
 
-    What the components leave of an image is formed pixel by pixel. Its square, as a difference of the squares of the
-    image and of its scores, would lose its digits where the image is bright and the rest is faint.
+    `residual_squares` says how residuals are formed.
     """
-    double = np.dtype(np.float64)
+    scores, squares = residual_squares(block, axes, mean, inner)
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
-        scores = project([block], 0, mean.size, axes, mean, double)
-        along = np.linalg.solve(inner, scores.T).T  # components in float32 are orthonormal to seven digits only
-        squares = np.zeros(len(block))
-        for row, pieces in row_groups([block]):
-            rows = slice(row, row + n_rows(pieces))
-            for a, b, tile in tiles(pieces, mean, double):
-                tile -= along[rows] @ axes[:, a:b]
-                squares[rows] += np.einsum("ij,ij->i", tile, tile)
         likelihood: np.ndarray = -0.5 * (constant + (scores**2 / variance).sum(axis=1) + squares / noise)
     bad = first_nonfinite(likelihood)
     if bad is not None:

@@ -135,5 +135,8 @@ def _summary_of_model(model: Any) -> Summary:
         slack = float((squares / degrees - said.explained_variance_bounds[0]).max())
         rounding += degrees * (residuals + slack)
     lost = max(total - float(squares.sum()), 0.0)
-    n = model.n_samples_
-    return Summary(n, mean, drift, total, rows, lost, no_draws, np.empty(0), rounding, exponent)
+    n, squares = model.n_samples_, np.empty(0)  # not known of a model that version 0.1 has saved
+    if hasattr(model, "residual_variance_image_"):
+        squares = np.ldexp(model._inside(model.residual_variance_image_.ravel()) * max(n - 1, 1), -2 * exponent)
+        squares += np.einsum("ij,ij->j", rows, rows, dtype=np.float64)
+    return Summary(n, mean, drift, total, rows, lost, no_draws, np.empty(0), squares, rounding, exponent)

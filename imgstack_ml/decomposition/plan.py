@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from math import ceil, isqrt
 
 import dask
+import numpy as np
 from dask.system import CPU_COUNT
 
 from ..errors import MemoryLimitError
@@ -259,7 +260,7 @@ def _tsqr(size: FitSize, allowed: Allowance, threads: int) -> SolverCost:
     peak = fixed + (size.kept_bytes if keeps else reading)
     # Householder QR with its Q, in float64 at half speed, and the SVD of R.
     multiply_adds = 2 * (2 * tall * short**2 + 10 * short**3) + k * n * p
-    seconds = size.seconds(multiply_adds, 2 * n * p, size.dtype)
+    seconds = size.seconds(multiply_adds / 2, 2 * n * p, np.dtype(np.float64))
     return SolverCost("tsqr", 1, multiply_adds, peak, keeps, n if keeps else 0, reading, seconds)
 
 

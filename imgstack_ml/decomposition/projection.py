@@ -14,13 +14,14 @@ from ..base.lazy import map_images, stored_parts
 from ..base.validation import Images, working_dtype
 from ..linalg.krylov import project as project_rows
 from ..linalg.scaling import exponent_of, power_of_two
+from ..linalg.tiles import n_rows, row_groups, tiles
 
-__all__ = ["in_intensities", "project", "reconstruct", "scores_of"]
+__all__ = ["in_intensities", "project", "reconstruct", "residual_squares", "residuals", "rounded", "scores_of"]
 
 
 def project(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Scores (b, k) of a block of images (b, *image_shape). Tiles are centred one by one and summed in float64."""
-    scores, exponent = _scores(block, axes, mean)
+    scores, _, _, exponent = _projected(block, axes, mean)
     return in_intensities(scores / scale, exponent, axes.dtype, "scores")
 
 
@@ -59,7 +60,7 @@ def _sums_over_parts(
 
 
 def _scores_of_part(part: np.ndarray, axes: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    scores, exponent = _scores(part, axes.reshape(len(axes), -1), mean.ravel())
+    scores, _, _, exponent = _projected(part, axes.reshape(len(axes), -1), mean.ravel())
     found = in_intensities(scores, exponent, scores.dtype, "scores")
     return found.reshape(len(part), *(1,) * (part.ndim - 1), len(axes))
 
@@ -68,15 +69,16 @@ def _divided(scores: np.ndarray, scale: np.ndarray, dtype: np.dtype) -> np.ndarr
     return in_intensities(scores / scale, 0, dtype, "scores")
 
 
-def _scores(block: np.ndarray, axes: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, int]:
-    """Scores in units of 2^exponent."""
+def _projected(block: np.ndarray, axes: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Scores (b, k), float64, in units of 2^exponent; the mean as its dtype holds it, the rest; and the exponent."""
     dtype, exponent = working_dtype(block.dtype), max(exponent_of([block]), exponent_of([mean[None]]))
     with np.errstate(over="ignore"):  # of the mean, in images that are refused below
         shift = mean.astype(dtype).astype(np.float64)
     scores = project_rows([block], 0, shift.size, axes, shift, dtype, exponent)
     # Rounding to float32 dropped a part of the mean.
-    scores -= axes @ np.ldexp(mean - shift, -exponent)
-    return scores, exponent
+    rest = np.ldexp(mean - shift, -exponent)
+    scores -= axes @ rest
+    return scores, shift, rest, exponent
 
 
 def reconstruct(
@@ -91,6 +93,65 @@ def reconstruct(
     if factor != 1:
         images = in_intensities(images, exponent, axes.dtype, "images")
     return images.reshape(len(scores), *image_shape)
+
+
+def residuals(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, with_mean: bool = False) -> np.ndarray:
+    """Return what axes (k, p) leave of a block of images (b, *image_shape), less the mean or with it, as rows (b, p).
+
+    In the dtype of the axes, from centred images: faint differences of bright images would lose their digits.
+    """
+    scores, shift, rest, exponent = _projected(block, axes, mean)
+    dtype = working_dtype(block.dtype)
+    beside = np.ldexp(-shift, -exponent) if with_mean else rest  # of what the tiles have subtracted
+    left = np.empty((len(block), shift.size), axes.dtype)
+    for row, pieces in row_groups([block]):
+        rows = slice(row, row + n_rows(pieces))
+        own = scores[rows].astype(dtype)
+        for a, b, tile in tiles(pieces, shift, dtype, exponent=exponent):
+            tile -= beside[a:b].astype(dtype)
+            tile -= own @ axes[:, a:b].astype(dtype, copy=False)
+            left[rows, a:b] = tile if exponent == 0 else in_intensities(tile, exponent, axes.dtype, "residuals")
+    return left
+
+
+@np.errstate(over="ignore", invalid="ignore")  # the caller finds what is not finite
+def residual_squares(
+    block: np.ndarray, axes: np.ndarray, mean: np.ndarray, inner: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (b, k) of a block of images, and sums of squares (b,) of what the axes leave of them, both float64.
+
+    The residuals are formed pixel by pixel. Their squares, as differences of the squares of the image and of its
+    scores, would lose their digits where the image is bright and the rest is faint.
+
+    Parameters
+    ----------
+    inner : ndarray of shape (k, k)
+        Inner products of the axes: in float32 these are orthonormal to seven digits only.
+    """
+    double = np.dtype(np.float64)
+    scores = project_rows([block], 0, mean.size, axes, mean, double)
+    along = np.linalg.solve(inner, scores.T).T
+    squares = np.zeros(len(block))
+    for row, pieces in row_groups([block]):
+        rows = slice(row, row + n_rows(pieces))
+        for a, b, tile in tiles(pieces, mean, double):
+            tile -= along[rows] @ axes[:, a:b]
+            squares[rows] += np.einsum("ij,ij->i", tile, tile)
+    return scores, squares
+
+
+def rounded(images: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Floats as numbers of `dtype`: for integers rounded, half to even, and clipped to what it holds."""
+    if dtype.kind == "f":
+        return in_intensities(images, 0, dtype, "images")
+    limits = np.iinfo(dtype)
+    np.rint(images, out=images)
+    # The largest integer may be no float, where the next power of two is one: clipping to it would overflow.
+    high, low = images >= float(2 ** (limits.bits - (dtype.kind == "i"))), images <= float(limits.min)
+    images[high | low] = 0
+    found = images.astype(dtype)
+    found[high], found[low] = limits.max, limits.min
+    return found
 
 
 def in_intensities(values: np.ndarray, exponent: int, dtype: np.dtype, what: str) -> np.ndarray:

@@ -178,7 +178,7 @@ class FitSize:
         large = self.n <= _LARGE_SUMMARY and not kept
         summary = min(2 * (k + self.n_oversamples) + 32 if large else k + self.n_oversamples, most)
         dtype = self.precision(summary)
-        summary_bytes = (summary + draws) * self.p * dtype.itemsize + 16 * self.p
+        summary_bytes = (summary + draws) * self.p * dtype.itemsize + 24 * self.p
         batch_bytes = max(_BATCH_BYTES, 3 * summary * self.image_bytes)
         return RowCounts(k, summary, draws, block, dtype, summary_bytes, batch_bytes)
 
@@ -260,8 +260,8 @@ class FitSize:
 
     @property
     def result_bytes(self) -> int:
-        """Bytes of the components, of one copy of them, and of three mean images in float64."""
-        return 2 * self.k * self.p * self.dtype.itemsize + 24 * self.p + self.embedding_bytes
+        """Bytes of the components, of one copy of them, and of five images in float64, such as the mean."""
+        return 2 * self.k * self.p * self.dtype.itemsize + 40 * self.p + self.embedding_bytes
 
     @property
     def embedding_bytes(self) -> int:
@@ -349,6 +349,8 @@ class Factors(NamedTuple):
     exponent : int
         Singular values, total, scores and certificate are in units of 2^exponent (or squares of them), see
         `linalg.scaling`. The mean is in those of the images.
+    left : ndarray of shape (p,), float64, or None
+        Sums of squares of each pixel about its mean, less those that the components explain, in the units of `total`.
     """
 
     mean: np.ndarray
@@ -360,6 +362,7 @@ class Factors(NamedTuple):
     n_iter: int = 0
     certificate: Certificate | None = None
     exponent: int = 0
+    left: np.ndarray | None = None
 
     def in_intensities(self) -> Factors:
         """Return the same in the units of the images.
@@ -381,6 +384,7 @@ class Factors(NamedTuple):
             total=total,
             scores=None if self.scores is None else np.ldexp(self.scores.astype(np.float64), e),
             certificate=None if self.certificate is None else in_units(self.certificate, -e),
+            left=None if self.left is None else np.ldexp(self.left, 2 * e),
             exponent=0,
         )
 

@@ -16,6 +16,7 @@ from ..linalg.orthonormal import completed_rows, orthonormalise_rows
 from ..passes.runner import PassRunner
 from .certificate import Certificate
 from .krylov_basis import Centre, KrylovBasis
+from .leading import left_of_squares
 from .records import ITERATIONS, Factors, FitRequest, FitSize, RowCounts, SolverCost, component_count
 
 __all__ = ["PAD", "factors_of_summary", "first_look", "share_reached", "solve_randomized"]
@@ -68,6 +69,7 @@ class Figures(NamedTuple):
     eps: float
     n_draws: int
     exponent: int
+    squares: np.ndarray
 
     @property
     def largest_total(self) -> float:
@@ -79,7 +81,7 @@ class Figures(NamedTuple):
         """Take the figures of a summary."""
         s = summary.singular_values
         room = (summary.lost, summary.rounding, summary.eps, len(summary.draws), summary.exponent)
-        return cls(summary.mean, summary.total, s, *room)
+        return cls(summary.mean, summary.total, s, *room, summary.squares)
 
 
 def first_look(
@@ -201,6 +203,7 @@ def _finish(basis: KrylovBasis, summary: Figures, verdict: Verdict, size: FitSiz
     theta, k, total = basis.values, verdict.k, summary.total
     rank = int(np.count_nonzero(theta[:k] > basis.noise))
     components = basis.vectors(rank)
+    left = left_of_squares(summary.squares, components, np.sqrt(theta[:rank]), basis.along_residuals(components))
     orthonormalise_rows(components, basis.run)
     asked = k if request.share is not None else size.k
     certificate = _certify(basis, summary, verdict, rank, asked, size)
@@ -209,7 +212,7 @@ def _finish(basis: KrylovBasis, summary: Figures, verdict: Verdict, size: FitSiz
     singular = np.pad(np.sqrt(theta[:rank]), (0, asked - rank))
     components = completed_rows(components, asked)
     n_iter, exponent = basis.n_products, summary.exponent
-    return Factors(summary.mean, components, singular, total, rank, scores, n_iter, certificate, exponent)
+    return Factors(summary.mean, components, singular, total, rank, scores, n_iter, certificate, exponent, left)
 
 
 def _certify(
@@ -337,5 +340,6 @@ def factors_of_summary(summary: Summary, size: FitSize, request: FitRequest) -> 
         is_exact=False,
         converged=total == 0,
     )
+    left = left_of_squares(summary.squares, components[:rank], s[:rank]) if len(summary.squares) else None
     singular = np.pad(s[:rank], (0, asked - rank))
-    return Factors(summary.mean, components, singular, total, rank, None, 0, certificate, summary.exponent)
+    return Factors(summary.mean, components, singular, total, rank, None, 0, certificate, summary.exponent, left)

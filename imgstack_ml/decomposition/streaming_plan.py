@@ -116,9 +116,9 @@ class StreamingMemory(NamedTuple):
 
     @property
     def peak_bytes(self) -> int:
-        """Peak memory: the largest phase, and five float64 images (mean, shift, drift, and temporary ones)."""
+        """Peak memory: the largest phase, and six float64 images (mean, shift, drift, squares, temporary ones)."""
         phases = self._summing, self._beginning, self._multiplying, self._finishing, self._single_look
-        return max(phases) + 40 * self.size.p + self.size.embedding_bytes
+        return max(phases) + 48 * self.size.p + self.size.embedding_bytes
 
     @property
     def reading_bytes(self) -> int:
@@ -154,7 +154,7 @@ class StreamingMemory(NamedTuple):
         raw = 0 if self.kept else tasks * self.batch
         tiles = running * self._threads_of(tasks) * 2 * self._tile(height)
         factoring = 6 * 8 * height**2  # inner products, and their eigh
-        return raw + (tasks + merging) * counts.summary_bytes + tiles + running * (factoring + 28 * size.p)
+        return raw + (tasks + merging) * counts.summary_bytes + tiles + running * (factoring + 36 * size.p)
 
     @property
     def _beginning(self) -> int:
@@ -176,9 +176,9 @@ class StreamingMemory(NamedTuple):
 
     @property
     def _finishing(self) -> int:
-        """Components and a copy of them; scores, padded, and with signs."""
+        """Components and a copy of them, and what they leave of each pixel; scores, padded, and with signs."""
         k = min(self.size.k, self.room)
-        return self._basis + 2 * k * self.size.p * self.size.dtype.itemsize + 3 * 8 * self.size.n * k
+        return self._basis + (2 * k * self.size.dtype.itemsize + 8) * self.size.p + 3 * 8 * self.size.n * k
 
     @property
     def _single_look(self) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from ..linalg.gram import first_image
 from ..linalg.moments import moments
 from ..linalg.scaling import largest_value
+from ..linalg.tiles import column_squares
 from ..linalg.tsqr import centred_columns, rows_after_ones, svd_of_r
 from ..passes.batches import Batch
 from ..passes.runner import PassRunner
@@ -45,7 +46,8 @@ def _tsqr_of_images(runner: PassRunner, size: FitSize, request: FitRequest) -> F
     exponent = int(np.frexp(largest_value([R[1:, 1:]]))[1])
     leading = _leading_of_r(np.ldexp(R[1:, 1:], -exponent), size, request)
     components = np.ascontiguousarray(leading.vectors.T, dtype=size.dtype)
-    return completed_factors(shift + R[0, 1:] / R[0, 0], components, leading, None, exponent)
+    squares = column_squares(np.ldexp(R[1:, 1:], -exponent))
+    return completed_factors(shift + R[0, 1:] / R[0, 0], components, leading, None, squares, exponent)
 
 
 def _tsqr_of_pixels(runner: PassRunner, size: FitSize, request: FitRequest) -> Factors:
@@ -55,13 +57,15 @@ def _tsqr_of_pixels(runner: PassRunner, size: FitSize, request: FitRequest) -> F
     _, R = da.linalg.tsqr(_rows_of_pixels(runner, tall_height(size.n, size.p), exponent))
     (R,) = runner.compute(R, images_of={}, label="triangular factor")
     leading = _leading_of_r(R, size, request)
-    mean = moments(runner.blocks).mean
+    _, mean, _, norms = moments(runner.blocks, with_norms=True)
+    assert norms is not None
     if not np.isfinite(mean).all():
         raise OverflowError
     weights = leading.vectors / leading.singular
     components = components_of_kept(runner, weights, mean, np.dtype(np.float64), exponent)
     scores = leading.vectors * leading.singular
-    return completed_factors(mean, components.astype(size.dtype, copy=False), leading, scores, exponent)
+    squares = np.ldexp(norms, -exponent) ** 2
+    return completed_factors(mean, components.astype(size.dtype, copy=False), leading, scores, squares, exponent)
 
 
 def _rows_of_images(runner: PassRunner, height: int) -> tuple[da.Array, Any, dict[Any, int]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +18,9 @@ from ..errors import StoreError
 from .atomic import atomic_path
 from .space import explain_full_disk
 
-__all__ = ["map_tensors", "save_tensors"]
+__all__ = ["Tensors", "map_tensors", "save_tensors"]
+
+MAPPED_BYTES = 2**20  # smaller arrays are read even where maps are wanted, and checked for NaN
 
 # Names that the format gives to dtypes, by NumPy's letter for the kind and the bytes of an item.
 _DTYPES = {"b1": "BOOL"} | {
@@ -91,6 +94,35 @@ def map_tensors(path: str) -> dict[str, np.ndarray]:
             begin, end = (first + offset for offset in entry["data_offsets"])
             arrays[name] = content[begin:end].view(_NUMPY_DTYPES[entry["dtype"]]).reshape(entry["shape"])
     return arrays
+
+
+class Tensors(NamedTuple):
+    """Arrays of an open file: the file, its arrays as memory maps by name (if wanted), and the names taken so far."""
+
+    file: Any
+    mapped: dict[str, np.ndarray]
+    taken: set[str]
+
+    def take(self, key: str) -> np.ndarray:
+        """Return the array `key`: memory-mapped if maps are wanted and it is large, otherwise read and checked.
+
+        Raises
+        ------
+        ValueError
+            It is missing, has a dtype of others, or holds NaN or infinity.
+        """
+        if key not in self.file.keys():  # noqa: SIM118 (the file is no dict)
+            raise ValueError(f"its array {key!r} is missing")
+        dtype = self.file.get_slice(key).get_dtype()
+        if dtype not in _NUMPY_DTYPES:
+            raise ValueError(f"its array {key!r} has the dtype {dtype}, which no estimator uses")
+        self.taken.add(key)
+        if key in self.mapped and self.mapped[key].nbytes >= MAPPED_BYTES:
+            return self.mapped[key]
+        array: np.ndarray = self.file.get_tensor(key)
+        if not np.isfinite(array).all():
+            raise ValueError(f"its array {key!r} holds NaN or infinity")
+        return array
 
 
 def _header(ordered: Iterable[tuple[str, np.ndarray]], metadata: dict[str, str]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any, NamedTuple
 
@@ -145,10 +146,11 @@ class Route(NamedTuple):
         """Project prepared images onto the components: (n_images, n_components)."""
         return _as_array(self.pca.transform(_transform(self.between, prepared)))
 
-    def reconstruct(self, scores: Any, n_components: int | None = None) -> Any:
-        """Make images, in the shape of prepared ones, from the first `n_components` scores of each, or from all."""
-        if n_components is not None:
-            scores = scores * (np.arange(scores.shape[1]) < n_components).astype(scores.dtype)
+    def reconstruct(self, scores: Any, components: int | Sequence[int] | None = None) -> Any:
+        """Make images, in the shape of prepared ones, from all scores; or from the first ones, or some positions."""
+        if components is not None:
+            chosen = range(components) if isinstance(components, int) else components
+            scores = scores * np.isin(np.arange(scores.shape[1]), chosen).astype(scores.dtype)
         images = self.pca.inverse_transform(scores)
         for step in reversed(self.between):
             images = step.inverse_transform(images)

@@ -21,16 +21,19 @@ class FileKeys(Sequence[Key]):
     keys : sequence of Key
     states : ndarray of int64, of shape (n_images, 2)
         Fields of `State`; see `of_files`.
+    runs : ndarray of int64, of shape (n_images,), or None
+        Images of one number are decoded from the same place of a file on, such as a keyframe of a film; None where each
+        image is decoded by itself.
     """
 
-    def __init__(self, keys: Sequence[Key], states: np.ndarray):
-        self._keys, self._states = keys, states
+    def __init__(self, keys: Sequence[Key], states: np.ndarray, runs: np.ndarray | None = None):
+        self._keys, self._states, self.runs = keys, states, runs
 
     @classmethod
-    def of_files(cls, keys: Sequence[Key], states: Sequence[State]) -> FileKeys:
+    def of_files(cls, keys: Sequence[Key], states: Sequence[State], runs: np.ndarray | None = None) -> FileKeys:
         """Make the keys of images with the states of their files."""
         # A flat list: NumPy takes 50 times as long for one of named tuples.
-        return cls(keys, np.array([number for state in states for number in state], np.int64).reshape(-1, 2))
+        return cls(keys, np.array([number for state in states for number in state], np.int64).reshape(-1, 2), runs)
 
     def states(self) -> Iterator[State]:
         """Yield the state of the file of each image."""
@@ -47,10 +50,10 @@ class FileKeys(Sequence[Key]):
         return len(self._keys)
 
     def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, np.ndarray):
-            return FileKeys(tuple(self._keys[i] for i in index.tolist()), self._states[index])
-        found = self._keys[index]
-        return FileKeys(found, self._states[index]) if isinstance(index, slice) else found
+        if not isinstance(index, np.ndarray | slice):
+            return self._keys[index]
+        found = self._keys[index] if isinstance(index, slice) else tuple(self._keys[i] for i in index.tolist())
+        return FileKeys(found, self._states[index], None if self.runs is None else self.runs[index])
 
     def __iter__(self) -> Iterator[Key]:
         return iter(self._keys)

@@ -6,6 +6,7 @@ import itertools
 import math
 import string
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, Protocol
 
 import dask
@@ -13,7 +14,7 @@ import dask.array as da
 import numpy as np
 from dask.base import tokenize
 from dask.blockwise import BlockwiseDepDict, blockwise
-from dask.highlevelgraph import HighLevelGraph
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.system import CPU_COUNT
 
 from ..base.gate import first_nonfinite
@@ -149,10 +150,15 @@ def _lazy(
     shape: tuple[int, ...],
     dtype: np.dtype,
 ) -> da.Array:
-    size = images_per_block(reader, len(keys)) if chunks == "auto" else int(chunks)
-    groups = [keys[start : start + size] for start in range(0, len(keys), size)] or [keys]
-    name = f"{prefix}-{tokenize(reader, _digest(keys), size)}"
+    starts = _block_starts(reader, keys, chunks)
+    groups = [keys[start:stop] for start, stop in pairwise(starts)]
+    name = f"{prefix}-{tokenize(reader, _digest(keys), np.array(starts))}"
     axes = string.ascii_letters[: 1 + len(shape)]
+    runs = getattr(keys, "runs", None)
+    layers: dict[str, Any] = {}
+    if runs is not None and any(runs[start - 1] == runs[start] for start in starts[1:-1]):
+        layers[f"order-{name}"] = MaterializedLayer(_tasks_in_order(f"order-{name}", len(groups)))
+        read = functools.partial(_read_after, read)
     # As da.from_array does it, with keys in place of slices: one task a block, with which later layers are fused.
     layer = blockwise(
         read,
@@ -160,11 +166,59 @@ def _lazy(
         axes,
         BlockwiseDepDict({(i,): group for i, group in enumerate(groups)}),
         axes[0],
-        numblocks={},
+        *(argument for order in layers for argument in (order, axes[0])),
+        numblocks={order: (len(groups),) for order in layers},
         new_axes=dict.fromkeys(axes[1:], 1),
     )
     sizes = (tuple(map(len, groups)), *((n,) for n in shape))
-    return da.Array(HighLevelGraph.from_collections(name, layer), name, sizes, dtype=dtype)
+    dependencies: dict[str, set[str]] = {name: set(layers)} | {order: set() for order in layers}
+    graph = HighLevelGraph({name: layer, **layers}, dependencies)
+    return da.Array(graph, name, sizes, dtype=dtype)
+
+
+def _tasks_in_order(name: str, n_blocks: int) -> dict[Any, Any]:
+    """Make tasks that do nothing, on one of which each block depends, so that Dask reads the first blocks first.
+
+    Without a reason for another order, `dask.order` begins with the last block, and a film would be decoded up to each.
+    Here later blocks depend on more tasks, and each on one of its own: then it begins with what is ready soonest.
+    """
+    own = f"own-{name}"
+    tasks: dict[Any, Any] = {(own, -1): (_nothing,)}  # of two tasks, as all: Dask would make one of a single one
+    for i in range(n_blocks):
+        tasks[own, i] = (_nothing,)
+        tasks[name, i] = (_nothing, (own, i), (name, i - 1) if i else (own, -1))
+    return tasks
+
+
+def _nothing(*_: None) -> None:
+    """Do nothing."""
+
+
+def _read_after(read: Callable[[Any], np.ndarray], keys: Any, _: None) -> np.ndarray:
+    return read(keys)
+
+
+def _block_starts(reader: Reader, keys: Sequence[Any] | np.ndarray, chunks: str | int) -> list[int]:
+    """Choose where blocks begin, and where the last one ends.
+
+    Of films, blocks are large, and begin where decoding does: what stands in front of a block is decoded for it again.
+    """
+    n_images, runs = len(keys), getattr(keys, "runs", None)
+    size = images_per_block(reader, n_images) if chunks == "auto" else int(chunks)
+    if runs is None or chunks != "auto":
+        return [*range(0, n_images or 1, size), n_images]
+    begins = np.array([0, *(np.flatnonzero(np.diff(runs)) + 1), n_images])
+    starts, most = [0], max(size, _most_images(reader))
+    while (start := starts[-1]) + size < n_images:
+        first, last = np.searchsorted(begins, [start + size, start + most + 1]) - (0, 1)
+        if begins[last] <= start:  # up to where decoding begins again, in equal parts
+            left = int(begins[last + 1]) - start
+            starts.append(start - -left // -(-left // most))
+        elif (stop := int(begins[min(first, last)])) < n_images:
+            starts.append(stop)
+        else:
+            break
+    return [*starts, n_images]
 
 
 def _digest(keys: Sequence[Any] | np.ndarray) -> str:
@@ -189,11 +243,14 @@ def images_per_block(reader: Reader, n_images: int) -> int:
     int
         A multiple of the reader's `images_per_chunk`.
     """
-    image_bytes = max(1, math.prod(reader.shape) * reader.dtype.itemsize)
     n_threads = dask.config.get("num_workers", None) or CPU_COUNT
     by_threads = max(_MIN_IMAGES, n_images // (_BLOCKS_PER_THREAD * n_threads))
-    size = min(by_threads, max(1, _BLOCK_BYTES // image_bytes))
+    size = min(by_threads, _most_images(reader))
     return max(1, size // reader.images_per_chunk) * reader.images_per_chunk
+
+
+def _most_images(reader: Reader) -> int:
+    return max(1, _BLOCK_BYTES // max(1, math.prod(reader.shape) * reader.dtype.itemsize))
 
 
 def check_block_size(chunks: str | int) -> None:

@@ -87,7 +87,7 @@ def open_stack(
         pixels around the centre, and refuse images that are too small, or too large.
     chunks : "auto" or int, default="auto"
         Images in a block. ``"auto"``: up to 64 MB, but at least 8 blocks per thread as long as a block keeps 16
-        images.
+        images. Blocks of films end at keyframes, and of animations with the file, where 64 MB allow.
     sort : {"natural", "name"}, default="natural"
         Order of the files of a folder or pattern: ``"natural"`` puts ``img2`` before ``img10``, ``"name"`` compares
         the plain strings.

@@ -240,12 +240,16 @@ def _images_of(files: list[_File]) -> tuple[tuple[str, ...], FileKeys, Kinds, di
     keys: list[Key] = []
     states: list[State] = []
     numbers: list[int] = []
+    runs: list[np.ndarray] = []
     headers: dict[Header, int] = {}
+    are_films = any(series.starts for file in files for series in file.found)
     for file in files:
         n_images, n_before = sum(len(series.keys) for series in file.found), 0
         first = len(names)
         for series, selection in zip(file.found, file.selected, strict=True):
             places = range(len(series.keys)) if selection is _ALL else selection.positions.tolist()
+            if are_films:
+                runs.append(_runs(series, places, len(names)))
             found = [series.keys[place] for place in places]
             names += [f"{file.name}[{n_before + place}]" for place in places] if n_images > 1 else [file.name]
             keys += [file.name if key is None else Page(file.name, key) for key in found]
@@ -255,8 +259,17 @@ def _images_of(files: list[_File]) -> tuple[tuple[str, ...], FileKeys, Kinds, di
         states += [file.state] * (len(names) - first)
     kinds = Kinds(tuple(headers), np.array(numbers, dtype=np.uint32))
     plain = tuple(names)  # shared, where the keys are the names
-    keys_of_files = FileKeys.of_files(plain if keys == names else tuple(keys), states)
+    keys_of_files = FileKeys.of_files(
+        plain if keys == names else tuple(keys), states, np.concatenate(runs) if are_films else None
+    )
     return plain, keys_of_files, kinds, _joined(coords)
+
+
+def _runs(series: Found, places: Sequence[int], number: int) -> np.ndarray:
+    """Return numbers of images from `number` on; those that are decoded from one place on have the same."""
+    if not series.starts:
+        return np.arange(number, number + len(places))
+    return number + np.maximum(0, np.searchsorted(series.starts, places, side="right") - 1)
 
 
 def _joined(coords: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

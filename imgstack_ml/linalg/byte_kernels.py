@@ -24,7 +24,7 @@ __all__ = ["TARGETS", "Kernels", "Target", "assembly_of", "is_supported", "make_
 
 _BYTE, _WORD, _INT, _ADDRESS = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.PointerType()
 _ONES, _FLIP = 0x01010101, 0x80808080  # in each byte of a word: 1, and the bit that tells x from x - 128
-_ARGUMENTS = {"product": "aaiiiaii", "pack_rows": "aiiiaa", "pack_columns": "aiiiaa"}  # addresses and integers
+_ARGUMENTS = {"product": "aaiiiaii", "pack_rows": "aiiiaa", "pack_columns": "aiiiaaa"}  # addresses and integers
 
 
 class Target(NamedTuple):
@@ -107,12 +107,14 @@ class Kernels:
         self._rows(values.ctypes.data, m, len(packed), m // 4, packed.ctypes.data, sums.ctypes.data)
         return packed, sums
 
-    def pack_columns(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Do the same for the columns of contiguous uint8 (m, n)."""
+    def pack_columns(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Do the same for the columns x of contiguous uint8 (m, n), and add up x (x - 128) of each, too: (n,)."""
         m, n = values.shape
-        packed, sums = np.empty((n // self.target.width, m // 4, self.target.width), np.uint32), np.zeros(n, np.int32)
-        self._columns(values.ctypes.data, n, len(packed), m // 4, packed.ctypes.data, sums.ctypes.data)
-        return packed, sums
+        packed = np.empty((n // self.target.width, m // 4, self.target.width), np.uint32)
+        sums, products = np.zeros((2, n), np.int32)
+        pointers = (one.ctypes.data for one in (packed, sums, products))
+        self._columns(values.ctypes.data, n, len(packed), m // 4, *pointers)
+        return packed, sums, products
 
     @property
     def n_few(self) -> int:
@@ -300,7 +302,9 @@ def _transposed(code: _Code, rows: list[Any]) -> list[Any]:
     return rows
 
 
-def _write_columns(code: _Code, rows: Any, stride: Any, n_panels: Any, n_words: Any, P: Any, sums: Any) -> None:
+def _write_columns(
+    code: _Code, rows: Any, stride: Any, n_panels: Any, n_words: Any, P: Any, sums: Any, products: Any
+) -> None:
     lanes, vectors, width = code.target.lanes, code.target.vectors, code.target.width
     of_bytes = ir.VectorType(_BYTE, lanes)
     in_pairs = [i // 2 + lanes * (i % 2) for i in range(2 * lanes)]  # a0 b0 a1 b1 ...
@@ -311,16 +315,17 @@ def _write_columns(code: _Code, rows: Any, stride: Any, n_panels: Any, n_words: 
             (code.mul(code.udiv(g, _number(vectors)), n_words), 4 * width), (code.urem(g, _number(vectors)), 4 * lanes)
         )
 
-        def word(k: Any, total: Any) -> list[Any]:
+        def word(k: Any, total: Any, product: Any) -> list[Any]:
             a, b, c, d = (
                 code.read(rows, code.sum((code.sum((k, 4), r), stride), (g, lanes)), of_bytes) for r in range(4)
             )
             four = code.pick(code.pick(a, b, in_pairs), code.pick(c, d, in_pairs), in_fours)
             words = code.bitcast(four, code.words)
             code.write(words, P, code.sum(place, (k, 4 * width)))
-            return [code.dot(total, words, code.ones)]
+            return [code.dot(total, words, code.ones), code.dot(product, words, code.xor(words, code.flip))]
 
-        (total,) = code.loop(n_words, word, code.zeros)
+        total, product = code.loop(n_words, word, code.zeros, code.zeros)
+        code.increase(products, code.mul(g, _number(4 * lanes)), product)
         code.increase(sums, code.mul(g, _number(4 * lanes)), total)
 
     code.loop(code.mul(n_panels, _number(vectors)), some_columns)

@@ -12,7 +12,7 @@ import scipy.linalg
 from .integers import products_of_images, products_of_pixels, products_of_two
 from .moments import merge_means, moments
 from .scaling import exponent_of
-from .tiles import column_means, n_rows, row_groups, row_tiles, tile_width, tiles
+from .tiles import column_means, column_squares, n_rows, row_groups, row_tiles, tile_width, tiles
 
 __all__ = [
     "Scatter",
@@ -53,7 +53,7 @@ def centred_gram(
     known: np.ndarray | None = None,
     exponent: int = 0,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Gram matrix AA' of the centred images, over the pixels `lo` to `hi`, and the mean of the images.
+    """Gram matrix AA' of the centred images, over the pixels `lo` to `hi`; the mean and the scatter of each of these.
 
     `blocks` hold all images, so that each tile is centred before its product. To centre a Gram matrix in float32
     afterwards would lose digits if the images drift.
@@ -64,30 +64,32 @@ def centred_gram(
         Orthonormal eigenvectors E of AA'. A becomes A - EE'A first, so that small eigenvalues do not drown in the
         rounding of the large ones.
     exponent : int
-        The matrix is in squares of the units 2^exponent, see `scaling`; the mean is not.
+        Matrix and scatter are in squares of the units 2^exponent, see `scaling`; the mean is not.
 
     Returns
     -------
     gram : ndarray of shape (n, n), float64
-    mean : list of one ndarray of shape (hi - lo,), float64
+    pixels : list of one ndarray of shape (2, hi - lo), float64
+        The mean, and the sum of squares of A.
     """
     n, shift = n_rows(blocks), first_image(blocks)
     gram, product = np.zeros((n, n)), np.empty((n, n), dtype)
-    mean = shift[lo:hi].copy()
+    pixels = np.stack([shift[lo:hi], shift[lo:hi]])
     for a, b, tile in tiles(blocks, shift, dtype, lo, hi, exponent=exponent):
         offset = column_means(tile)
-        mean[a - lo : b - lo] += np.ldexp(offset, exponent)
+        pixels[0, a - lo : b - lo] += np.ldexp(offset, exponent)
         tile -= offset.astype(dtype)
+        pixels[1, a - lo : b - lo] = column_squares(tile)
         if known is not None:
             tile -= known @ (known.T @ tile)
         gram += np.matmul(tile, tile.T, out=product)  # NumPy sees the same operand twice: BLAS syrk, half the work
-    return gram, [mean]
+    return gram, [pixels]
 
 
 def exact_gram(blocks: Sequence[np.ndarray], lo: int, hi: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """XX' (n, n), int64, over the pixels `lo` to `hi`, and the mean as `centred_gram` returns it: for 8-bit images."""
-    gram, sums = products_of_images(blocks, lo, hi)
-    return gram, [sums / n_rows(blocks)]
+    """XX' (n, n), int64, over the pixels `lo` to `hi`, and of these what `centred_gram` returns: for 8-bit images."""
+    gram, sums, scatter = products_of_images(blocks, lo, hi)
+    return gram, [np.stack([sums / n_rows(blocks), scatter])]
 
 
 def gram_of_regions(
@@ -295,8 +297,8 @@ def weighted_sums(
     shift: np.ndarray,
     dtype: np.dtype,
     exponent: int = 0,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted sums and the plain sum of the rows of X - shift, both in units of 2^exponent.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weighted sums, the plain sum, and the sum of squares of the rows of X - shift, in units of 2^exponent.
 
     Parameters
     ----------
@@ -306,21 +308,22 @@ def weighted_sums(
     Returns
     -------
     sums : ndarray of shape (k, p), dtype
-    total : ndarray of shape (p,), float64
+    total, squares : ndarray of shape (p,), float64
     """
     own = weights[:, start : start + n_rows(blocks)].astype(dtype)
-    sums, total = np.zeros((len(own), shift.size), dtype), np.zeros(shift.size)
+    sums, (total, squares) = np.zeros((len(own), shift.size), dtype), np.zeros((2, shift.size))
     for row, pieces in row_groups(blocks):
         part = own[:, row : row + n_rows(pieces)]
         for a, b, tile in tiles(pieces, shift, dtype, exponent=exponent):
             sums[:, a:b] += part @ tile
             total[a:b] += tile.sum(axis=0, dtype=np.float64)
-    return sums, total
+            squares[a:b] += np.einsum("ij,ij->j", tile, tile, dtype=np.float64)  # the shift may be far from the mean
+    return sums, total, squares
 
 
-def merge_sums(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def merge_sums(a: tuple[np.ndarray, ...], b: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
     """Join two results of `weighted_sums` from two sets of images."""
-    return a[0] + b[0], a[1] + b[1]
+    return tuple(one + other for one, other in zip(a, b, strict=True))
 
 
 def eigh_descending(matrix: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ from .integers import are_fast, products_of_images
 from .moments import exact_sum, merge_means
 from .ranges import Run, at_once
 from .scaling import exponent_of
-from .tiles import column_means, n_rows, row_groups, tile_width, tiles
+from .tiles import column_means, column_squares, n_rows, row_groups, tile_width, tiles
 from .weighted import are_faster, weighted_sums_of_bytes
 
 __all__ = ["Summary", "group_size", "merge_summaries", "random_weights", "summarise"]
@@ -48,11 +48,14 @@ class Summary(NamedTuple):
         because it was cut off in each group of images.
     weights : ndarray of shape (q,), float64
         Sums of the rows of Omega. When the mean changes, `draws` change by multiples of them.
+    squares : ndarray of shape (p,), float64
+        Sums of squares of the columns of A: of each pixel about its mean. Empty where they are not known.
     rounding : float
         ``B'B - rounding * I <= A'A <= B'B + (lost + rounding) * I``. Each cut adds a few eps times the largest
         eigenvalue at that time: after hundreds of merges, that is more than any constant number of eps.
     exponent : int
-        All but the mean is in units of 2^exponent, see `scaling`: `total`, `lost` and `rounding` in squares of them.
+        All but the mean is in units of 2^exponent, see `scaling`: `total`, `lost`, `squares` and `rounding` in squares
+        of them.
     """
 
     n: int
@@ -63,6 +66,7 @@ class Summary(NamedTuple):
     lost: float
     draws: np.ndarray
     weights: np.ndarray
+    squares: np.ndarray
     rounding: float = 0.0
     exponent: int = 0
 
@@ -71,9 +75,10 @@ class Summary(NamedTuple):
         up = self.exponent - exponent
         if not up:
             return self
-        rows, draws = np.ldexp(self.rows, up), np.ldexp(self.draws, up)
+        rows, draws, squares = np.ldexp(self.rows, up), np.ldexp(self.draws, up), np.ldexp(self.squares, 2 * up)
         total, lost, rounding = np.ldexp([self.total, self.lost, self.rounding], 2 * up).tolist()
-        return self._replace(total=total, rows=rows, lost=lost, draws=draws, rounding=rounding, exponent=exponent)
+        scaled = self._replace(total=total, rows=rows, lost=lost, draws=draws, squares=squares, rounding=rounding)
+        return scaled._replace(exponent=exponent)
 
     def in_precision(self, dtype: np.dtype) -> Summary:
         """Return the same with rows in `dtype`."""
@@ -131,12 +136,12 @@ def _summarise(
     """
     n, exponent = n_rows(blocks), exponent_of(blocks)
     if in_bytes:
-        products, sums = run(products_of_images, _side_by_side, blocks)
-        mean, rest, gram = sums / n, np.zeros(len(sums)), exactly_centred(products)
+        products, pixels = run(_exact_inner, _side_by_side, blocks)
+        gram, (mean, squares), rest = exactly_centred(products), pixels, np.zeros(pixels.shape[1])
         total = float(np.trace(gram))
     else:
-        gram, means, total = run(partial(_inner, dtype=dtype, exponent=exponent), _side_by_side, blocks)
-        mean, rest = means
+        gram, pixels, total = run(partial(_inner, dtype=dtype, exponent=exponent), _side_by_side, blocks)
+        mean, rest, squares = pixels
     vectors, lost = _leading(gram, size)
     weights = np.vstack([vectors.T, omega])
     rows = np.zeros((len(weights), mean.size), dtype)
@@ -146,12 +151,12 @@ def _summarise(
         blocks,
     )
     n_kept = vectors.shape[1]
-    rounding, of_draws = _rounding(rows[:n_kept]), omega.sum(axis=1)
-    return Summary(n, mean, rest, total, rows[:n_kept], lost, rows[n_kept:], of_draws, rounding, exponent)
+    rounding, sums = _rounding(rows[:n_kept]), omega.sum(axis=1)
+    return Summary(n, mean, rest, total, rows[:n_kept], lost, rows[n_kept:], sums, squares, rounding, exponent)
 
 
 def _side_by_side(a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Join inner products, pixels (..., p), and sums of two ranges of pixels."""
+    """Join inner products, figures of pixels (..., p), and sums of two ranges of pixels."""
     return a[0] + b[0], np.concatenate([a[1], b[1]], axis=-1), *(x + y for x, y in zip(a[2:], b[2:], strict=True))
 
 
@@ -181,9 +186,12 @@ def _centred_sums(
 def _inner(
     blocks: Sequence[np.ndarray], lo: int, hi: int, dtype: np.dtype, exponent: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Inner products of centred images (n, n) over some pixels, their mean in two parts (2, p), and sum of squares."""
+    """Inner products of the centred images (n, n) over some pixels, figures of these pixels, and the sum of squares.
+
+    Figures (3, hi - lo) are the mean in two parts, and the sums of squares of the centred images.
+    """
     n, shift = n_rows(blocks), first_image(blocks)
-    offsets, gram, total = np.empty(shift.size), np.zeros((n, n)), 0.0
+    (offsets, squares), gram, total = np.empty((2, shift.size)), np.zeros((n, n)), 0.0
     product, inexact = np.empty((n, n), dtype), dtype == np.float32 and any(b.dtype.kind == "f" for b in blocks)
     for a, b, tile in tiles(blocks, shift, dtype, lo, hi, exponent=exponent):
         offsets[a:b] = column_means(tile)
@@ -195,8 +203,15 @@ def _inner(
             tile -= left.astype(dtype)
         gram += np.matmul(tile, tile.T, out=product)  # a product in `dtype`, the sum in float64
         total += sum_of_squares(tile)  # more exact than the trace of the Gram matrix
-    mean = np.stack(exact_sum(shift[lo:hi], np.ldexp(offsets[lo:hi], exponent)))
-    return gram, mean, total
+        squares[a:b] = column_squares(tile)
+    mean, rest = exact_sum(shift[lo:hi], np.ldexp(offsets[lo:hi], exponent))
+    return gram, np.stack([mean, rest, squares[lo:hi]]), total
+
+
+def _exact_inner(blocks: Sequence[np.ndarray], lo: int, hi: int) -> tuple[np.ndarray, np.ndarray]:
+    """Inner products of 8-bit images, exact, not centred; their mean, and sums of squares about it (2, hi - lo)."""
+    products, sums, squares = products_of_images(blocks, lo, hi)
+    return products, np.stack([sums / n_rows(blocks), squares])
 
 
 def merge_summaries(*summaries: Summary, size: int, run: Run = at_once) -> Summary:
@@ -233,7 +248,9 @@ def _joined_but_rows(a: Summary, b: Summary) -> tuple[Summary, np.ndarray]:
     for i, factor in enumerate(turn):
         draws[i] -= factor * step
     weights, lost, rounding = a.weights + b.weights, a.lost + b.lost, a.rounding + b.rounding
-    joined = Summary(n, mean, rest, total, a.rows, lost, draws, weights, rounding, a.exponent)
+    known = len(a.squares) and len(b.squares)
+    squares = a.squares + b.squares + step * step * (a.n * b.n / n) if known else np.empty(0)
+    joined = Summary(n, mean, rest, total, a.rows, lost, draws, weights, squares, rounding, a.exponent)
     return joined, step * np.sqrt(a.n * b.n / n)
 
 

@@ -47,25 +47,29 @@ def are_fast(dtype: np.dtype) -> bool:
     return dtype.itemsize == 1 and dtype.kind in "biu" and _compiled() is not None
 
 
-def products_of_images(blocks: Sequence[np.ndarray], lo: int, hi: int) -> tuple[np.ndarray, np.ndarray]:
-    """XX' (n, n) over the pixels `lo` to `hi`, and the sum of the images (hi - lo,), both int64.
+def products_of_images(blocks: Sequence[np.ndarray], lo: int, hi: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """XX' (n, n) over the pixels `lo` to `hi`, and of each of these the sum and the scatter about its mean (hi - lo,).
 
-    `blocks` are images of 8 bits or Booleans.
+    The scatter is float64, rounded once; the others are int64. `blocks` are images of 8 bits or Booleans.
     """
     kernels, n = kernels_in_use(), n_rows(blocks)
     width = tile_length(kernels, n, hi - lo)
     tile = Tile(_padded(kernels, n), width)
-    found, sums = _Sums(len(tile.bytes), len(tile.bytes)), np.empty(hi - lo, np.int64)
+    found, (sums, products) = _Sums(len(tile.bytes), len(tile.bytes)), np.zeros((2, hi - lo), np.int64)
     for a in range(lo, hi, width):
         b = min(a + width, hi)
         tile.fill(blocks, a, b)
-        sums[a - lo : b - lo] = kernels.pack_columns(tile.bytes)[1][: b - a]
+        for i in range(0, len(tile.bytes), _MOST_TERMS):
+            _, *of_columns = kernels.pack_columns(tile.bytes[i : i + _MOST_TERMS])
+            for out, part in zip((sums, products), of_columns, strict=True):
+                out[a - lo : b - lo] += part[: b - a]
         rows, row_sums = kernels.pack_rows(tile.bytes)
         found.add(kernels, rows, rows, row_sums, width)
     matrix, row_sums = found.result(n, n)
     _mirror(matrix)
     offset = offset_of(blocks)
-    return _less_offset(matrix, row_sums, row_sums, offset, hi - lo), sums - offset * n
+    scatter = (n * (products + 128 * sums) - sums**2) / n  # of unsigned bytes: the offset does not matter
+    return _less_offset(matrix, row_sums, row_sums, offset, hi - lo), sums - offset * n, scatter
 
 
 def products_of_two(blocks: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> np.ndarray:
@@ -95,7 +99,7 @@ def products_of_pixels(blocks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.nda
             rows = _unsigned(block[i : i + height]).reshape(-1, p)
             values[: len(rows), :p] = rows
             values[len(rows) :] = 0
-            columns, sums = kernels.pack_columns(values)
+            columns, sums, _ = kernels.pack_columns(values)
             found.add(kernels, columns, columns, sums, height)
     matrix, sums = found.result(p, p)
     _mirror(matrix)
@@ -192,8 +196,9 @@ class _InFloat64:
     def pack_rows(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return values.astype(np.float64), values.sum(axis=1, dtype=np.int64)
 
-    def pack_columns(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.pack_rows(values.T)
+    def pack_columns(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        packed, sums = self.pack_rows(values.T)
+        return packed, sums, (packed * (packed - 128)).sum(axis=1).astype(np.int64)
 
     def multiply(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
         out += (a @ (b - 128.0).T).astype(np.int32)
@@ -234,13 +239,14 @@ def _are_right(kernels: Kernels) -> bool:
     for a, b in (random, extreme):
         x, y = a.astype(np.float64), b.astype(np.float64)
         for pack, axis in ((kernels.pack_rows, 1), (kernels.pack_columns, 0)):
-            (left, sums), (right, _) = pack(a), pack(b)
+            (left, sums, *products), (right, *_) = pack(a), pack(b)
             full, lower = np.zeros((n, n), np.int32), np.zeros((n, n), np.int32)
             kernels.multiply(left, right, full)
             kernels.multiply(left, left, lower)
             expected = [u @ (v - 128).T if axis else u.T @ (v - 128) for u, v in ((x, y), (x, x))]
             if not (
                 np.array_equal(sums, x.sum(axis=axis))
+                and all(np.array_equal(found, (x * (x - 128)).sum(axis=axis)) for found in products)
                 and np.array_equal(full, expected[0])
                 and np.array_equal(np.tril(lower), np.tril(expected[1]))
             ):

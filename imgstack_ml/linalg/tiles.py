@@ -12,7 +12,7 @@ import numpy as np
 from .large_integers import refuse_inexact
 from .scaling import power_of_two
 
-__all__ = ["column_means", "flat_rows", "n_rows", "row_groups", "row_tiles", "tile_width", "tiles"]
+__all__ = ["column_means", "column_squares", "flat_rows", "n_rows", "row_groups", "row_tiles", "tile_width", "tiles"]
 
 TILE_BYTES = 2**22  # of float values in one tile: small enough for the cache, large enough for BLAS at full speed
 TERMS = 2048  # products added up in float32 before float64 takes over; more of them would cost digits
@@ -121,6 +121,15 @@ def column_means(tile: np.ndarray) -> np.ndarray:
         part = tile[i : i + 256]
         sums += ones[: len(part)] @ part
     return sums / len(tile)
+
+
+def column_squares(tile: np.ndarray) -> np.ndarray:
+    """Add up the squares of the columns, float64; those of up to 256 values in the dtype of the tile."""
+    squares = np.zeros(tile.shape[1])
+    for i in range(0, len(tile), 256):
+        part = tile[i : i + 256]
+        squares += np.einsum("ij,ij->j", part, part)
+    return squares
 
 
 def _shift_into(out: np.ndarray, parts: Sequence[np.ndarray], shift: np.ndarray, exponent: int) -> None:

@@ -85,7 +85,7 @@ def weighted_sums_of_bytes(
     for a in range(lo, hi, width):
         b = min(a + width, hi)
         tile.fill(blocks, a, b)
-        columns, pixel_sums = kernels.pack_columns(tile.bytes)
+        columns, pixel_sums, _ = kernels.pack_columns(tile.bytes)
         products.fill(0)
         kernels.multiply(packed, columns, products)
         rows[1], rows[2, : b - a] = pixel_sums, shift[a - lo : b - lo] + offset_of(blocks)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..decomposition.residuals import OutlierStatistics
 from ..inspection.statistics import ImageStatistics, log_deviations, odd_ranges
 from .duplicates import near_duplicates
 
@@ -17,10 +18,10 @@ __all__ = ["Alert", "Evidence", "find_alerts"]
 CLIPPED_SHARE = 0.01
 # Largest values of cameras with 8, 10, 12, 14 and 16 bits.
 CLIPPED_ENDS = (255.0, 1023.0, 4095.0, 16383.0, 65535.0)
-# An outlier is this many robust standard deviations (of the logarithm of the error) above the median, and this many
-# times the median. The largest deviation in clean collections is 3; the factor is for errors that are almost equal.
-ERROR_DEVIATIONS = 5.0
-ERROR_FACTOR = 1.5
+# An outlier is this many robust standard deviations (of the logarithm of Q or of T squared) above the median, and this
+# many times the median. The largest deviation in clean collections is 4.1; the factor is for values almost equal.
+OUTLIER_DEVIATIONS = 5.0
+OUTLIER_FACTOR = 2.25
 # A component should be about all images. It is about one image if that makes up half of its variance.
 LEVERAGE_SHARE = 0.5
 # At this rank correlation (Spearman), half of the variance of the ranks follows the order of the files.
@@ -43,7 +44,8 @@ class Alert:
     ----------
     kind : {"skipped", "constant", "clipped", "range", "duplicates", "outliers", "leverage", "drift", "brightness"}
         What was found: files that could not be read; images of one value; overexposed images; images with a very
-        different range of intensities; copies of other images; images with a large reconstruction error; images that
+        different range of intensities; copies of other images; images with large residuals, or far from most along the
+        components; images that
         make up most of a component; a steady change along the order of the images; a first component that is the
         brightness of the images.
     title : str
@@ -92,8 +94,8 @@ class Evidence(NamedTuple):
     statistics : ImageStatistics or None
         None if the images were not read.
     scores : ndarray of shape (n, k), or None
-    errors : ndarray of shape (n,), or None
-        Reconstruction errors.
+    outliers : OutlierStatistics, or None
+        As from `ImagePCA.outlier_statistics`.
     explained_variance_ratio : ndarray of shape (k,)
     names : sequence of str
         A name for each image.
@@ -105,7 +107,7 @@ class Evidence(NamedTuple):
 
     statistics: ImageStatistics | None
     scores: np.ndarray | None
-    errors: np.ndarray | None
+    outliers: OutlierStatistics | None
     explained_variance_ratio: np.ndarray
     names: Sequence[str]
     labels: np.ndarray | None = None
@@ -129,8 +131,8 @@ def find_alerts(evidence: Evidence) -> dict[str, Alert]:
     if statistics is not None:
         found += [_constant(statistics, names), _clipped(statistics, names)]
         found += [_odd_range(statistics, names), _duplicates(statistics, names)]
-    if evidence.errors is not None:
-        found.append(_outliers(evidence.errors, names))
+    if evidence.outliers is not None:
+        found.append(_outliers(evidence.outliers, names))
     if scores is not None:
         found += [_leverage(scores, names), _drift(scores, statistics, evidence.labels)]
     if scores is not None and statistics is not None:
@@ -203,21 +205,30 @@ def _duplicates(statistics: ImageStatistics, names: Sequence[str]) -> Alert | No
     )
 
 
-def _outliers(errors: np.ndarray, names: Sequence[str]) -> Alert | None:
-    outlying = np.zeros(len(errors), dtype=bool)
-    has_error = errors > 0
-    if has_error.sum() < MIN_IMAGES:
-        return None
-    above, spread = log_deviations(errors[has_error])
-    outlying[has_error] = (above > ERROR_DEVIATIONS * spread) & (above > np.log(ERROR_FACTOR))
+def _outliers(statistics: OutlierStatistics, names: Sequence[str]) -> Alert | None:
+    beside, along = (_far_above_most(np.asarray(values)) for values in statistics)
+    meanings = [
+        f"{_count(beside.sum(), 'image')} with residuals (Q) far above those of most, so that the components do not "
+        "describe them. ",
+        f"{_count(along.sum(), 'image')} with scores far from those of most (Hotelling's T squared). ",
+    ]
+    meaning = "".join(text for text, found in zip(meanings, (beside, along), strict=True) if found.any())
     return _about_images(
         "outliers",
-        outlying,
+        beside | along,
         names,
         "{} unlike the others",
-        "Their reconstruction error is far above that of most images, so the components do not describe them. They may "
-        "show something else, be out of focus, or be damaged.",
+        f"{meaning}They may show something else, be out of focus, or be damaged.",
     )
+
+
+def _far_above_most(values: np.ndarray) -> np.ndarray:
+    """Find values far above the median of those that are not 0."""
+    far, positive = np.zeros(len(values), dtype=bool), values > 0
+    if positive.sum() >= MIN_IMAGES:
+        above, spread = log_deviations(values[positive])
+        far[positive] = (above > OUTLIER_DEVIATIONS * spread) & (above > np.log(OUTLIER_FACTOR))
+    return far
 
 
 def _leverage(scores: np.ndarray, names: Sequence[str]) -> Alert | None:

@@ -20,7 +20,7 @@ from ..inspection.pipelines import split_at_pca
 from ..inspection.stacks import check_stack, image_names, printable
 from .alerts import Alert, Evidence, find_alerts
 from .content import Content, gather
-from .survey import Survey, read_survey
+from .survey import Survey, outlier_statistics, read_survey
 
 __all__ = ["Report", "generate_report"]
 
@@ -165,7 +165,7 @@ def _evidence(
     return Evidence(
         statistics=None if survey is None else survey.statistics,
         scores=checked,
-        errors=None if survey is None else survey.errors,
+        outliers=None if survey is None else outlier_statistics(pca, survey),
         explained_variance_ratio=pca.explained_variance_ratio_,
         names=names,
         labels=getattr(stack, "labels", None),

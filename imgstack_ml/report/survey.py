@@ -9,13 +9,14 @@ import numpy as np
 
 from ..base.mask import pixels_at
 from ..base.validation import StackLike
+from ..decomposition.residuals import OutlierStatistics, hotelling
 from ..inspection.pictures import shrink, visible_channels
 from ..inspection.pipelines import Route, find_mask, find_route, hide_outside
 from ..inspection.stacks import check_stack, evenly_spaced
 from ..inspection.statistics import ImageStatistics, concatenate_lists, concatenate_statistics, image_statistics
 from ..passes.runner import PassRunner
 
-__all__ = ["Reconstruction", "Survey", "read_survey"]
+__all__ = ["Reconstruction", "Survey", "outlier_statistics", "read_survey"]
 
 MAX_THUMBNAILS = 1000  # images with a thumbnail: 25 MB at most
 THUMBNAIL_SIDE = 48
@@ -98,6 +99,13 @@ def read_survey(estimator: Any, X: StackLike, *, progress: bool = False) -> Surv
     found = runner.run(_survey_of_batch, _merge, shared=(route, has_thumbnail, inside), label="report")
     statistics, scores, errors = zip(*found.rows, strict=True)
     return Survey(concatenate_statistics(list(statistics)), np.concatenate(scores), np.concatenate(errors), *found[1:])
+
+
+def outlier_statistics(pca: Any, survey: Survey) -> OutlierStatistics:
+    """Return what `ImagePCA.outlier_statistics` tells, from the errors and scores of the survey, for any PCA."""
+    variance = pca.explained_variance_
+    variance = (variance > 0).astype(np.float64) if getattr(pca, "whiten", False) else variance
+    return OutlierStatistics(survey.errors**2 * pca.components_.shape[1], hotelling(survey.scores, variance))
 
 
 class _Partial(NamedTuple):

@@ -32,6 +32,60 @@ def test_draws_what_the_components_give(k, finished, faces, stack, model, tmp_pa
     np.testing.assert_array_equal(pictures, np.rint(again.data.compute()).clip(0, 255))
 
 
+def test_chosen_components_and_residuals(finished, faces, stack, model, tmp_path):
+    """Numbers from 1 on; what components leave has signs, and the names of its images."""
+    images = stack.data.compute()
+    out = tmp_path / "left.zarr"
+    options = ("--components", "1,3-4", "--residuals", "--json", "-q")
+    record = json.loads(run("reconstruct", finished, faces, "-r", "-o", out, *options).stdout)
+    assert (record["components"], record["residuals"], record["dtype"]) == ([1, 3, 4], True, "float32")
+    left = im.open_stack(out)
+    assert (left.files, left.labels.tolist()) == (stack.files, stack.labels.tolist())
+    np.testing.assert_allclose(left.data.compute(), model[-1].residuals(images, [0, 2, 3]), atol=1e-3)
+    result = run("reconstruct", finished, faces, "-r", "-o", tmp_path / "tiff", *options[:3])
+    assert "24 images without 3 components" in result.stdout
+    np.testing.assert_array_equal(im.open_stack(tmp_path / "tiff").data.compute(), left.data.compute())
+    assert run("reconstruct", finished, faces, "-r", "-o", tmp_path / "some", "--components", 2).exit_code == 0
+    drawn = im.open_stack(tmp_path / "some").data.compute()
+    np.testing.assert_array_equal(drawn, model[-1].reconstruct(images, [1], "uint8"))
+    flat = make_pipeline(im.IntensityRescaler(), im.ImageFlattener(), im.ImagePCA(3)).fit(stack)
+    im.save_model(flat, tmp_path / "m.safetensors")
+    run("reconstruct", tmp_path / "m.safetensors", faces, "-r", "-o", tmp_path / "flat.zarr", *options[2:3])
+    rescaled = flat[0].transform(images)
+    expected = rescaled - flat[1:].inverse_transform(flat.transform(images))
+    np.testing.assert_allclose(im.open_stack(tmp_path / "flat.zarr").data.compute(), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "messages"),
+    [
+        (["--components", "6"], ["--components 6", "numbers from 1 to 5"]),
+        (["--residuals", "--format", "png"], ["negative numbers", "--format tiff"]),
+    ],
+)
+def test_refuses_components(options, messages, finished, faces, tmp_path):
+    assert_refused(run("reconstruct", finished, faces, "-r", "-o", tmp_path / "out", *options), *messages)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("0", "from 1 on"),
+        ("3-1", "'3-1'"),
+        ("a", "'a'"),
+        ("1,,2", "''"),
+        ("1-3,2", "component 2 twice"),
+        ("1-9999999", "any"),
+    ],
+)
+def test_lists_of_components(given, message, finished, faces, tmp_path):
+    result = run("reconstruct", finished, faces, "-o", tmp_path / "out", "--components", given)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    result = run("reconstruct", finished, faces, "-o", tmp_path / "out", "--components", "1", "-k", 2)
+    assert (result.exit_code, "give one of them" in result.stderr) == (2, True)
+
+
 def test_rescaled_images_stay_rescaled(faces, stack, tmp_path):
     model = make_pipeline(im.IntensityRescaler(), im.StackCenterer(), im.ImageFlattener(), im.ImagePCA(3)).fit(stack)
     im.save_model(model, tmp_path / "m.safetensors")

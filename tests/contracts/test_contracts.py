@@ -28,6 +28,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 import imgstack_ml
 from imgstack_ml import (
     ChannelStatistics,
+    ComponentFilter,
     ImageFeatureUnion,
     ImageFlattener,
     ImageHistogram,
@@ -53,6 +54,7 @@ LEARNERS = [
     ImageFeatureUnion([("mean", ChannelStatistics()), ("histogram", ImageHistogram(4, range="stack"))]),
     *(ImagePCA(2, svd_solver=solver, random_state=0) for solver in ("gram", "covariance_eigh", "tsqr", "randomized")),
     make_pipeline(IntensityRescaler(), StackCenterer(), ImageFlattener(), ImagePCA(2)),
+    ComponentFilter(ImagePCA(2, svd_solver="covariance_eigh"), remove=[0]),
 ]
 
 

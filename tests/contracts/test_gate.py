@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 
 from imgstack_ml import (
     ChannelStatistics,
+    ComponentFilter,
     HOGFeatures,
     ImageFeatureUnion,
     ImageFlattener,
@@ -47,6 +48,7 @@ READ_IN_FIT = {
     "union": ImageFeatureUnion([("mean", ChannelStatistics()), ("pca", ImagePCA(2))]),
     "flat": make_pipeline(ImageFlattener(), ImagePCA(2)),
     "centred": make_pipeline(StackCenterer(), ImagePCA(2)),
+    "filter": ComponentFilter(ImagePCA(2), remove=[0]),
 }
 READ_LATER = {
     "flatten": ImageFlattener(),
@@ -71,6 +73,9 @@ def calls():
         "fit_together": lambda data, path: fit_together([StackCenterer(), ImagePCA(2)], data),
         "first image": lambda data, path: ImageMap(np.max).fit(data).output_shape_,
         "score": lambda data, path: pca.score(data),
+        "reconstruct": lambda data, path: pca.reconstruct(data, dtype="uint8"),
+        "residuals": lambda data, path: pca.residuals(data),
+        "outlier_statistics": lambda data, path: pca.outlier_statistics(data).q,
         "score_samples": lambda data, path: pca.score_samples(data),
         "center back": lambda data, path: center.inverse_transform(data),
         "save_stack": lambda data, path: open_stack(save_stack(data, path / "a.zarr")).data,

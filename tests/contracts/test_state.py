@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 
 from imgstack_ml import (
     ChannelStatistics,
+    ComponentFilter,
     HOGFeatures,
     ImageFeatureUnion,
     ImageFlattener,
@@ -47,6 +48,7 @@ READ_IN_FIT = [
     ImageFeatureUnion([("flat", ImageFlattener()), ("mean", StackCenterer()), ("pca", ImagePCA(2))]).set_params(
         mean="drop"
     ),
+    ComponentFilter(ImagePCA(2), remove=[0]),
 ]
 READ_LATER = [
     ImageFlattener(),

@@ -30,7 +30,7 @@ def test_bytes():
     assert (size.raw_bytes, size.image_bytes) == (40_000, 1_000)
     assert (size.itemsize, size.dtype, size.integers) == (2, np.float32, True)
     assert size.tile_bytes == 8 * 40 * 500
-    assert size.result_bytes == 2 * 3 * 500 * 4 + 24 * 500
+    assert size.result_bytes == 2 * 3 * 500 * 4 + 40 * 500
     assert FitSize.of((10**5, 10**5), DOUBLE, 3, 10).tile_bytes == TILE_BYTES
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from imgstack_ml import open_stack
+from imgstack_ml import StackCenterer, open_stack
+from imgstack_ml.io.keys import FileKeys
 from imgstack_ml.io.lazy import images_per_block, lazy_array
 from imgstack_ml.io.readers import FileReader
 from tests.lib.images import write_folder
@@ -37,6 +38,53 @@ def test_given_block_size(tmp_path):
     write_folder(tmp_path, 10)
     assert open_stack(tmp_path, chunks=4).data.chunks[0] == (4, 4, 2)
     assert open_stack(tmp_path, chunks=4)[:7].data.chunks[0] == (4, 3)
+
+
+@pytest.mark.parametrize(
+    ("runs", "chunks", "sizes"),
+    [
+        (np.arange(1000) // 30, "auto", (90,) * 11 + (10,)),  # the next keyframe from 62 images on
+        (np.arange(1000) // 500, "auto", (250,) * 4),  # at most 325 are 64 MB: in equal parts
+        (np.zeros(100), "auto", (100,)),  # an animation
+        (np.random.default_rng(0).permutation(100), "auto", (16,) * 6 + (4,)),  # frames in any order
+        (np.zeros(100), 30, (30, 30, 30, 10)),
+        (np.zeros(0), "auto", (0,)),
+    ],
+)
+def test_blocks_of_films_begin_where_decoding_does(runs, chunks, sizes):
+    keys = FileKeys([f"film[{i}]" for i in range(len(runs))], np.zeros((len(runs), 2), np.int64), runs)
+    assert lazy_array(FileReader((256, 256, 3), np.dtype("uint8")), keys, chunks).chunks[0] == sizes
+
+
+class Watched:
+    """A reader that notes the order in which blocks are read."""
+
+    shape, dtype, images_per_chunk = (4, 5), np.dtype("uint8"), 1
+
+    def __init__(self):
+        self.read_first = []
+
+    def __dask_tokenize__(self):
+        return "watched"
+
+    def read(self, keys):
+        self.read_first.append(keys[0])
+        return np.ones((len(keys), *self.shape), self.dtype)
+
+
+@pytest.mark.parametrize("compute", ["whole", "pixel", "mean", "some", "fit"])
+def test_blocks_of_a_film_are_read_in_order(compute):
+    n, watched = 24, Watched()
+    data = lazy_array(watched, FileKeys(range(n), np.zeros((n, 2), np.int64), np.zeros(n)), 2)
+    with dask.config.set(scheduler="synchronous"):
+        {
+            "whole": lambda: data.compute(),
+            "pixel": lambda: data[:, 0, 0].compute(),
+            "mean": lambda: data.mean(axis=0).compute(),
+            "some": lambda: data[6:20].map_blocks(np.negative).compute(),
+            "fit": lambda: StackCenterer().fit(data),
+        }[compute]()
+    assert watched.read_first == (list(range(6, 20, 2)) if compute == "some" else list(range(0, n, 2)))
 
 
 def test_graph_is_one_task_a_block_and_small():

@@ -136,3 +136,40 @@ def test_pages_of_other_channels_are_not_decoded(tmp_path, channels):
     np.testing.assert_array_equal(stack.data, expected if expected.ndim == 3 else np.moveaxis(expected, 1, -1))
     with pytest.raises(BadImageError):
         open_stack(path).data.compute()
+
+
+@pytest.mark.parametrize("channels", [1, [2, 0], ["last"]])
+@pytest.mark.parametrize("order", ["nyxc", "ncyx"])
+@pytest.mark.parametrize("chunks", [None, (2, 1, 3, 2)])
+def test_channels_of_arrays_in_files(tmp_path, channels, order, chunks):
+    h5py = pytest.importorskip("h5py")
+    channels = [3] if channels == ["last"] else channels
+    pixels = random_pixels((4, 6, 5, 4), "uint16")
+    stored = pixels if order == "nyxc" else np.moveaxis(pixels, 3, 1)
+    for i in range(2):
+        with h5py.File(tmp_path / f"{i}.h5", "w") as file:
+            data_set = file.create_dataset("images", data=stored + i, chunks=chunks)
+            for dimension, name in zip(data_set.dims, order.replace("n", "t"), strict=True):
+                dimension.label = name
+    expected = np.squeeze(np.concatenate([pixels, pixels + 1])[..., np.atleast_1d(channels)])
+    np.testing.assert_array_equal(open_stack(tmp_path, select={"c": channels}).data, expected)
+    np.testing.assert_array_equal(open_stack(f"{tmp_path}/0.h5::images", select={"c": channels}).data, expected[:4])
+    if order == "nyxc":
+        np.save(tmp_path / "a.npy", pixels)
+        np.testing.assert_array_equal(open_stack([tmp_path / "a.npy"], select={"c": channels}).data, expected[:4])
+
+
+@pytest.mark.parametrize("stored", ["chunks", "planes"])
+def test_chunks_of_other_channels_are_not_read(tmp_path, stored):
+    h5py = pytest.importorskip("h5py")
+    options = {"chunks": (1, 1, 6, 5), "compression": "gzip"} if stored == "chunks" else {}
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        data_set = file.create_dataset("images", data=random_pixels((2, 3, 6, 5)), **options)
+        for dimension, name in zip(data_set.dims, "tcyx", strict=True):
+            dimension.label = name
+        read, wanted = [], data_set[:, 1]
+    getitem = h5py.Dataset.__getitem__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(h5py.Dataset, "__getitem__", lambda self, key: (read.append(key), getitem(self, key))[1])
+        np.testing.assert_array_equal(open_stack([tmp_path / "a.h5"], select={"c": 1}).data, wanted)
+    assert [key[1] for key in read] == [slice(1, 2)] * 2

@@ -178,7 +178,20 @@ def assert_fitted(pca, X, rtol=None):
     k, most = pca.n_components_, min(ref.n_images, ref.mean.size)
     left = (ref.singular_values[k:] ** 2).sum() / (ref.n_images - 1) / max(1, most - k)
     assert abs(pca.noise_variance_ - left) <= rtol * (left + 1e-4 * ref.explained_variance(1)[0])
+    assert_residual_variance(pca, X, rtol)
     return ref
+
+
+def assert_residual_variance(pca, X, rtol):
+    """Variances of the pixels of residuals, within `rtol` of the largest of a pixel, and what is left of the total."""
+    A = np.asarray(X, dtype=np.float64).reshape(len(X), -1)
+    A = A - A.mean(axis=0)
+    axes = pca.components_.astype(np.float64)
+    whole, left = ((part**2).sum(axis=0) / (len(X) - 1) for part in (A, A - A @ axes.T @ axes))
+    assert pca.residual_variance_image_.shape == pca.image_shape_
+    np.testing.assert_allclose(pca.residual_variance_image_.ravel(), left, rtol=0, atol=rtol * whole.max())
+    unexplained = whole.sum() * (1 - pca.explained_variance_ratio_.sum())
+    np.testing.assert_allclose(pca.residual_variance_image_.sum(), unexplained, rtol=0, atol=rtol * whole.sum())
 
 
 def assert_scores(pca, scores, X, rtol=1e-5):

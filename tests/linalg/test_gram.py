@@ -17,10 +17,12 @@ from tests.lib.blocks import DOUBLE, DTYPES, SINGLE, centred, cut, cut_stacks, f
 def test_centred_gram(dtype, work):
     X = images(9, dtype=dtype)
     parts = [lin.centred_gram(cut(X, 4), lo, hi, work) for lo, hi in [(0, 11), (11, 12), (12, 60)]]
-    gram, mean = reduce(lin.merge_gram, parts)
+    gram, pixels = reduce(lin.merge_gram, parts)
     eps = np.finfo(work).eps
     assert_allclose(gram, centred(X) @ centred(X).T, rtol=0, atol=50 * eps * np.trace(gram))
-    assert_allclose(np.concatenate(mean), flat(X).mean(axis=0), rtol=1e-6)
+    mean, squares = np.concatenate(pixels, axis=1)
+    assert_allclose(mean, flat(X).mean(axis=0), rtol=1e-6)
+    assert_allclose(squares, (centred(X) ** 2).sum(axis=0), rtol=20 * eps)
 
 
 @steady(40)
@@ -74,13 +76,14 @@ def test_weighted_sums_merge_in_any_grouping(blocks, k):
     shift = lin.first_image(blocks)
     step = partial(lin.weighted_sums, weights=weights, shift=shift, dtype=DOUBLE)
     a, b, c = (step([block], int(start)) for block, start in zip(blocks, starts, strict=False))
-    for sums, total in (
+    for sums, total, squares in (
         step(blocks, 0),
         lin.merge_sums(lin.merge_sums(a, b), c),
         lin.merge_sums(a, lin.merge_sums(b, c)),
     ):
         assert_allclose(sums, weights @ (flat(X) - shift), rtol=1e-9, atol=1e-6)
         assert_allclose(total, (flat(X) - shift).sum(axis=0), rtol=1e-9, atol=1e-6)
+        assert_allclose(squares, ((flat(X) - shift) ** 2).sum(axis=0), rtol=1e-9, atol=1e-6)
 
 
 def test_merges_leave_their_arguments_alone():

@@ -43,6 +43,7 @@ def test_a_summary_is_the_truncated_svd(raw, size, dtype):
     mean = X.reshape(30, -1).mean(axis=0, dtype=np.float64)
     assert_allclose(found.mean, mean, rtol=1e-13, atol=eps * np.ptp(X) if raw[0] == "f" else 0)
     assert_allclose(found.total, s @ s, rtol=10 * eps)
+    assert_allclose(found.squares, (A**2).sum(axis=0), rtol=20 * eps)
     assert_allclose(found.singular_values**2, s[:kept] ** 2, rtol=0, atol=20 * eps * s[0] ** 2)
     assert_allclose(found.rows.T @ found.rows, (Vt[:kept].T * s[:kept] ** 2) @ Vt[:kept], atol=20 * eps * s[0] ** 2)
     assert_allclose(found.lost, np.append(s, 0)[size] ** 2 if size < 30 else 0, rtol=0, atol=20 * eps * s[0] ** 2)
@@ -55,6 +56,7 @@ def test_many_images_are_taken_group_by_group():
     X = stack_of_spectrum(700, (40,), np.arange(40, 0, -1.0), offset=7.0)
     found, A = summary_of(X, 10), centred(X)
     assert_allclose(found.total, (A**2).sum(), rtol=1e-12)
+    assert_allclose(found.squares, (A**2).sum(axis=0), rtol=1e-12)
     assert found.lost > 0
     assert_between(found, A)
     assert_allclose(found.draws, random_weights(5, 3, 0, 700) @ A, rtol=0, atol=1e-10)

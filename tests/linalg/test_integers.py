@@ -43,9 +43,10 @@ def test_products_are_those_of_int64(shape, dtype, arithmetic):
     expected, p = rows(X), rows(X).shape[1]
     blocks = cut(X, *range(7, len(X), 41))
     lo, hi = p // 5, p - p // 7
-    matrix, sums = integers.products_of_images(blocks, lo, hi)
+    matrix, sums, scatter = integers.products_of_images(blocks, lo, hi)
     assert_array_equal(matrix, expected[:, lo:hi] @ expected[:, lo:hi].T)
     assert_array_equal(sums, expected[:, lo:hi].sum(axis=0))
+    assert_allclose(scatter, (centred(X)[:, lo:hi] ** 2).sum(axis=0), rtol=1e-12, atol=1e-9)
     some = X[: len(X) // 2 + 1]
     assert_array_equal(integers.products_of_two(blocks, [some]), expected @ rows(some).T)
     if p < 1000:
@@ -84,7 +85,7 @@ def test_what_is_made_of_them_is_rounded_once(dtype, arithmetic):
         X = (X // 64 + 100).astype(dtype)
     X[:, 200:] = X[0, 200:]
     A = centred(X)
-    gram, _ = integers.products_of_images([X], 0, 300)
+    gram, *_ = integers.products_of_images([X], 0, 300)
     assert_allclose(lin.exactly_centred(gram), A @ A.T, rtol=0, atol=1e-14 * np.abs(A @ A.T).max())
     a, b = (lin.exact_scatter([part], 0) for part in cut(X, 33))
     for found in (lin.exact_scatter([X], 0), lin.merge_scatter(a, b)):

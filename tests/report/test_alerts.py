@@ -6,7 +6,7 @@ import pytest
 import imgstack_ml as im
 from imgstack_ml.datasets import load_digits, load_faces, load_textures, load_tissue, make_cells
 from imgstack_ml.report.alerts import Evidence, find_alerts
-from imgstack_ml.report.survey import read_survey
+from imgstack_ml.report.survey import outlier_statistics, read_survey
 
 
 def alerts_of(images, labels=None, n_components=12, problems=()):
@@ -15,7 +15,8 @@ def alerts_of(images, labels=None, n_components=12, problems=()):
     found = read_survey(pca, images)
     names = [f"{i}.png" for i in range(len(images))]
     ratio = pca.explained_variance_ratio_
-    return find_alerts(Evidence(found.statistics, found.scores, found.errors, ratio, names, labels, problems))
+    outliers = outlier_statistics(pca, found)
+    return find_alerts(Evidence(found.statistics, found.scores, outliers, ratio, names, labels, problems))
 
 
 def only(alerts, *kinds):
@@ -31,6 +32,25 @@ def shuffled(images, seed=0):
 def textures():
     """192 patches of three textures, in random order, without faults."""
     return shuffled(load_textures()[0])
+
+
+def test_outliers_are_those_of_the_pca():
+    """The report tells them from its one read; images far along the components are found, too."""
+    images = shuffled(load_textures()[0]).astype(np.float32)
+    for pca in (im.ImagePCA(12).fit(images), im.ImagePCA(12, whiten=True).fit(images)):
+        expected = pca.outlier_statistics(images)
+        found = outlier_statistics(pca, read_survey(pca, images))
+        np.testing.assert_allclose(found.q, expected.q, rtol=1e-4)
+        np.testing.assert_allclose(found.t2, expected.t2, rtol=1e-4)
+    scores = np.zeros((1, 12), np.float32)
+    scores[0, :6] = 9  # standard deviations
+    images[5] = pca.inverse_transform(scores)[0]
+    survey = read_survey(pca, images)
+    names = [f"{i}.png" for i in range(len(images))]
+    evidence = Evidence(None, None, outlier_statistics(pca, survey), pca.explained_variance_ratio_, names)
+    alert = only(find_alerts(evidence), "outliers")
+    assert alert.names == ["5.png"]
+    assert "Hotelling" in alert.meaning
 
 
 # Clean -------------------------------------------------------------------------------------------------

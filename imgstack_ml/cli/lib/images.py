@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ImageOptions",
     "image_options",
+    "level_option",
     "mode_option",
     "parse_select",
     "recursive_option",
@@ -107,6 +108,15 @@ select_option = click.option(
 )
 
 
+level_option = click.option(
+    "--level",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Level of the pyramids of OME-Zarr and TIFF; 0 is the full resolution.",
+)
+
+
 def recursive_option(*, labels: bool = False) -> Callable:
     """Make the option that reads sub-folders; `labels` says that they become a column of the output."""
     text = "Read the sub-folders of FOLDER too" + ("; their names become the column label." if labels else ".")
@@ -130,6 +140,8 @@ class ImageOptions:
         As in `imgstack_ml.open_stack`.
     select : sequence of str
         See `parse_select`.
+    level : int
+        As in `imgstack_ml.open_stack`.
     """
 
     source: str
@@ -138,6 +150,7 @@ class ImageOptions:
     mode: str | None = None
     shape: tuple[int, int] | None = None
     select: Sequence[str] = ()
+    level: int = 0
 
     def open(self, terminal: Terminal, started: float, *, out: str | None = None) -> Run:
         """Open the images for a run that began at `started`.
@@ -169,6 +182,7 @@ class ImageOptions:
             shape=self.shape,
             on_error=self.on_error,
             select=parse_select(self.select),
+            level=self.level,
         )
         if self.on_error != "skip":
             return stack
@@ -205,7 +219,7 @@ def image_options(*, recursive: bool = True, labels: bool = False) -> Callable[[
     labels : bool, default=False
         As in `recursive_option`.
     """
-    options = [source_argument, select_option, mode_option, shape_option, _on_error_option]
+    options = [source_argument, select_option, level_option, mode_option, shape_option, _on_error_option]
     if recursive:
         options.insert(1, recursive_option(labels=labels))
 
@@ -218,10 +232,11 @@ def image_options(*, recursive: bool = True, labels: bool = False) -> Callable[[
             mode: str | None,
             shape: tuple[int, int] | None,
             select: tuple[str, ...],
+            level: int,
             recursive: bool = True,
             **others: Any,
         ) -> Any:
-            return command(images=ImageOptions(source, recursive, on_error, mode, shape, select), **others)
+            return command(images=ImageOptions(source, recursive, on_error, mode, shape, select, level), **others)
 
         return add_options(options, with_images)
 

@@ -12,6 +12,7 @@ from .terminal import Terminal
 
 __all__ = [
     "DEFAULT_COMPONENTS",
+    "ComponentNumbers",
     "OutputPath",
     "add_options",
     "memory_limit_option",
@@ -35,6 +36,27 @@ class OutputPath(click.Path):
         except StoreError as error:
             self.fail(str(error), param, ctx)
         return super().convert(value, param, ctx)
+
+
+class ComponentNumbers(click.ParamType):
+    """Numbers of components from 1 on, as their files have them: ``1,3-5`` becomes ``[1, 3, 4, 5]``."""
+
+    name = "list"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        """Check the value of an option."""
+        numbers: list[int] = []
+        for part in value.split(","):
+            first, _, last = part.strip().partition("-")
+            if not first.isdecimal() or not (last or first).isdecimal() or not 1 <= int(first) <= int(last or first):
+                self.fail(f"{part!r} is no number from 1 on, nor a range such as 3-5", param, ctx)
+            if int(last or first) > 1_000_000:
+                self.fail(f"{part!r} is more components than any model has", param, ctx)
+            numbers += range(int(first), int(last or first) + 1)
+        if len(set(numbers)) < len(numbers):
+            twice = next(number for number in numbers if numbers.count(number) > 1)
+            self.fail(f"{value!r} has component {twice} twice", param, ctx)
+        return numbers
 
 
 _quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")

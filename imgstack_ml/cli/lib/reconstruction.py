@@ -11,7 +11,8 @@ import numpy as np
 from sklearn.exceptions import NotFittedError
 
 from ... import ImageStack, save_stack, write_images
-from ...base.validation import FileStack
+from ...base.lazy import note_samples
+from ...base.validation import data_and_files
 from ...files.atomic import atomic_folder
 from ...inspection.pipelines import find_route
 from .model import ModelError
@@ -20,32 +21,34 @@ __all__ = ["Reconstruction", "reconstruct_images", "write_reconstruction"]
 
 
 class Reconstruction(NamedTuple):
-    """Lazy images drawn from `n_components` components, and the dtype of the images that they approximate."""
+    """Lazy images drawn from, or residuals without, the components of these numbers; and the dtype of the images."""
 
     images: da.Array
-    n_components: int
+    numbers: list[int]
     original_dtype: np.dtype
+    is_signed: bool
 
 
-class _NamedImages(FileStack):
-    """Lazy images with the files, labels and inputs of the stack that they are computed from."""
+def reconstruct_images(
+    model: Any, path: str, stack: ImageStack, numbers: list[int] | None, *, residuals: bool, option: str
+) -> Reconstruction:
+    """Reconstruct images lazily from components of the model in the file `path`, or what these leave.
 
-    def __init__(self, images: da.Array, stack: ImageStack):
-        self.files, self.labels, self.inputs = stack.files, stack.labels, stack.inputs
-        self._images = images
-
-    @property
-    def data(self) -> da.Array:
-        return self._images
-
-
-def reconstruct_images(model: Any, path: str, stack: ImageStack, n_components: int | None) -> Reconstruction:
-    """Reconstruct images lazily from the first `n_components` of the model in the file `path`; None for all.
+    Parameters
+    ----------
+    model : estimator
+    path : str
+    stack : ImageStack
+    numbers : list of int, or None
+        Of the components, from 1 on, as `option` of the command line gives them; None for all.
+    residuals : bool
+        Whether to return the images less their reconstructions.
+    option : str
 
     Raises
     ------
     ModelError
-        If the model has no components, or fewer than `n_components`, or if it is fitted to rows, not to images.
+        If the model has no components, or not all of these, or if it is fitted to rows, not to images.
     """
     try:
         route = find_route(model)
@@ -54,13 +57,21 @@ def reconstruct_images(model: Any, path: str, stack: ImageStack, n_components: i
             f"{path!r} holds no principal components to draw from; give a model of imgstack-ml pca or demo"
         ) from None
     most = len(route.pca.components_)
-    if n_components is not None and n_components > most:
-        raise ModelError(f"-k {n_components} is more components than the {most} of {path!r}; give -k {most} or less")
+    if numbers is not None and max(numbers) > most:
+        last = f"-k {most} or less" if option == "-k" else f"numbers from 1 to {most}"
+        raise ModelError(f"{option} {max(numbers)} is beyond the {most} components of {path!r}; give {last}")
     prepared = route.prepare(stack)
     if prepared.ndim < 3:
         raise ModelError(f"{path!r} is fitted to rows of numbers, so that its components give no images")
-    images = route.reconstruct(route.scores(prepared), n_components)
-    return Reconstruction(images, n_components or most, prepared.dtype)
+    positions = None if numbers is None else [number - 1 for number in numbers]
+    if residuals and not route.between and hasattr(route.pca, "residuals"):
+        images = route.pca.residuals(prepared, positions)
+    else:
+        images = route.reconstruct(route.scores(prepared), positions)
+        if residuals:
+            images = da.subtract(data_and_files(prepared)[0], images, dtype=images.dtype)
+    note_samples(images, stack)  # their files and labels
+    return Reconstruction(images, numbers or list(range(1, most + 1)), prepared.dtype, residuals)
 
 
 def write_reconstruction(
@@ -78,15 +89,16 @@ def write_reconstruction(
     """
     images = drawn.images
     if out.lower().endswith(".zarr"):
-        save_stack(_NamedImages(images, stack), out, overwrite=overwrite, progress=progress)
+        save_stack(images, out, overwrite=overwrite, progress=progress)
         return images.dtype
     kind = _file_format(kind, drawn)
     if kind == "png":
         largest = np.iinfo(drawn.original_dtype).max
         images = da.rint(images).clip(0, largest).astype(drawn.original_dtype)
+        note_samples(images, stack)
     # A new folder appears when all of its images are written; in a folder that exists they appear one by one.
     with nullcontext(out) if os.path.lexists(out) else atomic_folder(out) as folder:
-        write_images(_NamedImages(images, stack), folder, format=kind, overwrite=overwrite, progress=progress)
+        write_images(images, folder, format=kind, overwrite=overwrite, progress=progress)
     return images.dtype
 
 
@@ -95,7 +107,9 @@ def _file_format(kind: str | None, drawn: Reconstruction) -> str:
     ndim, shape, dtype = drawn.images.ndim, drawn.images.shape, drawn.original_dtype
     if ndim == 4 and shape[3] not in (3, 4):
         raise ModelError(f"no image file holds {shape[3]} channels; give a name that ends in .zarr")
-    fits_png = dtype == "uint8" or (dtype == "uint16" and ndim == 3)
+    if kind == "png" and drawn.is_signed:
+        raise ModelError("PNG holds no negative numbers; give --format tiff, or a name that ends in .zarr")
+    fits_png = not drawn.is_signed and (dtype == "uint8" or (dtype == "uint16" and ndim == 3))
     if kind == "png" and not fits_png:
         colour = "" if ndim == 3 else " in colour"
         raise ModelError(f"PNG does not take {dtype}{colour}; give --format tiff, or a name that ends in .zarr")

@@ -11,8 +11,8 @@ import numpy as np
 
 from ...base.axes import axis_names_of, order_of_axes
 from .advice import import_package
-from .arrays import refuse_encoded
-from .base import ImageFormat, ImageSeries, OpenFile, check_size
+from .arrays import read_channels, refuse_encoded
+from .base import Header, ImageFormat, ImageSeries, OpenFile, check_size
 from .hdf5 import open_data_set
 from .npy import read_npy_header
 
@@ -56,6 +56,18 @@ class _Array(ImageFormat):
         keys = range(math.prod(self._sizes)) if self._sizes else (None,)
         return [ImageSeries(shape, self._stored.newbyteorder("="), keys)]
 
+    def key_of_channels(self, key: Any, channels: tuple[int, ...]) -> Any:
+        """Return the number of the image with the channels."""
+        return (key, channels)
+
+    def header(self, key: Any) -> Header:
+        """Return the header of an image, or of some channels of it."""
+        if not isinstance(key, tuple):
+            return super().header(key)
+        _, channels = key
+        shape = (*self._image_shape[:2], *([len(channels)] if len(channels) > 1 else []))
+        return self.header_of(ImageSeries(shape, self._stored.newbyteorder("=")))
+
 
 class Npy(_Array):
     """NumPy's files of one array: .npy, or .npz with a single one. Python objects are never read."""
@@ -94,14 +106,17 @@ class Npy(_Array):
             )
         return cast(BinaryIO, self._archive.open(members[0])), members[0].file_size
 
-    def read(self, key: int | None, out: np.ndarray) -> None:
+    def read(self, key: Any, out: np.ndarray) -> None:
         """Read an image."""
-        n_bytes = out.size * self._stored.itemsize
-        self._file.seek(self._start + (key or 0) * n_bytes)
+        number, channels = key if isinstance(key, tuple) else (key, None)
+        n_bytes = math.prod(self._image_shape) * self._stored.itemsize
+        self._file.seek(self._start + (number or 0) * n_bytes)
         content = self._file.read(n_bytes)
         if len(content) != n_bytes:
             raise ValueError("its pixels end early: it was cut")
         pixels = np.frombuffer(content, self._stored)
+        if channels is not None:
+            pixels = pixels.reshape(self._image_shape)[..., channels]
         out[...] = pixels.reshape(out.shape[::-1]).T if self._is_fortran else pixels.reshape(out.shape)
 
 
@@ -127,14 +142,22 @@ class Hdf5(_Array):
         """Tell whether a file begins like HDF5, or like MATLAB 7.3, which puts a text in front of it."""
         return b"\x89HDF\r\n\x1a\n" in (head[:8], head[512:520])
 
-    def read(self, key: int | None, out: np.ndarray) -> None:
+    def read(self, key: Any, out: np.ndarray) -> None:
         """Read an image."""
+        number, channels = key if isinstance(key, tuple) else (key, None)
         place: list[Any] = [slice(None)] * len(self._shape)
         for axis, index in zip(
-            self._axes, np.unravel_index(key or 0, self._sizes) if self._sizes else (), strict=False
+            self._axes, np.unravel_index(number or 0, self._sizes) if self._sizes else (), strict=False
         ):
             place[axis] = slice(int(index), int(index) + 1)
-        out[...] = self._data_set[tuple(place)].transpose(self._axes).reshape(out.shape)
+        if channels is None:
+            pixels = self._data_set[tuple(place)]
+        else:
+            pixels = read_channels(self._region, self._data_set, place, self._axes[-1], channels)
+        out[...] = pixels.transpose(self._axes).reshape(out.shape)
+
+    def _region(self, place: list[slice]) -> np.ndarray:
+        return cast(np.ndarray, self._data_set[tuple(place)])
 
     def close(self) -> None:
         """Close the HDF5 file."""

@@ -5,9 +5,10 @@ The array is opened in the task that reads it, so that a stack holds no handle a
 
 import base64
 import contextlib
+import functools
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -32,7 +33,7 @@ from .store import (
 )
 from .uncompressed import read_uncompressed
 
-__all__ = ["ArrayReader", "open_hdf5", "open_npy", "open_store", "open_zarr", "refuse_encoded"]
+__all__ = ["ArrayReader", "open_hdf5", "open_npy", "open_store", "open_zarr", "read_channels", "refuse_encoded"]
 
 _LARGE_CHUNK = 2**28  # bytes
 _ENCODINGS = ("scale_factor", "add_offset", "_FillValue", "missing_value")
@@ -147,12 +148,8 @@ class ArrayReader:
             place[counting[-1]] = slice(start, start + stop - first)
         if self.channels is None:
             return self._region(array, place).transpose(self.axes).reshape(stop - first, *shape)
-        axis = self.axes[-1]
-        runs = _runs(self.channels, getattr(array, "chunks", None) and array.chunks[axis])
-        parts = [self._region(array, [*place[:axis], run, *place[axis + 1 :]]) for run in runs]
-        images = np.concatenate(parts, axis).transpose(self.axes)
-        found = [channel for run in runs for channel in range(run.start, run.stop)]
-        return images[..., [found.index(channel) for channel in self.channels]].reshape(stop - first, *self.shape)
+        images = read_channels(functools.partial(self._region, array), array, place, self.axes[-1], self.channels)
+        return images.transpose(self.axes).reshape(stop - first, *self.shape)
 
     def _region(self, array: Any, place: Sequence[slice]) -> np.ndarray:
         if self.kind == "zarr":
@@ -166,15 +163,26 @@ class ArrayReader:
         return np.array(array[tuple(place)], self.dtype, copy=True if self.kind == "npy" else None)
 
 
-def _runs(channels: Sequence[int], per_chunk: int | None) -> list[slice]:
-    """Return the fewest ranges that hold some channels, and no chunk that holds none of them."""
+def read_channels(
+    read: Callable[[list[slice]], np.ndarray], array: Any, place: Sequence[slice], axis: int, channels: Sequence[int]
+) -> np.ndarray:
+    """Read some channels of a region of an array: of the chunks that hold none of them, nothing is read.
+
+    Of those that hold some, all channels are read, as of arrays without chunks whose channels lie side by side: HDF5
+    takes 4 to 46 times as long to gather the values of one of them.
+    """
+    chunks, n_channels = getattr(array, "chunks", None), array.shape[axis]
+    per_chunk = chunks[axis] if chunks else n_channels if axis == array.ndim - 1 else 1
     runs: list[slice] = []
-    for channel in sorted(set(channels)):
-        if runs and channel // (per_chunk or 1) <= (runs[-1].stop - 1) // (per_chunk or 1) + 1:
-            runs[-1] = slice(runs[-1].start, channel + 1)
+    for chunk in sorted({channel // per_chunk for channel in channels}):
+        stop = min((chunk + 1) * per_chunk, n_channels)
+        if runs and runs[-1].stop == chunk * per_chunk:
+            runs[-1] = slice(runs[-1].start, stop)
         else:
-            runs.append(slice(channel, channel + 1))
-    return runs
+            runs.append(slice(chunk * per_chunk, stop))
+    parts = [read([*place[:axis], run, *place[axis + 1 :]]) for run in runs]
+    found = [channel for run in runs for channel in range(run.start, run.stop)]
+    return np.concatenate(parts, axis).take([found.index(channel) for channel in channels], axis)
 
 
 def open_store(path: str) -> tuple[ArrayReader, list[str] | None, np.ndarray | None]:

@@ -78,6 +78,9 @@ class ImageSeries(NamedTuple):
         Sizes of these axes; their product is the number of images.
     channel_names : tuple of str
         Of the channels of an image, or of the axis c.
+    starts : sequence of int
+        Positions of the images at which decoding begins, such as the keyframes of a film, in order from 0 on. Empty
+        where it begins at any image. Blocks of a stack begin there, as far as memory allows.
     """
 
     shape: tuple[int, ...]
@@ -87,6 +90,7 @@ class ImageSeries(NamedTuple):
     axes: str = ""
     sizes: tuple[int, ...] = ()
     channel_names: tuple[str, ...] = ()
+    starts: Sequence[int] = ()
 
 
 class OpenFile(NamedTuple):

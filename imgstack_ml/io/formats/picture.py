@@ -21,7 +21,7 @@ from ..locations.base import Bounded
 from ..locations.faults import READ_ERRORS
 from .base import ImageFormat, ImageSeries, OpenFile, check_size, orient, oriented_shape
 from .tiff_directory import read_first_directory
-from .waiting import MOST_BYTES, filling, keep_decoder, keep_frames, take_decoder, take_frames
+from .waiting import MOST_BYTES, Turn, filling, keep_decoder, keep_frames, take_decoder, take_frame
 
 __all__ = ["Picture", "orientation_of"]
 
@@ -69,7 +69,7 @@ class Picture(ImageFormat):
         self._series = self._find_series()
         self._next = 0  # frame that would be decoded next
         self._has_passed = False
-        self._kept: tuple[int, np.ndarray] | None = None  # frames that another block passed, from a number on
+        self._turn = Turn()
 
     @classmethod
     def recognise(cls, head: bytes) -> bool | None:
@@ -117,7 +117,8 @@ class Picture(ImageFormat):
         keys = self._frames()
         if len(keys) == 1:
             return [self._series_now((None,))]
-        return [self._series_now(keys)._replace(axes="t", sizes=(len(keys),))]
+        starts = () if self._passes_fast else (0,)
+        return [self._series_now(keys)._replace(axes="t", sizes=(len(keys),), starts=starts)]
 
     def _series_now(self, keys: Sequence[Any]) -> ImageSeries:
         (width, height), (channels, dtype) = self._picture.size, _LAYOUTS[self._shown]
@@ -142,10 +143,13 @@ class Picture(ImageFormat):
     def _decode(self, key: int | None) -> np.ndarray:
         if key is None:
             return self._decode_present()
-        if self._is_animated and not self._kept:
-            self._kept = take_frames(self._identity(), key)
-        if self._kept and 0 <= key - self._kept[0] < len(self._kept[1]):
-            return self._kept[1][key - self._kept[0]]
+        if self._is_animated and not self._passes_fast:
+            kept = take_frame(self._identity(), key)
+            if kept is None and not self._turn.is_of(self._identity()):
+                self._turn.begin(self._identity(), key)
+                kept = take_frame(self._identity(), key)  # another block may have passed it meanwhile
+            if kept is not None:
+                return cast(np.ndarray, kept)
         self._resume(key)
         if self._is_animated and self._next > key + 1:
             self._file.seek(0)
@@ -159,16 +163,14 @@ class Picture(ImageFormat):
         """Decode up to a frame, and keep those in front of it for the blocks that are read after this one."""
         self._has_passed = True
         (width, height), (channels, dtype) = self._picture.size, _LAYOUTS[self._shown]
-        shape = (height, width, *channels)
-        n_frames = min(key - self._next, MOST_BYTES // (math.prod(shape) * np.dtype(dtype).itemsize))
+        n_bytes = math.prod((height, width, *channels)) * np.dtype(dtype).itemsize
+        n_frames = min(key - self._next, MOST_BYTES // n_bytes)
         if n_frames < 1:
             return
         with filling() as alone:
             if alone:
-                pixels = np.empty((n_frames, *shape), dtype)
-                for i in range(n_frames):
-                    pixels[i] = self._decode_frame(key - n_frames + i)
-                keep_frames(self._identity(), key - n_frames, pixels)
+                frames = [self._decode_frame(number) for number in range(key - n_frames, key)]
+                keep_frames(self._identity(), key - n_frames, frames, n_bytes)
 
     def _decode_frame(self, key: int) -> np.ndarray:
         self._next = sys.maxsize  # until the frame is decoded
@@ -197,7 +199,7 @@ class Picture(ImageFormat):
         first = self._next + 1 if self._next <= frame else 1
         if state := take_decoder(self._identity(), first, frame):
             source, position = self.source, state.pop("position")
-            vars(self).update(state, source=source)
+            vars(self).update(state, source=source, _turn=self._turn, _has_passed=self._has_passed)
             if isinstance(self._file, Bounded):
                 self._file.attach(source.file)
             self._file.seek(position)
@@ -207,8 +209,9 @@ class Picture(ImageFormat):
         if self._is_animated and 0 < self._next < sum(len(series.keys) for series in self._series):
             width, height = self._picture.size
             n_bytes = self.source.n_bytes + 12 * width * height  # three canvases
-            state = {**vars(self), "source": None, "_kept": None, "position": self._file.tell()}
+            state = {**vars(self), "source": None, "position": self._file.tell()}
             keep_decoder(self._identity(), self._next, n_bytes, state)
+        self._turn.end()
 
     def _decode_deep(self) -> np.ndarray:
         self._file.seek(0)

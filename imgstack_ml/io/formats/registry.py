@@ -67,6 +67,7 @@ class Found(NamedTuple):
     axes: str
     sizes: tuple[int, ...]
     channel_names: tuple[str, ...]
+    starts: tuple[int, ...] = ()
 
 
 def register_format(kind: type[ImageFormat], *, override: bool = False) -> None:
@@ -295,7 +296,7 @@ def _found(images: ImageFormat, series: ImageSeries) -> Found:
         n_channels = series.sizes[series.axes.index("c")]
     # With fewer names than channels, it is not known which is whose.
     names = tuple(series.channel_names) if len(series.channel_names) == n_channels else ()
-    return Found(header, keys, series.axes, series.sizes, names)
+    return Found(header, keys, series.axes, series.sizes, names, tuple(series.starts))
 
 
 def read_header(path: str, max_pixels: int = MAX_PIXELS) -> Header:

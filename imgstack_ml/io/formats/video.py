@@ -4,24 +4,25 @@ The packets of a film are listed without decoding, once in a process: their time
 which of them are keyframes. To read a frame, the decoder goes on from where it is, or starts at a keyframe in front of
 it. Each frame is found by its own time, so a seek that ends elsewhere is noticed, and no frame is taken for another.
 
-A block of a stack rarely begins at a keyframe, and pays for the frames back to the one before. Of 1,000 frames with a
-keyframe every 250, blocks of 10, 62 and 250 images decode 13,000, 3,432 and 1,000. Decoders that were kept for the next
-block saved 0 to 4 % and 0 to 23 % of the first two: Dask reads blocks backwards. Where it matters, give
-`chunks` a multiple of the distance.
+The blocks of a stack begin at keyframes where memory allows. Else the decoder goes on from block to block, as of an
+animation; see `waiting`.
 """
 
 import bisect
 import contextlib
+import functools
 import re
 import sys
+from collections import deque
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from ..locations.base import Bounded
 from .advice import import_package
 from .base import Header, ImageFormat, ImageSeries, OpenFile, check_size
+from .waiting import MOST_BYTES, Turn, filling, keep_decoder, keep_frames, take_decoder, take_frame
 
 __all__ = ["Video"]
 
@@ -42,10 +43,18 @@ _REPAIR = "To repair it as far as that goes: ffmpeg -i film -c copy repaired.mkv
 
 
 class _Frames(NamedTuple):
-    """Times of the frames of a film in the order in which they are shown, and the numbers of its keyframes."""
+    """Times of the frames of a film in the order in which they are shown, and the numbers of its keyframes.
+
+    Decoding begins at `starts`: these, where the film can be read from them on, or else the first frame.
+    """
 
     times: np.ndarray
     keyframes: list[int]
+    starts: list[int]
+
+    def start_of(self, number: int) -> int:
+        """Return the frame at which decoding begins for a frame."""
+        return self.starts[bisect.bisect_right(self.starts, number) - 1]
 
     def keyframes_before(self, number: int) -> list[int]:
         """Return the keyframes up to a frame, the nearest one first, of which some are worth a try."""
@@ -53,7 +62,27 @@ class _Frames(NamedTuple):
         return list(dict.fromkeys([*self.keyframes[max(0, stop - _TRIES) : stop][::-1], 0]))
 
 
-_known: dict[tuple[str, int, int], _Frames] = {}
+class _Handle(Bounded):
+    """The file of a film. FFmpeg keeps its methods, which lead to whichever handle of the file is open."""
+
+    def attach(self, file: BinaryIO) -> None:
+        """Read from another handle of the file, since the one before was closed."""
+        self._file = file
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Move the position."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._file.tell()
+
+
+_known: dict[tuple[str, int, int, int], _Frames] = {}
+
+
+def _identity(source: OpenFile) -> tuple[str, int, int, int]:
+    return source.name, source.n_bytes, source.modified, source.max_pixels
 
 
 class _Film:
@@ -73,7 +102,8 @@ class _Film:
         # FFmpeg stops a codec that needs memory for more pixels.
         options = {"fflags": "+genpts", "max_pixels": str(source.max_pixels)}
         with self._errors("its header cannot be read"):
-            self._container = av.open(Bounded(source.file, source.n_bytes), format=container.lastgroup, options=options)
+            self.handle = _Handle(source.file, source.n_bytes)
+            self._container = av.open(self.handle, format=container.lastgroup, options=options)
         # After a seek, MPEG's streams begin within a frame, and the next one may get its time: read from the beginning.
         self._can_seek = container.lastgroup not in ("mpeg", "mpegts")
         cover = av.stream.Disposition.attached_pic
@@ -93,25 +123,40 @@ class _Film:
         codec.thread_count = 1  # the blocks of a stack are decoded by as many threads as there are
         codec.options = {"max_pixels": str(source.max_pixels), "err_detect": "crccheck+explode"}
         self._decoded: Iterator[tuple[int, Any]] = iter(())
-        self._at, self._frame = -1, None  # the frame that was decoded last
-        id = (source.name, source.n_bytes, source.modified)
-        self.frames = _known.get(id) or self._list_frames()
+        self.at, self._frame = -1, None  # the frame that was decoded last
+        # Frames become pixels by one converter: those of the frames themselves are made anew for each.
+        self._converter = av.video.reformatter.VideoReformatter()
+        self.position = 0  # of the file, while the decoder waits
+        identity = _identity(source)
+        self.frames = _known.get(identity) or self._list_frames()
         if len(_known) >= _MOST_KNOWN:
             _known.clear()
-        _known[id] = self.frames
+        _known[identity] = self.frames
 
     def close(self) -> None:
         """Close the decoder; the file is closed by others."""
         self._container.close()
 
-    def frame(self, number: int) -> Any:
-        """Decode up to a frame: from here on, or from a keyframe in front of it."""
-        if number == self._at:
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of a decoded frame, as far as is known."""
+        codec = self._stream.codec_context
+        bits = codec.format.padded_bits_per_pixel if codec.format else 48
+        return max(1, int(codec.height * codec.width * bits // 8))
+
+    def pixels(self, frame: Any) -> np.ndarray:
+        """Return the pixels of a frame, upright."""
+        shown = self._converter.reformat(frame, format=_shown_format(frame))
+        return _upright(shown.to_ndarray(), _turn(frame))
+
+    def frame(self, number: int, passed: deque[Any] | None = None) -> Any:
+        """Decode up to a frame: from here on, or from a keyframe in front of it; note the frames that are passed."""
+        if number == self.at:
             return self._frame
         keyframes = self.frames.keyframes_before(number) if self._can_seek else [0]
-        if keyframes[0] <= self._at < number:
+        if keyframes[0] <= self.at < number:
             with contextlib.suppress(self._av.FFmpegError):
-                if self._advance(number):
+                if self._advance(number, passed):
                     return self._frame
         # Some formats seek to a place that is too late, and some keyframes do not suffice: those before are tried.
         problem: Exception | None = None
@@ -120,7 +165,7 @@ class _Film:
             try:
                 self._container.seek(time if keyframe else min(time, 0), stream=self._stream, backward=True)
                 self._decoded = self._decode()
-                if self._advance(number):
+                if self._advance(number, passed):
                     return self._frame
             except self._av.FFmpegError as error:
                 problem = error
@@ -129,13 +174,17 @@ class _Film:
                 raise problem
         raise ValueError(f"frame {number} cannot be decoded. {_REPAIR}")
 
-    def _advance(self, number: int) -> bool:
+    def _advance(self, number: int, passed: deque[Any] | None) -> bool:
         """Decode on to a frame; tell whether it was found."""
-        self._at, self._frame = -1, None
+        self.at, self._frame = -1, None
+        if passed is not None:
+            passed.clear()
         for at, frame in self._decoded:
             if at >= number:
-                self._at, self._frame = at, frame
+                self.at, self._frame = at, frame
                 return at == number
+            if passed is not None:
+                passed.append(frame)
         return False
 
     def _decode(self) -> Iterator[tuple[int, Any]]:
@@ -183,7 +232,8 @@ class _Film:
                 "anew: ffmpeg -i film -c:v ffv1 new.mkv"
             )
         in_order = np.sort(np.array(times, np.int64))
-        return _Frames(in_order, np.searchsorted(in_order, np.sort(np.array(key_times, np.int64))).tolist())
+        keyframes = np.searchsorted(in_order, np.sort(np.array(key_times, np.int64))).tolist()
+        return _Frames(in_order, keyframes, sorted({0, *keyframes}) if self._can_seek else [0])
 
     def _is_shown(self, packet: Any) -> bool:
         # VP8 has frames that others are made from, and that are not shown.
@@ -220,7 +270,20 @@ class Video(ImageFormat):
 
     def __init__(self, source: OpenFile):
         super().__init__(source)
-        self._film = _Film(import_package("av", "mp4"), source)
+        self._av, self._turn, self._has_passed = import_package("av", "mp4"), Turn(), False
+        self._identity = _identity(source)
+        self._last: tuple[int, Any] = -1, None  # the frame that was asked for last
+
+    @functools.cached_property
+    def _film(self) -> _Film:
+        """The decoder: one that waits at the end of a run of frames, or a new one."""
+        film: _Film | None = take_decoder(self._identity, 0, sys.maxsize)
+        return self._attached(film) if film else _Film(self._av, self.source)
+
+    def _attached(self, film: _Film) -> _Film:
+        film.handle.attach(self.source.file)
+        film.handle.seek(film.position)
+        return film
 
     @classmethod
     def recognise(cls, head: bytes) -> bool:
@@ -230,21 +293,67 @@ class Video(ImageFormat):
     def list_images(self) -> list[ImageSeries]:
         """List the frames. The packets are counted; the first frame is decoded for its shape."""
         shape, dtype = _layout(self._film.frame(0))
-        n_frames = len(self._film.frames.times)
-        return [ImageSeries(shape, dtype, range(n_frames), "", "t", (n_frames,))]
+        n_frames, starts = len(self._film.frames.times), self._film.frames.starts
+        return [ImageSeries(shape, dtype, range(n_frames), "", "t", (n_frames,), starts=starts)]
 
     def header(self, key: int) -> Header:
         """Return the header of a frame."""
-        return self.header_of(ImageSeries(*_layout(self._film.frame(key))))
+        return self.header_of(ImageSeries(*_layout(self._frame(key))))
 
     def read(self, key: int, out: np.ndarray) -> None:
         """Decode a frame into `out`."""
-        frame = self._film.frame(key)
-        out[...] = _upright(frame.to_ndarray(format=_shown_format(frame)), _turn(frame))
+        out[...] = self._film.pixels(self._frame(key))
+
+    def _frame(self, key: int) -> Any:
+        if key != self._last[0]:
+            self._last = key, self._find_frame(key)
+        return self._last[1]
+
+    def _find_frame(self, key: int) -> Any:
+        """Decode a frame, or take it from those that another block passed."""
+        start = (_known.get(self._identity) or self._film.frames).start_of(key)
+        run = (*self._identity, start)
+        if (kept := take_frame(run, key)) is not None:
+            return kept
+        if not self._turn.is_of(run):
+            self._turn.begin(run, key)
+            if (kept := take_frame(run, key)) is not None:  # another block may have passed it meanwhile
+                return kept
+            # Another block may have left a decoder nearer to the frame.
+            if film := take_decoder(run, start, key):
+                self._leave()
+                self._film = self._attached(film)
+        first, self._has_passed = not self._has_passed, True
+        if not first or key in (start, self._film.at + 1):
+            return self._film.frame(key)
+        return self._frame_and_those_before(run, key)
+
+    def _frame_and_those_before(self, run: tuple[Any, ...], key: int) -> Any:
+        """Decode a frame, and keep those in front of it for the blocks that are read after this one."""
+        with filling() as alone:
+            n_bytes = self._film.frame_bytes
+            passed: deque[Any] | None = deque(maxlen=MOST_BYTES // n_bytes) if alone else None
+            frame = self._film.frame(key, passed)
+            if passed:
+                keep_frames(run, key - len(passed), passed, n_bytes)
+        return frame
+
+    def _leave(self) -> None:
+        film = vars(self).get("_film")
+        if film is None:
+            return
+        if 0 <= film.at < len(film.frames.times) - 1:
+            film.position = film.handle.tell()
+            start, following = film.frames.start_of(film.at), film.frames.start_of(film.at + 1)
+            identity = self._identity if start < following else (*self._identity, start)  # any block may take the first
+            keep_decoder(identity, film.at, 16 * film.frame_bytes, film)  # those that others are made from
+        else:
+            film.close()
 
     def close(self) -> None:
-        """Close the decoder."""
-        self._film.close()
+        """Leave the decoder to the block that follows."""
+        self._leave()
+        self._turn.end()
 
 
 def _layout(frame: Any) -> tuple[tuple[int, ...], np.dtype]:

@@ -23,7 +23,7 @@ from ...files.names import refuse_url
 from ...files.space import explain_full_disk, require_space
 from ...passes.progress import ImageBar
 from ..formats.store import ATTRIBUTE, FORMAT, chunk_files, chunk_names, is_zarr, mark_complete
-from .waves import BLOCK_BYTES, Region, as_dask, regions_of, run_on_blocks, run_on_regions
+from .waves import BLOCK_BYTES, Region, as_dask, named_stack, regions_of, run_on_blocks, run_on_regions
 
 __all__ = ["array_name", "refuse_overlap", "save_stack"]
 
@@ -52,7 +52,8 @@ def save_stack(
     Parameters
     ----------
     stack : ImageStack, dask.array.Array or ndarray of shape (n_images, ...)
-        Pixels are stored in their dtype. File names and labels of an ImageStack are stored with them.
+        Pixels are stored in their dtype. File names and labels of an ImageStack are stored with them, also with a lazy
+        array that a transformer has made of it, image by image.
     path : str or PathLike
         Folder to write, usually called ``something.zarr``.
     overwrite : bool, default=False
@@ -154,7 +155,7 @@ def refuse_overlap(stack: Any, target: str) -> None:
     Parameters
     ----------
     stack : object
-        Of an ImageStack, `inputs` are compared; an array has none.
+        Of an ImageStack, or of the one that a lazy array is computed from, `inputs` are compared; others have none.
     target : str
         Path to be written, with all links resolved.
 
@@ -163,7 +164,7 @@ def refuse_overlap(stack: Any, target: str) -> None:
     StoreError
         Naming both.
     """
-    for source in map(os.path.realpath, getattr(stack, "inputs", ())):
+    for source in map(os.path.realpath, getattr(named_stack(stack), "inputs", ())):
         if os.path.commonpath([source, target]) in (source, target):
             raise StoreError(f"{target!r} is, holds or lies in the input {source!r}; choose another place")
 
@@ -192,11 +193,11 @@ def _largest_block_shape(data: da.Array) -> tuple[int, ...]:
 
 
 def _description(stack: Any) -> dict[str, Any]:
-    from_files = isinstance(stack, FileStack)
-    labels = stack.labels if from_files else None
+    named = named_stack(stack)
+    labels = getattr(named, "labels", None)
     return {
         "format": FORMAT,
-        "files": list(stack.files) if from_files else None,
+        "files": None if named is None else list(named.files),
         "labels": None if labels is None else labels.tolist(),
     }
 

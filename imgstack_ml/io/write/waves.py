@@ -12,11 +12,12 @@ import numpy as np
 from dask.system import CPU_COUNT
 
 from ...base.gate import gated
-from ...base.validation import data_and_files, refuse_unreadable
+from ...base.lazy import samples_of
+from ...base.validation import FileStack, data_and_files, refuse_unreadable
 from ...passes.cluster import client_of, scheduler_of
 from ...passes.progress import ImageBar, compute_with_bar
 
-__all__ = ["BLOCK_BYTES", "Region", "as_dask", "regions_of", "run_on_blocks", "run_on_regions"]
+__all__ = ["BLOCK_BYTES", "Region", "as_dask", "named_stack", "regions_of", "run_on_blocks", "run_on_regions"]
 
 Region = tuple[slice, ...]
 
@@ -38,6 +39,12 @@ def as_dask(stack: Any) -> da.Array:
     if any(map(math.isnan, stack.shape)):
         raise ValueError("stack has unknown chunk sizes; call stack.compute_chunk_sizes() first")
     return gated(stack, files)
+
+
+def named_stack(X: Any) -> FileStack | None:
+    """Return the ImageStack that `X` is, or that names the images of a lazy array computed from one; or None."""
+    named = X if isinstance(X, FileStack) else samples_of(X)
+    return named if isinstance(named, FileStack) else None
 
 
 def regions_of(shape: Sequence[int], sizes: Sequence[int]) -> Iterator[Region]:

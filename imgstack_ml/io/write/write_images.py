@@ -10,7 +10,7 @@ import dask.array as da
 import numpy as np
 
 from ...base.lazy import whole_images
-from ...base.validation import StackLike, data_and_files
+from ...base.validation import StackLike
 from ...errors import StoreError
 from ...files.atomic import atomic_path
 from ...files.locks import lock_output
@@ -19,7 +19,7 @@ from ...files.space import explain_full_disk
 from ...passes.progress import ImageBar
 from .filenames import file_names
 from .save_stack import array_name, refuse_overlap
-from .waves import BLOCK_BYTES, as_dask, regions_of, run_on_blocks
+from .waves import BLOCK_BYTES, as_dask, named_stack, regions_of, run_on_blocks
 
 __all__ = ["write_images"]
 
@@ -53,7 +53,8 @@ def write_images(
     names : sequence of str, optional
         A name for each image, with or without suffix, and without folders. By default the names of the images'
         files, in which ``_`` replaces characters that some systems refuse. A number leads each name where two of them
-        are equal, or where their natural order is not that of the stack. Images of an array are numbered.
+        are equal, or where their natural order is not that of the stack. Images of an array are numbered, unless it is
+        the lazy result of a transformer of an ImageStack.
     overwrite : bool, default=False
         Whether `folder` may hold files already. Files of the same names are then replaced. Other files stay, and
         ``open_stack(folder)`` reads them as well.
@@ -97,8 +98,9 @@ def write_images(
     data = as_dask(stack)
     _check_images(data, format, array_name(stack))
     target = os.path.realpath(folder)
-    _, sources = data_and_files(stack)
-    _refuse_input_folders(stack, sources or (), target)
+    named = named_stack(stack)
+    sources = None if named is None else named.files
+    _refuse_input_folders(named, sources or (), target)
     paths = [os.path.join(target, name) for name in file_names(names, sources, len(data), _SUFFIXES[format])]
     _check_folder(target, overwrite)
     with lock_output(target), explain_full_disk(target, int(data.nbytes)):

@@ -9,6 +9,7 @@ import click
 import fsspec
 import numpy as np
 import pytest
+import tifffile
 import zarr
 
 from imgstack_ml import ImagePCA, load_model
@@ -203,6 +204,24 @@ def test_select_is_read(texts, select):
 def test_what_selects_nothing_is_refused(text):
     with pytest.raises(click.BadParameter, match=r"give (e\.g\. c=DAPI|one of them)"):
         parse_select([text])
+
+
+def test_commands_take_a_level(tmp_path):
+    pixels = random_pixels((3, 32, 32))
+    (tmp_path / "in").mkdir()
+    with tifffile.TiffWriter(tmp_path / "in" / "a.tif") as tiff:
+        for image in pixels:
+            tiff.write(image, photometric="minisblack", metadata=None, subifds=1)
+            tiff.write(image[::2, ::2], photometric="minisblack", metadata=None, subfiletype=1)
+    assert json.loads(run("scan", tmp_path / "in" / "a.tif", "--level", 1, "--json").stdout)["image_shape"] == [16, 16]
+    result = run("pca", tmp_path / "in" / "a.tif", "-o", tmp_path / "out", "-k", 2, "--level", 1)
+    assert result.exit_code == 0, result.stderr
+    mean = load_model(tmp_path / "out" / "model.safetensors")[-1].mean_image_
+    np.testing.assert_allclose(mean, pixels[:, ::2, ::2].mean(axis=0), rtol=1e-6)
+    assert "the report is made without the images" not in run("report", tmp_path / "out").stderr
+    result = run("pca", tmp_path / "in" / "a.tif", "-o", tmp_path / "no", "--level", 2)
+    assert result.exit_code == 1
+    assert "no level=2; its levels are 0 of shape" in result.stderr
 
 
 def test_commands_take_a_selection(tmp_path):

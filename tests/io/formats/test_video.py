@@ -7,6 +7,7 @@ import pytest
 
 from imgstack_ml import open_stack
 from imgstack_ml.errors import BadImageError
+from imgstack_ml.io.formats import video
 
 av = pytest.importorskip("av")
 pytestmark = pytest.mark.extras
@@ -59,6 +60,30 @@ def test_frames_are_those_of_sequential_decoding(tmp_path, name):
     np.testing.assert_array_equal(stack.data.compute(), expected)
     order = random.Random(0).sample(range(N), 12)
     np.testing.assert_array_equal(stack[order].data.compute(), expected[order])
+
+
+@pytest.mark.parametrize("way", ["forward", "backward", "synchronous", "threads"])
+@pytest.mark.parametrize("name", ["b_frames.mp4", "mpeg2.mpg"])  # keyframes every 15 frames; from the first one on only
+def test_frames_are_decoded_once(tmp_path, monkeypatch, name, way):
+    decoded, decode = [], video._Film._decode
+
+    def noting(self):
+        for number, frame in decode(self):
+            decoded.append(number)
+            yield number, frame
+
+    path = write(tmp_path / name, *KINDS[name])
+    expected = in_order(path)
+    stack = open_stack(path, chunks=5)
+    assert open_stack(path).data.chunks[0] == ((30, 10) if name == "b_frames.mp4" else (40,))
+    monkeypatch.setattr(video._Film, "_decode", noting)
+    if way in ("synchronous", "threads"):
+        np.testing.assert_array_equal(stack.data.compute(scheduler=way, num_workers=3), expected)
+    else:
+        blocks = list(enumerate(stack.data.blocks))
+        for i, block in blocks[:: 1 if way == "forward" else -1]:
+            np.testing.assert_array_equal(block.compute(), expected[5 * i : 5 * i + 5])
+    assert len(decoded) <= N + 2  # the first frame of a run is decoded again, where decoding begins there
 
 
 def test_frames_at_uneven_times(tmp_path):

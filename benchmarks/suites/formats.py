@@ -1,0 +1,87 @@
+"""How fast is each format read, beside a bare loop over its library? Ratios of one run, so that a regression shows.
+
+Both read the same files into one array, by one thread. Formats of folders are a file an image; films hold all of them.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import dask
+import numpy as np
+import tifffile
+from PIL import Image, ImageSequence
+
+from benchmarks.lib.measure import seconds_of
+from benchmarks.lib.suite import LARGE, Suite, unit
+from imgstack_ml import open_stack
+from imgstack_ml.datasets import cell_image
+
+N_IMAGES, SIZE = (120, 512) if LARGE else (12, 32)
+FOLDERS = ["jpg", "png", "tif", "gif", "webp", "bmp", "jp2"]
+FILMS = ["film.gif", "film.webp", "film.apng", "pages.tif", "film.ome.tif"]
+
+
+def write_formats() -> None:
+    """Write the same images in every format into the current folder."""
+    pictures = [Image.fromarray(cell_image(i, SIZE)) for i in range(N_IMAGES)]
+    for name in FOLDERS:
+        os.mkdir(name)
+        for i, picture in enumerate(pictures):
+            picture.save(f"{name}/{i:03d}.{name}")
+    first, *others = pictures
+    for name in FILMS[:3]:
+        kind = {"apng": "PNG"}.get(name.partition(".")[2])
+        first.save(name, kind, save_all=True, append_images=others)
+    pixels = np.stack(pictures)
+    tifffile.imwrite("pages.tif", pixels, photometric="rgb", metadata=None)
+    tifffile.imwrite("film.ome.tif", pixels[..., 0], photometric="minisblack", metadata={"axes": "TYX"})
+
+
+def read_bare(name: str) -> np.ndarray:
+    """Read all images of a format by a bare loop over its library."""
+    out = None
+    for i, image in enumerate(_images(name)):
+        out = np.empty((N_IMAGES, *image.shape), image.dtype) if out is None else out
+        out[i] = image
+    return out
+
+
+def _images(name: str) -> Iterator[np.ndarray]:
+    for path in sorted(Path(name).iterdir()) if os.path.isdir(name) else [name]:
+        if name.endswith("tif"):
+            with tifffile.TiffFile(path) as tiff:
+                yield from (page.asarray() for page in tiff.pages)
+        else:
+            with Image.open(path) as picture:
+                yield from map(_shown, ImageSequence.Iterator(picture))
+
+
+def _shown(picture: Image.Image) -> np.ndarray:
+    return np.asarray(picture.convert("RGB") if picture.mode == "P" else picture)
+
+
+class Formats(Suite):
+    params = ([*FOLDERS, *FILMS],)
+    param_names = ("format",)
+
+    def setup_cache(self) -> None:
+        write_formats()
+
+    def time_open(self, name):
+        open_stack(name)
+
+    def time_read(self, name):
+        self._read(name)
+
+    @unit("of a bare loop")
+    def track_time(self, name):
+        bare, own = [], []
+        for _ in range(5 if LARGE else 1):
+            bare.append(seconds_of(lambda: read_bare(name)))
+            own.append(seconds_of(lambda: self._read(name)))
+        return min(own) / min(bare)
+
+    def _read(self, name: str) -> np.ndarray:
+        with dask.config.set(scheduler="synchronous", num_workers=1):
+            return open_stack(name).data.compute()
