@@ -21,6 +21,7 @@ __all__ = [
     "files_of",
     "join_rows",
     "map_images",
+    "note_files",
     "note_samples",
     "note_source",
     "note_stored",
@@ -83,6 +84,13 @@ def files_of(array: da.Array) -> Sequence[str] | None:
     """Return the files of the images from which `map_images` computes `array`, one for each of its rows, if known."""
     name, files = getattr(array, "_imgstack_files", (None, None))
     return files if name == array.name else None
+
+
+def note_files(array: da.Array, files: Sequence[str] | None, data: da.Array) -> da.Array:
+    """Record on a lazy array the files of its rows, and what is known of the samples of `data`, of which it is made."""
+    array._imgstack_files = (array.name, files)  # type: ignore[attr-defined]
+    note_samples(array, samples_of(data))
+    return array
 
 
 def note_samples(array: np.ndarray | da.Array, samples: Any) -> np.ndarray | da.Array:
@@ -166,8 +174,7 @@ def map_images(
         if positions is not None:
             arrays["positions"] = positions
         mapped = _map_lazily(func, whole_images(data), image_shape, np.dtype(dtype), files, finite, arrays)
-        mapped._imgstack_files = (mapped.name, files)  # type: ignore[attr-defined]
-        return note_samples(mapped, samples_of(data))
+        return note_files(mapped, files, data)
     out = np.empty((len(data), *image_shape), dtype)
     step = max(1, _IN_MEMORY_BYTES // max(1, data[:1].nbytes))
     for i in range(0, len(data), step):

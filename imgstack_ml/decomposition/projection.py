@@ -10,7 +10,7 @@ import dask.array as da
 import numpy as np
 
 from ..base.gate import gated
-from ..base.lazy import map_images, stored_parts
+from ..base.lazy import map_images, note_files, stored_parts
 from ..base.validation import Images, working_dtype
 from ..linalg.krylov import project as project_rows
 from ..linalg.scaling import exponent_of, power_of_two
@@ -29,7 +29,8 @@ def scores_of(images: Images, axes: np.ndarray, mean: np.ndarray, scale: np.ndar
     """Scores (n, k) of a stack; lazy for lazy images, in the chunks in which they are stored."""
     stored = stored_parts(images.data)
     if stored is not None and images.positions is None:
-        return _sums_over_parts(stored, images.files, axes, mean, scale)
+        assert isinstance(images.data, da.Array)
+        return note_files(_sums_over_parts(stored, images.files, axes, mean, scale), images.files, images.data)
     shape = (len(axes),)
     learned: dict[str, Any] = {"axes": axes, "mean": mean, "scale": scale, "positions": images.positions}
     return map_images(project, images.data, image_shape=shape, dtype=axes.dtype, files=images.files, **learned)

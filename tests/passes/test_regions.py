@@ -23,6 +23,7 @@ from imgstack_ml import (
     open_stack,
     save_stack,
 )
+from imgstack_ml.base.lazy import samples_of
 from imgstack_ml.io import lazy
 from imgstack_ml.io.formats.arrays import ArrayReader
 from imgstack_ml.passes.regions import assembled, bands, n_values, shares_of
@@ -164,6 +165,7 @@ def test_open_stack_knows_the_chunks_of_zarr(tmp_path, monkeypatch):
     pca, expected = ImagePCA(3, svd_solver="gram").fit(stack), ImagePCA(3, svd_solver="gram").fit(images)
     assert_allclose(pca.components_, expected.components_, atol=1e-5)
     assert_allclose(pca.transform(stack), pca.transform(images), atol=1e-2)
+    assert samples_of(pca.transform(stack)) is stack
     some = stack[[41, 3, 17]]
     assert_array_equal(StackCenterer().fit(some).mean_, images[[41, 3, 17]].mean(axis=0))
     saved = open_stack(save_stack(stack, tmp_path / "whole.zarr", chunks=4))
