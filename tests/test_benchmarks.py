@@ -50,6 +50,7 @@ SANE = {
     "Formats.track_time": (0.01, 1000),  # of 12 images of 32 × 32, where opening counts most
     "Graphs.track_num_tasks": (0, 2),  # what all blocks share
     "Graphs.track_pickled_size": (1, 200_000),
+    "ImageSizes.track_ratio": (0.01, 100),
     "MappingOverhead.track_ratio": (0.01, 100),
     "Models.track_difference": (0, 0),
     "Models.track_file_size": (100, 1e6),

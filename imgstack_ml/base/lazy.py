@@ -21,10 +21,13 @@ __all__ = [
     "files_of",
     "join_rows",
     "map_images",
+    "note_files",
     "note_samples",
     "note_source",
+    "note_stored",
     "samples_of",
     "source_of",
+    "stored_parts",
     "whole_images",
     "with_coordinates",
 ]
@@ -61,10 +64,33 @@ def source_of(array: da.Array) -> Source:
     return Source(array, shift)
 
 
+def note_stored(array: da.Array, stored: da.Array) -> da.Array:
+    """Record on a lazy stack of whole images the same stack in the chunks in which it is stored, parts of images."""
+    array._imgstack_stored = (array.name, stored)  # type: ignore[attr-defined]
+    return array
+
+
+def stored_parts(array: Any) -> da.Array | None:
+    """Return a lazy stack in its chunks as they are stored, if these hold parts of images; else None."""
+    if not isinstance(array, da.Array):
+        return None
+    if max(array.numblocks[1:]) > 1:
+        return array
+    name, stored = getattr(array, "_imgstack_stored", (None, None))
+    return stored if name == array.name else None
+
+
 def files_of(array: da.Array) -> Sequence[str] | None:
     """Return the files of the images from which `map_images` computes `array`, one for each of its rows, if known."""
     name, files = getattr(array, "_imgstack_files", (None, None))
     return files if name == array.name else None
+
+
+def note_files(array: da.Array, files: Sequence[str] | None, data: da.Array) -> da.Array:
+    """Record on a lazy array the files of its rows, and what is known of the samples of `data`, of which it is made."""
+    array._imgstack_files = (array.name, files)  # type: ignore[attr-defined]
+    note_samples(array, samples_of(data))
+    return array
 
 
 def note_samples(array: np.ndarray | da.Array, samples: Any) -> np.ndarray | da.Array:
@@ -152,8 +178,7 @@ def map_images(
             arrays["positions"] = positions
         check = partial(_on_block, func, data.dtype, finite, missing)
         mapped = _map_lazily(check, whole_images(data), image_shape, np.dtype(dtype), files, arrays)
-        mapped._imgstack_files = (mapped.name, files)  # type: ignore[attr-defined]
-        return note_samples(mapped, samples_of(data))
+        return note_files(mapped, files, data)
     out = np.empty((len(data), *image_shape), dtype)
     step = max(1, _IN_MEMORY_BYTES // max(1, data[:1].nbytes))
     for i in range(0, len(data), step):

@@ -10,6 +10,7 @@ import dask.array as da
 import numpy as np
 
 from ..linalg.large_integers import refuse_inexact
+from .lazy import note_samples, samples_of
 
 __all__ = ["HOW", "check_missing", "filled", "marked", "without_mask"]
 
@@ -45,8 +46,8 @@ def marked(data: np.ndarray | da.Array, missing_values: Any) -> np.ndarray | da.
     if not isinstance(data, da.Array):
         return mark(data)
     meta = np.empty((0,) * data.ndim, dtype)
-    lazy: da.Array = da.map_blocks(mark, data, dtype=dtype, meta=meta)
-    return lazy
+    lazy = da.map_blocks(mark, data, dtype=dtype, meta=meta)
+    return note_samples(lazy, samples_of(data))
 
 
 def filled(images: np.ndarray, mean: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
-from ..base.lazy import source_of
+from ..base.lazy import source_of, stored_parts
 from ..base.mask import is_finite_wanted
 from ..base.missing import check_missing
 from ..base.validation import Images, rows_are_views
@@ -129,10 +129,17 @@ def fit_size(images: Images, params: Mapping[str, Any]) -> FitSize:
         images.data.dtype,
         params["n_components"],
         block,
+        chunk=() if images.values_read else _chunk_of_part(images.data),
         n_oversamples=params["n_oversamples"],
         max_passes=params["max_passes"],
         values_read=images.values_read,
     )
+
+
+def _chunk_of_part(data: Any) -> tuple[int, ...]:
+    """Shape of the largest chunk of a lazy stack if it holds parts of images, else ()."""
+    stored = stored_parts(data)
+    return () if stored is None else tuple(map(max, stored.chunks))
 
 
 @contextmanager

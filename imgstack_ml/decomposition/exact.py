@@ -11,10 +11,13 @@ import numpy as np
 
 from ..linalg import gram as lin
 from ..linalg.integers import are_fast
+from ..linalg.krylov import add_products
 from ..linalg.moments import moments
 from ..linalg.orthonormal import orthonormalise_rows
 from ..linalg.scaling import ALL_ZERO, exponent_of
+from ..passes.regions import assembled
 from ..passes.runner import PassRunner
+from ..passes.steps import concatenated
 from .leading import Leading, completed_factors, components_of_kept
 from .records import Factors, FitRequest, FitSize, SolverCost, component_count
 
@@ -35,6 +38,8 @@ _SMALLEST = 1e-12  # share of the largest singular value below which refinement 
 
 def solve_gram(runner: PassRunner, cost: SolverCost, size: FitSize, request: FitRequest) -> Factors:
     """Eigenvectors of the inner products of images. One read if images are kept, else by panels and one read more."""
+    if runner.regions:
+        return _solve_by_regions(runner, cost, size, request)
     if cost.keeps_images:
         runner.keep()
         assert runner.blocks is not None
@@ -50,6 +55,40 @@ def solve_gram(runner: PassRunner, cost: SolverCost, size: FitSize, request: Fit
         mean, components, squares = _components_by_reading(runner, weights, found.mean, size, exponent)
     assert squares is not None
     return completed_factors(mean, components, leading, leading.vectors * leading.singular, squares, exponent)
+
+
+def _solve_by_regions(runner: PassRunner, cost: SolverCost, size: FitSize, request: FitRequest) -> Factors:
+    """Do the same over chunks that hold parts of images, region by region: two reads, or one if images are kept."""
+    if cost.keeps_images:
+        runner.keep_by_region()
+    leading, found = _eigenpairs(partial(_gram_by_regions, runner, size), size, request, refine=False)
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = runner.run(
+        partial(_weighted_regions, dtype=size.dtype, exponent=found.exponent),
+        concatenated,
+        shared=(leading.vectors / leading.singular,),
+        label="components",
+        by_region=True,
+    )
+    regions = list(runner.regions.values())
+    mean, squares, components = (assembled((part[i] for part in parts), regions) for i in range(3))
+    del parts
+    orthonormalise_rows(components, runner.run_pixels)
+    scores = leading.vectors * leading.singular
+    return completed_factors(mean, components, leading, scores, squares, found.exponent)
+
+
+def _weighted_regions(
+    regions: list[list[np.ndarray]], start: int, weights: np.ndarray, dtype: np.dtype, exponent: int
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Mean, sums of squares about it and components of each of some regions, in one piece of work."""
+    found = []
+    for blocks in regions:
+        own = moments(blocks, with_norms=True)
+        mean, squares = own.mean, np.ldexp(own.deviations(), -exponent) ** 2
+        components = np.zeros((weights.shape[1], mean.size), dtype)
+        add_products(blocks, 0, mean.size, weights, mean, dtype, components, exponent)
+        found.append((mean, squares, components))
+    return found
 
 
 def solve_covariance(runner: PassRunner, cost: SolverCost, size: FitSize, request: FitRequest) -> Factors:
@@ -180,6 +219,20 @@ def _gram_of_kept(runner: PassRunner, size: FitSize, exponent: int, dtype: np.dt
     return _Products(lin.double_centred(gram), mean, dtype, exponent=exponent, squares=squares)
 
 
+def _gram_by_regions(runner: PassRunner, size: FitSize, dtype: np.dtype, known: None) -> _Products:
+    in_bytes = _in_bytes(runner, size)
+    gram, exponent = runner.run(
+        partial(lin.gram_of_regions, dtype=None if in_bytes else dtype),
+        lin.merge_scaled,
+        partial_bytes=8 * runner.n_images**2,
+        label="exact inner products" if in_bytes else "inner products",
+        by_region=True,
+    )
+    if in_bytes:
+        return _Products(lin.exactly_centred(gram), np.empty(0), np.dtype(np.float64))
+    return _Products(lin.double_centred(gram), np.empty(0), dtype, exponent=0 if exponent == ALL_ZERO else exponent)
+
+
 def _scatter_of_pixels(runner: PassRunner, size: FitSize, dtype: np.dtype, known: _Known | None) -> _Products:
     shared = () if known is None else (np.ascontiguousarray(known.vectors.T), known.mean)
     in_bytes = _in_bytes(runner, size, known)
@@ -283,6 +336,6 @@ def _components_by_reading(
         partial_bytes=size.result_bytes,
         label="components",
     )
-    orthonormalise_rows(components)
+    orthonormalise_rows(components, runner.run_pixels)
     mean = shift + np.ldexp(total / runner.n_images, exponent)
     return mean, components, squares - total * (total / runner.n_images)

@@ -79,7 +79,8 @@ def fit_images(images: Images, params: Mapping[str, Any]) -> Fit:
         with within_plan(cost.peak_bytes), refusing_units(runner):
             solver, factors = solve(runner, cost, size, request)
             factors = factors.in_intensities()
-    factors = factors._replace(mean=factors.mean - shift)
+    if np.any(shift):
+        factors = factors._replace(mean=factors.mean - shift)
     return Fit(factors, size, images.mask, solver, n_passes + runner.n_passes)
 
 

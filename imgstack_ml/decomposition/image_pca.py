@@ -17,7 +17,7 @@ from ..base.missing import check_missing
 from ..base.state import unchanged_if_it_fails
 from ..base.transformer import for_table
 from ..base.validation import Images, StackLike, check_images, check_rows
-from ..linalg.signs import component_signs
+from ..linalg.signs import settle_signs
 from .checks import warn_of_rank
 from .fit import fit_images, plan_images
 from .labelled import LabelledMixin
@@ -25,7 +25,7 @@ from .likelihood import LikelihoodMixin
 from .missing import project_observed
 from .partial_fit import learn_batch
 from .plan import Plan
-from .projection import in_intensities, project, project_filled, reconstruct
+from .projection import in_intensities, project, project_filled, reconstruct, scores_of
 from .records import Factors, FitSize
 from .residuals import ResidualsMixin
 
@@ -398,10 +398,9 @@ class ImagePCA(
     def _store(self, factors: Factors, size: FitSize, mask: np.ndarray | None) -> np.ndarray | None:
         """Set the fitted attributes with settled signs, and return the scores if the solver has them."""
         n, k = size.n, len(factors.singular_values)
-        signs = component_signs(factors.components)
-        components = np.multiply(factors.components, signs[:, None], out=factors.components)
+        signs = settle_signs(factors.components)
         self.mask_ = mask
-        self.components_ = put_back(components, mask)
+        self.components_ = put_back(factors.components, mask)
         self.mean_ = put_back(factors.mean[None], mask)[0]
         self.n_components_ = k
         self.n_samples_ = n
@@ -436,15 +435,6 @@ class ImagePCA(
         return scale
 
     def _project(self, images: Images) -> np.ndarray | da.Array:
-        return map_images(
-            _PROJECTIONS[self.missing] if images.missing else project,
-            images.data,
-            image_shape=(self.n_components_,),
-            dtype=self.components_.dtype,
-            files=images.files,
-            positions=images.positions,
-            missing=images.missing,
-            axes=self._inside(self.components_),
-            mean=self._inside(self.mean_),
-            scale=self._score_scale(),
-        )
+        axes, mean = self._inside(self.components_), self._inside(self.mean_)
+        func = _PROJECTIONS[self.missing] if images.missing else project
+        return scores_of(images, axes, mean, self._score_scale(), func)

@@ -15,6 +15,7 @@ import scipy.linalg
 from ..errors import ImagesChangedError
 from ..linalg import krylov
 from ..linalg.certificate import Residuals
+from ..linalg.ranges import Run
 from ..linalg.tiles import TERMS
 from ..passes.runner import PassRunner, no_result
 
@@ -130,6 +131,11 @@ class KrylovBasis:
             raise ImagesChangedError
         self._products = products
         self._ritz = krylov.ritz_pairs(self._inner, products)
+
+    @property
+    def run(self) -> Run:
+        """What divides rows of the size of an image among threads."""
+        return self._runner.run_pixels
 
     @property
     def eps(self) -> float:
@@ -277,6 +283,7 @@ class KrylovBasis:
                 partial_bytes=V.nbytes,
                 batch_bytes=self._batch_bytes,
                 label="components",
+                divides=True,
             )
             target[:] = image.products
             Y = np.concatenate(image.scores).astype(np.float64)

@@ -44,10 +44,9 @@ def components_of_kept(
     The weights are for images in units of 2^exponent, see `linalg.scaling`.
     """
     components = np.zeros((weights.shape[1], runner.n_pixels), dtype)
-    shift = mean.astype(dtype).astype(np.float64)  # what the tiles will subtract
-    step = partial(add_products, scores=weights, shift=shift, dtype=dtype, out=components, exponent=exponent)
+    step = partial(add_products, scores=weights, shift=mean, dtype=dtype, out=components, exponent=exponent)
     runner.run_pixels(step, no_result)
-    orthonormalise_rows(components)
+    orthonormalise_rows(components, runner.run_pixels)
     return components
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from dask.system import CPU_COUNT
 
 from ..errors import MemoryLimitError
+from ..passes.batches import BATCH_BYTES
 from ..passes.memory import Allowance, format_bytes
 from .records import FitSize, SolverCost
 from .streaming_plan import randomized_cost
@@ -20,6 +21,7 @@ __all__ = ["COSTS", "Plan", "plan_fit", "tall_height"]
 
 _READ_RATE = 2e8  # bytes of decoded images a second. A constant, so that every machine makes the same choice.
 _THREADS = 4  # buffers are planned for at least this many threads, so that small machines make the same plan
+_IN_FLIGHT = 2**30  # bytes of regions and their products that many threads may hold together
 _PREFER_EXACT = 1.3  # "auto" chooses an exact solver if it takes at most this many times as long
 
 
@@ -109,10 +111,12 @@ def plan_fit(
         If the solver asked for, or every solver, needs more than the limit.
     """
     threads = max(_THREADS, dask.config.get("num_workers", None) or CPU_COUNT)
-    graphs = size.graph_bytes
-    left = Allowance(allowed.limit - graphs, allowed.keep - graphs)
-    costs = (cost_of(size, left, threads) for cost_of in (cost_functions or COSTS).values())
-    costs = (cost._replace(peak_bytes=cost.peak_bytes + graphs) for cost in costs)
+    costs = []
+    for solver, cost_of in (cost_functions or COSTS).items():
+        # The exact solver of inner products needs no whole images.
+        beside = size.graph_bytes + (0 if solver == "gram" else 2 * size.joining_bytes)
+        cost = cost_of(size, Allowance(allowed.limit - beside, allowed.keep - beside), threads)
+        costs.append(cost._replace(peak_bytes=cost.peak_bytes + beside))
     considered = tuple(sorted(costs, key=lambda r: _time(r, size)))
     candidates = [r for r in considered if svd_solver in ("auto", r.solver)]
     fitting = [r for r in candidates if r.peak_bytes <= allowed.limit]
@@ -160,6 +164,17 @@ def _too_large(size: FitSize, candidates: list[SolverCost], allowed: Allowance) 
         f"{format_bytes(least.peak_bytes)} ({least.setting}), and the memory limit is "
         f"{format_bytes(allowed.limit)}. Nothing was read. Set ImagePCA(memory_limit='{limit}MB', "
         f"{least.setting}), ask for fewer components, or make the images smaller."
+        f"{_of_chunks(size, least.solver)}"
+    )
+
+
+def _of_chunks(size: FitSize, solver: str) -> str:
+    if not size.chunk or solver == "gram":  # which needs no whole images
+        return ""
+    return (
+        f" Chunks of shape {size.chunk} hold parts of {size.block} images, so that whole images are read {size.block} "
+        "at a time. Store the stack in chunks of whole images once: save_stack(X, 'whole.zarr', chunks=1); "
+        "X = open_stack('whole.zarr')."
     )
 
 
@@ -170,6 +185,8 @@ def _gram(size: FitSize, allowed: Allowance, threads: int) -> SolverCost:
     fixed = size.result_bytes + threads * (2 * square + size.tile_bytes) + 3 * square
     whole = fixed + size.kept_bytes
     multiply_adds = n * n * p / 2 + k * n * p + 4 * n**3
+    if size.chunk:
+        return _gram_by_regions(size, allowed, threads, multiply_adds)
     room = allowed.room_to_keep(randomized_cost(size, allowed, threads).peak_bytes)
     if size.in_memory or whole <= room:
         return SolverCost("gram", 1, multiply_adds, whole, True, n, size.keeping_bytes, _gram_seconds(size, 1))
@@ -199,6 +216,22 @@ def _exact_seconds(size: FitSize, multiply_adds: float, values_cast: float) -> f
     if size.in_bytes and dtype == size.dtype:
         return size.seconds(multiply_adds, 0)
     return size.seconds(multiply_adds, values_cast, dtype)
+
+
+def _gram_by_regions(size: FitSize, allowed: Allowance, threads: int, multiply_adds: float) -> SolverCost:
+    """Cost over chunks that hold parts of images: inner products of all images in one such region after the other."""
+    square, fixed = 8 * size.n**2, size.result_bytes + 3 * 8 * size.n**2
+    batches = max(BATCH_BYTES, size.region_bytes), size.region_bytes
+    # A batch holds its regions, inner products, those of a tile and of a neighbour.
+    tile = min(size.tile_bytes, 8 * size.region_bytes // size.itemsize)
+    each = [batch + 3 * square + 2 * tile for batch in batches]
+    large = fixed + 2 * each[0] <= allowed.limit
+    batch, taken = (batches[0], each[0]) if large else (batches[1], each[1])
+    in_flight = max(1, min(threads, (allowed.limit - fixed) // taken, max(4, _IN_FLIGHT // taken)))
+    reading, peak = in_flight * (batch + square), fixed + in_flight * taken
+    keeps = peak + size.raw_bytes <= allowed.room_to_keep(peak)
+    peak, passes = (peak + size.raw_bytes, 1) if keeps else (peak, 2)
+    return SolverCost("gram", passes, multiply_adds, peak, keeps, 0, reading, _gram_seconds(size, 1))
 
 
 def _covariance(size: FitSize, allowed: Allowance, threads: int) -> SolverCost:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from math import ceil, log10
 
+import dask.array as da
 import numpy as np
 
+from ..base.gate import gated
+from ..base.lazy import map_images, note_files, stored_parts
 from ..base.missing import filled
-from ..base.validation import working_dtype
+from ..base.validation import Images, working_dtype
 from ..linalg.krylov import project as project_rows
 from ..linalg.scaling import exponent_of, power_of_two
 from ..linalg.tiles import n_rows, row_groups, tiles
@@ -20,6 +24,7 @@ __all__ = [
     "residual_squares",
     "residuals",
     "rounded",
+    "scores_of",
 ]
 
 
@@ -27,6 +32,66 @@ def project(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.nda
     """Scores (b, k) of a block of images (b, *image_shape). Tiles are centred one by one and summed in float64."""
     scores, _, _, exponent = _projected(block, axes, mean)
     return in_intensities(scores / scale, exponent, axes.dtype, "scores")
+
+
+def scores_of(
+    images: Images,
+    axes: np.ndarray,
+    mean: np.ndarray,
+    scale: np.ndarray,
+    func: Callable[..., np.ndarray] = project,
+) -> np.ndarray | da.Array:
+    """Scores (n, k) of a stack by `func`; those of `project` lazily in the chunks in which lazy images are stored."""
+    stored = stored_parts(images.data)
+    if stored is not None and images.positions is None and func is project:
+        assert isinstance(images.data, da.Array)
+        return note_files(_sums_over_parts(stored, images.files, axes, mean, scale), images.files, images.data)
+    return map_images(
+        func,
+        images.data,
+        image_shape=(len(axes),),
+        dtype=axes.dtype,
+        files=images.files,
+        positions=images.positions,
+        missing=images.missing,
+        axes=axes,
+        mean=mean,
+        scale=scale,
+    )
+
+
+def _sums_over_parts(
+    stored: da.Array, files: Sequence[str] | None, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray
+) -> da.Array:
+    """Add up the scores of the parts of images that chunks hold, in float64."""
+    image_shape, index = stored.shape[1:], tuple(range(stored.ndim))
+    pixels = index[1:]
+    of_parts = da.blockwise(
+        _scores_of_part,
+        (*index, stored.ndim),
+        gated(stored, files, finite=True),
+        index,
+        da.from_array(axes.reshape(-1, *image_shape), chunks=(-1, *stored.chunks[1:])),
+        (stored.ndim, *pixels),
+        da.from_array(mean.reshape(image_shape), chunks=stored.chunks[1:]),
+        pixels,
+        adjust_chunks=dict.fromkeys(pixels, 1),
+        dtype=np.float64,
+        meta=np.empty((0,) * (stored.ndim + 1)),
+    )
+    meta = np.empty((0, 0), axes.dtype)
+    scores: da.Array = of_parts.sum(axis=pixels).map_blocks(_divided, scale, axes.dtype, dtype=axes.dtype, meta=meta)
+    return scores
+
+
+def _scores_of_part(part: np.ndarray, axes: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    scores, _, _, exponent = _projected(part, axes.reshape(len(axes), -1), mean.ravel())
+    found = in_intensities(scores, exponent, scores.dtype, "scores")
+    return found.reshape(len(part), *(1,) * (part.ndim - 1), len(axes))
+
+
+def _divided(scores: np.ndarray, scale: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    return in_intensities(scores / scale, 0, dtype, "scores")
 
 
 def _projected(block: np.ndarray, axes: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, floor
+from math import ceil, floor, prod
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -128,6 +128,8 @@ class FitSize:
         Whether the raw values are integers.
     share : bool
         Whether a share of the variance is asked for.
+    chunk : tuple of int
+        Shape of the largest chunk of a lazy stack whose chunks hold parts of images; else empty.
     n_oversamples, max_passes : int
         As `ImagePCA` has them, for the randomized solver.
     values_read : int
@@ -143,13 +145,14 @@ class FitSize:
     in_memory: bool
     integers: bool
     share: bool
+    chunk: tuple[int, ...] = ()
     n_oversamples: int = 10
     max_passes: int = 6
     values_read: int = 0
 
     @classmethod
     def of(
-        cls, shape: tuple[int, int], dtype: np.dtype, n_components: object, block: int | None, **others: int
+        cls, shape: tuple[int, int], dtype: np.dtype, n_components: object, block: int | None, **others: Any
     ) -> FitSize:
         """Describe a fit to (n, p) values of `dtype`, in blocks of up to `block` images, or in memory if None."""
         n, p = shape
@@ -202,6 +205,16 @@ class FitSize:
         return self.integers and self.itemsize == 1
 
     @property
+    def region_bytes(self) -> int:
+        """Bytes of the part of all raw images that is in the largest chunks."""
+        return self.n * prod(self.chunk[1:]) * self.itemsize
+
+    @property
+    def joining_bytes(self) -> int:
+        """Bytes for making a block of whole images from chunks, which are alive beside it."""
+        return self.block * self.image_bytes if self.chunk else 0
+
+    @property
     def raw_bytes(self) -> int:
         """Bytes of the raw stack, and of the pixels inside a mask if there is one."""
         return self.n * self.image_bytes
@@ -233,7 +246,8 @@ class FitSize:
     @property
     def graph_bytes(self) -> int:
         """Bytes of Dask's graphs: of a block in those of a wave (up to 4096 blocks), and in those of the stack."""
-        n_blocks = 0 if self.in_memory else ceil(self.n / self.block)
+        n_regions = ceil(self.p / prod(self.chunk[1:])) if self.chunk else 1
+        n_blocks = 0 if self.in_memory else ceil(self.n / self.block) * n_regions
         return 2500 * min(n_blocks, 4096) + 600 * n_blocks
 
     @property

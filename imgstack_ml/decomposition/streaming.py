@@ -105,6 +105,8 @@ def first_look(
             partial_bytes=counts.summary_bytes,
             batch_bytes=counts.batch_bytes,
             label="summary",
+            n_merged=4,
+            divides=True,
         )
         least = summary.n * size.p * float(np.finfo(dtype).tiny)
         if not np.isfinite(summary.total):
@@ -202,7 +204,7 @@ def _finish(basis: KrylovBasis, summary: Figures, verdict: Verdict, size: FitSiz
     rank = int(np.count_nonzero(theta[:k] > basis.noise))
     components = basis.vectors(rank)
     left = left_of_squares(summary.squares, components, np.sqrt(theta[:rank]), basis.along_residuals(components))
-    orthonormalise_rows(components)
+    orthonormalise_rows(components, basis.run)
     asked = k if request.share is not None else size.k
     certificate = _certify(basis, summary, verdict, rank, asked, size)
     _warn_unless_converged(certificate, verdict, request, float(theta[:k].sum() / total), basis.n_products)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..linalg.incremental import group_size
 from ..linalg.tiles import tile_width
+from ..passes.batches import MOST_IN_FLIGHT, threads_of_batch
 from ..passes.memory import Allowance
 from .records import FitSize, RowCounts, SolverCost
 
@@ -24,7 +25,8 @@ def randomized_cost(size: FitSize, allowed: Allowance, threads: int) -> SolverCo
     if size.in_memory:
         return streaming_cost(size, allowed.limit, threads, kept=True)
     again = streaming_cost(size, allowed.limit, threads, kept=False)
-    room = allowed.room_to_keep(again.peak_bytes)
+    # Inner products take little memory over chunks that hold parts of images, whatever this solver would take.
+    room = allowed.keep if size.chunk else allowed.room_to_keep(again.peak_bytes)
     kept = streaming_cost(size, room - size.kept_bytes, threads, kept=True)
     return kept if kept.peak_bytes <= room else again
 
@@ -44,7 +46,8 @@ def streaming_cost(size: FitSize, limit: int, threads: int, kept: bool) -> Solve
     rooms = (*range(full, lowest, -counts.block), lowest)
     block = size.block * size.image_bytes
     large = max(block, min(counts.batch_bytes, size.raw_bytes))
-    waves = [(max(6, threads), large), (6, large)]  # enough batches for every thread
+    # Enough batches for every thread, as far as a batch has one thread alone.
+    waves = [(max(6, min(threads, MOST_IN_FLIGHT)), large), (6, large)]
     waves += [(4, large), (3, large), (2, large), (2, large // 2), (2, large // 4), (2, block)]
     options = (
         StreamingMemory(size, counts, wave, max(block, batch), room, threads, kept)
@@ -128,6 +131,10 @@ class StreamingMemory(NamedTuple):
             return 1
         return 2 if self.wave == 2 else self.reading_bytes // (self.batch + partial_bytes)
 
+    def _threads_of(self, tasks: int) -> int:
+        """Threads of a task."""
+        return threads_of_batch(self.threads, tasks)
+
     def _merging(self, tasks: int) -> int:
         """Results of merges, besides those of the tasks; includes the merged result so far."""
         return 0 if tasks == 1 else min(self.threads, (tasks + 1) // 2) + 1
@@ -145,8 +152,9 @@ class StreamingMemory(NamedTuple):
             merging += 2
         height = max(min(images, group), 2 * counts.summary + 1)
         raw = 0 if self.kept else tasks * self.batch
-        factoring = 2 * self._tile(height) + 6 * 8 * height**2  # inner products, and their eigh
-        return raw + (tasks + merging) * counts.summary_bytes + running * (factoring + 36 * size.p)
+        tiles = running * self._threads_of(tasks) * 2 * self._tile(height)
+        factoring = 6 * 8 * height**2  # inner products, and their eigh
+        return raw + (tasks + merging) * counts.summary_bytes + tiles + running * (factoring + 36 * size.p)
 
     @property
     def _beginning(self) -> int:
@@ -163,7 +171,7 @@ class StreamingMemory(NamedTuple):
             return self._basis + (self.threads + 3) * scores
         tasks = self._tasks(products)
         reading = self.batch + products if tasks == 1 else self.reading_bytes
-        walking = min(self.threads, tasks) * 2 * self._tile(min(n, 512))
+        walking = min(self.threads, tasks) * self._threads_of(tasks) * 2 * self._tile(min(n, 512))
         return self._basis + reading + self._merging(tasks) * products + 4 * scores + walking
 
     @property

@@ -15,9 +15,8 @@ import numpy as np
 from ..base.validation import is_pair
 from ..base.warn import warn
 from ..errors import ImageError
-from ..linalg.extremes import merge_ranges, range_step
 from ..linalg.large_integers import LAST, differences, exact_number
-from ..passes.runner import Pass
+from ..passes.steps import Pass, range_pass
 
 __all__ = ["as_bins_need", "check_for_range", "check_range", "pass_for_range", "range_of"]
 
@@ -50,7 +49,7 @@ def check_range(value: Any) -> None:
 def pass_for_range(value: Any, dtype: np.dtype) -> Pass | None:
     """Return the pass that finds the range of the stack; None if `range` and dtype say it."""
     if isinstance(value, str) and (value == "stack" or (value == "auto" and dtype.itemsize > 1)):
-        return Pass(partial(range_step, n_channels=1), merge_ranges, label="range")
+        return range_pass(1)
     return None
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import itertools
 import math
 import string
 from collections.abc import Callable, Sequence
@@ -17,12 +18,14 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.system import CPU_COUNT
 
 from ..base.gate import first_nonfinite
+from ..base.lazy import note_stored
 from ..errors import BadImageError, StoreError
 from .keys import FileKeys
 
 __all__ = ["Reader", "check_block_size", "find_faults", "images_per_block", "lazy_array"]
 
 _BLOCK_BYTES = 64_000_000
+_PART_BYTES = 2**22  # of the smallest parts of blocks that a task reads
 _BLOCKS_PER_THREAD = 8
 # With fewer images in a block, the cost of a task would be noticeable beside that of reading them.
 _MIN_IMAGES = 16
@@ -65,7 +68,44 @@ def lazy_array(reader: Reader, keys: Sequence[Any] | np.ndarray, chunks: str | i
     -------
     dask.array.Array of shape (len(keys), *reader.shape)
     """
-    return _lazy(reader.read, "images", reader, keys, chunks, reader.shape, reader.dtype)
+    array = _lazy(reader.read, "images", reader, keys, chunks, reader.shape, reader.dtype)
+    parts: tuple[int, ...] = getattr(reader, "pixel_chunks", ())
+    image_bytes = math.prod(reader.shape) * reader.dtype.itemsize
+    if not parts or reader.images_per_chunk * image_bytes <= _BLOCK_BYTES:  # blocks of whole images can be small
+        return array
+    return note_stored(array, _in_parts(reader, keys, array, parts))
+
+
+def _in_parts(reader: Any, keys: Sequence[Any] | np.ndarray, array: da.Array, parts: tuple[int, ...]) -> da.Array:
+    """Make the same array in chunks as they are stored, several where they are small, each read by one task."""
+    rows, dtype = array.chunks[0], reader.dtype
+    sizes = list(parts)
+    for axis in reversed(range(len(sizes))):
+        block = max(rows) * math.prod(sizes) * dtype.itemsize
+        sizes[axis] = min(reader.shape[axis], sizes[axis] * max(1, _PART_BYTES // block))
+    pixels = da.core.normalize_chunks(tuple(sizes), reader.shape)
+    starts = [0, *itertools.accumulate(rows)]
+    edges = [list(itertools.pairwise([0, *itertools.accumulate(one)])) for one in pixels]
+    axes = string.ascii_letters[: array.ndim]
+    places = itertools.product(*(range(len(one)) for one in edges))
+    regions = {i: tuple(slice(*edge[j]) for edge, j in zip(edges, i, strict=True)) for i in places}
+    name = f"parts-{tokenize(array.name, sizes)}"
+    layer = blockwise(
+        functools.partial(_read_part, reader),
+        name,
+        axes,
+        BlockwiseDepDict({(i,): keys[a:b] for i, (a, b) in enumerate(itertools.pairwise(starts))}),
+        axes[0],
+        BlockwiseDepDict(regions, tuple(map(len, edges))),
+        axes[1:],
+        numblocks={},
+    )
+    return da.Array(HighLevelGraph.from_collections(name, layer), name, (rows, *pixels), dtype=dtype)
+
+
+def _read_part(reader: Any, keys: Any, region: tuple[slice, ...]) -> np.ndarray:
+    part: np.ndarray = reader.read(keys, region)
+    return part
 
 
 def find_faults(

@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-__all__ = ["extremes_of", "joined_channels", "merge_ranges", "range_step"]
+__all__ = ["add_to_range", "extremes_of", "join_ranges", "joined_channels", "merge_ranges", "range_step"]
 
 
 def joined_channels(images: np.ndarray) -> np.ndarray:
@@ -43,6 +43,23 @@ def range_step(blocks: Sequence[np.ndarray], start: int, *, n_channels: int = 1)
     lowest = np.concatenate([minima for minima, _ in extremes]).min(axis=0)
     highest = np.concatenate([maxima for _, maxima in extremes]).max(axis=0)
     return np.stack([lowest, highest])
+
+
+def add_to_range(total: np.ndarray | None, blocks: Sequence[np.ndarray], *, per_channel: bool = False) -> np.ndarray:
+    """Join `total`, None at first, with the minima and maxima of the same part of some images."""
+    found = range_step(blocks, 0, n_channels=blocks[0].shape[-1] if per_channel else 1)
+    return found if total is None else merge_ranges(total, found)
+
+
+def join_ranges(
+    parts: Sequence[np.ndarray], regions: Sequence[tuple[slice, ...]], *, per_channel: bool = False
+) -> np.ndarray:
+    """Join the ranges of parts of images, which may hold some of the channels only, (2, n_channels)."""
+    found: dict[int, np.ndarray] = {}
+    for part, region in zip(parts, regions, strict=True):
+        first = region[-1].start if per_channel else 0
+        found[first] = merge_ranges(found[first], part) if first in found else part
+    return np.concatenate([found[first] for first in sorted(found)], axis=1)
 
 
 def merge_ranges(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -92,6 +92,33 @@ def exact_gram(blocks: Sequence[np.ndarray], lo: int, hi: int) -> tuple[np.ndarr
     return gram, [np.stack([sums / n_rows(blocks), scatter])]
 
 
+def gram_of_regions(
+    regions: Sequence[Sequence[np.ndarray]], start: int, dtype: np.dtype | None
+) -> tuple[np.ndarray, int]:
+    """Inner products (n, n) of all images over some regions, each a list of blocks (b_i, *region), and their units.
+
+    They are of the centred images, in `dtype`, in squares of the units 2^exponent; without a `dtype` exact ones.
+    """
+    return reduce(merge_scaled, (_gram_of_region(blocks, dtype) for blocks in regions))
+
+
+def _gram_of_region(blocks: Sequence[np.ndarray], dtype: np.dtype | None) -> tuple[np.ndarray, int]:
+    p = blocks[0][0].size
+    if dtype is None:
+        return exact_gram(blocks, 0, p)[0], 0
+    exponent = exponent_of(blocks)
+    return centred_gram(blocks, 0, p, dtype, exponent=exponent)[0], exponent
+
+
+def merge_scaled(a: tuple[np.ndarray, int], b: tuple[np.ndarray, int]) -> tuple[np.ndarray, int]:
+    """Join two results of `gram_of_regions`, in the larger of their units."""
+    exponent = max(a[1], b[1])
+    (x, one), (y, other) = a, b
+    x = np.ldexp(x, 2 * (one - exponent)) if one != exponent else x
+    y = np.ldexp(y, 2 * (other - exponent)) if other != exponent else y
+    return x + y, exponent
+
+
 def merge_gram(
     a: tuple[np.ndarray, list[np.ndarray]], b: tuple[np.ndarray, list[np.ndarray]]
 ) -> tuple[np.ndarray, list[np.ndarray]]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial, reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .gram import exactly_centred, first_image
 from .integers import are_fast, products_of_images
 from .moments import exact_sum, merge_means
+from .ranges import Run, at_once
 from .scaling import exponent_of
 from .tiles import column_means, column_squares, n_rows, row_groups, tile_width, tiles
 from .weighted import are_faster, weighted_sums_of_bytes
@@ -100,7 +101,9 @@ def group_size(size: int, in_bytes: bool) -> int:
     return max(_GROUP_OF_BYTES if in_bytes else _GROUP, 3 * size)
 
 
-def summarise(blocks: Sequence[np.ndarray], start: int, size: int, n_draws: int, seed: int, dtype: np.dtype) -> Summary:
+def summarise(
+    blocks: Sequence[np.ndarray], start: int, size: int, n_draws: int, seed: int, dtype: np.dtype, run: Run = at_once
+) -> Summary:
     """Summary of consecutive images.
 
     Parameters
@@ -111,65 +114,86 @@ def summarise(blocks: Sequence[np.ndarray], start: int, size: int, n_draws: int,
         Random sums to keep.
     seed : int
         Seed of their weights. They depend on the position of an image in the stack, not on the blocks.
+    run : callable
+        Divides the pixels among threads.
     """
     raw = blocks[0].dtype  # on a machine without products of bytes, too: the answer is the same on all
     groups = row_groups(blocks, group_size(size, in_bytes=raw.itemsize == 1))
     in_bytes = dtype == np.float32 and are_fast(raw)
     summaries = (
-        _summarise(pieces, random_weights(seed, n_draws, start + row, n_rows(pieces)), size, dtype, in_bytes)
+        _summarise(pieces, random_weights(seed, n_draws, start + row, n_rows(pieces)), size, dtype, in_bytes, run)
         for row, pieces in groups
     )
     return reduce(partial(merge_summaries, size=size), summaries)
 
 
-def _summarise(blocks: Sequence[np.ndarray], omega: np.ndarray, size: int, dtype: np.dtype, in_bytes: bool) -> Summary:
+def _summarise(
+    blocks: Sequence[np.ndarray], omega: np.ndarray, size: int, dtype: np.dtype, in_bytes: bool, run: Run
+) -> Summary:
     """Summarise a few hundred images with the eigenvectors of their Gram matrix.
 
     Images are cast to `dtype` tile by tile, so that no cast copy of all of them is held.
     """
     n, exponent = n_rows(blocks), exponent_of(blocks)
-    mean, rest, gram, total, squares = _exact_inner(blocks) if in_bytes else _inner(blocks, dtype, exponent)
+    if in_bytes:
+        products, pixels = run(_exact_inner, _side_by_side, blocks)
+        gram, (mean, squares), rest = exactly_centred(products), pixels, np.zeros(pixels.shape[1])
+        total = float(np.trace(gram))
+    else:
+        gram, pixels, total = run(partial(_inner, dtype=dtype, exponent=exponent), _side_by_side, blocks)
+        mean, rest, squares = pixels
     vectors, lost = _leading(gram, size)
-    rows = _centred_sums(blocks, np.vstack([vectors.T, omega]), mean, rest, dtype, exponent)
+    weights = np.vstack([vectors.T, omega])
+    rows = np.zeros((len(weights), mean.size), dtype)
+    run(
+        partial(_centred_sums, weights=weights, mean=mean, rest=rest, exponent=exponent, out=rows),
+        lambda a, b: None,
+        blocks,
+    )
     n_kept = vectors.shape[1]
     rounding, sums = _rounding(rows[:n_kept]), omega.sum(axis=1)
     return Summary(n, mean, rest, total, rows[:n_kept], lost, rows[n_kept:], sums, squares, rounding, exponent)
 
 
+def _side_by_side(a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Join inner products, figures of pixels (..., p), and sums of two ranges of pixels."""
+    return a[0] + b[0], np.concatenate([a[1], b[1]], axis=-1), *(x + y for x, y in zip(a[2:], b[2:], strict=True))
+
+
 def _centred_sums(
     blocks: Sequence[np.ndarray],
+    lo: int,
+    hi: int,
     weights: np.ndarray,
     mean: np.ndarray,
     rest: np.ndarray,
-    dtype: np.dtype,
     exponent: int,
-) -> np.ndarray:
-    """Weighted sums (m, p) of the centred images, in units of 2^exponent."""
-    if are_faster(len(weights), n_rows(blocks) * mean.size, blocks[0].dtype, dtype):
-        rows = np.zeros((len(weights), mean.size), dtype)
-        weighted_sums_of_bytes(blocks, 0, mean.size, weights, mean, rows)
-        return rows
+    out: np.ndarray,
+) -> None:
+    """Write weighted sums of centred images, in units of 2^exponent, to the columns `lo` to `hi` of `out` (m, p)."""
+    dtype = out.dtype
+    if are_faster(len(weights), (n_rows(blocks), mean.size), blocks[0].dtype, dtype):
+        weighted_sums_of_bytes(blocks, lo, hi, weights, mean[lo:hi], out[:, lo:hi])
+        return
     weights = weights.astype(dtype)
-    rows = np.empty((len(weights), mean.size), dtype)
     near = mean.astype(dtype).astype(np.float64)  # what the tiles will subtract
     all_of_row, beside = weights.sum(axis=1, dtype=np.float64), np.ldexp((mean - near) + rest, -exponent)
-    for a, b, tile in tiles(blocks, near, dtype, exponent=exponent):
-        np.matmul(weights, tile, out=rows[:, a:b])
-        rows[:, a:b] -= np.multiply.outer(all_of_row, beside[a:b])
-    return rows
+    for a, b, tile in tiles(blocks, near, dtype, lo, hi, exponent=exponent):
+        np.matmul(weights, tile, out=out[:, a:b])
+        out[:, a:b] -= np.multiply.outer(all_of_row, beside[a:b])
 
 
 def _inner(
-    blocks: Sequence[np.ndarray], dtype: np.dtype, exponent: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, np.ndarray]:
-    """Mean of some images in two parts, inner products of the centred images (n, n), and their sums of squares.
+    blocks: Sequence[np.ndarray], lo: int, hi: int, dtype: np.dtype, exponent: int
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Inner products of the centred images (n, n) over some pixels, figures of these pixels, and the sum of squares.
 
-    These are the sum of all, and those of each pixel (p,).
+    Figures (3, hi - lo) are the mean in two parts, and the sums of squares of the centred images.
     """
     n, shift = n_rows(blocks), first_image(blocks)
     (offsets, squares), gram, total = np.empty((2, shift.size)), np.zeros((n, n)), 0.0
     product, inexact = np.empty((n, n), dtype), dtype == np.float32 and any(b.dtype.kind == "f" for b in blocks)
-    for a, b, tile in tiles(blocks, shift, dtype, exponent=exponent):
+    for a, b, tile in tiles(blocks, shift, dtype, lo, hi, exponent=exponent):
         offsets[a:b] = column_means(tile)
         middle = offsets[a:b].astype(dtype)
         tile -= middle
@@ -180,51 +204,54 @@ def _inner(
         gram += np.matmul(tile, tile.T, out=product)  # a product in `dtype`, the sum in float64
         total += sum_of_squares(tile)  # more exact than the trace of the Gram matrix
         squares[a:b] = column_squares(tile)
-    return *exact_sum(shift, np.ldexp(offsets, exponent)), gram, total, squares
+    mean, rest = exact_sum(shift[lo:hi], np.ldexp(offsets[lo:hi], exponent))
+    return gram, np.stack([mean, rest, squares[lo:hi]]), total
 
 
-def _exact_inner(blocks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, np.ndarray]:
-    """Do the same for images of 8 bits, whose products are exact."""
-    products, sums, squares = products_of_images(blocks, 0, blocks[0][0].size)
-    gram = exactly_centred(products)
-    return sums / n_rows(blocks), np.zeros(len(sums)), gram, float(np.trace(gram)), squares
+def _exact_inner(blocks: Sequence[np.ndarray], lo: int, hi: int) -> tuple[np.ndarray, np.ndarray]:
+    """Inner products of 8-bit images, exact, not centred; their mean, and sums of squares about it (2, hi - lo)."""
+    products, sums, squares = products_of_images(blocks, lo, hi)
+    return products, np.stack([sums / n_rows(blocks), squares])
 
 
-def merge_summaries(a: Summary, b: Summary, size: int) -> Summary:
-    """Join the summaries of two sets of images.
+def merge_summaries(*summaries: Summary, size: int, run: Run = at_once) -> Summary:
+    """Join the summaries of two or more sets of images.
 
-    The rows of both are stacked, with one more row: the difference of the means times sqrt(n_a n_b / n). Up to what
-    earlier cuts lost, the scatter matrix of this stack is that of all images. The result keeps the leading `size`
-    singular vectors of the stack, times their singular values.
+    The rows of all are stacked, with one more row for each set after the first: the difference of its mean from that of
+    the n_a images before, times sqrt(n_a n_b / n). Up to what earlier cuts lost, the scatter matrix of this stack is
+    that of all images. The result keeps the leading `size` singular vectors of the stack, times their singular values.
     """
-    n, exponent = a.n + b.n, max(a.exponent, b.exponent)
-    # In the coarser of both precisions, which `eps` then tells.
-    dtype = max(a.rows.dtype, b.rows.dtype, key=lambda one: np.finfo(one).eps)
-    a, b = (one.in_units(exponent).in_precision(dtype) for one in (a, b))
-    step, mean, rest = merge_means(a, b)
-    step = np.ldexp(step, -exponent)
-    total = a.total + b.total + float(step @ step) * (a.n * b.n / n)
-    row = (step * np.sqrt(a.n * b.n / n)).astype(dtype)[None]
-    parts = (a.rows, b.rows, row)
-    height = sum(len(part) for part in parts)
-    gram = np.zeros((height, height))
-    for _, _, tile in _stacked(parts):
-        gram += tile @ tile.T
-    vectors, lost = _leading(gram, size)
+    exponent = max(one.exponent for one in summaries)
+    # In the coarsest of all precisions, which `eps` then tells.
+    dtype = max((one.rows.dtype for one in summaries), key=lambda one: np.finfo(one).eps)
+    joined, *others = (one.in_units(exponent).in_precision(dtype) for one in summaries)
+    parts = [joined.rows]
+    for other in others:
+        joined, row = _joined_but_rows(joined, other)
+        parts += [other.rows, row.astype(dtype)[None]]
+    vectors, lost = _leading(run(_inner_of_stacked, np.add, parts), size)
     weights = np.ascontiguousarray(vectors.T, dtype=dtype)
-    rows = np.empty((len(weights), step.size), dtype)
-    for lo, hi, tile in _stacked(parts):
-        np.matmul(weights, tile, out=rows[:, lo:hi])
+    rows = np.empty((len(weights), joined.mean.size), dtype)
+    run(partial(_sums_of_stacked, weights=weights, out=rows), lambda a, b: None, parts)
+    return joined._replace(rows=rows, lost=joined.lost + lost, rounding=joined.rounding + _rounding(rows))
+
+
+def _joined_but_rows(a: Summary, b: Summary) -> tuple[Summary, np.ndarray]:
+    """Join two summaries in the same units, with the rows of the first; and make the row (p,) of their means."""
+    n = a.n + b.n
+    step, mean, rest = merge_means(a, b)
+    step = np.ldexp(step, -a.exponent)
+    total = a.total + b.total + float(step @ step) * (a.n * b.n / n)
     # The random sums are of images minus their old means. They must be of images minus the new mean.
-    turn = (a.weights * (b.n / n) - b.weights * (a.n / n)).astype(dtype)
+    turn = (a.weights * (b.n / n) - b.weights * (a.n / n)).astype(a.draws.dtype)
     draws = a.draws + b.draws
     for i, factor in enumerate(turn):
         draws[i] -= factor * step
-    rounding = a.rounding + b.rounding + _rounding(rows)
-    lost += a.lost + b.lost
+    weights, lost, rounding = a.weights + b.weights, a.lost + b.lost, a.rounding + b.rounding
     known = len(a.squares) and len(b.squares)
     squares = a.squares + b.squares + step * step * (a.n * b.n / n) if known else np.empty(0)
-    return Summary(n, mean, rest, total, rows, lost, draws, a.weights + b.weights, squares, rounding, exponent)
+    joined = Summary(n, mean, rest, total, a.rows, lost, draws, weights, squares, rounding, a.exponent)
+    return joined, step * np.sqrt(a.n * b.n / n)
 
 
 def sum_of_squares(tile: np.ndarray) -> float:
@@ -258,13 +285,27 @@ def _rounding(rows: np.ndarray) -> float:
     return _ROUNDING * float(np.finfo(rows.dtype).eps) * float(np.vdot(first, first))
 
 
-def _stacked(parts: Sequence[np.ndarray]) -> Iterator[tuple[int, int, np.ndarray]]:
+def _inner_of_stacked(parts: Sequence[np.ndarray], lo: int, hi: int) -> np.ndarray:
+    """Inner products of the rows of matrices stacked on top of each other, over the columns `lo` to `hi`."""
+    gram = np.zeros((sum(map(len, parts)),) * 2)
+    for _, _, tile in _stacked(parts, lo, hi):
+        gram += tile @ tile.T
+    return gram
+
+
+def _sums_of_stacked(parts: Sequence[np.ndarray], lo: int, hi: int, weights: np.ndarray, out: np.ndarray) -> None:
+    """Write weighted sums of these rows to the columns `lo` to `hi` of `out`."""
+    for a, b, tile in _stacked(parts, lo, hi):
+        np.matmul(weights, tile, out=out[:, a:b])
+
+
+def _stacked(parts: Sequence[np.ndarray], lo: int, hi: int) -> Iterator[tuple[int, int, np.ndarray]]:
     """Yield ``(a, b, tile)``: columns a to b of matrices stacked on top of each other, in one reused buffer."""
-    height, p = sum(len(part) for part in parts), parts[0].shape[1]
-    width = min(p, tile_width(height, parts[0].dtype))
+    height = sum(len(part) for part in parts)
+    width = min(hi - lo, tile_width(height, parts[0].dtype))
     buffer = np.empty((height, width), np.result_type(*parts))
-    for a in range(0, p, width):
-        b = min(a + width, p)
+    for a in range(lo, hi, width):
+        b = min(a + width, hi)
         tile = buffer[:, : b - a]
         np.concatenate([part[:, a:b] for part in parts], out=tile)
         yield a, b, tile

@@ -8,11 +8,13 @@ span of W, so that they need not be stored.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
 
+from .ranges import Run, at_once
 from .tiles import TERMS, n_rows, row_groups, tile_width, tiles
 from .weighted import are_faster, weighted_sums_of_bytes
 
@@ -57,6 +59,7 @@ def both_products(
     along: np.ndarray,
     dtype: np.dtype,
     exponent: int = 0,
+    run: Run = at_once,
 ) -> Image:
     """Scores Y = AV' of some images and the products Y'(X - shift), so that images are read once for both.
 
@@ -69,19 +72,28 @@ def both_products(
         V (mean - shift), which centres the scores.
     exponent : int
         The images, and with them `along` and both results, are in units of 2^exponent, see `scaling`. `shift` is not.
+    run : callable
+        Divides the pixels among threads.
     """
     products = np.zeros(V.shape, V.dtype)
     scores = []
     for _, pieces in row_groups(blocks, _GROUP):
-        Y = project(pieces, 0, shift.size, V, shift, dtype, exponent) - along
+        centred = dict[str, Any](shift=shift, dtype=dtype, exponent=exponent)
+        Y = run(partial(project, V=V, **centred), np.add, pieces) - along
         scores.append(Y.astype(dtype))
-        add_products(pieces, 0, shift.size, Y, shift, dtype, products, exponent)
+        run(partial(add_products, scores=Y, out=products, **centred), lambda a, b: None, pieces)
     return Image(scores, products)
 
 
-def merge_both_products(a: Image, b: Image) -> Image:
+def merge_both_products(a: Image, b: Image, run: Run = at_once) -> Image:
     """Join two results of `both_products`."""
-    return Image(a.scores + b.scores, a.products + b.products)
+    products = np.empty_like(a.products)
+
+    def add(parts: Sequence[np.ndarray], lo: int, hi: int) -> None:
+        np.add(a.products[:, lo:hi], b.products[:, lo:hi], out=products[:, lo:hi])
+
+    run(add, lambda a, b: None, [products])
+    return Image(a.scores + b.scores, products)
 
 
 def project(
@@ -113,7 +125,7 @@ def add_products(
     exponent: int = 0,
 ) -> None:
     """Add Y'(X - shift), X in units of 2^exponent, to the columns `lo` to `hi` of `out` (m, p); Y (n, m) the scores."""
-    if are_faster(scores.shape[1], n_rows(blocks) * (hi - lo), blocks[0].dtype, dtype):
+    if are_faster(scores.shape[1], (n_rows(blocks), hi - lo), blocks[0].dtype, dtype):
         for row, pieces in row_groups(blocks):
             own = scores[row : row + n_rows(pieces)].T
             weighted_sums_of_bytes(pieces, lo, hi, own, shift[lo:hi], out[:, lo:hi])

@@ -8,9 +8,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .tiles import column_means, n_rows, row_groups, tiles
+from .tiles import TILE_BYTES, column_means, flat_rows, n_rows, row_groups, tiles
 
-__all__ = ["Moments", "exact_sum", "merge_means", "merge_moments", "moments"]
+__all__ = [
+    "Moments",
+    "Sums",
+    "add_moments",
+    "exact_sum",
+    "merge_means",
+    "merge_moments",
+    "merge_sums_or_moments",
+    "moments",
+    "sums_or_moments",
+]
+
+_TILE = 2**16  # pixels whose sums stay in the cache while values of several images are added to them
+_WIDE = 2048
 
 
 class Moments(NamedTuple):
@@ -24,6 +37,130 @@ class Moments(NamedTuple):
     mean: np.ndarray
     rest: np.ndarray
     norms: np.ndarray | None
+
+    def means(self) -> np.ndarray:
+        """Mean."""
+        return self.mean
+
+    def deviations(self) -> np.ndarray:
+        """Norms."""
+        assert self.norms is not None
+        return self.norms
+
+
+class Sums(NamedTuple):
+    """Sums of `n` images, and of their squares or None: integers (p,), exact."""
+
+    n: int
+    sums: np.ndarray
+    squares: np.ndarray | None
+
+    @classmethod
+    def of_none(cls, n_pixels: int, n_images: int, dtype: np.dtype, with_squares: bool) -> Sums:
+        """Return zeros with room for `n_images` images of up to 16 bits."""
+        largest = 1 if dtype.kind == "b" else int(max(np.iinfo(dtype).max, -int(np.iinfo(dtype).min)))
+        room = [_least_integer(n_images * largest, dtype.kind == "i"), _least_integer(n_images * largest**2)]
+        return cls(0, np.zeros(n_pixels, room[0]), np.zeros(n_pixels, room[1]) if with_squares else None)
+
+    def means(self) -> np.ndarray:
+        """Mean, rounded once."""
+        mean: np.ndarray = self.sums / self.n
+        return mean
+
+    def deviations(self) -> np.ndarray:
+        """Norms of the deviations from the mean."""
+        assert self.squares is not None
+        # About the integers m nearest to the means, all sums are integers: of x - m it is s - n m, and of its square
+        # q - 2 m s + n m^2.
+        near, sums = np.rint(self.means()).astype(np.int64), self.sums.astype(np.int64)
+        left = sums - self.n * near
+        squares = self.squares.astype(np.int64) - near * (sums + left)
+        norms: np.ndarray = np.sqrt(squares - left.astype(np.float64) ** 2 / self.n)
+        return norms
+
+
+def _least_integer(largest: int, signed: bool = False) -> np.dtype:
+    """Dtype of 32 bits if it holds `largest`, else of 64."""
+    return np.dtype(f"{'i' if signed else 'u'}{4 if largest < 2 ** (32 - signed) else 8}")
+
+
+def add_moments(
+    total: Moments | Sums | None, blocks: Sequence[np.ndarray], n_images: int, with_norms: bool = False
+) -> Moments | Sums:
+    """Add images, or the same part of each, to `total`, which is overwritten; None at first.
+
+    Sums of integers of up to 16 bits are exact. Others are merged a group of images at a time, tile by tile.
+
+    Parameters
+    ----------
+    blocks : sequence of ndarray (b_i, ...)
+        Consecutive images, after those in `total`.
+    n_images : int
+        The most that are added.
+    """
+    rows = flat_rows(blocks)
+    dtype = rows[0].dtype
+    if dtype.kind in "biu" and dtype.itemsize <= 2:
+        sums = total if isinstance(total, Sums) else Sums.of_none(rows[0].shape[1], n_images, dtype, with_norms)
+        for a in range(0, rows[0].shape[1], _TILE):
+            _add_integers(sums, [block[:, a : a + _TILE] for block in rows], a)
+        return sums._replace(n=sums.n + n_rows(rows))
+    return _add_others(total if isinstance(total, Moments) else None, rows, with_norms)
+
+
+def sums_or_moments(
+    blocks: Sequence[np.ndarray], start: int, n_images: int, with_norms: bool = False
+) -> Moments | Sums:
+    """Return sums of integers of up to 16 bits, unless images are so small that BLAS is faster; else moments.
+
+    Parameters
+    ----------
+    n_images : int
+        The most whose results are merged.
+    """
+    image = blocks[0][0]
+    if image.dtype.kind in "biu" and image.itemsize <= 2 and image.size >= _WIDE:
+        return add_moments(None, blocks, n_images, with_norms)
+    return moments(blocks, with_norms)
+
+
+def merge_sums_or_moments(a: Any, b: Any) -> Moments | Sums:
+    """Join two results of `sums_or_moments`."""
+    if isinstance(a, Moments):
+        return merge_moments(a, b)
+    return Sums(a.n + b.n, a.sums + b.sums, None if a.squares is None else a.squares + b.squares)
+
+
+def _add_others(total: Moments | None, rows: Sequence[np.ndarray], with_norms: bool) -> Moments:
+    n, p = n_rows(rows), rows[0].shape[1]
+    if total is None:
+        total = Moments(0, np.empty(p), np.empty(p), np.empty(p) if with_norms else None)
+    for a in range(0, p, _width(n)):
+        span = slice(a, a + _width(n))
+        found = moments([block[:, span] for block in rows], with_norms)
+        if total.n:
+            norms = None if total.norms is None else total.norms[span]
+            found = merge_moments(Moments(total.n, total.mean[span], total.rest[span], norms), found)
+        for whole, part in zip(total[1:], found[1:], strict=True):
+            if whole is not None:
+                whole[span] = part
+    return total._replace(n=total.n + n)
+
+
+def _add_integers(total: Sums, tile: Sequence[np.ndarray], a: int) -> None:
+    """Add a tile, whose first pixel is number `a`, to sums."""
+    width = tile[0].shape[1]
+    sums, squares = total.sums[a : a + width], None if total.squares is None else total.squares[a : a + width]
+    for block in tile:
+        # Wide rows are added one by one, in the cache; many narrow ones at a time, since each call takes a microsecond.
+        rows = block if width >= _WIDE else [block.sum(axis=0, dtype=sums.dtype)]
+        for row in rows:
+            sums += row
+        if squares is not None:
+            for part in block[:, None] if width >= _WIDE else [block]:
+                wide = part.astype(np.int32 if part.dtype.kind == "i" else np.uint32)
+                wide *= wide
+                squares += wide.view(np.uint32).sum(axis=0, dtype=squares.dtype)
 
 
 def moments(blocks: Sequence[np.ndarray], with_norms: bool = False) -> Moments:
@@ -39,12 +176,17 @@ def _moments(blocks: Sequence[np.ndarray], with_norms: bool) -> Moments:
         return Moments(n_rows(blocks), *exact_sum(shift, _mean_offset(blocks, shift)), None)
     offsets = np.empty(shift.size)
     norms = np.empty(shift.size) if with_norms else None
-    for a, b, tile in tiles(blocks, shift, np.dtype(np.float64)):
+    for a, b, tile in tiles(blocks, shift, np.dtype(np.float64), width=_width(n_rows(blocks))):
         offsets[a:b] = tile.mean(axis=0)
         if norms is not None:
             tile -= offsets[a:b]
             norms[a:b] = _norms(tile)
     return Moments(n_rows(blocks), *exact_sum(shift, offsets), norms)
+
+
+def _width(n: int) -> int:
+    """Pixels in a tile of `n` images in float64. It sums no products, which limit others to `TERMS`."""
+    return max(64, min(_TILE, TILE_BYTES // (8 * n)))
 
 
 def _norms(tile: np.ndarray) -> np.ndarray:

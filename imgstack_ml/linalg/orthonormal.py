@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import scipy.linalg
 
-from .tiles import tile_width
+from .ranges import Run, at_once
+from .tiles import TILE_BYTES
 
 __all__ = ["completed_rows", "inner_products", "orthonormalise_rows"]
 
 _ROUNDS = 8  # each reduces the condition number of the rows by 1e5 or more; float64 knows none above 1e16
+_FEW = 2**20  # values that one thread handles in less time than it takes to divide them
+_TILE = 2**15  # columns at most: in float64, more of few rows would leave the cache
 _SHIFT = 1e-11  # share of the trace that makes positive definite what rounding has made indefinite
 
 
-def orthonormalise_rows(rows: np.ndarray) -> None:
+def orthonormalise_rows(rows: np.ndarray, run: Run = at_once) -> None:
     """Make rows (k, p) orthonormal, in place, by Cholesky QR in float64. k must not be more than p.
 
     A row changes only by multiples of the rows before it, and in its length; zeros and what is linearly dependent
     become arbitrary directions. One round is enough for nearly orthonormal rows. For others, the factorisation is
     shifted and repeated (Fukaya, Kannan, Nakatsukasa, Yamamoto & Yanagisawa 2020, "Shifted Cholesky QR for computing
-    the QR factorization of ill-conditioned matrices", algorithm 4.2).
+    the QR factorization of ill-conditioned matrices", algorithm 4.2). `run` walks through large rows.
     """
+    run = run if rows.size > _FEW else at_once
     for number in range(_ROUNDS if len(rows) else 0):
-        gram = inner_products(rows)
+        gram = run(_inner, np.add, [rows])
         norms = np.sqrt(np.diag(gram))
         if _filled(rows, norms == 0, number):
             continue
@@ -35,8 +40,7 @@ def orthonormalise_rows(rows: np.ndarray) -> None:
         if number and _filled(rows, np.diag(factor) ** 2 < 10 * _SHIFT * len(rows), number):
             continue
         factor *= norms[:, None]
-        for _, tile, out in _tiles(rows):
-            out[:] = scipy.linalg.solve_triangular(factor, tile, lower=True)
+        run(partial(_divide, factor=factor), lambda a, b: None, [rows])
         if apart < 0.5:
             return
 
@@ -58,10 +62,21 @@ def completed_rows(rows: np.ndarray, k: int) -> np.ndarray:
 
 def inner_products(rows: np.ndarray) -> np.ndarray:
     """Inner products (k, k) of rows, float64."""
+    return _inner([rows], 0, rows.shape[1])
+
+
+def _inner(buffers: Sequence[np.ndarray], lo: int, hi: int) -> np.ndarray:
+    (rows,) = buffers
     gram = np.zeros((len(rows), len(rows)))
-    for _, tile, _ in _tiles(rows):
+    for _, tile, _ in _tiles(rows[:, lo:hi]):
         gram += tile @ tile.T
     return gram
+
+
+def _divide(buffers: Sequence[np.ndarray], lo: int, hi: int, factor: np.ndarray) -> None:
+    """Replace rows by the inverse of a lower triangular `factor` times them."""
+    for _, tile, out in _tiles(buffers[0][:, lo:hi]):
+        out[:] = scipy.linalg.solve_triangular(factor, tile, lower=True, overwrite_b=True, check_finite=False)
 
 
 def _filled(rows: np.ndarray, which: np.ndarray, number: int) -> bool:
@@ -91,7 +106,7 @@ def _project_out(fresh: np.ndarray, rows: np.ndarray) -> None:
 
 def _tiles(rows: np.ndarray, n_others: int = 0) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     """Yield ranges of columns, a copy of them in float64, and the columns themselves."""
-    width = tile_width(len(rows) + n_others, np.dtype(np.float64))
+    width = max(64, min(_TILE, TILE_BYTES // (8 * (len(rows) + n_others))))
     for a in range(0, rows.shape[1], width):
         span = slice(a, a + width)
         yield span, rows[:, span].astype(np.float64), rows[:, span]

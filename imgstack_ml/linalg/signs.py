@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["component_signs"]
+__all__ = ["component_signs", "settle_signs"]
 
 _TIE = 1e-4  # entries this close to the largest count as equal, so that rounding cannot choose between them
+_TILE = 2**16
 
 
 def component_signs(components: np.ndarray) -> np.ndarray:
@@ -25,6 +26,19 @@ def component_signs(components: np.ndarray) -> np.ndarray:
     """
     signs = np.ones(len(components), components.dtype)
     for j, row in enumerate(components):
-        size = np.abs(row)
-        signs[j] = np.copysign(1, row[np.argmax(size >= (1 - _TIE) * size.max())])
+        least = (1 - _TIE) * max(row.max(), -row.min())
+        for a in range(0, len(row), _TILE):  # without an array as large as a component
+            tile = row[a : a + _TILE]
+            large = tile[np.abs(tile) >= least]
+            if len(large):
+                signs[j] = np.copysign(1, large[0])
+                break
+    return signs
+
+
+def settle_signs(components: np.ndarray) -> np.ndarray:
+    """Give components their signs, in place, and return the signs."""
+    signs = component_signs(components)
+    for j in np.flatnonzero(signs < 0):
+        np.negative(components[j], out=components[j])
     return signs

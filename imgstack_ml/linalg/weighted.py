@@ -27,12 +27,15 @@ _MIDDLE = 0x808080
 _MOST = 0x7F7F00  # with room for rounding below 0x7F7F7F, the largest that three bytes hold
 
 
-def are_faster(m: int, n_values: int, raw: np.dtype, dtype: np.dtype) -> bool:
-    """Tell whether `m` weighted sums of `n_values` pixels of dtype `raw` take less time in bytes than in `dtype`.
+def are_faster(m: int, shape: tuple[int, int], raw: np.dtype, dtype: np.dtype) -> bool:
+    """Tell whether `m` weighted sums of (n, p) values of dtype `raw` take less time in bytes than in `dtype`.
 
-    Few are not worth the time that it takes to compile the kernels.
+    Few are not worth the time that it takes to compile the kernels. Each sum is put together from three in float64,
+    whatever the number of images: of few images, that takes more time than the products save.
     """
-    return m <= _MOST_ROWS and m * n_values >= _FEW_PRODUCTS and dtype == np.float32 and are_fast(raw)
+    n, p = shape
+    large = m <= _MOST_ROWS and m * n * p >= _FEW_PRODUCTS and n >= 64 + 8 * m
+    return large and dtype == np.float32 and are_fast(raw)
 
 
 def _digits(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -16,17 +16,21 @@ from .memory import Allowance, format_bytes
 
 __all__ = [
     "BATCH_BYTES",
+    "MOST_IN_FLIGHT",
     "READ_BYTES",
     "SELECT_BYTES",
     "Batch",
     "Group",
     "Layout",
     "batch_rows",
+    "folds_pay",
     "plan_groups",
     "read_bytes_within",
+    "threads_of_batch",
 ]
 
 BATCH_BYTES = 2**25  # raw images handed to one task; larger batches pass 2 threads no faster
+MOST_IN_FLIGHT = 8  # batches whose steps can use several threads each
 READ_BYTES = 2**28  # of raw images and partial results in flight, unless a plan says otherwise
 SELECT_BYTES = 2**27  # of images in flight, of which only the pixels inside a mask stay in memory
 _WORK_BYTES = 2**23  # a step on one thread: tiles of float values, and temporary arrays of NumPy
@@ -133,12 +137,28 @@ def plan_groups(layout: Layout, span: Batch, read_bytes: int, partial_bytes: int
     return Groups([batches[i : i + together] for i in range(0, len(batches), together)], together)
 
 
+def threads_of_batch(n_threads: int, together: int) -> int:
+    """Count the threads that work on one batch, with `together` of them in flight.
+
+    On many cores a batch for each thread would take too much memory: a few batches have several threads each. Where
+    memory is scarce, each has one, since each thread has temporary arrays.
+    """
+    return max(1, n_threads // together) if n_threads > MOST_IN_FLIGHT <= 2 * together else 1
+
+
 def batch_rows(images: Images) -> int:
     """Images in a batch of a NumPy stack."""
     return max(1, BATCH_BYTES // images.image_bytes)
 
 
-def read_bytes_within(allowed: Allowance, layout: Layout, partial_bytes: int, n_threads: int, *, reads: bool) -> int:
+def folds_pay(partial_bytes: int) -> bool:
+    """Tell whether results of batches are so large that one total for all, cut into regions, takes less time."""
+    return 4 * partial_bytes > BATCH_BYTES
+
+
+def read_bytes_within(
+    allowed: Allowance, layout: Layout, partial_bytes: int, n_threads: int, *, reads: bool, folds: bool = False
+) -> int:
     """Bytes of raw images and results in flight, so that a pass stays within a memory limit.
 
     Parameters
@@ -151,16 +171,18 @@ def read_bytes_within(allowed: Allowance, layout: Layout, partial_bytes: int, n_
         Each works with temporary arrays and a partial result of its own.
     reads : bool
         Whether blocks are read, or in memory already.
+    folds : bool
+        Whether all images are added to one total; the result is made of it.
 
     Raises
     ------
     MemoryLimitError
         If one block does not fit.
     """
-    working = n_threads * (_WORK_BYTES + partial_bytes) + partial_bytes
+    working = n_threads * (_WORK_BYTES + (0 if folds else partial_bytes)) + (1 + folds) * partial_bytes
     rows = layout.largest
     block = rows * layout.image_bytes if reads else 0
-    least = working + block + partial_bytes
+    least = working + block + (0 if folds else partial_bytes)
     if least > allowed.limit:
         smaller = f"Open the stack in smaller blocks, e.g. open_stack(..., chunks={ceil(rows / 2)}), or give"
         raise MemoryLimitError(

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from functools import lru_cache
+from functools import lru_cache, reduce
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from ..linalg.ranges import Run
 from .memory import reuse_freed_memory
 
-__all__ = ["one_blas_thread"]
+__all__ = ["in_threads", "one_blas_thread"]
 
 
 @lru_cache(maxsize=1)
@@ -55,6 +59,22 @@ class _BlasLimit(threading.Thread):
         """Wait until the thread has restored the old limit."""
         self._may_end.set()
         self.join()
+
+
+def in_threads(n: int) -> Run:
+    """Return what divides the pixels of some images among `n` threads, and merges results in order."""
+
+    def run(step: Callable[..., Any], merge: Callable[[Any, Any], Any], blocks: Sequence[np.ndarray]) -> Any:
+        def call(ends: tuple[int, int]) -> Any:
+            with one_blas_thread():
+                return step(blocks, *ends)
+
+        p = blocks[0][0].size
+        edges = np.linspace(0, p, 1 + min(n, p), dtype=int).tolist()
+        with ThreadPoolExecutor(n) as pool:
+            return reduce(merge, list(pool.map(call, pairwise(edges))))
+
+    return run
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import dask
 import dask.array as da
+import dask.threaded
 from dask.delayed import Delayed
 from dask.system import CPU_COUNT
 
@@ -31,6 +32,11 @@ class Executor(Protocol):
     @property
     def keeps_total(self) -> bool:
         """Whether the result so far can be an argument of a task at no cost. It would have to be sent to a cluster."""
+        ...
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether tasks are threads of this process, so that one may write into an array that others have read."""
         ...
 
     def processes_and_threads(self) -> tuple[int, int]:
@@ -57,6 +63,11 @@ class LocalExecutor:
     scheduler: Any
     keeps_total: bool = True
 
+    @property
+    def shares_memory(self) -> bool:
+        """Whether Dask's own threads run the tasks: what else a user has set may be processes."""
+        return self.scheduler in ("threads", "synchronous", dask.threaded.get, dask.local.get_sync)
+
     def processes_and_threads(self) -> tuple[int, int]:
         """Count one process, and its threads."""
         return 1, n_local_threads()
@@ -82,6 +93,7 @@ class ClusterExecutor:
     scheduler: Any
     client: Any
     keeps_total: bool = False
+    shares_memory: bool = False
 
     def processes_and_threads(self) -> tuple[int, int]:
         """Count the workers, and the most threads of one."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import dask
 import dask.array as da
+from dask.core import flatten
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 from dask.optimization import cull
@@ -17,7 +18,7 @@ from ..base.gate import Check, gated
 from .batches import Batch, Group, Layout
 from .steps import checked_step
 
-__all__ = ["batches_as_tasks", "wave_graph", "without_empty_blocks"]
+__all__ = ["batches_as_tasks", "regions_as_tasks", "wave_graph", "without_empty_blocks"]
 
 
 def wave_graph(
@@ -29,6 +30,7 @@ def wave_graph(
     shared: tuple[Any, ...],
     total: Any,
     check_of: Callable[[Batch], Check | None] = lambda batch: None,
+    n_merged: int = 2,
     inside: tuple[Any, ...] = (),
 ) -> tuple[Delayed, dict[Any, int]]:
     """Make the graph of some groups of batches, and count the images of each task.
@@ -50,6 +52,8 @@ def wave_graph(
         Result of the groups before, to be merged with these.
     check_of : callable
         Returns the check of the blocks of a batch; None where they need none.
+    n_merged : int
+        Results that `merge` joins at once, at most.
     inside : tuple
         Further arguments of the checks: positions of the pixels inside a mask, if there is one.
 
@@ -69,25 +73,42 @@ def wave_graph(
             level.append(task(step, next(blocks), check_of(batch), layout.starts[batch.first], shared, inside))
             images_of[level[-1].key] = layout.n_images(batch)
         while len(level) > 1:
-            pairs = [join(*level[i : i + 2]) for i in range(0, len(level) - 1, 2)]
-            level = pairs + level[2 * len(pairs) :]
+            parts = [level[i : i + n_merged] for i in range(0, len(level), n_merged)]
+            level = [join(*part) if len(part) > 1 else part[0] for part in parts]
         results += level
     return reduce(join, results), images_of
 
 
-def batches_as_tasks(data: da.Array, batches: Sequence[Batch]) -> list[Delayed]:
+def batches_as_tasks(data: da.Array, batches: Sequence[Batch], place: tuple[int, ...] | None = None) -> list[Delayed]:
     """Give the blocks of each batch, as tasks whose results are lists of arrays.
+
+    `place` numbers the blocks along the axes of an image: 0 along each by default, for blocks of whole images.
 
     Dask handles each argument of a task for itself. With a task for a batch instead of one for each block, and a graph
     of its own for each batch, its time grows with the number of blocks, and not with its square.
     """
-    rest = (0,) * (data.ndim - 1)
-    keys = [[(data.name, i, *rest) for i in range(batch.first, batch.stop)] for batch in batches]
-    graph = ensure_dict(data.__dask_optimize__(data.__dask_graph__(), keys))
+    rest = (0,) * (data.ndim - 1) if place is None else place
+    return _as_tasks(data, [[(data.name, i, *rest) for i in range(batch.first, batch.stop)] for batch in batches])
+
+
+def regions_as_tasks(data: da.Array, batches: Sequence[Batch], places: Sequence[tuple[int, ...]]) -> list[Delayed]:
+    """Give the chunks of some regions in each batch, as tasks whose results are lists of lists of arrays.
+
+    Batches are of regions: those at consecutive `places`, which are numbers of chunks along the axes of an image.
+    """
+    along = range(data.numblocks[0])
+    keys = [[[(data.name, i, *place) for i in along] for place in places[first:stop]] for first, stop in batches]
+    return _as_tasks(data, keys)
+
+
+def _as_tasks(data: da.Array, keys: list[Any]) -> list[Delayed]:
+    """Give a task for each of some nested lists of keys of blocks."""
+    graph = ensure_dict(data.__dask_optimize__(data.__dask_graph__(), list(flatten(keys))))
     tasks = []
     for blocks in keys:
-        layer = f"batch-{blocks[0][1]}-{len(blocks)}-{data.name}"
-        own = {**cull(graph, blocks)[0], layer: (list, blocks)}
+        some = list(flatten(blocks))
+        layer = f"batch-{'-'.join(map(str, some[0][1:]))}-{len(some)}-{data.name}"
+        own = {**cull(graph, some)[0], layer: (list, blocks)}
         tasks.append(Delayed(layer, HighLevelGraph.from_collections(layer, own, dependencies=()), layer=layer))
     return tasks
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import reduce
+from functools import partial, reduce
 from itertools import accumulate, pairwise
 from typing import Any, TypeVar
 
@@ -18,17 +18,31 @@ import dask
 import dask.array as da
 import numpy as np
 
-from ..base.gate import Check, Places
-from ..base.lazy import whole_images
+from ..base.gate import Check, Places, gated
+from ..base.lazy import stored_parts, whole_images
 from ..base.validation import Images, rows_are_views
-from .batches import READ_BYTES, SELECT_BYTES, Batch, Group, Groups, Layout, batch_rows, plan_groups, read_bytes_within
-from .blas import one_blas_thread
+from .batches import (
+    READ_BYTES,
+    SELECT_BYTES,
+    Batch,
+    Group,
+    Layout,
+    batch_rows,
+    folds_pay,
+    plan_groups,
+    read_bytes_within,
+    threads_of_batch,
+)
+from .blas import in_threads, one_blas_thread
 from .checkpoint import Checkpoint, PassRecord
 from .executors import Executor, executor_for, local_scheduler, n_local_threads
-from .graphs import batches_as_tasks, wave_graph, without_empty_blocks
+from .folding import fold_waves, layout_of_chunks, waves_of_chunks, waves_of_lines
+from .graphs import batches_as_tasks, regions_as_tasks, without_empty_blocks
+from .groups import Source, Work, run_groups
 from .memory import return_freed_memory, reuse_freed_memory
 from .progress import ImageBar
-from .steps import Pass, combined, concatenated, no_result, raw_blocks
+from .regions import Region, bands, shares_of, stored_regions
+from .steps import Pass, combined, concatenated, no_result, raw_blocks, raw_regions
 
 __all__ = ["Pass", "PassRunner", "no_result"]
 
@@ -88,12 +102,18 @@ class PassRunner:
         self.n_images_read = 0
         self.blocks: list[np.ndarray] | None = None
         self._lazy: da.Array | None = None
+        self._stored: da.Array | None = None
+        self._kept: list[list[np.ndarray]] | None = None
+        self._image_shape = images.image_shape
         self._unselected: list[np.ndarray] | None = None  # NumPy input of which a mask leaves pixels out
         self._inside, self._whole, self._missing = images.positions, whole, images.missing
         if isinstance(data, np.ndarray) and not rows_are_views(data):
             data = da.from_array(data, chunks=(batch_rows(images), *images.image_shape), name=False)
         if isinstance(data, da.Array):
+            stored = stored_parts(data)
             self._lazy = whole_images(without_empty_blocks(data))
+            if stored is not None and self._inside is None:
+                self._stored = gated(without_empty_blocks(stored), images.files, finite=True)
             sizes = self._lazy.chunks[0]
         else:
             rows = batch_rows(images)
@@ -134,6 +154,9 @@ class PassRunner:
         span: tuple[int, int] | None = None,
         label: str = "read",
         save: bool = True,
+        by_region: bool = False,
+        n_merged: int = 2,
+        divides: bool = False,
     ) -> Partial:
         """Pass over the images and return the merged result.
 
@@ -143,7 +166,8 @@ class PassRunner:
             ``step(blocks, start, *shared) -> partial`` of consecutive raw blocks, `start` being the position of
             their first image in the stack. It must not change the blocks.
         merge : callable
-            ``merge(earlier, later) -> partial``. It may reuse arrays of neither argument.
+            ``merge(earlier, later) -> partial``. It may reuse arrays of neither argument. With `n_merged`, it takes so
+            many.
         shared : tuple
             Further arguments of every step.
         partial_bytes : int
@@ -156,6 +180,13 @@ class PassRunner:
             Purpose of the pass, shown by the progress bar.
         save : bool
             Whether the result goes into the checkpoint, if there is one: arrays and numbers in tuples and lists.
+        by_region : bool
+            Whether a step gets a list for each of some regions, of the chunks of all images there, for stacks with
+            `regions`. `start` means nothing then.
+        n_merged : int
+            Results that `merge` joins at once, at most.
+        divides : bool
+            Whether `step` and `merge` have a parameter `run`, see `linalg.ranges`, and so can use several threads.
 
         Raises
         ------
@@ -163,13 +194,20 @@ class PassRunner:
             A block of a lazy stack is not what the stack declares; see `checked_block`. A NonFiniteError names an
             image, and its file where known, with a NaN or infinite pixel.
         """
-        blocks = Batch(*(span or (0, self.layout.n_blocks)))
-        plan = plan_groups(self.layout, blocks, self._read_bytes, partial_bytes, batch_bytes)
-        record = self._begin_record(label, plan.groups, shared) if save else None
-        with self._bar(label, self.layout.n_images(blocks)) as bar:
-            total: Partial = self._run_groups(step, merge, plan, shared, bar, record)
+        source = self._source(by_region)
+        blocks = Batch(*(span or (0, source.layout.n_blocks)))
+        plan = plan_groups(source.layout, blocks, self._read_bytes, partial_bytes, batch_bytes)
+        threads = threads_of_batch(n_local_threads(), plan.together) if self.executor.shares_memory and divides else 1
+        if threads > 1:
+            divided: Any = partial(partial, run=in_threads(threads))
+            step, merge = divided(step), divided(merge)
+        given = shared if threads == 1 else (*shared, threads)
+        record = self._begin_record(label, plan.groups, given) if save else None
+        with self._bar(label, source.layout.n_images(blocks)) as bar:
+            work = Work(step, merge, shared, self.inside, n_merged)
+            total: Partial = run_groups(self.executor, source, work, plan, bar, record)
             return_freed_memory()
-        self._count(blocks)
+        self._count(source.layout.n_images(blocks))
         return total
 
     def run_together(self, passes: Sequence[Pass], memory_limit: str | int | float = "auto") -> list[Any]:
@@ -182,9 +220,43 @@ class PassRunner:
         """
         one = combined(passes)
         allowed, reads = self.executor.allowance(memory_limit), self._lazy is not None
-        self._read_bytes = read_bytes_within(allowed, self.layout, one.partial_bytes, n_local_threads(), reads=reads)
-        found: list[Any] = self.run(one.step, one.merge, partial_bytes=one.partial_bytes, label=one.label)
+        folds = (
+            one.fold is not None
+            and self._inside is None
+            and (self._stored is not None or (folds_pay(one.partial_bytes) and self.executor.shares_memory))
+        )
+        layout = layout_of_chunks(self.layout, self._stored) if self._stored is not None and folds else self.layout
+        self._read_bytes = read_bytes_within(
+            allowed, layout, one.partial_bytes, n_local_threads(), reads=reads, folds=folds
+        )
+        found: list[Any] = (
+            self.fold(one) if folds else self.run(one.step, one.merge, partial_bytes=one.partial_bytes, label=one.label)
+        )
         return found
+
+    def fold(self, one: Pass) -> Any:
+        """Pass over the images region by region, and return what ``one.join`` makes of the totals of all regions.
+
+        Images are added to the total of a region in their order. Regions are those of the chunks, where chunks hold
+        parts of images, each read once; else ranges of lines of the images, which are read in groups.
+        """
+        assert one.fold is not None
+        if self._stored is not None:
+            regions, waves = list(self.regions.values()), waves_of_chunks(self._stored, self.layout, self._read_bytes)
+        else:
+            regions = bands(self._image_shape, 4 * n_local_threads())
+            groups = plan_groups(self.layout, Batch(0, self.layout.n_blocks), self._read_bytes).groups
+            waves = waves_of_lines(groups, regions, self)
+        with self._bar(one.label, self.n_images) as bar:
+            found = fold_waves(one, waves, regions, self.executor, bar)
+            return_freed_memory()
+        self._count(self.n_images)
+        return found
+
+    @property
+    def regions(self) -> dict[tuple[int, ...], Region]:
+        """Regions of a lazy stack whose chunks hold parts of images, by the numbers of these chunks; else none."""
+        return {} if self._stored is None else stored_regions(self._stored)
 
     def once(self, compute: Callable[[], Partial], label: str) -> Partial:
         """Return the result of `compute`, which runs passes of its own, or the one that an earlier process saved."""
@@ -211,14 +283,19 @@ class PassRunner:
             if self._inside is not None:  # otherwise all images in flight are kept
                 self._read_bytes = min(before, SELECT_BYTES)
             self.blocks = self.fetch(label="images into memory")
-            self._lazy = self._unselected = self._inside = None
+            self._lazy = self._stored = self._unselected = self._inside = None
             self._read_bytes = before
+
+    def keep_by_region(self) -> None:
+        """Read the whole stack into memory, in chunks as they are stored; later passes by region read nothing."""
+        kept: list[Any] = self.run(raw_regions, concatenated, label="images into memory", save=False, by_region=True)
+        self._kept = kept
 
     def run_pixels(
         self,
         step: Callable[..., Partial],
         merge: Callable[[Partial, Partial], Partial],
-        blocks: list[np.ndarray] | None = None,
+        blocks: Sequence[np.ndarray] | None = None,
     ) -> Partial:
         """Call ``step(blocks, lo, hi)`` on one range of pixels per thread, and merge the results in order.
 
@@ -226,7 +303,7 @@ class PassRunner:
         ----------
         step, merge : callable
             As in `run`; `lo` and `hi` are pixels of the flattened images.
-        blocks : list of ndarray, optional
+        blocks : sequence of ndarray, optional
             Images in memory, as `fetch` returns them; by default those that this runner keeps.
         """
         blocks = self.blocks if blocks is None else blocks
@@ -259,7 +336,7 @@ class PassRunner:
                     results = self.executor.compute(values, images_of, bar)
             else:
                 results = dask.compute(*collections, scheduler=self.executor.scheduler)
-        self._count(Batch(0, self.layout.n_blocks))
+        self._count(self.n_images)
         return results
 
     def check(self, span: Batch) -> Check | None:
@@ -281,66 +358,27 @@ class PassRunner:
         assert blocks is not None
         return [blocks[batch.first : batch.stop] for batch in batches]
 
-    def _count(self, span: Batch) -> None:
-        if self._lazy is not None:
-            self.n_images_read += self.layout.n_images(span)
+    def _source(self, by_region: bool) -> Source:
+        if not by_region:
+            return Source(self.layout, self.sources, self.check)
+        assert self._stored is not None
+        regions = list(self.regions.values())
+        layout = Layout([0, *accumulate(shares_of(regions, self.n_images))], self.layout.image_bytes)
+        if self._kept is not None:
+            kept = self._kept
+            return Source(layout, lambda batches: [kept[first:stop] for first, stop in batches], lambda batch: None)
+        tasks = partial(regions_as_tasks, self._stored, places=list(self.regions))
+        return Source(layout, lambda batches: list(tasks(batches)), lambda batch: None)  # they are checked
+
+    def _count(self, n_images: int) -> None:
+        if self._lazy is not None and self._kept is None:
+            self.n_images_read += n_images
 
     def _begin_record(self, label: str, groups: Sequence[Group], shared: tuple[Any, ...]) -> PassRecord | None:
         """Return the record of a pass in the checkpoint; None if there is no checkpoint, or nothing is read."""
         if self._checkpoint is None or self._lazy is None:
             return None
         return self._checkpoint.begin_pass(label, tuple(map(tuple, groups)), *shared)
-
-    def _run_groups(
-        self,
-        step: Callable[..., Any],
-        merge: Callable[[Any, Any], Any],
-        plan: Groups,
-        shared: tuple[Any, ...],
-        bar: ImageBar,
-        record: PassRecord | None,
-    ) -> Any:
-        """Run the groups that the record does not hold yet, wave by wave, and save the result so far after each.
-
-        Waves are as long with a checkpoint as without: threads wait at the end of each, and on a cluster the last
-        digits depend on their length.
-        """
-        groups, executor = plan.groups, self.executor
-        longest = plan.per_wave(*executor.processes_and_threads())
-        n_done, _, _, total = (0, 0, 0, None) if record is None else record.load()
-        n_images = sum(self.layout.n_images(*group) for group in groups[:n_done])
-        bar.initial = n_images
-        bar.advance(n_images)
-        if n_done == len(groups):
-            return total
-        with executor.send((*self.inside, *shared)) as sent:
-            while n_done < len(groups):
-                wave = groups[n_done : n_done + longest]
-                total = self._run_wave(executor, step, merge, wave, sent, bar, total)
-                n_done += len(wave)
-                if record is not None:
-                    n_images += sum(self.layout.n_images(*group) for group in wave)
-                    record.save(n_done, n_images, total)
-        return total
-
-    def _run_wave(
-        self,
-        executor: Executor,
-        step: Callable[..., Any],
-        merge: Callable[[Any, Any], Any],
-        groups: Sequence[Group],
-        shared: tuple[Any, ...],
-        bar: ImageBar,
-        total: Any,
-    ) -> Any:
-        """Run some groups of batches and merge them with the result so far, if there is one."""
-        sources = self.sources([batch for group in groups for batch in group])
-        within, before = (total, None) if executor.keeps_total else (None, total)
-        inside, shared = shared[: len(self.inside)], shared[len(self.inside) :]
-        graph, images_of = wave_graph(step, merge, groups, sources, self.layout, shared, within, self.check, inside)
-        with one_blas_thread():
-            (result,) = executor.compute([graph], images_of, bar)
-        return result if before is None else merge(before, result)
 
     @contextmanager
     def _bar(self, label: str, n_images: int) -> Iterator[ImageBar]:

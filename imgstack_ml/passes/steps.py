@@ -9,29 +9,69 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from ..base.gate import Check
+from ..linalg.extremes import add_to_range, join_ranges, merge_ranges, range_step
 from .blas import one_blas_thread
+from .regions import Region
 
-__all__ = ["Pass", "checked_step", "combined", "concatenated", "no_result", "raw_blocks"]
+__all__ = [
+    "Pass",
+    "checked_blocks",
+    "checked_step",
+    "combined",
+    "concatenated",
+    "no_result",
+    "range_pass",
+    "raw_blocks",
+    "raw_regions",
+]
 
 Partial = TypeVar("Partial")
 
 
 class Pass(NamedTuple):
-    """What one pass learns: see `PassRunner.run`."""
+    """What one pass learns: see `PassRunner.run`, and `PassRunner.fold` for a sum over the images, pixel by pixel.
+
+    Attributes
+    ----------
+    step, merge, partial_bytes, label
+        As `PassRunner.run` has them.
+    fold : callable, optional
+        ``fold(total, parts) -> total``: adds a region of consecutive images, arrays (b, *region), to `total`, which is
+        None at first. It may write into `total`: the runner gives it to one call at a time and to nobody else.
+    join : callable
+        ``join(totals, regions)``: the result of the pass, as `merge` returns it, from the totals of all regions.
+    """
 
     step: Callable[..., Any]
     merge: Callable[[Any, Any], Any]
     partial_bytes: int = 0
     label: str = "features"
+    fold: Callable[[Any, list[np.ndarray]], Any] | None = None
+    join: Callable[[list[Any], Sequence[Region]], Any] = lambda totals, regions: totals
 
 
 def combined(passes: Sequence[Pass]) -> Pass:
     """Return one pass whose result is the list of the results of all."""
+    folds = [one.fold for one in passes if one.fold is not None]
     return Pass(
         partial(_steps, [one.step for one in passes]),
         partial(_merges, [one.merge for one in passes]),
         sum(one.partial_bytes for one in passes),
         ", ".join(dict.fromkeys(one.label for one in passes)),
+        partial(_folds, folds) if len(folds) == len(passes) else None,
+        partial(_joins, [one.join for one in passes]),
+    )
+
+
+def range_pass(n_channels: int = 1) -> Pass:
+    """Return the pass that finds the smallest and largest values, (2, n_channels), in the dtype of the images."""
+    per_channel = n_channels > 1
+    return Pass(
+        partial(range_step, n_channels=n_channels),
+        merge_ranges,
+        label="range",
+        fold=partial(add_to_range, per_channel=per_channel),
+        join=partial(join_ranges, per_channel=per_channel),
     )
 
 
@@ -58,8 +98,18 @@ def raw_blocks(blocks: list[np.ndarray], start: int) -> list[np.ndarray]:
     return [_owned(block) for block in blocks]
 
 
-def concatenated(earlier: list[np.ndarray], later: list[np.ndarray]) -> list[np.ndarray]:
-    """Merge of lists of blocks."""
+def raw_regions(regions: list[list[np.ndarray]], start: int) -> list[list[np.ndarray]]:
+    """Step that returns the chunks of regions themselves."""
+    return [raw_blocks(chunks, start) for chunks in regions]
+
+
+def checked_blocks(blocks: list[np.ndarray], start: int) -> list[np.ndarray]:
+    """Step that returns the blocks as they are, for other tasks of the same process."""
+    return blocks
+
+
+def concatenated(earlier: list[Any], later: list[Any]) -> list[Any]:
+    """Merge of lists."""
     return earlier + later
 
 
@@ -75,6 +125,14 @@ def _owned(block: np.ndarray) -> np.ndarray:
 
 def _steps(steps: list[Callable[..., Any]], blocks: list[np.ndarray], start: int) -> list[Any]:
     return [step(blocks, start) for step in steps]
+
+
+def _folds(folds: list[Callable[..., Any]], totals: list[Any] | None, parts: list[np.ndarray]) -> list[Any]:
+    return [fold(total, parts) for fold, total in zip(folds, totals or [None] * len(folds), strict=True)]
+
+
+def _joins(joins: list[Callable[..., Any]], totals: list[list[Any]], regions: Sequence[Region]) -> list[Any]:
+    return [join(list(own), regions) for join, own in zip(joins, zip(*totals, strict=True), strict=True)]
 
 
 def _merges(merges: list[Callable[[Any, Any], Any]], earlier: list[Any], later: list[Any]) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,9 +14,10 @@ from ..base.lazy import map_images, note_source
 from ..base.transformer import StackTransformer
 from ..base.validation import Images, StackLike, check_images, working_dtype
 from ..errors import NonFiniteError
-from ..linalg.moments import Moments, merge_moments, moments
+from ..linalg.moments import Moments, Sums, add_moments, merge_sums_or_moments, sums_or_moments
 from ..passes.fit_together import PassLearner, fit_together
-from ..passes.runner import Pass
+from ..passes.regions import Region, assembled
+from ..passes.steps import Pass
 
 __all__ = ["StackCenterer"]
 
@@ -90,16 +91,19 @@ class StackCenterer(PassLearner, StackTransformer):
         return self
 
     def _needed_pass(self, images: Images) -> Pass:
-        return Pass(partial(_moments_of_batch, bool(self.with_std)), merge_moments, 24 * images.n_pixels, "mean image")
+        given: dict[str, Any] = {"n_images": len(images.data), "with_norms": bool(self.with_std)}
+        step, fold = partial(sums_or_moments, **given), partial(add_moments, **given)
+        return Pass(step, merge_sums_or_moments, 24 * images.n_pixels, "mean image", fold, _joined)
 
-    def _learn(self, found: Moments, images: Images) -> None:
-        if not np.isfinite(found.mean).all() or not (found.norms is None or np.isfinite(found.norms).all()):
+    def _learn(self, found: Sums | Moments, images: Images) -> None:
+        mean, norms = found.means(), found.deviations() if found[-1] is not None else None
+        if not np.isfinite(mean).all() or not (norms is None or np.isfinite(norms).all()):
             raise ValueError(
                 "Differences of images are beyond float64. Divide the stack, e.g. StackCenterer().fit(X / 1e4)."
             )
         self.n_samples_ = found.n
-        self.mean_ = found.mean.reshape(images.image_shape)
-        self.scale_ = None if found.norms is None else _scale(found.norms / found.n**0.5).reshape(images.image_shape)
+        self.mean_ = mean.reshape(images.image_shape)
+        self.scale_ = None if norms is None else _scale(norms / found.n**0.5).reshape(images.image_shape)
 
     def transform(self, X: StackLike) -> np.ndarray | da.Array:
         """Subtract the mean image (and divide by the scale).
@@ -147,8 +151,11 @@ class StackCenterer(PassLearner, StackTransformer):
         return map_images(func, images.data, image_shape=shape, dtype=dtype, files=files, fills=True, **learned)
 
 
-def _moments_of_batch(with_norms: bool, blocks: list[np.ndarray], start: int) -> Moments:
-    return moments(blocks, with_norms)
+def _joined(totals: list[Sums | Moments], regions: Sequence[Region]) -> Moments:
+    """Join the moments of regions."""
+    mean = assembled((total.means() for total in totals), regions)
+    norms = assembled((total.deviations() for total in totals), regions) if totals[0][-1] is not None else None
+    return Moments(totals[0].n, mean, np.zeros_like(mean), norms)
 
 
 def _scale(deviations: np.ndarray) -> np.ndarray:

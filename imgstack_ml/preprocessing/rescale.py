@@ -12,10 +12,9 @@ from skimage.exposure.exposure import DTYPE_RANGE
 from ..base.lazy import map_images
 from ..base.transformer import StackTransformer
 from ..base.validation import Images, StackLike, check_images, is_pair
-from ..linalg.extremes import merge_ranges, range_step
 from ..linalg.large_integers import beyond_float64, exact_number
 from ..passes.fit_together import PassLearner, fit_together
-from ..passes.runner import Pass
+from ..passes.steps import Pass, range_pass
 from .intensity import is_word, output_dtype, rescale_block
 
 __all__ = ["IntensityRescaler"]
@@ -140,7 +139,7 @@ class IntensityRescaler(PassLearner, StackTransformer):
         if not is_word(self.in_range, "stack"):
             return None
         n_channels = 1 if self.channel_axis is None else images.image_shape[-1]
-        return Pass(partial(range_step, n_channels=n_channels), merge_ranges, label="range")
+        return range_pass(n_channels)
 
     def _learn(self, found: np.ndarray | None, images: Images) -> None:
         if found is None:

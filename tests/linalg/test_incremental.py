@@ -139,12 +139,13 @@ def as_tree(parts, size):
     if len(parts) == 1:
         return parts[0]
     half = len(parts) // 2
-    return merge_summaries(as_tree(parts[:half], size), as_tree(parts[half:], size), size)
+    return merge_summaries(as_tree(parts[:half], size), as_tree(parts[half:], size), size=size)
 
 
 GROUPINGS = {
     "from the left": folded,
-    "from the right": lambda parts, size: reduce(lambda a, b: merge_summaries(b, a, size), parts[::-1]),
+    "at once": lambda parts, size: merge_summaries(*parts, size=size),
+    "from the right": lambda parts, size: reduce(lambda a, b: merge_summaries(b, a, size=size), parts[::-1]),
     "as a tree": as_tree,
     "backwards": lambda parts, size: folded(parts[::-1], size),
 }
@@ -220,7 +221,7 @@ def test_inputs_are_read_only_and_stay_as_they_are(dtype):
             if isinstance(value, np.ndarray):
                 value.flags.writeable = False
     before = [np.copy(value) for value in (*a, *b)]
-    merge_summaries(a, b, 4)
+    merge_summaries(a, b, size=4)
     for value, old in zip((*a, *b), before, strict=True):
         assert_array_equal(value, old)
 

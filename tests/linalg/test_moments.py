@@ -1,5 +1,6 @@
 """Moments: right against NumPy, the same in any grouping, careful with digits."""
 
+from fractions import Fraction
 from functools import reduce
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from numpy.testing import assert_allclose, assert_array_equal
 
-from imgstack_ml.linalg.moments import merge_moments, moments
+from imgstack_ml.linalg.moments import add_moments, merge_moments, moments
 from tests.lib.blocks import centred, cut, cut_stacks, flat, images, steady
 
 
@@ -50,3 +51,30 @@ def test_means_of_integers_are_exact(dtype):
     stack = np.random.default_rng(0).choice(ends, (9000, 3, 5)).astype(dtype)  # the largest steps from the first image
     found = moments([stack[:4000], stack[4000:]])
     assert_allclose(found.mean, flat(stack).mean(axis=0), rtol=1e-14, atol=1e-10)
+
+
+@steady(40)
+@given(cut_stacks())
+def test_images_added_to_a_total_have_the_same_moments(blocks):
+    X = np.concatenate(blocks)
+    total = None
+    for block in blocks:
+        total = add_moments(total, [block], len(X), with_norms=True)
+    assert total.n == len(X)
+    assert_allclose(total.means(), flat(X).mean(axis=0), rtol=1e-14, atol=1e-12)
+    assert_allclose(total.deviations() ** 2, (centred(X) ** 2).sum(axis=0), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "bool"])
+@pytest.mark.parametrize("p", [7, 3000])
+def test_sums_of_integers_are_exact(dtype, p):
+    low, high = (0, 1) if dtype == "bool" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    stack = np.full((300, p), high).astype(dtype)
+    stack[0] = high - 1 if dtype != "bool" else 0  # a deviation that squares in float64 would lose
+    stack[1, 0] = low
+    total = add_moments(add_moments(None, [stack[:120]], 300, True), [stack[120:121], stack[121:]], 300, True)
+    exact = [[int(value) for value in pixel] for pixel in stack.T[:2]]
+    for j, values in enumerate(exact):
+        mean = Fraction(sum(values), 300)
+        assert total.means()[j] == float(mean)
+        assert_allclose(total.deviations()[j] ** 2, float(sum((x - mean) ** 2 for x in values)), rtol=1e-14)

@@ -4,11 +4,12 @@ import sys
 import threading
 from types import ModuleType
 
+import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
 from imgstack_ml.passes import blas
-from imgstack_ml.passes.blas import one_blas_thread
+from imgstack_ml.passes.blas import in_threads, one_blas_thread
 
 
 def blas_threads():
@@ -61,3 +62,16 @@ def test_libraries_are_looked_for_once_and_again_after_an_import(monkeypatch):
         assert len(searches) == n_searches
         if new:
             monkeypatch.setitem(sys.modules, new, ModuleType(new))
+
+
+@pytest.mark.parametrize("n", [1, 3, 50])
+def test_pixels_are_divided_among_threads_in_order(n):
+    blocks = [np.arange(24).reshape(2, 3, 4), np.arange(12).reshape(1, 3, 4)]
+
+    def step(parts, lo, hi):
+        assert set(blas_threads()) <= {1}
+        return [part.reshape(len(part), -1)[:, lo:hi] for part in parts]
+
+    found = in_threads(n)(step, lambda a, b: [np.hstack(pair) for pair in zip(a, b, strict=True)], blocks)
+    for one, block in zip(found, blocks, strict=True):
+        np.testing.assert_array_equal(one, block.reshape(len(block), -1))

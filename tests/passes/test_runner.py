@@ -15,7 +15,9 @@ from imgstack_ml.errors import NonFiniteError
 from imgstack_ml.passes import batches
 from imgstack_ml.passes.blas import one_blas_thread
 from imgstack_ml.passes.executors import LocalExecutor
+from imgstack_ml.passes.regions import assembled
 from imgstack_ml.passes.runner import PassRunner
+from imgstack_ml.passes.steps import Pass
 
 SHAPE = (23, 6, 5)
 STACK = np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8)
@@ -267,3 +269,33 @@ def test_waves_are_merged_in_order_where_the_result_so_far_stays_behind(monkeypa
     monkeypatch.setattr(PassRunner, "executor", property(lambda self: executor))
     seen = PassRunner(Images(da.from_array(STACK, chunks=(1, 6, 5)), None), read_bytes=150).run(span, joined)
     assert [start for start, _, _ in seen] == list(range(23))
+
+
+def test_large_images_make_no_results_of_their_own(monkeypatch):
+    stack, made = counting_stack(chunks=3)
+    sizes = []
+
+    def fold(total, parts):
+        sizes.append(parts[0].shape[1:])
+        total = np.zeros(parts[0].shape[1:]) if total is None else total
+        for part in parts:  # in place, in the order of the images
+            for image in part:
+                total *= 0.5
+                total += image
+        return total
+
+    expected = 0.0
+    for image in STACK:
+        expected = expected * 0.5 + image
+    learned = Pass(None, None, 2**30, "sums", fold, lambda totals, regions: assembled(totals, regions))
+    found = []
+    for scheduler, workers, read_bytes in (("threads", 2, 200), ("threads", 5, 2**28), ("synchronous", 1, 1)):
+        with dask.config.set(scheduler=scheduler, num_workers=workers):
+            runner = PassRunner(Images(stack, None))
+            monkeypatch.setattr("imgstack_ml.passes.runner.read_bytes_within", lambda *a, n=read_bytes, **k: n)
+            found.append(runner.run_together([learned])[0].reshape(SHAPE[1:]))
+            assert runner.n_images_read == len(STACK)
+    assert sorted(first for first, _ in made) == sorted(3 * list(range(0, 23, 3)))
+    assert {shape[0] for shape in sizes} == {1, 2}  # 6 lines, in up to 8, 20 and 4 bands
+    for one in found:
+        np.testing.assert_array_equal(one, expected)

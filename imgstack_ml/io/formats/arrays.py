@@ -70,6 +70,8 @@ class ArrayReader:
         Latest time of change of a chunk of a zarr array, in nanoseconds.
     opened : int
         When a zarr array of very many chunks was opened: its chunks were not all looked at then.
+    pixel_chunks : tuple of int
+        Sizes of a chunk along the axes of an image, if it holds parts of images; else empty.
     channels : tuple of int or None
         Those that are read; see `with_channels`.
     """
@@ -89,6 +91,7 @@ class ArrayReader:
     newest: int = 0
     opened: int = 0
     channels: tuple[int, ...] | None = None
+    pixel_chunks: tuple[int, ...] = ()
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         # Without the time of opening, so that a write from an array that is opened again can be resumed.
@@ -108,17 +111,18 @@ class ArrayReader:
         """Return a reader of some channels of the images only; a single one becomes grey."""
         shape = (*self.shape[:2], *([len(channels)] if len(channels) > 1 else []))
         names = tuple(self.channel_names[i] for i in channels) if self.channel_names else ()
-        return replace(self, shape=shape, channels=channels, channel_names=names)
+        return replace(self, shape=shape, channels=channels, channel_names=names, pixel_chunks=())
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """Read the images at `rows` into one block."""
+    def read(self, rows: np.ndarray, region: tuple[slice, ...] = ()) -> np.ndarray:
+        """Read the images at `rows`, or a region of each, into one block."""
+        shape = tuple(part.stop - part.start for part in region) if region else self.shape
         with self._opened(rows) as array:
             line = self.sizes[-1] if self.sizes else 1
 
             def fetch(first: int, stop: int) -> np.ndarray:
-                return self._fetch(array, first, stop)
+                return self._fetch(array, first, stop, region, shape)
 
-            return read_rows(fetch, rows, self.shape, self.dtype, images_per_chunk=self.images_per_chunk, line=line)
+            return read_rows(fetch, rows, shape, self.dtype, images_per_chunk=self.images_per_chunk, line=line)
 
     @contextlib.contextmanager
     def _opened(self, rows: np.ndarray) -> Iterator[Any]:
@@ -131,17 +135,19 @@ class ArrayReader:
                 raise ValueError("it has changed since the stack was opened; open the stack again")
             yield array
 
-    def _fetch(self, array: Any, first: int, stop: int) -> np.ndarray:
+    def _fetch(self, array: Any, first: int, stop: int, region: Sequence[slice], shape: tuple[int, ...]) -> np.ndarray:
         """Read images that are neighbours along the last axis that counts images."""
         place: list[Any] = [slice(None)] * array.ndim
         counting = self.axes[: len(self.sizes)]
+        for axis, part in zip(self.axes[len(self.sizes) :], region, strict=False):  # a single channel is no axis
+            place[axis] = part
         if counting:
             for axis, index in zip(counting, map(int, np.unravel_index(first, self.sizes)), strict=True):
                 place[axis] = slice(index, index + 1)
             start = place[counting[-1]].start
             place[counting[-1]] = slice(start, start + stop - first)
         if self.channels is None:
-            return self._region(array, place).transpose(self.axes).reshape(stop - first, *self.shape)
+            return self._region(array, place).transpose(self.axes).reshape(stop - first, *shape)
         images = read_channels(functools.partial(self._region, array), array, place, self.axes[-1], self.channels)
         return images.transpose(self.axes).reshape(stop - first, *self.shape)
 
@@ -291,7 +297,10 @@ def _reader(kind: str, path: str, name: str, own_names: Any, axes_given: Sequenc
         dtype = _native(array.dtype)
         letters = tuple(letter_of(axis_names[axis]) for axis in axes[:n_counting]) if axis_names else ()
         letters = letters if all(letters) else ()
-        return ArrayReader(kind, path, name, axes, sizes, image_shape, dtype, per_chunk, state, letters)
+        parts = tuple(chunks[axis] for axis in axes[n_counting:][: len(image_shape)]) if chunks else ()
+        parts = () if all(part >= size for part, size in zip(parts, image_shape, strict=False)) else parts
+        found = ArrayReader(kind, path, name, axes, sizes, image_shape, dtype, per_chunk, state, letters)
+        return replace(found, pixel_chunks=parts)
 
 
 def _names(

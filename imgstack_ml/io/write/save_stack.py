@@ -41,6 +41,7 @@ def save_stack(
     overwrite: bool = False,
     resume: bool = False,
     progress: bool = False,
+    chunks: int | None = None,
 ) -> str:
     """Store a stack as one zarr array, block by block.
 
@@ -65,6 +66,9 @@ def save_stack(
         `resume` removes what an earlier call left.
     progress : bool, default=False
         Whether to show a bar of images, with megabytes a second.
+    chunks : int, optional
+        Whole images in a stored chunk. By default, chunks are as the notes say, and hold parts of images where those of
+        a Dask array do.
 
     Returns
     -------
@@ -81,7 +85,7 @@ def save_stack(
     TypeError
         `stack` is something else, masked, or holds no numbers; or a block of it is masked or no array.
     ValueError
-        A block is not of the shape or dtype that `stack` declares.
+        A block is not of the shape or dtype that `stack` declares; or `chunks` is no number of images.
 
     Notes
     -----
@@ -122,17 +126,19 @@ def save_stack(
             f"stack has dtype {data.dtype}, and only numbers of up to 64 bits are stored; e.g. "
             f"{array_name(stack)}.astype('float64')"
         )
+    if chunks is not None and (not isinstance(chunks, int) or isinstance(chunks, bool) or chunks < 1):
+        raise ValueError(f"chunks={chunks!r} is not a number of images in a chunk; give e.g. chunks=1")
     refuse_overlap(stack, target)
     _check_replaced(target, overwrite)
     described = _description(stack)
     if resume:
-        described["input"] = tokenize(stack, described, FORMAT, __version__)
+        described["input"] = tokenize(stack, described, FORMAT, __version__, *([] if chunks is None else [chunks]))
     with (
         explain_full_disk(target, int(data.nbytes)),
         atomic_folder(target, overwrite=overwrite, resume=resume) as folder,
     ):
         array = _unfinished_array(folder, described["input"]) if resume else None
-        _store_blocks(data, array or _new_array(folder, data, described), folder, progress)
+        _store_blocks(data, array or _new_array(folder, data, described, chunks), folder, progress)
         _describe(folder, described)
         mark_complete(folder)
     return target
@@ -196,13 +202,13 @@ def _description(stack: Any) -> dict[str, Any]:
     }
 
 
-def _new_array(folder: str, data: da.Array, described: dict[str, Any]) -> zarr.Array:
+def _new_array(folder: str, data: da.Array, described: dict[str, Any], chunks: int | None) -> zarr.Array:
     # Attributes travel with every task, so that file names are not added before all tasks are done.
     attributes: dict[str, Any] = {ATTRIBUTE: {"input": described.get("input")}}
     return zarr.create_array(
         folder,
         shape=data.shape,
-        chunks=_chunk_shape(data),
+        chunks=_chunk_shape(data) if chunks is None else (min(chunks, len(data)), *data.shape[1:]),
         dtype=data.dtype,
         filters=None,
         compressors=ZstdCodec(level=_LEVEL, checksum=True),

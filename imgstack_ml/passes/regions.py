@@ -1,0 +1,60 @@
+"""Regions of images, over which a pass adds up what is a sum over images, pixel by pixel.
+
+A region is a range of lines of large images, or the pixels that the chunks of a stack have in common, if these hold
+parts of images. Each has one total, to which the images are added in their order. So nothing as large as an image is
+made again and again for some of the images, and merged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, pairwise, product
+from math import prod
+from typing import Any, TypeAlias
+
+import dask.array as da
+import numpy as np
+
+__all__ = ["Region", "assembled", "bands", "n_values", "shares_of", "stored_regions"]
+
+#: A slice for each axis of an image. Dask does not look into it.
+Region: TypeAlias = tuple[slice, ...]
+
+
+def bands(image_shape: tuple[int, ...], n: int) -> list[Region]:
+    """Cut images into up to `n` ranges of lines."""
+    height, *rest = image_shape
+    edges = np.linspace(0, height, 1 + min(n, height), dtype=int).tolist()
+    return [(slice(a, b), *(slice(0, size) for size in rest)) for a, b in pairwise(edges)]
+
+
+def stored_regions(data: da.Array) -> dict[tuple[int, ...], Region]:
+    """Regions of the chunks of a stack, by the numbers of the chunks along the axes of an image."""
+    axes = [list(pairwise([0, *accumulate(sizes)])) for sizes in data.chunks[1:]]
+    numbers = product(*(range(len(axis)) for axis in axes))
+    found = {n: tuple(slice(*axis[i]) for axis, i in zip(axes, n, strict=True)) for n in numbers}
+    return {number: region for number, region in found.items() if n_values(region)}
+
+
+def n_values(region: Region) -> int:
+    """Count the values of an image in a region."""
+    return prod(axis.stop - axis.start for axis in region)
+
+
+def shares_of(regions: Sequence[Region], n_images: int) -> list[int]:
+    """Divide a number of images among regions as their sizes are, for a bar that counts images."""
+    done = [0, *accumulate(map(n_values, regions))]
+    return [n_images * b // done[-1] - n_images * a // done[-1] for a, b in pairwise(done)]
+
+
+def assembled(parts: Iterable[np.ndarray], regions: Sequence[Region]) -> np.ndarray:
+    """Images (..., p) from their regions, (..., p_i) each, of which one at a time is needed."""
+    shape = tuple(max(region[axis].stop for region in regions) for axis in range(len(regions[0])))
+    whole: np.ndarray | None = None
+    for part, region in zip(parts, regions, strict=True):
+        if whole is None:
+            whole = np.empty((*part.shape[:-1], *shape), part.dtype)
+        index: Any = (..., *region)
+        whole[index] = part.reshape(whole[index].shape)
+    assert whole is not None
+    return whole.reshape(*whole.shape[: -len(shape)], -1)

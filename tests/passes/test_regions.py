@@ -1,0 +1,184 @@
+"""Stacks whose chunks hold parts of images: sums over pixels run over the chunks, each read once, in little memory."""
+
+import re
+import threading
+from collections import Counter
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+
+from imgstack_ml import (
+    ImageHistogram,
+    ImagePCA,
+    IntensityRescaler,
+    MemoryLimitError,
+    NonFiniteError,
+    StackCenterer,
+    fit_together,
+    open_stack,
+    save_stack,
+)
+from imgstack_ml.base.lazy import samples_of
+from imgstack_ml.io import lazy
+from imgstack_ml.io.formats.arrays import ArrayReader
+from imgstack_ml.passes.regions import assembled, bands, n_values, shares_of
+from tests.lib.fits import traced_peak
+from tests.lib.stacks import photographs
+
+CHUNKS = {(24, 30): (40, 8, 11), (24, 30, 3): (40, 8, 11, 3), (20, 16, 2): (50, 20, 7, 1)}
+
+
+class Store:
+    """An array that counts how often each of its chunks is read, all of it at a time."""
+
+    def __init__(self, images, chunks):
+        self.images, self.chunks, self.lock, self.reads = images, chunks, threading.Lock(), Counter()
+        self.shape, self.dtype, self.ndim = images.shape, images.dtype, images.ndim
+
+    def __getitem__(self, place):
+        for part, size, length in zip(place, self.chunks, self.shape, strict=True):
+            assert part.start % size == 0
+            assert part.stop in (part.start + size, length)
+        with self.lock:
+            self.reads[tuple(part.start for part in place)] += 1
+        return self.images[place]
+
+    @property
+    def lazy(self):
+        return da.from_array(self, chunks=self.chunks, name=False)
+
+    def times(self):
+        """How often each chunk was read since the last call; one number, as all must be equal."""
+        (times,), n = set(self.reads.values()), len(self.reads)
+        assert n == np.prod([-(-length // size) for length, size in zip(self.shape, self.chunks, strict=True)])
+        self.reads.clear()
+        return times
+
+
+@pytest.fixture(params=CHUNKS, ids=str)
+def store(request):
+    return Store(photographs(120, request.param, "uint16"), CHUNKS[request.param])
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
+def test_sums_over_pixels_read_each_chunk_once_and_are_those_of_whole_images(store, scheduler):
+    with dask.config.set(scheduler=scheduler):
+        channels = -1 if len(store.shape) == 4 else None
+        learners = [
+            lambda: StackCenterer(with_std=True),
+            lambda: IntensityRescaler(in_range="stack", channel_axis=channels),
+            lambda: ImageHistogram(8, range="stack"),
+        ]
+        fitted = [make() for make in learners]
+        assert fit_together(fitted, store.lazy) == store.times() == 1
+        for estimator, make in zip(fitted, learners, strict=True):
+            expected = make().fit(store.images)
+            for name in ("mean_", "scale_", "in_range_", "range_"):
+                if hasattr(expected, name):
+                    assert_allclose(getattr(estimator, name), getattr(expected, name), rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("limit", "n_passes", "dtype"),
+    [("auto", 1, "uint8"), ("auto", 1, "float32"), ("least", 2, "uint16"), ("least", 2, "float64")],
+)
+def test_inner_products_and_scores_run_over_the_chunks(limit, n_passes, dtype):
+    store = Store(photographs(120, (40, 600), dtype), (40, 40, 100))
+    pca = ImagePCA(4, svd_solver="gram", memory_limit=limit if limit == "auto" else refusal(ImagePCA(4), store.lazy))
+    pca.fit(store.lazy)
+    assert pca.n_passes_ == store.times() == n_passes
+    expected = ImagePCA(4, svd_solver="gram").fit(store.images)
+    assert_allclose(pca.explained_variance_, expected.explained_variance_, rtol=1e-5)
+    assert_allclose(pca.components_, expected.components_, atol=1e-5)
+    assert_allclose(pca.mean_, expected.mean_, rtol=1e-12)
+    scores = pca.transform(store.lazy)
+    assert scores.chunks == ((40, 40, 40), (4,))
+    assert scores.dtype == scores.compute().dtype
+    assert store.times() == 1
+    whole = pca.transform(store.images)
+    assert_allclose(scores, whole, atol=1e-5 * np.abs(whole).max())
+
+
+def test_a_limit_too_small_for_whole_images_is_kept_over_chunks():
+    store = Store(photographs(200, (96, 96), "uint16"), (100, 16, 32))
+    for solver in ("randomized", "tsqr"):
+        with pytest.raises(MemoryLimitError, match=r"Chunks of shape \(100, 16, 32\).*save_stack\(X, .*, chunks=1\)"):
+            ImagePCA(3, svd_solver=solver, memory_limit="4MB").fit(store.lazy)
+    with dask.config.set(scheduler="threads", num_workers=2):
+        for estimator in (ImagePCA(3), StackCenterer(with_std=True)):
+            limit = refusal(estimator, store.lazy)
+            peak = traced_peak(lambda: fit_within(estimator, store.lazy, limit))  # noqa: B023
+            assert peak <= int(limit.removesuffix("MB")) * 1e6 < 25e6, estimator
+
+
+def fit_within(estimator, stack, limit):
+    """Fit within a memory limit."""
+    if isinstance(estimator, ImagePCA):
+        estimator.set_params(svd_solver="gram", memory_limit=limit).fit(stack)
+    else:
+        fit_together([estimator], stack, memory_limit=limit)
+
+
+def refusal(estimator, stack):
+    """The smallest limit that is accepted, as the refusal names it."""
+    with pytest.raises(MemoryLimitError, match="Nothing was read") as refused:
+        fit_within(clone(estimator), stack, 1)
+    return re.search(r"memory_limit='(\w+)'", str(refused.value))[1]
+
+
+def test_a_pixel_that_is_no_number_is_named_with_its_image():
+    images = photographs(30, (16, 20), "float32")
+    images[17, 3, 15] = np.nan
+    stack = Store(images, (10, 8, 10)).lazy
+    for run in (StackCenterer().fit, ImagePCA(2, svd_solver="gram").fit):
+        with pytest.raises(NonFiniteError, match="image 17"):
+            run(stack)
+    fitted = ImagePCA(2).fit(np.nan_to_num(images))
+    with pytest.raises(NonFiniteError, match="image 17"):
+        fitted.transform(stack).compute()
+
+
+def test_open_stack_knows_the_chunks_of_zarr(tmp_path, monkeypatch):
+    monkeypatch.setattr(lazy, "_BLOCK_BYTES", 10_000)  # a chunk of whole images would be larger than a block
+    monkeypatch.setattr(lazy, "_PART_BYTES", 1)
+    images = photographs(60, (32, 24), "uint16")
+    array = zarr.create_array(tmp_path / "space.zarr", shape=images.shape, chunks=(20, 8, 12), dtype=images.dtype)
+    array[:] = images
+    stack = open_stack(tmp_path / "space.zarr")
+    assert stack.data.chunks[1:] == ((32,), (24,))  # of whole images to everybody
+    reads, region_of = Counter(), ArrayReader._region
+
+    def count(self, array, place):
+        reads[tuple((part.start, part.stop) for part in place)] += 1
+        return region_of(self, array, place)
+
+    monkeypatch.setattr(ArrayReader, "_region", count)
+    centerer = StackCenterer().fit(stack)
+    assert set(reads.values()) == {1}
+    assert len(reads) == 3 * 4 * 2
+    assert_array_equal(centerer.mean_, images.mean(axis=0))
+    pca, expected = ImagePCA(3, svd_solver="gram").fit(stack), ImagePCA(3, svd_solver="gram").fit(images)
+    assert_allclose(pca.components_, expected.components_, atol=1e-5)
+    assert_allclose(pca.transform(stack), pca.transform(images), atol=1e-2)
+    assert samples_of(pca.transform(stack)) is stack
+    some = stack[[41, 3, 17]]
+    assert_array_equal(StackCenterer().fit(some).mean_, images[[41, 3, 17]].mean(axis=0))
+    saved = open_stack(save_stack(stack, tmp_path / "whole.zarr", chunks=4))
+    assert zarr.open_array(tmp_path / "whole.zarr").chunks == (4, 32, 24)
+    assert_array_equal(saved.data.compute(), images)
+    with pytest.raises(ValueError, match="chunks=0 is not a number"):
+        save_stack(stack, tmp_path / "none.zarr", chunks=0)
+
+
+def test_regions_make_up_an_image():
+    regions = bands((7, 3, 2), 4)
+    assert sum(map(n_values, regions)) == 42
+    assert sum(shares_of(regions, 101)) == 101
+    image = np.arange(84).reshape(2, 7, 3, 2)
+    parts = [image[(slice(None), *region)].reshape(2, -1) for region in regions]
+    assert_array_equal(assembled(parts, regions), image.reshape(2, -1))
