@@ -98,7 +98,7 @@ class ImagePCA(
         ``"raise"``: an error names the image. ``"mean"``: each gets the mean of the images that show it, which takes
         one read more, and every solver works; variances are too small by what is missing.
         ``"als"``: components are those of the observed pixels, by alternating least squares, for a number of
-        components and ``svd_solver="auto"``. Five or six reads as a rule, at most `max_passes`; one if the images fit
+        components and ``svd_solver="auto"``. At most `max_passes` reads, and at least three; one if the images fit
         `memory_limit`. Each image gets scores by least squares over the pixels that it shows.
     missing_values : float, default=nan
         What marks a missing pixel, unless `missing` is ``"raise"``: NaN, or a number such as 0 or 65535. Pixels that a
