@@ -48,7 +48,8 @@ NESTED = {"ComponentFilter", "FrozenEstimator"}  # whose parameter `estimator` i
 STATES = {"ImagePCA": ("_summary", "imgstack_ml.linalg.incremental:Summary")}
 PASSTHROUGH = "passthrough"
 DROP = "drop"
-NEW = {"mask": None, "fill_value": 0}  # parameters that version 0.1 does not have: defaults are not saved
+# Parameters that version 0.1 does not have: defaults are not saved.
+NEW = {"mask": None, "fill_value": 0, "missing": "raise", "missing_values": np.nan}
 # Parameters that are folders. They are not saved, and a file from a stranger must not choose them.
 FOLDERS = {"ImagePCA": {"checkpoint"}, "Pipeline": {"memory"}}
 
@@ -160,6 +161,13 @@ def load_model(path: str | os.PathLike[str], *, mmap_mode: Literal["r"] | None =
         raise StoreError(f"{path!r} cannot be loaded as a model: {error}") from error
 
 
+def _is_default(key: str, value: Any) -> bool:
+    default: Any = NEW[key]
+    if isinstance(default, float) and isinstance(value, float):
+        return bool(np.isnan(default) and np.isnan(value))
+    return value is default or (isinstance(value, str) and value == default)
+
+
 # Writing ----------------------------------------------------------------------------------------------
 
 
@@ -180,7 +188,9 @@ def _model_to_json(model: Any, arrays: dict[str, np.ndarray], prefix: str) -> di
         node["steps"] = _nested_to_json(params.pop("estimator"), vars(model).get("estimator_"), arrays, prefix)
     folders = FOLDERS.get(name, set())
     params = {
-        key: value for key, value in params.items() if key not in folders and (key not in NEW or value is not NEW[key])
+        key: value
+        for key, value in params.items()
+        if key not in folders and (key not in NEW or not _is_default(key, value))
     }
     # A mask is an array, of which the header has the name.
     arrays |= {prefix + key: value for key, value in params.items() if is_numeric_array(value)}

@@ -60,6 +60,7 @@ SANE = {
     "SharedReads.track_num_tasks": (1, 10),
     "SolverCosts.track_n_passes": (1, 1),
     "SolverCosts.track_num_tasks": (1, 300),
+    "Masks.track_time_over_that_of_all_pixels": (0.05, 10),
     "Products.track_inner_products": (1e7, 1e13),
     "Products.track_weighted_sums": (1e7, 1e13),
     "Stacks.track_difference": (0, 0),

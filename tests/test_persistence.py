@@ -54,7 +54,7 @@ def assert_same_value(found, expected):
         for key in expected:
             assert_same_value(found[key], expected[key])
     else:
-        assert found == expected
+        np.testing.assert_equal(found, expected)  # NaN is the default of a parameter
 
 
 def assert_same_model(found, expected):

@@ -87,6 +87,29 @@ class SolverCosts(_Stacks):
         return counter.n_tasks
 
 
+class Masks(Suite):
+    """Time of a fit with half of the pixels, a disc or pixels at random, relative to all; images in memory."""
+
+    param_names = ("mask", "solver")
+    params = (["disc", "random"], ["gram", "randomized"])
+
+    def setup_cache(self) -> None:
+        n, side = (844, 512) if LARGE else (150, 64)
+        np.save("images", make_planted(n, (side, side), n_modes=40, decay=0.9, noise=0.02, dtype=np.uint16).stack)
+
+    def setup(self, mask, solver):
+        super().setup()
+        self.images = np.load("images.npy")
+        side = self.images.shape[1]
+        disc = np.hypot(*np.mgrid[:side, :side] - side / 2) < side / (2 * math.pi) ** 0.5
+        self.mask = disc if mask == "disc" else np.random.default_rng(0).random(disc.shape) < 0.5
+
+    def track_time_over_that_of_all_pixels(self, mask, solver):
+        fits = [ImagePCA(10, svd_solver=solver, mask=which, random_state=0).fit for which in (None, self.mask)]
+        whole, half = (min(timeit.repeat(lambda fit=fit: fit(self.images), number=1, repeat=3)) for fit in fits)
+        return half / whole
+
+
 class Regret(Suite):
     """Time of ``"auto"`` on six spectra, relative to the better one of two solvers, for images in memory."""
 

@@ -66,12 +66,13 @@ class Places(ArrayBlockwiseDep):
         shape = tuple(sizes[i] for sizes, i in zip(self._all_chunks, number, strict=True))
         return Place(number, start, shape, None if self._files is None else self._files[start:stop])
 
-    def check_of(self, dtype: np.dtype, first: int, stop: int, whole: bool = False) -> Check:
+    def check_of(self, dtype: np.dtype, first: int, stop: int, whole: bool = False, missing: bool = False) -> Check:
         """Return the check of the blocks `first` to `stop` of a stack of `dtype` whose blocks are of whole images.
 
-        With `whole`, blocks stay as they are, and only pixels inside a mask are searched for NaN and infinity.
+        With `whole`, blocks stay as they are, and only pixels inside a mask are searched for NaN and infinity. With
+        `missing`, NaN is a missing pixel, and no error.
         """
-        return partial(_checked_blocks, dtype, [self[(i,)] for i in range(first, stop)], whole)
+        return partial(_checked_blocks, dtype, [self[(i,)] for i in range(first, stop)], whole, missing)
 
 
 def gated(data: da.Array, files: Sequence[str] | None = None, *, finite: bool = False) -> da.Array:
@@ -108,6 +109,7 @@ def checked_block(
     place: Place,
     positions: np.ndarray | None = None,
     whole: bool = False,
+    missing: bool = False,
 ) -> np.ndarray:
     """Return a block as a NumPy array of the declared shape and dtype, or the pixels inside a mask as rows.
 
@@ -124,6 +126,8 @@ def checked_block(
         Of the pixels inside a mask. Those outside are not looked at.
     whole : bool
         Return the whole block in spite of `positions`.
+    missing : bool
+        Whether NaN is a missing pixel, and no error.
 
     Raises
     ------
@@ -150,7 +154,7 @@ def checked_block(
         block = block.astype(dtype)
     images: np.ndarray = block
     used = images if positions is None else pixels_at(images, positions)
-    bad = first_nonfinite(used) if finite else None
+    bad = first_nonfinite(used, missing) if finite else None
     if bad is not None:
         raise NonFiniteError(bad).at(place.start, place.files)
     return images if whole else used
@@ -168,21 +172,27 @@ def _convert(found: np.dtype, declared: np.dtype) -> str:
 
 
 def _checked_blocks(
-    dtype: np.dtype, places: Sequence[Place], whole: bool, blocks: Sequence[Any], positions: np.ndarray | None = None
+    dtype: np.dtype,
+    places: Sequence[Place],
+    whole: bool,
+    missing: bool,
+    blocks: Sequence[Any],
+    positions: np.ndarray | None = None,
 ) -> list[np.ndarray]:
-    checked = partial(checked_block, dtype, True, positions=positions, whole=whole)
+    checked = partial(checked_block, dtype, True, positions=positions, whole=whole, missing=missing)
     return [checked(block, place) for block, place in zip(blocks, places, strict=True)]
 
 
-def first_nonfinite(rows: np.ndarray) -> int | None:
-    """Index of the first image with a NaN or infinite value, or None if all values are finite."""
+def first_nonfinite(rows: np.ndarray, missing: bool = False) -> int | None:
+    """Index of the first image with a NaN or infinite value, or None; NaN is allowed where it is a missing pixel."""
     if rows.dtype.kind != "f":
         return None
     with np.errstate(over="ignore", invalid="ignore"):
         # Fast, and true for nearly every block. NumPy adds float16 slowly, and the sum would often be infinite.
         if np.isfinite(rows.sum(dtype=np.float64 if rows.itemsize == 2 else None)):
             return None
-    bad = ~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
+    flat = rows.reshape(len(rows), -1)
+    bad = np.isinf(flat).any(axis=1) if missing else ~np.isfinite(flat).all(axis=1)
     return int(bad.argmax()) if bad.any() else None
 
 

@@ -137,6 +137,7 @@ def map_images(
     fills: bool = False,
     finite: bool = True,
     positions: np.ndarray | None = None,
+    missing: bool = False,
     **arrays: np.ndarray,
 ) -> np.ndarray | da.Array:
     """Apply ``func(block, **arrays) -> block`` to blocks of whole images; those of lazy stacks are checked before.
@@ -162,6 +163,8 @@ def map_images(
     positions : ndarray of int, optional
         Positions of the pixels inside a mask. `func` gets rows of these, (b, n_positions), and only these are searched
         for NaN and infinity, in NumPy stacks too.
+    missing : bool
+        Whether NaN is a missing pixel, and no error.
     **arrays
         Arrays that `func` needs for every block. Each is in the graph once, for all blocks.
 
@@ -173,7 +176,8 @@ def map_images(
     if isinstance(data, da.Array):
         if positions is not None:
             arrays["positions"] = positions
-        mapped = _map_lazily(func, whole_images(data), image_shape, np.dtype(dtype), files, finite, arrays)
+        check = partial(_on_block, func, data.dtype, finite, missing)
+        mapped = _map_lazily(check, whole_images(data), image_shape, np.dtype(dtype), files, arrays)
         return note_files(mapped, files, data)
     out = np.empty((len(data), *image_shape), dtype)
     step = max(1, _IN_MEMORY_BYTES // max(1, data[:1].nbytes))
@@ -182,7 +186,7 @@ def map_images(
         with _counting_from(i, None):
             if positions is not None:
                 block = pixels_at(block, positions)
-                bad = first_nonfinite(block) if finite else None
+                bad = first_nonfinite(block, missing) if finite else None
                 if bad is not None:
                     raise NonFiniteError(bad)
             if fills:
@@ -225,19 +229,19 @@ def _join_blocks(*blocks: np.ndarray) -> np.ndarray:
 
 
 def _map_lazily(
-    func: Callable[..., np.ndarray],
+    checked: partial[np.ndarray],
     data: da.Array,
     image_shape: tuple[int, ...],
     dtype: np.dtype,
     files: Sequence[str] | None,
-    finite: bool,
     arrays: dict[str, np.ndarray],
 ) -> da.Array:
-    token = dask.base.tokenize(func, data.name, image_shape, dtype, finite, arrays)
+    func = checked.args[0]
+    token = dask.base.tokenize(*checked.args, data.name, image_shape, dtype, arrays)
     # Input axes 1, 2, ... all get index 1, which the output has. Each has one block, so that any index is right; but
     # Dask takes an index that the output lacks for a reduction, and does not fuse a reduction with its source.
     mapped: da.Array = da.blockwise(
-        partial(_on_block, func, data.dtype, finite),
+        checked,
         range(1 + len(image_shape)),
         data,
         (0, *(1,) * (data.ndim - 1)),
@@ -258,12 +262,13 @@ def _on_block(
     func: Callable[..., np.ndarray],
     dtype: np.dtype,
     finite: bool,
+    missing: bool,
     block: Any,
     place: Place,
     positions: np.ndarray | None = None,
     **arrays: np.ndarray,
 ) -> np.ndarray:
-    images = checked_block(dtype, finite, _unnested(block), place, positions)
+    images = checked_block(dtype, finite, _unnested(block), place, positions, missing=missing)
     with _counting_from(place.start, place.files):
         return func(images, **arrays)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence, Set
-from math import isfinite, prod
+from math import isfinite
 from numbers import Number, Real
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import dask
 import dask.array as da
@@ -18,8 +18,10 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from ..errors import NonFiniteError
 from .axes import axis_names_of, order_of_axes
 from .gate import first_nonfinite
+from .images import Images, working_dtype
 from .lazy import files_of, note_samples, with_coordinates
-from .mask import check_mask, positions_inside
+from .mask import check_mask
+from .missing import marked, without_mask
 from .state import unchanged_if_it_fails
 
 __all__ = [
@@ -37,55 +39,6 @@ __all__ = [
 ]
 
 _FROM_DELAYED = "dask.array.from_delayed({}, shape, dtype)"
-_SINGLE = (np.uint8, np.uint16, np.int8, np.int16, np.bool_, np.float16, np.float32)
-
-
-class Images(NamedTuple):
-    """Checked input.
-
-    Attributes
-    ----------
-    data : ndarray or dask array of shape (n_images, *image_shape)
-    files : sequence of str, or None
-        Files of the images, if they are known.
-    mask : ndarray of bool of shape `image_shape`, or None
-        True for pixels that are used; None for all.
-    """
-
-    data: np.ndarray | da.Array
-    files: Sequence[str] | None
-    mask: np.ndarray | None = None
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """Shape of one image, or ``(n_features,)`` if the input has one row for each image."""
-        return self.data.shape[1:]
-
-    @property
-    def n_pixels(self) -> int:
-        """Values in one image that are used: height x width x channels, or those inside the mask."""
-        return prod(self.image_shape) if self.mask is None else int(np.count_nonzero(self.mask))
-
-    @property
-    def positions(self) -> np.ndarray | None:
-        """Positions of the pixels that are used in flattened images; None for all."""
-        return positions_inside(self.mask)
-
-    @property
-    def values_read(self) -> int:
-        """Values in one image as it is read, if not all of them are used; otherwise 0."""
-        n_values = prod(self.image_shape)
-        return n_values if self.n_pixels < n_values else 0
-
-    @property
-    def image_bytes(self) -> int:
-        """Bytes of one image while it is read: as it is stored, and the pixels inside the mask."""
-        return self.data.dtype.itemsize * (self.n_pixels + self.values_read)
-
-
-def working_dtype(dtype: np.dtype) -> np.dtype:
-    """Dtype to compute in: float32 if it holds every value of `dtype` exactly, else float64."""
-    return np.dtype(np.float32 if dtype.type in _SINGLE else np.float64)
 
 
 class FileStack:
@@ -118,7 +71,9 @@ def is_lazy(X: Any) -> bool:
     return dask.is_dask_collection(X) or _is_chunked_store(X.data if _has_axis_names(X) else X)
 
 
-def check_images(estimator: Any, X: Any, *, reset: bool, finite: bool = True, mask: Any = None) -> Images:
+def check_images(
+    estimator: Any, X: Any, *, reset: bool, finite: bool = True, mask: Any = None, missing_values: Any = None
+) -> Images:
     """Check a stack or a 2-D array for `estimator`. Lazy input stays lazy, and no pixel of it is read.
 
     Parameters
@@ -134,6 +89,8 @@ def check_images(estimator: Any, X: Any, *, reset: bool, finite: bool = True, ma
         so are those of which a mask leaves pixels out.
     mask : array-like of bool, "finite" or None
         The parameter of the estimator, if `reset`. If not, the images get its ``mask_``, if it has one.
+    missing_values : float or None
+        What marks missing pixels. They become NaN, and so do those that are masked. None: NaN and masks are errors.
 
     Returns
     -------
@@ -156,7 +113,8 @@ def check_images(estimator: Any, X: Any, *, reset: bool, finite: bool = True, ma
         check_is_fitted(estimator)
         _refuse_one_image(estimator, X)
     with unchanged_if_it_fails(*([estimator] if reset else [])):
-        return _check_images(estimator, X, reset, finite, mask if reset else getattr(estimator, "mask_", None))
+        mask = mask if reset else getattr(estimator, "mask_", None)
+        return _check_images(estimator, X, reset, finite, mask, missing_values)
 
 
 def check_rows(caller: str, X: Any, n_columns: int, *, finite: bool = True) -> Images:
@@ -188,8 +146,10 @@ def check_rows(caller: str, X: Any, n_columns: int, *, finite: bool = True) -> I
     return Images(rows, files)
 
 
-def refuse_unreadable(caller: str, X: Any) -> Any:
+def refuse_unreadable(caller: str, X: Any, masked: bool = False) -> Any:
     """Return `X` without the names of its axes; raise for what would be read with a loss, or where nobody asked for it.
+
+    A lazy array with `masked` blocks is taken if these are read as missing.
 
     Raises
     ------
@@ -210,7 +170,7 @@ def refuse_unreadable(caller: str, X: Any) -> Any:
     elif hasattr(X, "__array__") and not (isinstance(X, np.ndarray) or hasattr(X, "columns") or is_lazy(X)):
         X = np.asanyarray(X)  # a variable of netCDF4 may become a masked array
     kind = X._meta if isinstance(X, da.Array) else X
-    if isinstance(kind, np.ma.MaskedArray):
+    if isinstance(kind, np.ma.MaskedArray) and not masked:
         lazy = "dask.array.ma.filled(X, value), or dask.array.ma.getdata(X)"
         line = lazy if isinstance(X, da.Array) else "X.filled(value), or X.data"
         raise TypeError(f"X is a masked array, whose mask would be ignored. Pass {line} to ignore it on purpose.")
@@ -335,7 +295,7 @@ def _items(X: Sequence[Any]) -> Iterator[Any]:
             yield item
 
 
-def _check_images(estimator: Any, X: Any, reset: bool, finite: bool, mask: Any) -> Images:
+def _check_images(estimator: Any, X: Any, reset: bool, finite: bool, mask: Any, missing_values: Any) -> Images:
     caller = type(estimator).__name__
     X, files = data_and_files(X)
     if isinstance(X, tuple) and X and isinstance(X[0], str):
@@ -344,7 +304,8 @@ def _check_images(estimator: Any, X: Any, reset: bool, finite: bool, mask: Any) 
             f"only. Flatten the images first: make_pipeline(ImageFlattener(), Incremental({estimator!r})); or give "
             f"{caller}().partial_fit the blocks one by one."
         )
-    X = refuse_unreadable(caller, X)
+    missing = missing_values is not None
+    X = refuse_unreadable(caller, without_mask(X) if missing else X, masked=missing)
     data: np.ndarray | da.Array
     if is_lazy(X):
         data = lazy = _check_lazy(caller, X)
@@ -352,7 +313,12 @@ def _check_images(estimator: Any, X: Any, reset: bool, finite: bool, mask: Any) 
         if reset:
             validate_data(estimator, X, reset=True, skip_check_array=True)  # removes feature names of an earlier fit
     else:
-        data = _check_in_memory(estimator, X, reset, finite and mask is None)
+        data = _check_in_memory(estimator, X, reset, finite and mask is None and not missing)
+    if missing:
+        data = marked(data, missing_values)
+        bad = first_nonfinite(data, missing=True) if isinstance(data, np.ndarray) and mask is None else None
+        if bad is not None:
+            raise NonFiniteError(bad)
     _check_shape(caller, data.shape)
     images = Images(data, files)
     if reset:
@@ -361,8 +327,10 @@ def _check_images(estimator: Any, X: Any, reset: bool, finite: bool, mask: Any) 
         estimator.n_features_in_ = images.n_pixels
     else:
         _compare_with_fitted(estimator, images)
-    images = images._replace(mask=mask)
-    if mask is not None and not images.values_read and isinstance(data, np.ndarray):  # all pixels are inside
+    images = images._replace(mask=mask, missing=missing)
+    if (
+        mask is not None and not missing and not images.values_read and isinstance(data, np.ndarray)
+    ):  # all pixels are inside
         _check_numbers(caller, data, finite)
     return images
 

@@ -13,6 +13,8 @@ import dask.array as da
 import numpy as np
 
 from ..base.lazy import source_of, stored_parts
+from ..base.mask import is_finite_wanted
+from ..base.missing import check_missing
 from ..base.validation import Images, rows_are_views
 from ..base.warn import warn
 from ..errors import RankWarning
@@ -57,8 +59,33 @@ def check_parameters(params: Mapping[str, Any]) -> None:
         raise ValueError(f"checkpoint={folder!r} must be None or a folder, e.g. checkpoint='unfinished'.")
     if folder is not None:
         refuse_url(folder)
+    check_missing(params["missing"], params["missing_values"])
+    if params["missing"] != "raise":
+        _check_with_missing(params)
     if not isinstance(params["tol"], Real) or not float(params["tol"]) >= 0:
         raise ValueError(f"tol={params['tol']!r} must be a number of at least 0, e.g. tol=1e-4.")
+
+
+def _check_with_missing(params: Mapping[str, Any]) -> None:
+    """Refuse parameters that do not go together with missing pixels."""
+    missing = params["missing"]
+    if is_finite_wanted(params["mask"]):
+        raise ValueError(
+            f"mask='finite' leaves out pixels with NaN, and missing={missing!r} uses them. Set one of the two, e.g. "
+            "missing='raise'."
+        )
+    if params["checkpoint"] is not None:
+        raise ValueError(f"A fit with missing={missing!r} cannot be resumed. Set checkpoint=None.")
+    if missing == "als" and params["svd_solver"] != "auto":
+        raise ValueError(
+            f"missing='als' is a solver of its own, and svd_solver={params['svd_solver']!r} another. Set "
+            "svd_solver='auto'; or missing='mean', with which every solver works."
+        )
+    if missing == "als" and not isinstance(params["n_components"], Integral):
+        raise ValueError(
+            f"missing='als' needs a number of components, and n_components={params['n_components']!r}. Set e.g. "
+            "n_components=10."
+        )
 
 
 def check_n_components(n_components: Any, n: int | None, p: int, inside: bool = False) -> None:
@@ -102,7 +129,7 @@ def fit_size(images: Images, params: Mapping[str, Any]) -> FitSize:
         images.data.dtype,
         params["n_components"],
         block,
-        chunk=() if images.values_read else _chunk_of_part(images.data),
+        chunk=() if images.values_read or images.missing else _chunk_of_part(images.data),
         n_oversamples=params["n_oversamples"],
         max_passes=params["max_passes"],
         values_read=images.values_read,
@@ -153,7 +180,7 @@ def uncentred(images: Images) -> tuple[Images, Any]:
         shift = np.asarray(shift)[images.positions]
     # The mask has the shape of the images given; those before may have been flattened to them.
     mask = None if images.mask is None else images.mask.reshape(data.shape[1:])
-    return Images(data, images.files, mask), shift
+    return images._replace(data=data, mask=mask), shift
 
 
 def warn_of_rank(rank: int, k: int, n: int) -> None:

@@ -16,14 +16,16 @@ from ..passes.finite import finite_pixels
 from ..passes.memory import Allowance, allowance, within_plan
 from ..passes.runner import PassRunner
 from .checks import check_n_components, check_parameters, fit_size, refusing_units, uncentred
+from .missing import READS_BEFORE, als_cost, filled_images, solve_observed
 from .plan import Plan, plan_fit
-from .records import Factors, FitRequest, FitSize
+from .records import ALS, Factors, FitRequest, FitSize
 from .resume import fit_checkpoint, resumed
 from .solvers import solve
 
 __all__ = ["Fit", "fit_images", "plan_images", "request_of"]
 
 _CENTRED = "the StackCenterer before ImagePCA took a read; ImagePCA centres without one, so leave it out"
+_FILLED = "missing='mean' takes the first read, for the mean of the pixels that are observed"
 _SEARCHED = "mask='finite' takes the first read; all else is planned for all pixels, and takes less without some"
 
 
@@ -44,11 +46,17 @@ def plan_images(images: Images, params: Mapping[str, Any]) -> Plan:
     notes = (_CENTRED,) if np.any(shift) else ()
     if _is_searched(source, params):
         plan, notes = plan.with_one_read_more(), (*notes, _SEARCHED)
+    if params["missing"] == "mean":
+        plan, notes = plan.with_one_read_more(), (*notes, _FILLED)
     return replace(plan, notes=notes)
 
 
 def fit_images(images: Images, params: Mapping[str, Any]) -> Fit:
     """Find the pixels inside the mask, plan, and run the solver of the plan, or of the plan that was begun before."""
+    if params["missing"] == "als":
+        return _fit_observed(images, params)
+    if params["missing"] == "mean":
+        return _fit_filled(images, params)
     source = uncentred(images)[0]
     allowed = allowance(params["memory_limit"])
     plan = _plan(source, params, allowed)
@@ -76,6 +84,25 @@ def fit_images(images: Images, params: Mapping[str, Any]) -> Fit:
     return Fit(factors, size, images.mask, solver, n_passes + runner.n_passes)
 
 
+def _fit_observed(images: Images, params: Mapping[str, Any]) -> Fit:
+    """Fit by alternating least squares on what is observed."""
+    plan, size = _plan(images, params, allowance(params["memory_limit"])), fit_size(images, params)
+    runner = PassRunner(images, read_bytes=plan.chosen.reading_bytes, progress=params["progress"])
+    with one_blas_thread(), within_plan(plan.peak_bytes), refusing_units(runner):
+        factors = solve_observed(runner, plan.chosen, size, request_of(params, draws=True), images).in_intensities()
+    return Fit(factors, size, images.mask, ALS, runner.n_passes)
+
+
+def _fit_filled(images: Images, params: Mapping[str, Any]) -> Fit:
+    """Fit to images filled with the mean of what is observed."""
+    reading = _plan(images, params, allowance(params["memory_limit"])).chosen.reading_bytes
+    runner = PassRunner(images, read_bytes=reading, progress=params["progress"])
+    with one_blas_thread():
+        filled = filled_images(images, runner)
+    found = fit_images(filled, {**params, "missing": "raise"})
+    return found._replace(n_passes=found.n_passes + (runner.n_passes if runner.reads else 0.0))
+
+
 def request_of(params: Mapping[str, Any], draws: bool = False) -> FitRequest:
     """Return what a solver is asked for by these parameters."""
     random_state = params["random_state"] if draws else 0
@@ -94,4 +121,16 @@ def _plan(images: Images, params: Mapping[str, Any], allowed: Allowance) -> Plan
         raise ValueError(f"ImagePCA needs at least 2 images to see any variance, and got n_samples={n}.")
     check_n_components(params["n_components"], n, p, inside=bool(images.values_read))
     check_parameters(params)
-    return plan_fit(fit_size(images, params), params["svd_solver"], allowed)
+    size = fit_size(images, params)
+    if params["missing"] == "als":
+        _check_reads(plan := plan_fit(size, "auto", allowed, {ALS: als_cost}), params)
+        return plan
+    return plan_fit(size, params["svd_solver"], allowed)
+
+
+def _check_reads(plan: Plan, params: Mapping[str, Any]) -> None:
+    if params["max_passes"] <= READS_BEFORE and not plan.chosen.keeps_images:
+        raise ValueError(
+            f"missing='als' reads images that memory_limit does not keep at least {READS_BEFORE + 1} times, and "
+            f"max_passes={params['max_passes']}. Set max_passes=6."
+        )

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..base.lazy import map_images, note_samples, samples_of
 from ..base.mask import put_back
+from ..base.missing import check_missing
 from ..base.state import unchanged_if_it_fails
 from ..base.transformer import for_table
 from ..base.validation import Images, StackLike, check_images, check_rows
@@ -21,13 +22,16 @@ from .checks import warn_of_rank
 from .fit import fit_images, plan_images
 from .labelled import LabelledMixin
 from .likelihood import LikelihoodMixin
+from .missing import project_observed
 from .partial_fit import learn_batch
 from .plan import Plan
-from .projection import in_intensities, reconstruct, scores_of
+from .projection import in_intensities, project, project_filled, reconstruct, scores_of
 from .records import Factors, FitSize
 from .residuals import ResidualsMixin
 
 __all__ = ["ImagePCA"]
+
+_PROJECTIONS = {"mean": project_filled, "als": project_observed}  # where pixels are missing
 
 
 class ImagePCA(
@@ -89,6 +93,16 @@ class ImagePCA(
         pixels that are finite in all images, which takes one read more of a stack of floats. Pixels outside are not
         looked at by any method, and may be NaN or infinite. Results are those of rows of the pixels inside. None uses
         all pixels.
+    missing : {"raise", "mean", "als"}, default="raise"
+        What to do with missing pixels, in `fit`, `fit_transform` and `transform`; in all other methods they are errors.
+        ``"raise"``: an error names the image. ``"mean"``: each gets the mean of the images that show it, which takes
+        one read more, and every solver works; variances are too small by what is missing.
+        ``"als"``: components are those of the observed pixels, by alternating least squares, for a number of
+        components and ``svd_solver="auto"``. Five or six reads as a rule, at most `max_passes`; one if the images fit
+        `memory_limit`. Each image gets scores by least squares over the pixels that it shows.
+    missing_values : float, default=nan
+        What marks a missing pixel, unless `missing` is ``"raise"``: NaN, or a number such as 0 or 65535. Pixels that a
+        masked array masks are missing too.
 
     Attributes
     ----------
@@ -106,7 +120,8 @@ class ImagePCA(
     explained_variance_ : ndarray of shape (n_components_,), float64
         Variance along each axis (ddof=1).
     explained_variance_ratio_ : ndarray of shape (n_components_,), float64
-        Share of the total variance, which is exact; 0 for a constant stack.
+        Share of the total variance, which is exact; 0 for a constant stack. With ``missing="als"`` the sum is the share
+        of the observed squares about the mean that the components explain.
     singular_values_ : ndarray of shape (n_components_,), float64
         Singular values of the centred stack.
     residual_variance_image_ : ndarray of shape (height, width[, n_channels]), float64
@@ -181,6 +196,8 @@ class ImagePCA(
         progress: bool = False,
         checkpoint: str | os.PathLike[str] | None = None,
         mask: Any = None,
+        missing: str = "raise",
+        missing_values: float = np.nan,
     ):
         self.n_components = n_components
         self.svd_solver = svd_solver
@@ -193,6 +210,8 @@ class ImagePCA(
         self.progress = progress
         self.checkpoint = checkpoint
         self.mask = mask
+        self.missing = missing
+        self.missing_values = missing_values
 
     def fit(self, X: StackLike, y: Any = None) -> ImagePCA:
         """Find the principal components of a stack.
@@ -248,8 +267,8 @@ class ImagePCA(
         Raises
         ------
         ValueError
-            If there are more components than values in an image; for ``mask="finite"``, which only `fit` can find, and
-            another mask than before.
+            If there are more components than values in an image; for ``mask="finite"`` and `missing`, which only `fit`
+            takes, and another mask than before.
 
         Warns
         -----
@@ -257,7 +276,8 @@ class ImagePCA(
             If the directions kept explain less than the share of the variance asked for. Later batches keep more.
         """
         with unchanged_if_it_fails(self):
-            images = check_images(self, X, reset=not hasattr(self, "components_"), mask=self.mask)
+            marks = self._marks_missing()
+            images = check_images(self, X, reset=not hasattr(self, "components_"), mask=self.mask, missing_values=marks)
             factors, size, self._summary = learn_batch(images, self)
             self.svd_solver_, self.n_passes_ = "randomized", 1.0
             self._store(factors, size, images.mask)
@@ -300,7 +320,7 @@ class ImagePCA(
         scores : ndarray or dask array of shape (n_images, n_components_)
             In the dtype of `components_`; lazy for lazy input.
         """
-        return for_table(self, self._project(check_images(self, X, reset=False)))
+        return for_table(self, self._project(check_images(self, X, reset=False, missing_values=self._marks_missing())))
 
     def inverse_transform(self, X: np.ndarray | da.Array) -> np.ndarray | da.Array:
         """Images from scores: the reconstruction from n_components_ components.
@@ -352,7 +372,7 @@ class ImagePCA(
         MemoryLimitError
             As `fit` would.
         """
-        images = check_images(clone(self), X, reset=True, mask=self.mask)
+        images = check_images(clone(self), X, reset=True, mask=self.mask, missing_values=self._marks_missing())
         return plan_images(images, self.get_params(deep=False))
 
     @property
@@ -363,11 +383,12 @@ class ImagePCA(
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.three_d_array = True
+        tags.input_tags.allow_nan = self.missing != "raise"
         return tags
 
     def _fit(self, X: StackLike) -> tuple[Images, np.ndarray | None]:
         """Validate, fit, store; return the images, and their scores where the solver has them."""
-        images = check_images(self, X, reset=True, mask=self.mask)
+        images = check_images(self, X, reset=True, mask=self.mask, missing_values=self._marks_missing())
         found = fit_images(images, self.get_params(deep=False))
         self.__dict__.pop("_summary", None)  # of partial_fit
         self.svd_solver_, self.n_passes_ = found.solver, found.n_passes
@@ -400,6 +421,11 @@ class ImagePCA(
         warn_of_rank(factors.rank, k, n)
         return None if factors.scores is None else factors.scores * signs
 
+    def _marks_missing(self) -> float | None:
+        """Return the value that marks missing pixels; None if these are errors."""
+        check_missing(self.missing, self.missing_values)
+        return None if self.missing == "raise" else self.missing_values
+
     def _score_scale(self) -> np.ndarray:
         """Return the divisor of scores: 1, or the standard deviation along each axis if `whiten`."""
         if not self.whiten:
@@ -409,5 +435,6 @@ class ImagePCA(
         return scale
 
     def _project(self, images: Images) -> np.ndarray | da.Array:
+        projection = _PROJECTIONS[self.missing] if images.missing else project
         axes, mean = self._inside(self.components_), self._inside(self.mean_)
-        return scores_of(images, axes, mean, self._score_scale())
+        return scores_of(images, projection, axes, mean, self._score_scale())

@@ -43,6 +43,10 @@ def learn_batch(images: Images, model: Any) -> tuple[Factors, FitSize, Summary]:
     summary : Summary
     """
     params, fitted = model.get_params(deep=False), getattr(model, "n_components_", None)
+    if params["missing"] != "raise":
+        raise ValueError(
+            f"partial_fit takes no missing pixels, and missing={params['missing']!r}. Use fit; or set missing='raise'."
+        )
     params["n_components"] = _components_of_batches(params, images, fitted)
     _check_mask_of_batches(params["mask"], images, fitted)
     request = request_of({**params, "n_components": model.n_components})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import ceil, isqrt
+from typing import TypeAlias
 
 import dask
 import numpy as np
@@ -81,7 +83,7 @@ class Plan:
         return replace(self, chosen=considered[self.considered.index(self.chosen)], considered=considered)
 
     def __repr__(self) -> str:
-        lines = [f"Plan: svd_solver={self.solver!r} within {format_bytes(self.memory_limit)}"]
+        lines = [f"Plan: {self.chosen.setting} within {format_bytes(self.memory_limit)}"]
         lines.append(f"  {'':2}{'solver':<17}{'passes':>7}{'multiply-adds':>15}{'peak memory':>14}")
         for r in self.considered:
             mark = "->" if r is self.chosen else ("  " if r.peak_bytes <= self.memory_limit else " x")
@@ -96,8 +98,10 @@ class Plan:
         return "\n".join(lines)
 
 
-def plan_fit(size: FitSize, svd_solver: str, allowed: Allowance) -> Plan:
-    """Choose the fastest solver, by nominal time, of those that fit the memory.
+def plan_fit(
+    size: FitSize, svd_solver: str, allowed: Allowance, cost_functions: Mapping[str, CostOf] | None = None
+) -> Plan:
+    """Choose the fastest solver, by nominal time, of those that fit the memory; of all solvers, or of those given.
 
     The choice depends on metadata and limit only, except that more than four threads need more buffers.
 
@@ -108,7 +112,7 @@ def plan_fit(size: FitSize, svd_solver: str, allowed: Allowance) -> Plan:
     """
     threads = max(_THREADS, dask.config.get("num_workers", None) or CPU_COUNT)
     costs = []
-    for solver, cost_of in COSTS.items():
+    for solver, cost_of in (cost_functions or COSTS).items():
         # The exact solver of inner products needs no whole images.
         beside = size.graph_bytes + (0 if solver == "gram" else 2 * size.joining_bytes)
         cost = cost_of(size, Allowance(allowed.limit - beside, allowed.keep - beside), threads)
@@ -157,9 +161,9 @@ def _too_large(size: FitSize, candidates: list[SolverCost], allowed: Allowance) 
     limit = ceil(least.peak_bytes / 1e6)
     return (
         f"{size.n} images of {size.p} values with {size.k} components need at least "
-        f"{format_bytes(least.peak_bytes)} (svd_solver={least.solver!r}), and the memory limit is "
+        f"{format_bytes(least.peak_bytes)} ({least.setting}), and the memory limit is "
         f"{format_bytes(allowed.limit)}. Nothing was read. Set ImagePCA(memory_limit='{limit}MB', "
-        f"svd_solver={least.solver!r}), ask for fewer components, or make the images smaller."
+        f"{least.setting}), ask for fewer components, or make the images smaller."
         f"{_of_chunks(size, least.solver)}"
     )
 
@@ -269,4 +273,5 @@ def tall_height(short: int, tall: int) -> int:
     return min(tall, max(2 * short, isqrt(short * tall)))
 
 
-COSTS = {"gram": _gram, "covariance_eigh": _covariance, "tsqr": _tsqr, "randomized": randomized_cost}
+CostOf: TypeAlias = Callable[[FitSize, Allowance, int], SolverCost]
+COSTS: dict[str, CostOf] = {"gram": _gram, "covariance_eigh": _covariance, "tsqr": _tsqr, "randomized": randomized_cost}

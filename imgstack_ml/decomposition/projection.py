@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import ceil, log10
 from typing import Any
 
@@ -11,12 +11,22 @@ import numpy as np
 
 from ..base.gate import gated
 from ..base.lazy import map_images, note_files, stored_parts
+from ..base.missing import filled
 from ..base.validation import Images, working_dtype
 from ..linalg.krylov import project as project_rows
 from ..linalg.scaling import exponent_of, power_of_two
 from ..linalg.tiles import n_rows, row_groups, tiles
 
-__all__ = ["in_intensities", "project", "reconstruct", "residual_squares", "residuals", "rounded", "scores_of"]
+__all__ = [
+    "in_intensities",
+    "project",
+    "project_filled",
+    "reconstruct",
+    "residual_squares",
+    "residuals",
+    "rounded",
+    "scores_of",
+]
 
 
 def project(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -25,14 +35,17 @@ def project(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.nda
     return in_intensities(scores / scale, exponent, axes.dtype, "scores")
 
 
-def scores_of(images: Images, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray | da.Array:
-    """Scores (n, k) of a stack; lazy for lazy images, in the chunks in which they are stored."""
+def scores_of(
+    images: Images, project: Callable[..., np.ndarray], axes: np.ndarray, mean: np.ndarray, scale: np.ndarray
+) -> np.ndarray | da.Array:
+    """Scores (n, k) of a stack by `project`; lazy for lazy images, in the chunks in which they are stored."""
     stored = stored_parts(images.data)
-    if stored is not None and images.positions is None:
+    if stored is not None and images.positions is None and not images.missing:
         assert isinstance(images.data, da.Array)
         return note_files(_sums_over_parts(stored, images.files, axes, mean, scale), images.files, images.data)
     shape = (len(axes),)
-    learned: dict[str, Any] = {"axes": axes, "mean": mean, "scale": scale, "positions": images.positions}
+    learned: dict[str, Any] = {"axes": axes, "mean": mean, "scale": scale}
+    learned |= {"positions": images.positions, "missing": images.missing}
     return map_images(project, images.data, image_shape=shape, dtype=axes.dtype, files=images.files, **learned)
 
 
@@ -80,6 +93,11 @@ def _projected(block: np.ndarray, axes: np.ndarray, mean: np.ndarray) -> tuple[n
     rest = np.ldexp(mean - shift, -exponent)
     scores -= axes @ rest
     return scores, shift, rest, exponent
+
+
+def project_filled(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Scores of a block of images whose missing pixels get the mean."""
+    return project(filled(block, mean), axes, mean, scale)
 
 
 def reconstruct(

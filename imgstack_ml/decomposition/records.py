@@ -17,6 +17,7 @@ from ..passes.memory import Allowance
 from .certificate import Certificate, in_units
 
 __all__ = [
+    "ALS",
     "FEW_PRODUCTS",
     "ITERATIONS",
     "Factors",
@@ -38,6 +39,7 @@ _LARGE_SUMMARY = 4096  # images up to which summaries are large
 FEW_PRODUCTS = 2e9  # up to this many multiply-adds, float64 is used from the start
 ITERATIONS = 30  # of the streaming solver at most, for images in memory, which cost no read
 _LEAST = 2.0**-1000  # sum of squares that leaves float64 room for variances of 1e-7 of it
+ALS = "als"  # the solver of images with missing pixels, chosen by another parameter
 _GUESS = 32  # components that are planned for a share of the variance, before the data tell their number
 
 
@@ -317,6 +319,11 @@ class SolverCost(NamedTuple):
     product_seconds: float = 0.0
     n_products: int = 0
     instead: SolverCost | None = None
+
+    @property
+    def setting(self) -> str:
+        """The parameter of `ImagePCA` that chooses the solver."""
+        return f"svd_solver={self.solver!r}" if self.solver != ALS else f"missing={ALS!r}"
 
     @property
     def patience(self) -> int:

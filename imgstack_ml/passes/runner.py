@@ -106,13 +106,13 @@ class PassRunner:
         self._kept: list[list[np.ndarray]] | None = None
         self._image_shape = images.image_shape
         self._unselected: list[np.ndarray] | None = None  # NumPy input of which a mask leaves pixels out
-        self._inside, self._whole = images.positions, whole
+        self._inside, self._whole, self._missing = images.positions, whole, images.missing
         if isinstance(data, np.ndarray) and not rows_are_views(data):
             data = da.from_array(data, chunks=(batch_rows(images), *images.image_shape), name=False)
         if isinstance(data, da.Array):
             stored = stored_parts(data)
             self._lazy = whole_images(without_empty_blocks(data))
-            if stored is not None and self._inside is None:
+            if stored is not None and self._inside is None and not self._missing:
                 self._stored = gated(without_empty_blocks(stored), images.files, finite=True)
             sizes = self._lazy.chunks[0]
         else:
@@ -341,7 +341,9 @@ class PassRunner:
 
     def check(self, span: Batch) -> Check | None:
         """Return the check of some blocks, for `checked_step`; None if they are in memory, checked already."""
-        return None if self.blocks is not None else self._places.check_of(self.dtype, *span, self._whole)
+        if self.blocks is not None:
+            return None
+        return self._places.check_of(self.dtype, *span, self._whole, self._missing)
 
     @property
     def inside(self) -> tuple[np.ndarray, ...]:

@@ -109,9 +109,7 @@ def test_images_that_are_read_again(solver):
     assert_allclose(found[0].singular_values, found[1].singular_values, rtol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("solver", "kind"), [*((solver, "lazy") for solver in SOLVERS[:-1]), ("gram", "numpy"), ("randomized", "numpy")]
-)
+@pytest.mark.parametrize(("solver", "kind"), [("gram", "lazy"), ("tsqr", "lazy"), ("randomized", "numpy")])
 def test_the_peak_is_within_the_plan(solver, kind):
     shape, n_images = ((120, 110), 80) if solver in ("gram", "randomized") else ((12, 16), 600)
     mask = np.random.default_rng(0).random(shape) < 0.5

@@ -1,0 +1,67 @@
+"""Checked images: what all estimators work on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import NamedTuple
+
+import dask.array as da
+import numpy as np
+
+from .mask import positions_inside
+
+__all__ = ["Images", "working_dtype"]
+
+_SINGLE = (np.uint8, np.uint16, np.int8, np.int16, np.bool_, np.float16, np.float32)
+
+
+class Images(NamedTuple):
+    """Checked input.
+
+    Attributes
+    ----------
+    data : ndarray or dask array of shape (n_images, *image_shape)
+    files : sequence of str, or None
+        Files of the images, if they are known.
+    mask : ndarray of bool of shape `image_shape`, or None
+        True for pixels that are used; None for all.
+    missing : bool
+        Whether NaN is a missing pixel, and no error.
+    """
+
+    data: np.ndarray | da.Array
+    files: Sequence[str] | None
+    mask: np.ndarray | None = None
+    missing: bool = False
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of one image, or ``(n_features,)`` if the input has one row for each image."""
+        return self.data.shape[1:]
+
+    @property
+    def n_pixels(self) -> int:
+        """Values in one image that are used: height x width x channels, or those inside the mask."""
+        return prod(self.image_shape) if self.mask is None else int(np.count_nonzero(self.mask))
+
+    @property
+    def positions(self) -> np.ndarray | None:
+        """Positions of the pixels that are used in flattened images; None for all."""
+        return positions_inside(self.mask)
+
+    @property
+    def values_read(self) -> int:
+        """Values in one image as it is read, if not all of them are used; otherwise 0."""
+        n_values = prod(self.image_shape)
+        return n_values if self.n_pixels < n_values else 0
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of one image while it is read: as it is stored, and the pixels inside the mask."""
+        return self.data.dtype.itemsize * (self.n_pixels + self.values_read)
+
+
+def working_dtype(dtype: np.dtype) -> np.dtype:
+    """Dtype to compute in: float32 if it holds every value of `dtype` exactly, else float64."""
+    return np.dtype(np.float32 if dtype.type in _SINGLE else np.float64)

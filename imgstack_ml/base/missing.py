@@ -1,0 +1,80 @@
+"""Missing pixels: NaN marks them, whether the images have NaN, a number for what is missing, or a mask of their own."""
+
+from __future__ import annotations
+
+from functools import partial
+from numbers import Real
+from typing import Any
+
+import dask.array as da
+import numpy as np
+
+from ..linalg.large_integers import refuse_inexact
+
+__all__ = ["HOW", "check_missing", "filled", "marked", "without_mask"]
+
+HOW = ("raise", "mean", "als")
+
+
+def check_missing(missing: Any, missing_values: Any) -> None:
+    """Refuse what is no way to treat missing pixels, and no value that marks them.
+
+    Raises
+    ------
+    ValueError
+        Naming the parameter, its value and what is needed.
+    """
+    if not isinstance(missing, str) or missing not in HOW:
+        raise ValueError(f"missing={missing!r} must be one of {HOW}.")
+    if not isinstance(missing_values, Real) or isinstance(missing_values, bool | np.bool_):
+        raise ValueError(f"missing_values={missing_values!r} must be NaN or a number, e.g. missing_values=0.")
+
+
+def without_mask(X: Any) -> Any:
+    """Return a masked NumPy array as floats, NaN where it is masked; anything else as it is."""
+    return _unmasked(X, _float_of(X.dtype)) if isinstance(X, np.ma.MaskedArray) else X
+
+
+def marked(data: np.ndarray | da.Array, missing_values: Any) -> np.ndarray | da.Array:
+    """Images in floats whose missing pixels are NaN: what is masked, and what equals `missing_values`.
+
+    NumPy images of floats are returned as they are where `missing_values` is NaN, and otherwise copied.
+    """
+    dtype = _float_of(data.dtype)
+    mark = partial(_marked_block, missing_values=float(missing_values), dtype=dtype)
+    if not isinstance(data, da.Array):
+        return mark(data)
+    meta = np.empty((0,) * data.ndim, dtype)
+    lazy: da.Array = da.map_blocks(mark, data, dtype=dtype, meta=meta)
+    return lazy
+
+
+def filled(images: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Images with the mean image in place of what is missing."""
+    return np.where(np.isnan(images), mean.reshape(images.shape[1:]).astype(images.dtype), images)
+
+
+def _float_of(dtype: np.dtype) -> np.dtype:
+    """Return the float dtype that holds the values; those of 64-bit integers are searched for larger ones."""
+    return np.dtype(np.float32 if dtype.kind in "biu" and dtype.itemsize <= 2 else np.result_type(dtype, np.float32))
+
+
+def _marked_block(block: Any, missing_values: float, dtype: np.dtype) -> np.ndarray:
+    masked = isinstance(block, np.ma.MaskedArray)
+    refuse_inexact(np.ma.getdata(block))
+    values = _unmasked(block, dtype) if masked else np.asarray(block).astype(dtype, copy=False)
+    if np.isnan(missing_values):
+        return values
+    missing = np.ma.getdata(block) == missing_values
+    if not missing.any():
+        return values
+    if not masked and values.dtype == block.dtype:  # the input is never changed
+        values = values.copy()
+    values[missing] = np.nan
+    return values
+
+
+def _unmasked(block: np.ma.MaskedArray, dtype: np.dtype) -> np.ndarray:
+    values: np.ndarray = np.ma.getdata(block).astype(dtype)
+    values[np.ma.getmaskarray(block)] = np.nan
+    return values
