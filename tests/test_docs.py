@@ -15,7 +15,16 @@ from matplotlib import pyplot
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if not {"_build", "_api"} & set(path.parts))
 # The gallery shows single lines; the page about clusters is a program, since it starts processes.
-RUN = ["start", "interoperability", "howto/solver", "howto/reader", "howto/feature", "howto/masks", "howto/missing", "howto/background"]
+RUN = [
+    "start",
+    "interoperability",
+    "howto/solver",
+    "howto/reader",
+    "howto/feature",
+    "howto/masks",
+    "howto/missing",
+    "howto/background",
+]
 NEEDED = {"interoperability": ["xarray", "pandas", "polars"]}
 
 

@@ -1,6 +1,7 @@
-"""How fast is each format read, beside a bare loop over its library? Ratios of one run, so that a regression shows.
+"""How fast is each format read, beside a bare loop over its library?
 
-Both read the same files into one array, by one thread. Formats of folders are a file an image; films hold all of them.
+Ratios of one run, so that a regression shows. Both read the same files into one array, by one thread. Formats of
+folders are a file an image; films hold all of them.
 """
 
 import os

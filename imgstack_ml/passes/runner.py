@@ -112,7 +112,7 @@ class PassRunner:
         if isinstance(data, da.Array):
             stored = stored_parts(data)
             self._lazy = whole_images(without_empty_blocks(data))
-            if stored is not None and self._inside is None:
+            if stored is not None and self._inside is None and not self._missing:
                 self._stored = gated(without_empty_blocks(stored), images.files, finite=True)
             sizes = self._lazy.chunks[0]
         else:
