@@ -105,8 +105,26 @@ def test_simplejpeg_decodes_what_pillow_does(tmp_path, monkeypatch, shape, subsa
     pytest.importorskip("simplejpeg")
     path = write_image(tmp_path / "a.jpg", random_pixels(shape), subsampling=subsampling, quality=quality)
     decoded = decode_file(path)
-    monkeypatch.setattr(jpeg_png, "_simplejpeg", lambda: None)
+    monkeypatch.setattr(jpeg_png, "_installed", lambda name: None)
     np.testing.assert_array_equal(decoded, decode_file(path))
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_imagecodecs_decodes_what_pillow_does_and_nothing_that_is_cut(tmp_path, monkeypatch, channels, interlaced):
+    decoder = pytest.importorskip("imagecodecs").png_decode
+    path, pixels, calls = tmp_path / "a.png", random_pixels((33, 17, channels)), []
+    monkeypatch.setattr("imagecodecs.png_decode", lambda data: calls.append(1) or decoder(data))
+    path.write_bytes(content := png_bytes(pixels, interlaced=interlaced))
+    np.testing.assert_array_equal(decode_file(str(path)), pixels)
+    assert calls
+    path.write_bytes(png_bytes(pixels, interlaced=interlaced, rows=10))
+    assert_named(path)
+    path.write_bytes(content.replace(b"IEND", b"IENX"))
+    assert_named(path)
+    middle = len(content) // 2
+    path.write_bytes(content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :])
+    assert_named(path)
 
 
 XMP = "<x:xmpmeta><rdf:Description tiff:Orientation{}/></x:xmpmeta>"
