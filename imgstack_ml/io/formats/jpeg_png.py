@@ -187,7 +187,9 @@ class Png(Picture):
 
     def _decode(self, key: int | None) -> np.ndarray:
         imagecodecs, mode = _installed("imagecodecs"), self._picture.mode
-        if imagecodecs is not None and key is None and mode == self._shown and mode in ("RGB", "RGBA"):
+        # It prints warnings of interlaced images, and of metadata that are damaged.
+        is_plain = self.source.head[28] == 0 and self._picture.info.keys() <= {"dpi"}
+        if imagecodecs is not None and is_plain and key is None and mode == self._shown and mode in ("RGB", "RGBA"):
             self._file.seek(0)
             try:  # takes two thirds of Pillow's time, which has the last word on files that are damaged
                 pixels = imagecodecs.png_decode(self._file.read())

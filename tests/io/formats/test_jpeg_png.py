@@ -117,7 +117,7 @@ def test_imagecodecs_decodes_what_pillow_does_and_nothing_that_is_cut(tmp_path, 
     monkeypatch.setattr("imagecodecs.png_decode", lambda data: calls.append(1) or decoder(data))
     path.write_bytes(content := png_bytes(pixels, interlaced=interlaced))
     np.testing.assert_array_equal(decode_file(str(path)), pixels)
-    assert calls
+    assert len(calls) == (not interlaced)
     path.write_bytes(png_bytes(pixels, interlaced=interlaced, rows=10))
     assert_named(path)
     path.write_bytes(content.replace(b"IEND", b"IENX"))
