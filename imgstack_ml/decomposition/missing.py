@@ -18,6 +18,7 @@ from ..linalg import observed as lin
 from ..linalg.incremental import Summary
 from ..linalg.orthonormal import completed_rows, orthonormalise_rows
 from ..linalg.scaling import ALL_ZERO, exponent_of
+from ..passes.batches import BATCH_BYTES
 from ..passes.memory import Allowance
 from ..passes.runner import PassRunner
 from ..passes.steps import no_result
@@ -45,7 +46,10 @@ def als_cost(size: FitSize, allowed: Allowance, threads: int) -> SolverCost:
     n, p, k = size.n, size.p, size.k
     normals = 8 * p * ((k + 1) * (k + 2) // 2 + k + 1)
     # Two sums and their merge, the scores, and tiles of images, of what is observed, and of products of loadings.
-    fixed = size.result_bytes + 3 * normals + 3 * 8 * n * k + threads * (3 * size.tile_bytes + normals)
+    fixed = size.result_bytes + 3 * normals + 3 * 8 * n * k
+    # A thread solves a batch, or before that fills and summarises it: a copy, and what is missing.
+    batch = min(size.raw_bytes, max(BATCH_BYTES, size.block * size.image_bytes))
+    fixed += threads * (3 * size.tile_bytes + max(normals, size.row_counts().summary_bytes + batch + batch // 4))
     whole = fixed + (0 if size.in_memory else size.raw_bytes)
     keeps = size.in_memory or whole <= allowed.keep
     reading = size.reading_bytes(allowed, fixed, threads, normals)
@@ -151,7 +155,7 @@ def _on_filled(step: Any, blocks: list[np.ndarray], start: int, mean: np.ndarray
 
 
 def _first_components(runner: PassRunner, size: FitSize, request: FitRequest, mean: np.ndarray) -> np.ndarray:
-    counts = size.row_counts()
+    counts = size.row_counts()._replace(batch_bytes=0)
     summary: Summary = first_look(_FilledRunner(runner, mean), size, counts, request.seed)[0]  # type: ignore[arg-type]
     s = summary.singular_values[: size.k]
     rank = int(np.count_nonzero(s > 0))
