@@ -65,15 +65,17 @@ def _sums_over_parts(
 ) -> da.Array:
     """Add up the scores of the parts of images that chunks hold, in float64."""
     image_shape, index = stored.shape[1:], tuple(range(stored.ndim))
-    pixels = index[1:]
+    pixels, parts = index[1:], gated(stored, files, finite=True)
+    if not all(map(all, stored.chunks[1:])):  # chunks of no pixels have no scores
+        parts = parts.rechunk({axis: tuple(filter(None, stored.chunks[axis])) for axis in pixels})
     of_parts = da.blockwise(
         _scores_of_part,
         (*index, stored.ndim),
-        gated(stored, files, finite=True),
+        parts,
         index,
-        da.from_array(axes.reshape(-1, *image_shape), chunks=(-1, *stored.chunks[1:])),
+        da.from_array(axes.reshape(-1, *image_shape), chunks=(-1, *parts.chunks[1:])),
         (stored.ndim, *pixels),
-        da.from_array(mean.reshape(image_shape), chunks=stored.chunks[1:]),
+        da.from_array(mean.reshape(image_shape), chunks=parts.chunks[1:]),
         pixels,
         adjust_chunks=dict.fromkeys(pixels, 1),
         dtype=np.float64,

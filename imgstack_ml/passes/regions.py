@@ -57,4 +57,4 @@ def assembled(parts: Iterable[np.ndarray], regions: Sequence[Region]) -> np.ndar
         index: Any = (..., *region)
         whole[index] = part.reshape(whole[index].shape)
     assert whole is not None
-    return whole.reshape(*whole.shape[: -len(shape)], -1)
+    return whole.reshape(*whole.shape[: -len(shape)], prod(shape))  # of no images, -1 would mean nothing

@@ -141,7 +141,7 @@ class PassRunner:
     @property
     def executor(self) -> Executor:
         """Where tasks run now: in this process if the images are in memory, else where Dask is set to."""
-        return executor_for(self._lazy)
+        return executor_for(self._lazy if self._kept is None else None)
 
     def run(
         self,

@@ -18,15 +18,19 @@ from imgstack_ml import (
     IntensityRescaler,
     MemoryLimitError,
     NonFiniteError,
+    RankWarning,
     StackCenterer,
     fit_together,
     open_stack,
     save_stack,
 )
+from imgstack_ml.base.images import Images
 from imgstack_ml.base.lazy import samples_of
 from imgstack_ml.io import lazy
 from imgstack_ml.io.formats.arrays import ArrayReader
 from imgstack_ml.passes.regions import assembled, bands, n_values, shares_of
+from imgstack_ml.passes.runner import PassRunner
+from imgstack_ml.passes.steps import concatenated, raw_regions
 from tests.lib.fits import traced_peak
 from tests.lib.stacks import photographs
 
@@ -102,6 +106,38 @@ def test_inner_products_and_scores_run_over_the_chunks(limit, n_passes, dtype):
     assert store.times() == 1
     whole = pca.transform(store.images)
     assert_allclose(scores, whole, atol=1e-5 * np.abs(whole).max())
+
+
+@pytest.mark.parametrize("chunks", [(10, (3, 0, 5), 6, 2), (10, (0, 8), 6, (1, 0, 1)), (10, (8, 0), 6, 2)])
+def test_chunks_of_no_pixels_have_no_scores(chunks):
+    images = photographs(30, (8, 6, 2), "uint8")
+    pca = ImagePCA(3, svd_solver="gram").fit(da.from_array(images, chunks=chunks))
+    rows = images.reshape(30, -1) - images.reshape(30, -1).mean(axis=0)
+    assert_allclose(pca.singular_values_, np.linalg.svd(rows, compute_uv=False)[:3], rtol=1e-6)
+    scores = pca.transform(da.from_array(images, chunks=chunks))
+    assert scores.shape == (30, 3)
+    assert_allclose(scores, rows @ pca.components_.T, atol=1e-5 * np.abs(scores).max().compute())
+
+
+def test_constant_images_in_parts_have_components_of_no_variance():
+    images = np.full((12, 6, 4), 7, "uint8")
+    with pytest.warns(RankWarning):
+        pca = ImagePCA(2, svd_solver="gram").fit(da.from_array(images, chunks=(12, 2, 4)))
+    assert_array_equal(pca.singular_values_, 0)
+    assert_array_equal(pca.mean_, 7)
+    assert_allclose(pca.components_ @ pca.components_.T, np.eye(2), atol=1e-6)
+
+
+def test_parts_in_memory_are_not_sent_back_to_a_cluster(client):
+    images = photographs(30, (16, 20), "uint8")
+    runner = PassRunner(Images(da.from_array(images, chunks=(15, 8, 10)), None))
+    assert not runner.executor.shares_memory
+    runner.keep_by_region()
+    assert runner.executor.shares_memory
+    read = runner.run(raw_regions, concatenated, by_region=True)
+    parts = [np.concatenate(chunks).reshape(30, -1) for chunks in read]
+    assert_array_equal(assembled(parts, list(runner.regions.values())), images.reshape(30, -1))
+    assert runner.n_passes == 1
 
 
 def test_a_limit_too_small_for_whole_images_is_kept_over_chunks():
