@@ -199,12 +199,16 @@ def refusing_units(runner: PassRunner, before: float = 0.0) -> Iterator[None]:
     try:
         yield
     except OverflowError:
-        largest = max(before, runner.run(largest_value, max, label="largest value", save=False))
+        largest = max(before, runner.run(_largest_observed, max, label="largest value", save=False))
         factor = 10.0 ** floor(log10(largest))
         raise ValueError(
             f"The images have values of up to {largest:.3g}, whose squares float64 does not hold. Divide the images by "
             f"{factor:.0e}, e.g. X / {factor:.0e}."
         ) from None
+
+
+def _largest_observed(blocks: list[np.ndarray], start: int) -> float:
+    return largest_value([np.nan_to_num(block) for block in blocks])
 
 
 def uncentred(images: Images) -> tuple[Images, Any]:

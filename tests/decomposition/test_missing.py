@@ -19,6 +19,7 @@ from imgstack_ml import (
     ComponentFilter,
     ImageFlattener,
     ImagePCA,
+    IntensityRescaler,
     MemoryLimitError,
     NonFiniteError,
     ReconstructionDisplay,
@@ -273,6 +274,8 @@ def test_missing_pixels_are_errors_where_nobody_asks_for_them():
         ImagePCA(3).fit(X)
     with pytest.raises(TypeError, match="masked array"):
         ImagePCA(3).fit(np.ma.masked_invalid(X))
+    with pytest.raises(NonFiniteError, match=r"Only ImagePCA\(missing='als'\) takes NaN .* no step before it but Im"):
+        make_pipeline(IntensityRescaler(), ImagePCA(3, missing="als")).fit(X)
     pca = ImagePCA(3, missing="als").fit(X)
     with pytest.raises(ValueError, match="partial_fit takes no missing pixels"):
         pca.partial_fit(X)
@@ -338,6 +341,12 @@ def test_integers_beyond_float64_are_refused_unless_they_are_missing(lazy):
         ImagePCA(2, missing="mean").fit(beyond)
 
 
+def test_units_whose_squares_float64_does_not_hold_are_named():
+    _, X = incomplete("random", n=60)
+    with pytest.raises(ValueError, match=r"values of up to .*e-20\d, whose squares .* Divide the images by 1e-20\d"):
+        ImagePCA(3, missing="als").fit((X - 100) * 1e-202)
+
+
 def test_lists_of_masked_arrays_are_told_how_to_become_one():
     X = np.ma.masked_invalid(incomplete("random", n=20)[1])
     with pytest.raises(TypeError, match=r"list that holds a masked array; ImagePCA needs one array: numpy\.ma\.stack"):
@@ -358,8 +367,8 @@ def test_a_limit_that_is_too_small_names_one_that_works():
 @pytest.mark.parametrize("limit", ["400MB", "2GB"])
 def test_a_fresh_process_takes_no_more_than_planned(limit):
     stack = (
-        "(lambda x: da.where(x < 76, np.nan, x))"
-        "(da.random.default_rng(0).integers(0, 256, (3000, 200, 200), chunks=(50, -1, -1)).astype('float32'))"
+        "(lambda x: dask.array.where(x < 76, float('nan'), x))"
+        "(dask.array.random.default_rng(0).integers(0, 256, (3000, 200, 200), chunks=(50, -1, -1)).astype('float32'))"
     )
-    taken, planned, _, _ = fresh_process(f"ImagePCA(8, missing='als', memory_limit='{limit}')", stack)
+    taken, planned, _, _ = fresh_process(ImagePCA(8, missing="als", memory_limit=limit), stack)
     assert taken <= planned
