@@ -140,7 +140,8 @@ class NonFiniteError(ImageError, ValueError):
 
     def __init__(self, index: int, file: str | None = None, reason: str | None = None):
         advice = f"Repair it or leave it out, e.g. keep = np.arange(len(X)) != {index}; X = X[keep]"
-        super().__init__(index, file, f" {reason or f'contains NaN or infinity. {advice}'}")
+        way = "Only ImagePCA(missing='als') takes NaN as missing pixels, with no step before it but ImageFlattener"
+        super().__init__(index, file, f" {reason or f'contains NaN or infinity. {advice}. {way}'}")
         self._more = (reason,)
 
 

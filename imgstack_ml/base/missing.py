@@ -29,6 +29,11 @@ def check_missing(missing: Any, missing_values: Any) -> None:
         raise ValueError(f"missing={missing!r} must be one of {HOW}.")
     if not isinstance(missing_values, Real) or isinstance(missing_values, bool | np.bool_):
         raise ValueError(f"missing_values={missing_values!r} must be NaN or a number, e.g. missing_values=0.")
+    if missing == "raise" and not np.isnan(float(missing_values)):
+        raise ValueError(
+            f"missing_values={missing_values!r} marks missing pixels, and missing='raise' takes none, so that these "
+            "would be values. Set missing='als' or missing='mean'; or missing_values=numpy.nan."
+        )
 
 
 def without_mask(X: Any) -> Any:
@@ -62,11 +67,9 @@ def _float_of(dtype: np.dtype) -> np.dtype:
 
 def _marked_block(block: Any, missing_values: float, dtype: np.dtype) -> np.ndarray:
     masked = isinstance(block, np.ma.MaskedArray)
-    refuse_inexact(np.ma.getdata(block))
     values = _unmasked(block, dtype) if masked else np.asarray(block).astype(dtype, copy=False)
-    if np.isnan(missing_values):
-        return values
     missing = np.ma.getdata(block) == missing_values
+    _refuse_inexact(block, missing)
     if not missing.any():
         return values
     if not masked and values.dtype == block.dtype:  # the input is never changed
@@ -77,5 +80,13 @@ def _marked_block(block: Any, missing_values: float, dtype: np.dtype) -> np.ndar
 
 def _unmasked(block: np.ma.MaskedArray, dtype: np.dtype) -> np.ndarray:
     values: np.ndarray = np.ma.getdata(block).astype(dtype)
-    values[np.ma.getmaskarray(block)] = np.nan
+    masked = np.ma.getmaskarray(block)
+    _refuse_inexact(block, masked)
+    values[masked] = np.nan
     return values
+
+
+def _refuse_inexact(block: np.ndarray, missing: np.ndarray) -> None:
+    """Refuse integers that float64 does not hold, but for what is missing."""
+    if block.dtype.kind in "iu" and block.dtype.itemsize == 8:
+        refuse_inexact(np.ma.getdata(block)[~(missing | np.ma.getmaskarray(block))])

@@ -173,7 +173,8 @@ def refuse_unreadable(caller: str, X: Any, masked: bool = False) -> Any:
     if isinstance(kind, np.ma.MaskedArray) and not masked:
         lazy = "dask.array.ma.filled(X, value), or dask.array.ma.getdata(X)"
         line = lazy if isinstance(X, da.Array) else "X.filled(value), or X.data"
-        raise TypeError(f"X is a masked array, whose mask would be ignored. Pass {line} to ignore it on purpose.")
+        way = "; or set ImagePCA(missing='als'), for which masked pixels are missing" * (caller == "ImagePCA")
+        raise TypeError(f"X is a masked array, whose mask would be ignored. Pass {line} to ignore it on purpose{way}.")
     name = type(kind).__name__
     if hasattr(kind, "todense"):
         line = "X.map_blocks(lambda block: block.todense())" if isinstance(X, da.Array) else "X.todense()"
@@ -265,6 +266,8 @@ def _refuse_arrays_in_lists(caller: str, X: Sequence[Any]) -> None:
         if isinstance(item, Delayed):
             line = f"dask.array.stack([{_FROM_DELAYED.format('one')} for one in X])"
             raise TypeError(f"X is a list that holds a Delayed; {caller} needs one array. Pass {line} for images.")
+        if isinstance(item, np.ma.MaskedArray):
+            raise TypeError(f"X is a list that holds a masked array; {caller} needs one array: numpy.ma.stack(X).")
         if isinstance(item, FileStack) or is_lazy(item) or _has_axis_names(item):
             kind = f"{type(item).__module__.partition('.')[0]}.{type(item).__name__}"
             raise TypeError(

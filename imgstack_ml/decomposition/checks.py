@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from math import floor, log10
 from numbers import Integral, Real
 from typing import Any
@@ -12,12 +13,13 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
-from ..base.lazy import source_of, stored_parts
-from ..base.mask import is_finite_wanted
+from ..base.gate import first_nonfinite
+from ..base.lazy import map_images, source_of, stored_parts
+from ..base.mask import is_finite_wanted, pixels_at
 from ..base.missing import check_missing
-from ..base.validation import Images, rows_are_views
+from ..base.validation import FileStack, Images, StackLike, check_images, rows_are_views
 from ..base.warn import warn
-from ..errors import RankWarning
+from ..errors import NonFiniteError, RankWarning
 from ..files.names import refuse_url
 from ..linalg.scaling import largest_value
 from ..passes.batches import batch_rows
@@ -29,6 +31,7 @@ __all__ = [
     "SOLVER_NAMES",
     "check_n_components",
     "check_parameters",
+    "complete_images",
     "fit_size",
     "refusing_units",
     "uncentred",
@@ -64,6 +67,42 @@ def check_parameters(params: Mapping[str, Any]) -> None:
         _check_with_missing(params)
     if not isinstance(params["tol"], Real) or not float(params["tol"]) >= 0:
         raise ValueError(f"tol={params['tol']!r} must be a number of at least 0, e.g. tol=1e-4.")
+
+
+def complete_images(pca: Any, X: StackLike, what: str) -> Images:
+    """Check images of the shape that a PCA was fitted on, for what takes no missing pixels.
+
+    Raises
+    ------
+    NonFiniteError
+        Naming the image (and file), and the line that fills its missing pixels; for lazy images when they are computed.
+    """
+    images = check_images(pca, X, reset=False, missing_values=pca._marks_missing())
+    if not images.missing:
+        return images
+    reason = f"has missing pixels, and {what} takes none. Fill them, or leave it out: {_filling(X, pca.missing_values)}"
+    options = dict[str, Any](image_shape=images.image_shape, dtype=images.data.dtype, files=images.files)
+    if images.positions is not None:
+        options["inside"] = images.positions
+    whole = map_images(partial(_complete, reason), images.data, finite=False, **options)
+    return images._replace(data=whole, missing=False)
+
+
+def _complete(reason: str, block: np.ndarray, inside: np.ndarray | None = None) -> np.ndarray:
+    bad = first_nonfinite(block if inside is None else pixels_at(block, inside))
+    if bad is not None:
+        raise NonFiniteError(bad, None, reason if np.isnan(block[bad]).any() else None)
+    return block
+
+
+def _filling(X: Any, missing_values: float) -> str:
+    """Return the line that fills missing pixels of images by the model."""
+    X, name = (X.data, "X.data") if isinstance(X, FileStack) else (X, "X")
+    library = "dask.array" if isinstance(X, da.Array) else "numpy"
+    values, hidden = name, f"numpy.isnan({name})" if np.isnan(missing_values) else f"{name} == {missing_values:g}"
+    if isinstance(X._meta if isinstance(X, da.Array) else X, np.ma.MaskedArray):
+        values, hidden = f"{library}.ma.getdata({name})", f"{library}.ma.getmaskarray({name})"
+    return f"X = {library}.where({hidden}, pca.inverse_transform(pca.transform(X)), {values})"
 
 
 def _check_with_missing(params: Mapping[str, Any]) -> None:
@@ -160,12 +199,16 @@ def refusing_units(runner: PassRunner, before: float = 0.0) -> Iterator[None]:
     try:
         yield
     except OverflowError:
-        largest = max(before, runner.run(largest_value, max, label="largest value", save=False))
+        largest = max(before, runner.run(_largest_observed, max, label="largest value", save=False))
         factor = 10.0 ** floor(log10(largest))
         raise ValueError(
             f"The images have values of up to {largest:.3g}, whose squares float64 does not hold. Divide the images by "
             f"{factor:.0e}, e.g. X / {factor:.0e}."
         ) from None
+
+
+def _largest_observed(blocks: list[np.ndarray], start: int) -> float:
+    return largest_value([np.nan_to_num(block) for block in blocks])
 
 
 def uncentred(images: Images) -> tuple[Images, Any]:

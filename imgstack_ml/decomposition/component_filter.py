@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..base.state import unchanged_if_it_fails
 from ..base.transformer import StackTransformer
 from ..base.validation import StackLike, check_images
+from .checks import complete_images
 from .image_pca import ImagePCA
 from .projection import residuals
 from .residuals import chosen_components, of_components
@@ -103,7 +104,9 @@ class ComponentFilter(MetaEstimatorMixin, StackTransformer):
             if self.keep is not None and self.remove is not None:
                 raise ValueError(f"keep={self.keep!r} and remove={self.remove!r} are both given. Give one of them.")
             _raise_for_params(fit_params, self, "fit")
-            check_images(self, X, reset=True, finite=False)  # the estimator looks for NaN
+            if isinstance(getattr(self.estimator, "n_components", None), int):  # not after a fit of many images
+                self._check_positions(self.estimator.n_components)
+            check_images(self, _unmasked(self.estimator, X), reset=True, finite=False)  # the estimator looks for NaN
             routed = process_routing(self, "fit", **fit_params)
             self.estimator_ = clone(self.estimator).fit(X, y, **routed.estimator.fit)
             pca = _pca_of(self.estimator_)
@@ -114,7 +117,7 @@ class ComponentFilter(MetaEstimatorMixin, StackTransformer):
                     f"{tuple(pca.image_shape_)}. Resize or crop them to that shape, or fit an ImagePCA on images of "
                     "this shape."
                 )
-            chosen_components(self.keep if self.remove is None else self.remove, pca.n_components_)
+            self._check_positions(pca.n_components_)
         return self
 
     def transform(self, X: StackLike) -> np.ndarray | da.Array:
@@ -130,12 +133,17 @@ class ComponentFilter(MetaEstimatorMixin, StackTransformer):
         images : ndarray or dask array of the shape of `X`
             In the dtype of the components and the intensity units of the images; lazy for lazy input.
         """
-        check_images(self, X, reset=False, finite=False)
+        check_is_fitted(self)
+        check_images(self, _unmasked(self.estimator_, X), reset=False, finite=False)
         pca = _pca_of(self.estimator_)
         if self.remove is None:
             return pca.reconstruct(X, self.keep)
-        images = check_images(pca, X, reset=False)
+        images = complete_images(pca, X, "ComponentFilter")
         return of_components(pca, partial(residuals, with_mean=True), images, self.remove, pca.components_.dtype)
+
+    def _check_positions(self, k: int) -> None:
+        name = "keep" if self.remove is None else "remove"
+        chosen_components(getattr(self, name), k, name)
 
     def get_metadata_routing(self) -> MetadataRouter:
         """Return the routing of metadata: what `fit` gets is for the estimator.
@@ -146,6 +154,15 @@ class ComponentFilter(MetaEstimatorMixin, StackTransformer):
         """
         mapping = MethodMapping().add(caller="fit", callee="fit")
         return MetadataRouter(owner=self).add(estimator=self.estimator, method_mapping=mapping)
+
+
+def _unmasked(estimator: Any, X: Any) -> Any:
+    """Return images without a mask of their own, for checks of their shape, if the PCA takes masked pixels."""
+    if _pca_of(estimator).missing == "raise":
+        return X
+    if isinstance(X, da.Array):
+        return da.ma.getdata(X)
+    return np.ma.getdata(X) if isinstance(X, np.ma.MaskedArray) else X
 
 
 def _pca_of(estimator: Any) -> ImagePCA:

@@ -99,7 +99,7 @@ def _fit_filled(images: Images, params: Mapping[str, Any]) -> Fit:
     runner = PassRunner(images, read_bytes=reading, progress=params["progress"])
     with one_blas_thread():
         filled = filled_images(images, runner)
-    found = fit_images(filled, {**params, "missing": "raise"})
+    found = fit_images(filled, {**params, "missing": "raise", "missing_values": np.nan})
     return found._replace(n_passes=found.n_passes + (runner.n_passes if runner.reads else 0.0))
 
 

@@ -101,8 +101,8 @@ class ImagePCA(
         components and ``svd_solver="auto"``. At most `max_passes` reads, and at least three; one if the images fit
         `memory_limit`. Each image gets scores by least squares over the pixels that it shows.
     missing_values : float, default=nan
-        What marks a missing pixel, unless `missing` is ``"raise"``: NaN, or a number such as 0 or 65535. Pixels that a
-        masked array masks are missing too.
+        What marks a missing pixel: NaN, or a number such as 0 or 65535, which ``missing="raise"`` refuses. Pixels that
+        a masked array masks are missing too.
 
     Attributes
     ----------

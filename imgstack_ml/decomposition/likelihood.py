@@ -16,10 +16,11 @@ from sklearn.utils.validation import check_is_fitted
 from ..base.gate import first_nonfinite
 from ..base.lazy import map_images
 from ..base.mask import positions_inside
-from ..base.validation import StackLike, check_images
+from ..base.validation import StackLike
 from ..errors import NonFiniteError
 from ..linalg.orthonormal import inner_products
 from ..linalg.scaling import largest_value
+from .checks import complete_images
 from .projection import residual_squares
 
 __all__ = ["LikelihoodMixin"]
@@ -63,7 +64,7 @@ class LikelihoodMixin:
         Tipping & Bishop (1999), "Mixtures of probabilistic principal component analyzers", eq. 5; evaluated in the
         basis of the components, without a matrix of pixels x pixels.
         """
-        images = check_images(self, X, reset=False)
+        images = complete_images(self, X, "the likelihood")
         axes, mean = self._inside(self.components_), self._inside(self.mean_)
         k, p, noise = self.n_components_, len(mean), self.noise_variance_
         self._refuse_without_noise("no likelihood")

@@ -124,8 +124,9 @@ def _observed_mean(runner: PassRunner, images: Images, least: int) -> _Seen:
         place = tuple(int(i) for i in np.unravel_index(positions[0], images.image_shape))
         raise ValueError(
             f"The pixel {place} is observed in {seen.counts[few[0]]} of {len(images.data)} images, and {least} are "
-            f"needed; {len(few)} pixels are observed in too few. Leave them out by a mask: mask=(number of images that "
-            f"show a pixel) >= {least}."
+            f"needed. Leave out all such pixels, here {len(few)}, by a mask: mask=numpy.isfinite(X).sum(axis=0) >= "
+            f"{least}. Where a number or a masked array marks what is missing, take X != number, or "
+            "~numpy.ma.getmaskarray(X), in place of numpy.isfinite(X)."
         )
     return _Seen(seen.sums / seen.counts, np.array([[seen.largest]]))
 
@@ -133,10 +134,10 @@ def _observed_mean(runner: PassRunner, images: Images, least: int) -> _Seen:
 def _check_counts(counts: np.ndarray, least: int) -> None:
     few = np.flatnonzero(counts < least)
     if len(few):
-        needed = "a pixel" if least == 1 else f"at least {least}, as many as components"
-        raise NonFiniteError(
-            int(few[0]), None, f"shows {counts[few[0]]} pixels, and {needed} must be observed. Leave it out."
-        )
+        needed = "a pixel" if least == 1 else f"at least {least}, as many as components,"
+        line = f"X[numpy.isfinite(X).reshape(len(X), -1).sum(axis=1) >= {least}]"
+        reason = f"shows {counts[few[0]]} pixels, and {needed} must be observed. Leave such images out, e.g. {line}."
+        raise NonFiniteError(int(few[0]), None, reason)
 
 
 class _FilledRunner:

@@ -13,10 +13,11 @@ import numpy.typing as npt
 from ..base.gate import first_nonfinite
 from ..base.lazy import map_images
 from ..base.mask import put_back
-from ..base.validation import Images, StackLike, check_images
+from ..base.validation import Images, StackLike
 from ..errors import NonFiniteError
 from ..linalg.orthonormal import inner_products
 from ..linalg.scaling import largest_value
+from .checks import complete_images
 from .projection import project, reconstruct, residual_squares, residuals, rounded
 
 __all__ = ["OutlierStatistics", "ResidualsMixin", "chosen_components", "hotelling", "of_components"]
@@ -86,7 +87,7 @@ class ResidualsMixin:
         >>> pca.reconstruct(stack, components=[0, 2], dtype="uint8").dtype
         dtype('uint8')
         """
-        images = check_images(self, X, reset=False)
+        images = complete_images(self, X, "reconstruct")
         wanted = self.components_.dtype if dtype is None else _image_dtype(dtype)
         return of_components(self, partial(_drawn, wanted), images, components, wanted)
 
@@ -110,7 +111,7 @@ class ResidualsMixin:
         IndexError, TypeError, ValueError
             As from `reconstruct`.
         """
-        images = check_images(self, X, reset=False)
+        images = complete_images(self, X, "residuals")
         return of_components(self, residuals, images, components, self.components_.dtype)
 
     def outlier_statistics(self, X: StackLike) -> OutlierStatistics:
@@ -153,7 +154,7 @@ class ResidualsMixin:
         >>> int(pca.outlier_statistics(stack).q.argmax())
         7
         """
-        images = check_images(self, X, reset=False)
+        images = complete_images(self, X, "outlier_statistics")
         real = self.explained_variance_ > 0
         axes = self._inside(self.components_ if real.all() else self.components_[real])
         both = map_images(
@@ -171,8 +172,8 @@ class ResidualsMixin:
         return OutlierStatistics(both[:, 0], both[:, 1])
 
 
-def chosen_components(components: Any, k: int) -> np.ndarray:
-    """Return positions of components of k, as integers from 0; all for None.
+def chosen_components(components: Any, k: int, name: str = "components") -> np.ndarray:
+    """Return positions of components of k, as integers from 0; all for None. `name` is the parameter's.
 
     Raises
     ------
@@ -183,21 +184,21 @@ def chosen_components(components: Any, k: int) -> np.ndarray:
         return np.arange(k)
     if not isinstance(components, Sequence | np.ndarray) or isinstance(components, str | bytes):
         raise TypeError(
-            f"components={components!r} is no list of components. Give their positions, e.g. [0, 2], or range(3) for "
+            f"{name}={components!r} is no list of components. Give their positions, e.g. [0, 2], or range(3) for "
             "the first three."
         )
     for position in components:
         if isinstance(position, bool) or not isinstance(position, int | np.integer):
             raise TypeError(
-                f"components has {position!r}, and positions of components are integers from 0 to {k - 1}. Of Booleans "
-                "give numpy.flatnonzero(components)."
+                f"{name} has {position!r}, and positions of components are integers from 0 to {k - 1}. Of Booleans "
+                f"give numpy.flatnonzero({name})."
             )
         if not -k <= position < k:
-            raise IndexError(f"there is no component {position} of {k}: positions go from 0 to {k - 1}.")
+            raise IndexError(f"{name}: there is no component {position} of {k}: positions go from 0 to {k - 1}.")
     positions = np.array([int(position) % k for position in components], dtype=np.intp)
     counts = np.bincount(positions, minlength=1)
     if counts.max() > 1:
-        raise ValueError(f"components={components!r} has component {counts.argmax()} twice. Give each once.")
+        raise ValueError(f"{name}={components!r} has component {counts.argmax()} twice. Give each once.")
     return positions
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "find_mask",
     "find_route",
     "hide_outside",
+    "refuse_marks",
     "split_at_pca",
 ]
 
@@ -170,6 +171,15 @@ def find_route(estimator: Any) -> Route:
     while n_before and hasattr(steps[n_before - 1], "inverse_transform"):
         n_before -= 1
     return Route(steps[:n_before], steps[n_before:], pca)
+
+
+def refuse_marks(caller: str, pca: Any) -> None:
+    """Raise ValueError if a number marks missing pixels for a PCA: in images it would be taken for a value."""
+    if getattr(pca, "missing", "raise") != "raise" and not np.isnan(pca.missing_values):
+        raise ValueError(
+            f"{caller} takes complete images, and missing_values={pca.missing_values!r} of the ImagePCA marks missing "
+            "pixels. Fill these in the images, and set pca.set_params(missing_values=numpy.nan)."
+        )
 
 
 def _transform(steps: list[Any], images: Any) -> Any:

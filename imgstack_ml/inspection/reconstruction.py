@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ..base.validation import StackLike
 from ._drawing import draw_picture, picture_grid
 from .pictures import common_limits, plain_picture, signed_picture, visible_channels
-from .pipelines import Route, find_mask, find_route, hide_outside
+from .pipelines import Route, find_mask, find_route, hide_outside, refuse_marks
 from .stacks import evenly_spaced, image_names, read_images, short_name
 
 if TYPE_CHECKING:
@@ -117,10 +117,11 @@ class ReconstructionDisplay:
         NotFittedError
             If the estimator is not fitted, or has no PCA.
         ValueError
-            If `n_components` is empty or holds a number outside of 1 to the number of components; or if the input of
-            the PCA cannot be reshaped to images.
+            If `n_components` is empty or holds a number outside of 1 to the number of components; if the input of
+            the PCA cannot be reshaped to images; or if a number marks missing pixels.
         """
         route = find_route(estimator)
+        refuse_marks(cls.__name__, route.pca)
         k = len(route.pca.components_)
         if n_components is None:
             n_components = [number for number in _N_COMPONENTS if number < k] + [k]

@@ -106,7 +106,7 @@ def _project_out(fresh: np.ndarray, rows: np.ndarray) -> None:
 
 def _tiles(rows: np.ndarray, n_others: int = 0) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     """Yield ranges of columns, a copy of them in float64, and the columns themselves."""
-    width = max(64, min(_TILE, TILE_BYTES // (8 * (len(rows) + n_others))))
+    width = max(64, min(_TILE, TILE_BYTES // (8 * max(1, len(rows) + n_others))))
     for a in range(0, rows.shape[1], width):
         span = slice(a, a + width)
         yield span, rows[:, span].astype(np.float64), rows[:, span]

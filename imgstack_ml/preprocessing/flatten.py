@@ -203,7 +203,8 @@ def _fill_value(value: Any, dtype: np.dtype) -> np.ndarray:
     if number.ndim == 0 and number.dtype.kind in "biuf":
         with np.errstate(all="ignore"):
             converted = number.astype(dtype)
-        if dtype.kind == "f" or np.array_equal(converted, number):
+        held = np.isfinite(converted) or not np.isfinite(number) if dtype.kind == "f" else converted == number
+        if held:
             return converted
     raise ValueError(
         f"fill_value={value!r} is no number that the rows can hold, which are {dtype}. Set "

@@ -11,7 +11,7 @@ from ..base.mask import pixels_at
 from ..base.validation import StackLike
 from ..decomposition.residuals import OutlierStatistics, hotelling
 from ..inspection.pictures import shrink, visible_channels
-from ..inspection.pipelines import Route, find_mask, find_route, hide_outside
+from ..inspection.pipelines import Route, find_mask, find_route, hide_outside, refuse_marks
 from ..inspection.stacks import check_stack, evenly_spaced
 from ..inspection.statistics import ImageStatistics, concatenate_lists, concatenate_statistics, image_statistics
 from ..passes.runner import PassRunner
@@ -89,10 +89,13 @@ def read_survey(estimator: Any, X: StackLike, *, progress: bool = False) -> Surv
         If there is no fitted PCA.
     NonFiniteError
         Naming the image (and file) with a NaN or infinite pixel.
+    ValueError
+        A number marks missing pixels for the PCA.
     """
     inside = find_mask(estimator)
     images = check_stack("generate_report", X, inside)
     route = find_route(estimator)
+    refuse_marks("generate_report", route.pca)
     has_thumbnail = np.zeros(len(images.data), dtype=bool)
     has_thumbnail[evenly_spaced(len(has_thumbnail), MAX_THUMBNAILS)] = True
     runner = PassRunner(images, progress=progress, whole=True)

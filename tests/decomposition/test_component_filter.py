@@ -140,6 +140,22 @@ def test_metadata_reaches_the_estimator():
         ComponentFilter(Weighted(2)).fit(X, shade="dark")
 
 
+@pytest.mark.parametrize("name", ["keep", "remove"])
+def test_wrong_positions_are_refused_by_their_parameter_before_anything_is_read(name):
+    source = counted(photographs(12, (6, 5)), 4)
+    for value, error, message in (
+        ("0", TypeError, f"{name}='0' is no list"),
+        ([True], TypeError, rf"{name} has True.*numpy\.flatnonzero\({name}\)"),
+        ([3], IndexError, f"{name}: there is no component 3 of 3"),
+        ([1, -2], ValueError, rf"{name}=\[1, -2\] has component 1 twice"),
+    ):
+        with pytest.raises(error, match=message):
+            ComponentFilter(ImagePCA(3), **{name: value}).fit(source.data)
+    assert source.n_reads == 0
+    with pytest.raises(IndexError, match=f"{name}: there is no component 12 of 12"):
+        ComponentFilter(ImagePCA(), **{name: [12]}).fit(source.data)
+
+
 def test_blocks_are_checked():
     X = photographs(12, (6, 5)).astype(np.float32)
     model = ComponentFilter(ImagePCA(2), remove=[0]).fit(X)

@@ -1,5 +1,8 @@
 """Fits to images with missing pixels, against least squares in memory, and scikit-learn's PCA of imputed columns."""
 
+import pickle
+
+import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -8,10 +11,22 @@ from scipy.linalg import subspace_angles
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 
-from imgstack_ml import ImageFlattener, ImagePCA, MemoryLimitError, NonFiniteError, load_model, save_model
+from imgstack_ml import (
+    ComponentFilter,
+    ImageFlattener,
+    ImagePCA,
+    IntensityRescaler,
+    MemoryLimitError,
+    NonFiniteError,
+    ReconstructionDisplay,
+    generate_report,
+    load_model,
+    save_model,
+)
 from imgstack_ml.linalg.signs import component_signs
 from tests.lib.fits import fresh_process, linux
 from tests.lib.stacks import counted, photographs
@@ -215,7 +230,7 @@ def test_what_shows_too_little_is_named(lazy):
     pca = ImagePCA(3, missing="als")
     few = X.copy()
     few[17].ravel()[2:] = np.nan
-    for missing, least in (("als", "at least 3, as many as components"), ("mean", "a pixel")):
+    for missing, least in (("als", "at least 3, as many as components,"), ("mean", "a pixel")):
         if missing == "mean":
             few[17] = np.nan
         with pytest.raises(NonFiniteError, match=rf"image 17 shows \d pixels, and {least} must be observed"):
@@ -239,6 +254,7 @@ def test_what_shows_too_little_is_named(lazy):
     [
         ({"missing": "drop"}, r"missing='drop' must be one of \('raise', 'mean', 'als'\)"),
         ({"missing": "als", "missing_values": None}, "missing_values=None must be NaN or a number"),
+        ({"missing_values": 0}, "missing_values=0 marks missing pixels, and missing='raise' takes none"),
         ({"missing": "als", "svd_solver": "gram"}, "Set svd_solver='auto'; or missing='mean'"),
         ({"missing": "als", "n_components": 0.9}, "needs a number of components, and n_components=0.9"),
         ({"missing": "als", "n_components": None}, "needs a number of components, and n_components=None"),
@@ -258,13 +274,84 @@ def test_missing_pixels_are_errors_where_nobody_asks_for_them():
         ImagePCA(3).fit(X)
     with pytest.raises(TypeError, match="masked array"):
         ImagePCA(3).fit(np.ma.masked_invalid(X))
+    with pytest.raises(NonFiniteError, match=r"Only ImagePCA\(missing='als'\) takes NaN .* no step before it but Im"):
+        make_pipeline(IntensityRescaler(), ImagePCA(3, missing="als")).fit(X)
     pca = ImagePCA(3, missing="als").fit(X)
-    for method in (pca.score_samples, pca.score):
-        with pytest.raises(NonFiniteError, match="image 0"):
-            method(X)
     with pytest.raises(ValueError, match="partial_fit takes no missing pixels"):
         pca.partial_fit(X)
     assert ImageFlattener().fit_transform(X).shape == (60, SIDE * SIDE)
+
+
+@pytest.mark.parametrize("inside", [None, np.arange(SIDE * SIDE).reshape(SIDE, SIDE) % 3 > 0], ids=["", "mask"])
+@pytest.mark.parametrize("kind", ["nan", "number", "masked"])
+@pytest.mark.parametrize("lazy", [False, True], ids=["numpy", "dask"])
+def test_methods_for_complete_images_refuse_missing_pixels_with_a_line_that_fills_them(kind, lazy, inside):
+    truth, X = incomplete("random", n=60)
+    values = -7 if kind == "number" else np.nan
+    X[0] = truth[0]
+    if kind == "number":
+        X = np.nan_to_num(X, nan=values)
+    if lazy:
+        X = da.from_array(X, chunks=(60, -1, -1))
+    if kind == "masked":
+        X = (da.ma if lazy else np.ma).masked_invalid(X)
+    pca = ImagePCA(3, missing="als", missing_values=values, mask=inside, random_state=0).fit(X)
+    route = ComponentFilter(FrozenEstimator(pca), remove=[0]).fit(X).transform
+    for method in (pca.reconstruct, pca.residuals, pca.outlier_statistics, pca.score_samples, pca.score, route):
+        with pytest.raises(NonFiniteError, match=r"image 1 has missing pixels, and .* takes none") as refusal:
+            dask.compute(method(X))
+        line = str(refusal.value).split("leave it out: X = ")[1]
+        filled = eval(line, {"numpy": np, "dask": dask, "pca": pca, "X": X})
+        assert isinstance(filled, da.Array) == lazy
+        dask.compute(method(filled))
+    assert_allclose(np.asarray(filled)[0], np.asarray(X[0]))
+    assert_allclose(np.asarray(pca.residuals(truth)), np.asarray(clone_of_complete(pca).residuals(truth)))
+
+
+def clone_of_complete(pca):
+    return pickle.loads(pickle.dumps(pca)).set_params(missing="raise", missing_values=np.nan)
+
+
+def test_pictures_of_reconstructions_refuse_numbers_that_mark_missing_pixels():
+    _, X = incomplete("random", n=60)
+    X = np.nan_to_num(X, nan=-7)
+    pca = ImagePCA(3, missing="als", missing_values=-7).fit(X)
+    for draw in (generate_report, ReconstructionDisplay.from_estimator):
+        with pytest.raises(ValueError, match="missing_values=-7 of the ImagePCA marks missing pixels"):
+            draw(pca, X)
+    pca.set_params(missing_values=np.nan)
+    ReconstructionDisplay.from_estimator(pca, incomplete("random", n=60)[0])
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["numpy", "dask"])
+def test_integers_beyond_float64_are_refused_unless_they_are_missing(lazy):
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 100, (9, 4, 4))
+    hidden = rng.random(X.shape) < 0.1
+    expected = ImagePCA(2, missing="mean").fit(np.where(hidden, np.nan, X))
+    X[hidden] = -(2**63)
+    masked = np.ma.masked_array(X, hidden)
+    beyond = np.ma.masked_array(X + 2**53 * ~hidden, hidden)
+    if lazy:
+        X, masked, beyond = (da.from_array(one, chunks=(3, -1, -1)) for one in (X, masked, beyond))
+    for images, values in ((X, -(2**63)), (masked, np.nan)):
+        found = ImagePCA(2, missing="mean", missing_values=values).fit(images)
+        assert_allclose(found.explained_variance_, expected.explained_variance_, rtol=1e-12)
+    with pytest.raises(ValueError, match=r"float64 tells them apart up to 2\*\*53"):
+        ImagePCA(2, missing="mean").fit(beyond)
+
+
+def test_units_whose_squares_float64_does_not_hold_are_named():
+    _, X = incomplete("random", n=60)
+    with pytest.raises(ValueError, match=r"values of up to .*e-20\d, whose squares .* Divide the images by 1e-20\d"):
+        ImagePCA(3, missing="als").fit((X - 100) * 1e-202)
+
+
+def test_lists_of_masked_arrays_are_told_how_to_become_one():
+    X = np.ma.masked_invalid(incomplete("random", n=20)[1])
+    with pytest.raises(TypeError, match=r"list that holds a masked array; ImagePCA needs one array: numpy\.ma\.stack"):
+        ImagePCA(2, missing="als").fit(list(X))
+    ImagePCA(2, missing="als").fit(np.ma.stack(list(X)))
 
 
 def test_a_limit_that_is_too_small_names_one_that_works():

@@ -176,6 +176,14 @@ def test_directions_of_variance_0_count_in_the_residual():
 # Residual variance
 
 
+@pytest.mark.filterwarnings("ignore::imgstack_ml.RankWarning")
+def test_constant_images_have_no_direction_and_all_counts_in_the_residual():
+    pca = ImagePCA(2).fit(np.ones((5, 4, 3)))
+    q, t2 = pca.outlier_statistics(np.full((2, 4, 3), 3.0))
+    assert_allclose(q, 4 * 12)
+    assert not t2.any()
+
+
 @pytest.mark.parametrize("dtype", ROUNDING)
 @pytest.mark.parametrize("solver", ["gram", "covariance_eigh", "tsqr", "randomized"])
 def test_the_fit_makes_the_residual_variance_of_the_pixels_without_a_read(solver, dtype):

@@ -113,5 +113,9 @@ def test_a_fill_value_that_rows_cannot_hold():
             flattener.inverse_transform(rows)
     with_nan = ImageFlattener(HALF, fill_value=np.nan).fit(np.zeros((3, 4, 5)))
     assert np.isnan(with_nan.inverse_transform(rows.astype("float32"))[:, ~HALF]).all()
+    large = ImageFlattener(HALF, fill_value=1e6).fit(np.zeros((3, 4, 5)))
+    assert large.inverse_transform(rows.astype("float32")).max() == 1e6
+    with pytest.raises(ValueError, match=r"fill_value=1000000\.0 is no number that the rows can hold, .* float16"):
+        large.inverse_transform(rows.astype("float16"))
     with pytest.raises(ValueError, match=f"needs rows of {HALF.sum()} values"):
         with_nan.inverse_transform(np.zeros((2, 20)))
