@@ -27,13 +27,21 @@ def check_missing(missing: Any, missing_values: Any) -> None:
     """
     if not isinstance(missing, str) or missing not in HOW:
         raise ValueError(f"missing={missing!r} must be one of {HOW}.")
-    if not isinstance(missing_values, Real) or isinstance(missing_values, bool | np.bool_):
+    if not isinstance(missing_values, Real) or isinstance(missing_values, bool | np.bool_) or _is_huge(missing_values):
         raise ValueError(f"missing_values={missing_values!r} must be NaN or a number, e.g. missing_values=0.")
     if missing == "raise" and not np.isnan(float(missing_values)):
         raise ValueError(
             f"missing_values={missing_values!r} marks missing pixels, and missing='raise' takes none, so that these "
             "would be values. Set missing='als' or missing='mean'; or missing_values=numpy.nan."
         )
+
+
+def _is_huge(number: Any) -> bool:
+    try:
+        float(number)
+    except OverflowError:
+        return True
+    return False
 
 
 def without_mask(X: Any) -> Any:

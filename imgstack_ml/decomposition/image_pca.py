@@ -22,10 +22,10 @@ from .checks import warn_of_rank
 from .fit import fit_images, plan_images
 from .labelled import LabelledMixin
 from .likelihood import LikelihoodMixin
-from .missing import project_observed
+from .missing import project_filled, project_observed
 from .partial_fit import learn_batch
 from .plan import Plan
-from .projection import in_intensities, project, project_filled, reconstruct, scores_of
+from .projection import in_intensities, project, reconstruct, scores_of
 from .records import Factors, FitSize
 from .residuals import ResidualsMixin
 

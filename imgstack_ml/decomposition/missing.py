@@ -22,11 +22,11 @@ from ..passes.batches import BATCH_BYTES
 from ..passes.memory import Allowance
 from ..passes.runner import PassRunner
 from ..passes.steps import no_result
-from .projection import in_intensities
+from .projection import in_intensities, project
 from .records import ALS, ITERATIONS, Factors, FitRequest, FitSize, SolverCost
 from .streaming import first_look
 
-__all__ = ["READS_BEFORE", "als_cost", "filled_images", "project_observed", "solve_observed"]
+__all__ = ["READS_BEFORE", "als_cost", "filled_images", "project_filled", "project_observed", "solve_observed"]
 
 _NOMINAL = 3  # reads with least squares that are planned
 READS_BEFORE = 2  # of the images, before the first least squares: means, and a first look
@@ -93,10 +93,16 @@ def solve_observed(runner: PassRunner, cost: SolverCost, size: FitSize, request:
     return _factors(model, found, size, n_iter)
 
 
+def project_filled(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Scores (b, k) of a block of images whose missing pixels get the mean."""
+    _check_images(block, 1)
+    return project(filled(block, mean), axes, mean, scale)
+
+
 def project_observed(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Scores (b, k) of a block of images, each by least squares over the pixels that it shows."""
     dtype, exponent = working_dtype(block.dtype), _exponent(np.nan_to_num(block))
-    _check_counts(np.count_nonzero(~np.isnan(block.reshape(len(block), -1)), axis=1), len(axes))
+    _check_images(block, len(axes))
     scores = lin.least_squares_scores(block, axes, mean, dtype, exponent)
     return in_intensities(scores / scale, exponent, axes.dtype, "scores")
 
@@ -129,6 +135,10 @@ def _observed_mean(runner: PassRunner, images: Images, least: int) -> _Seen:
             "~numpy.ma.getmaskarray(X), in place of numpy.isfinite(X)."
         )
     return _Seen(seen.sums / seen.counts, np.array([[seen.largest]]))
+
+
+def _check_images(block: np.ndarray, least: int) -> None:
+    _check_counts(np.count_nonzero(~np.isnan(block.reshape(len(block), -1)), axis=1), least)
 
 
 def _check_counts(counts: np.ndarray, least: int) -> None:

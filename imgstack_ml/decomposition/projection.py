@@ -10,7 +10,6 @@ import numpy as np
 
 from ..base.gate import gated
 from ..base.lazy import map_images, note_files, stored_parts
-from ..base.missing import filled
 from ..base.validation import Images, working_dtype
 from ..linalg.krylov import project as project_rows
 from ..linalg.scaling import exponent_of, power_of_two
@@ -19,7 +18,6 @@ from ..linalg.tiles import n_rows, row_groups, tiles
 __all__ = [
     "in_intensities",
     "project",
-    "project_filled",
     "reconstruct",
     "residual_squares",
     "residuals",
@@ -106,11 +104,6 @@ def _projected(block: np.ndarray, axes: np.ndarray, mean: np.ndarray) -> tuple[n
     rest = np.ldexp(mean - shift, -exponent)
     scores -= axes @ rest
     return scores, shift, rest, exponent
-
-
-def project_filled(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Scores of a block of images whose missing pixels get the mean."""
-    return project(filled(block, mean), axes, mean, scale)
 
 
 def reconstruct(
