@@ -13,7 +13,7 @@ from ..base.mask import put_back
 from ..base.missing import filled
 from ..base.validation import Images, working_dtype
 from ..base.warn import warn
-from ..errors import NonFiniteError
+from ..errors import NonFiniteError, RankWarning
 from ..linalg import observed as lin
 from ..linalg.incremental import Summary
 from ..linalg.orthonormal import completed_rows, orthonormalise_rows
@@ -77,7 +77,8 @@ def solve_observed(runner: PassRunner, cost: SolverCost, size: FitSize, request:
     before, n_iter = np.inf, 0
     while True:
         found = model.solve_images(runner, cost, dtype)
-        converged = before - found.residual <= request.tol * max(found.residual, _NOISE * found.total)
+        all_explained = found.residual <= max(request.tol**2, _NOISE) * found.total
+        converged = all_explained or before - found.residual <= request.tol * found.residual
         if converged or n_iter == most - 1:
             break
         before, n_iter = found.residual, n_iter + 1
@@ -90,6 +91,13 @@ def solve_observed(runner: PassRunner, cost: SolverCost, size: FitSize, request:
             f"{2 * request.max_passes}, or set tol={1.5 * change:.1g}.",
             ConvergenceWarning,
         )
+    if all_explained and found.total > 0:  # components beyond the rank can then explain single pixels
+        warn(
+            f"missing='als': {size.k} components explain all that is observed, up to rounding. If the images have "
+            "fewer independent directions, what is missing is not determined. Ask for fewer components, until some "
+            "variance is left.",
+            RankWarning,
+        )
     return _factors(model, found, size, n_iter)
 
 
@@ -101,10 +109,15 @@ def project_filled(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale:
 
 def project_observed(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Scores (b, k) of a block of images, each by least squares over the pixels that it shows."""
-    dtype, exponent = working_dtype(block.dtype), _exponent(np.nan_to_num(block))
     _check_images(block, len(axes))
+    dtype, exponent = working_dtype(block.dtype), _exponent(_largest(block))
     scores = lin.least_squares_scores(block, axes, mean, dtype, exponent)
     return in_intensities(scores / scale, exponent, axes.dtype, "scores")
+
+
+def _largest(block: np.ndarray) -> np.ndarray:
+    """Largest and smallest value of what is observed, (1, 2)."""
+    return np.array([[np.fmax.reduce(block, axis=None), np.fmin.reduce(block, axis=None)]])
 
 
 def _exponent(largest: np.ndarray) -> int:

@@ -29,7 +29,10 @@ __all__ = [
     "seen",
 ]
 
-_RIDGE = 1e-8  # added to diagonals, as a share: what is observed can leave a direction open
+# Added to diagonals: what is observed can leave a direction open, such as loadings of pixels that an image does not
+# show, or all loadings along scores that are rounding. Then the least solution is wanted.
+_RIDGE_OF_IMAGES = 1e-8  # loadings are orthonormal
+_RIDGE_OF_PIXELS = 1e-7  # times the largest sum of squares of scores
 _GROUP = 512  # images in a tile
 _PIXELS = 2048  # solved at a time
 
@@ -184,7 +187,8 @@ def pixels_solved(
     upper = np.triu_indices(k + 1)
     for a in range(lo, hi, _PIXELS):
         b = min(a + _PIXELS, hi)
-        solved = _solve(matrices[:, a:b].T, right[:, a:b].T, upper)
+        ridge = _RIDGE_OF_PIXELS * matrices[upper[0] == upper[1], a:b][:k].max(axis=0, initial=0)
+        solved = _solve(matrices[:, a:b].T, right[:, a:b].T, upper, ridge[:, None])
         loadings[:, a:b] = solved[:, :k].T
         mean[a:b] += np.ldexp(solved[:, k], exponent)
 
@@ -205,8 +209,9 @@ def _solve_images(
         matrices += observed @ _pairs(own).T
         right += tile @ own.T
         squares += float(np.einsum("ij,ij->", tile, tile, dtype=np.float64))
-    scores = _solve(matrices, right, np.triu_indices(k))
-    return scores, max(squares - float(np.einsum("ij,ij->", scores, right)), 0.0)
+    scores = _solve(matrices, right, np.triu_indices(k), _RIDGE_OF_IMAGES)
+    explained = np.einsum("ij,ij->", scores, right) + _RIDGE_OF_IMAGES * np.einsum("ij,ij->", scores, scores)
+    return scores, max(squares - float(explained), 0.0)
 
 
 def _observed(tile: np.ndarray, rest: np.ndarray, exponent: int) -> np.ndarray:
@@ -223,13 +228,15 @@ def _pairs(rows: np.ndarray) -> np.ndarray:
     return np.concatenate([rows[i] * rows[i:] for i in range(len(rows))])
 
 
-def _solve(triangles: np.ndarray, right: np.ndarray, upper: tuple[np.ndarray, ...]) -> np.ndarray:
+def _solve(
+    triangles: np.ndarray, right: np.ndarray, upper: tuple[np.ndarray, ...], ridge: np.ndarray | float
+) -> np.ndarray:
     """Solve many small systems (n, m, m) x = (n, m), given by the upper triangles of their matrices."""
     n, m = right.shape
     matrices = np.empty((n, m, m))
     matrices[:, upper[0], upper[1]] = triangles
     matrices[:, upper[1], upper[0]] = triangles
     diagonal = np.einsum("nii->ni", matrices)
-    diagonal += _RIDGE * diagonal + np.finfo(np.float64).tiny
+    diagonal += ridge + np.finfo(np.float64).tiny
     solved: np.ndarray = np.linalg.solve(matrices, right[..., None])[..., 0]
     return solved

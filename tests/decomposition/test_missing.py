@@ -27,6 +27,7 @@ from imgstack_ml import (
     load_model,
     save_model,
 )
+from imgstack_ml.errors import RankWarning
 from imgstack_ml.linalg.signs import component_signs
 from tests.lib.fits import fresh_process, linux
 from tests.lib.stacks import counted, photographs
@@ -246,6 +247,22 @@ def test_what_shows_too_little_is_named(lazy):
     for missing in ("als", "mean"):
         with pytest.raises(NonFiniteError, match="image 30"):
             ImagePCA(3, missing=missing).fit(images(hole))
+
+
+@pytest.mark.parametrize(("rank", "k"), [(0, 2), (1, 1), (2, 2), (3, 3), (1, 3)])
+def test_images_without_noise_warn_where_components_explain_everything(rank, k):
+    rng = np.random.default_rng(0)
+    X = (rng.standard_normal((60, rank)) @ rng.standard_normal((rank, 64)) + 10).reshape(60, 8, 8)
+    covered = np.where(rng.random(X.shape) < 0.2, np.nan, X)
+    with pytest.warns(RankWarning, match="explain all that is observed" if rank == k else "variance 0|explain all"):
+        pca = ImagePCA(k, missing="als", tol=1e-6, random_state=0).fit(covered)
+    if rank in (0, k):
+        assert_allclose(pca.inverse_transform(pca.transform(covered)), X, atol=1e-4)
+    lazy = da.from_array(covered, chunks=(10, -1, -1))
+    limit = ImagePCA(k, missing="als").plan(lazy).peak_bytes - X.nbytes // 2
+    streamed = ImagePCA(k, missing="als", memory_limit=limit, max_passes=3, random_state=0)
+    with pytest.warns(ConvergenceWarning if rank else RankWarning):
+        assert np.isfinite(streamed.fit(lazy).components_).all()
 
 
 @pytest.mark.parametrize(
