@@ -28,12 +28,18 @@ class Images(NamedTuple):
         True for pixels that are used; None for all.
     missing : bool
         Whether NaN is a missing pixel, and no error.
+    weights : ndarray of shape (n_images,), float64, or None
+        How often each image counts, above 0; None if each counts once.
+    absent : bool
+        Whether images of weight 0 were left out.
     """
 
     data: np.ndarray | da.Array
     files: Sequence[str] | None
     mask: np.ndarray | None = None
     missing: bool = False
+    weights: np.ndarray | None = None
+    absent: bool = False
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -49,6 +55,11 @@ class Images(NamedTuple):
     def positions(self) -> np.ndarray | None:
         """Positions of the pixels that are used in flattened images; None for all."""
         return positions_inside(self.mask)
+
+    @property
+    def total_weight(self) -> float:
+        """Sum of the weights, or 0 without weights."""
+        return 0.0 if self.weights is None else float(self.weights.sum())
 
     @property
     def values_read(self) -> int:

@@ -20,9 +20,10 @@ from .axes import axis_names_of, order_of_axes
 from .gate import first_nonfinite
 from .images import Images, working_dtype
 from .lazy import files_of, note_samples, with_coordinates
-from .mask import check_mask
+from .mask import check_mask, is_finite_wanted
 from .missing import marked, without_mask
 from .state import unchanged_if_it_fails
+from .weights import check_weights, present
 
 __all__ = [
     "FileStack",
@@ -72,7 +73,14 @@ def is_lazy(X: Any) -> bool:
 
 
 def check_images(
-    estimator: Any, X: Any, *, reset: bool, finite: bool = True, mask: Any = None, missing_values: Any = None
+    estimator: Any,
+    X: Any,
+    *,
+    reset: bool,
+    finite: bool = True,
+    mask: Any = None,
+    missing_values: Any = None,
+    sample_weight: Any = None,
 ) -> Images:
     """Check a stack or a 2-D array for `estimator`. Lazy input stays lazy, and no pixel of it is read.
 
@@ -91,6 +99,8 @@ def check_images(
         The parameter of the estimator, if `reset`. If not, the images get its ``mask_``, if it has one.
     missing_values : float or None
         What marks missing pixels. They become NaN, and so do those that are masked. None: NaN and masks are errors.
+    sample_weight : array-like of shape (n_images,), or None
+        How often each image counts. Images of weight 0 are left out.
 
     Returns
     -------
@@ -114,7 +124,7 @@ def check_images(
         _refuse_one_image(estimator, X)
     with unchanged_if_it_fails(*([estimator] if reset else [])):
         mask = mask if reset else getattr(estimator, "mask_", None)
-        return _check_images(estimator, X, reset, finite, mask, missing_values)
+        return _check_images(estimator, X, reset, finite, mask, missing_values, sample_weight)
 
 
 def check_rows(caller: str, X: Any, n_columns: int, *, finite: bool = True) -> Images:
@@ -298,7 +308,9 @@ def _items(X: Sequence[Any]) -> Iterator[Any]:
             yield item
 
 
-def _check_images(estimator: Any, X: Any, reset: bool, finite: bool, mask: Any, missing_values: Any) -> Images:
+def _check_images(
+    estimator: Any, X: Any, reset: bool, finite: bool, mask: Any, missing_values: Any, sample_weight: Any
+) -> Images:
     caller = type(estimator).__name__
     X, files = data_and_files(X)
     if isinstance(X, tuple) and X and isinstance(X[0], str):
@@ -316,14 +328,17 @@ def _check_images(estimator: Any, X: Any, reset: bool, finite: bool, mask: Any, 
         if reset:
             validate_data(estimator, X, reset=True, skip_check_array=True)  # removes feature names of an earlier fit
     else:
-        data = _check_in_memory(estimator, X, reset, finite and mask is None and not missing)
+        now = finite and mask is None and not missing and sample_weight is None
+        data = _check_in_memory(estimator, X, reset, now)
     if missing:
         data = marked(data, missing_values)
-        bad = first_nonfinite(data, missing=True) if isinstance(data, np.ndarray) and mask is None else None
-        if bad is not None:
-            raise NonFiniteError(bad)
+        if isinstance(data, np.ndarray) and mask is None and sample_weight is None:
+            bad = first_nonfinite(data, missing=True)
+            if bad is not None:
+                raise NonFiniteError(bad)
     _check_shape(caller, data.shape)
-    images = Images(data, files)
+    images, weights = Images(data, files), check_weights(sample_weight, len(data))
+    finite = finite and not is_finite_wanted(mask)
     if reset:
         mask = check_mask(mask, images.image_shape)
         estimator.image_shape_ = images.image_shape
@@ -331,11 +346,12 @@ def _check_images(estimator: Any, X: Any, reset: bool, finite: bool, mask: Any, 
     else:
         _compare_with_fitted(estimator, images)
     images = images._replace(mask=mask, missing=missing)
-    if (
-        mask is not None and not missing and not images.values_read and isinstance(data, np.ndarray)
-    ):  # all pixels are inside
-        _check_numbers(caller, data, finite)
-    return images
+    unsearched = mask is not None or sample_weight is not None
+    if unsearched and finite and weights is None and isinstance(data, np.ndarray) and not images.values_read:
+        bad = first_nonfinite(data, missing)  # all pixels are inside
+        if bad is not None:
+            raise NonFiniteError(bad)
+    return present(images, weights, finite=finite)
 
 
 def _check_lazy(caller: str, X: Any) -> da.Array:

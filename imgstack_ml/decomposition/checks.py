@@ -69,7 +69,7 @@ def check_parameters(params: Mapping[str, Any]) -> None:
         raise ValueError(f"tol={params['tol']!r} must be a number of at least 0, e.g. tol=1e-4.")
 
 
-def complete_images(pca: Any, X: StackLike, what: str) -> Images:
+def complete_images(pca: Any, X: StackLike, what: str, sample_weight: Any = None) -> Images:
     """Check images of the shape that a PCA was fitted on, for what takes no missing pixels.
 
     Raises
@@ -77,7 +77,7 @@ def complete_images(pca: Any, X: StackLike, what: str) -> Images:
     NonFiniteError
         Naming the image (and file), and the line that fills its missing pixels; for lazy images when they are computed.
     """
-    images = check_images(pca, X, reset=False, missing_values=pca._marks_missing())
+    images = check_images(pca, X, reset=False, missing_values=pca._marks_missing(), sample_weight=sample_weight)
     if not images.missing:
         return images
     reason = f"has missing pixels, and {what} takes none. Fill them, or leave it out: {_filling(X, pca.missing_values)}"
@@ -172,6 +172,7 @@ def fit_size(images: Images, params: Mapping[str, Any]) -> FitSize:
         n_oversamples=params["n_oversamples"],
         max_passes=params["max_passes"],
         values_read=images.values_read,
+        total_weight=images.total_weight,
     )
 
 

@@ -18,7 +18,7 @@ from ..linalg.scaling import ALL_ZERO, exponent_of
 from ..passes.regions import assembled
 from ..passes.runner import PassRunner
 from ..passes.steps import concatenated
-from .leading import Leading, completed_factors, components_of_kept
+from .leading import Leading, completed_factors, components_of_kept, weights_and_scores
 from .records import Factors, FitRequest, FitSize, SolverCost, component_count
 
 __all__ = ["solve_covariance", "solve_gram"]
@@ -47,14 +47,14 @@ def solve_gram(runner: PassRunner, cost: SolverCost, size: FitSize, request: Fit
         leading, found = _eigenpairs(products, size, request, refine=True)
     else:
         leading, found = _eigenpairs(partial(_gram_by_panels, runner, cost, size), size, request, refine=False)
-    weights, exponent = leading.vectors / leading.singular, found.exponent
+    (weights, scores), exponent = weights_and_scores(leading, runner.roots), found.exponent
     if cost.keeps_images:
         mean, squares = found.mean, found.squares
         components = components_of_kept(runner, weights, mean, size.dtype, exponent)
     else:
         mean, components, squares = _components_by_reading(runner, weights, found.mean, size, exponent)
     assert squares is not None
-    return completed_factors(mean, components, leading, leading.vectors * leading.singular, squares, exponent)
+    return completed_factors(mean, components, leading, scores, squares, exponent)
 
 
 def _solve_by_regions(runner: PassRunner, cost: SolverCost, size: FitSize, request: FitRequest) -> Factors:
@@ -62,10 +62,11 @@ def _solve_by_regions(runner: PassRunner, cost: SolverCost, size: FitSize, reque
     if cost.keeps_images:
         runner.keep_by_region()
     leading, found = _eigenpairs(partial(_gram_by_regions, runner, size), size, request, refine=False)
+    weights, scores = weights_and_scores(leading, runner.roots)
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = runner.run(
         partial(_weighted_regions, dtype=size.dtype, exponent=found.exponent),
         concatenated,
-        shared=(leading.vectors / leading.singular,),
+        shared=(weights, *runner.weights),
         label="components",
         by_region=True,
     )
@@ -73,17 +74,25 @@ def _solve_by_regions(runner: PassRunner, cost: SolverCost, size: FitSize, reque
     mean, squares, components = (assembled((part[i] for part in parts), regions) for i in range(3))
     del parts
     orthonormalise_rows(components, runner.run_pixels)
-    scores = leading.vectors * leading.singular
     return completed_factors(mean, components, leading, scores, squares, found.exponent)
 
 
 def _weighted_regions(
-    regions: list[list[np.ndarray]], start: int, weights: np.ndarray, dtype: np.dtype, exponent: int
+    regions: list[list[np.ndarray]],
+    start: int,
+    weights: np.ndarray,
+    counts: np.ndarray | None = None,
+    *,
+    dtype: np.dtype,
+    exponent: int,
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Mean, sums of squares about it and components of each of some regions, in one piece of work."""
+    """Mean, sums of squares about it and components of each of some regions, in one piece of work.
+
+    `counts` (n,) say how often each image counts in the first two; `weights` (n, k) are those of sums.
+    """
     found = []
     for blocks in regions:
-        own = moments(blocks, with_norms=True)
+        own = moments(blocks, with_norms=True, weights=counts)
         mean, squares = own.mean, np.ldexp(own.deviations(), -exponent) ** 2
         components = np.zeros((weights.shape[1], mean.size), dtype)
         add_products(blocks, 0, mean.size, weights, mean, dtype, components, exponent)
@@ -202,8 +211,10 @@ def _least(dtype: np.dtype, size: FitSize) -> float:
 
 
 def _in_bytes(runner: PassRunner, size: FitSize, known: _Known | None = None) -> bool:
-    """Tell whether products are made of bytes, exactly: where images have 8 bits, and enough of them for a gain."""
-    return known is None and not size.few_products(min(size.n, size.p)) and are_fast(runner.dtype)
+    """Tell whether products are made of bytes, exactly: where images have 8 bits, no weights, and make for a gain."""
+    if known is not None or runner.roots is not None:
+        return False
+    return not size.few_products(min(size.n, size.p)) and are_fast(runner.dtype)
 
 
 def _gram_of_kept(runner: PassRunner, size: FitSize, exponent: int, dtype: np.dtype, known: _Known | None) -> _Products:
@@ -212,11 +223,12 @@ def _gram_of_kept(runner: PassRunner, size: FitSize, exponent: int, dtype: np.dt
         mean, squares = np.concatenate(pixels, axis=1)
         return _Products(lin.exactly_centred(gram), mean, np.dtype(np.float64), squares=squares)
     vectors = None if known is None else known.vectors
-    step = partial(lin.centred_gram, dtype=dtype, known=vectors, exponent=exponent)
+    (weights,) = runner.weights or (None,)
+    step = partial(lin.centred_gram, dtype=dtype, known=vectors, exponent=exponent, weights=weights)
     gram, pixels = runner.run_pixels(step, lin.merge_gram)
     mean, squares = np.concatenate(pixels, axis=1)
     # Centring again corrects for the rounding of the means.
-    return _Products(lin.double_centred(gram), mean, dtype, exponent=exponent, squares=squares)
+    return _Products(lin.double_centred(gram, runner.roots), mean, dtype, exponent=exponent, squares=squares)
 
 
 def _gram_by_regions(runner: PassRunner, size: FitSize, dtype: np.dtype, known: None) -> _Products:
@@ -224,17 +236,21 @@ def _gram_by_regions(runner: PassRunner, size: FitSize, dtype: np.dtype, known: 
     gram, exponent = runner.run(
         partial(lin.gram_of_regions, dtype=None if in_bytes else dtype),
         lin.merge_scaled,
+        shared=runner.weights,
         partial_bytes=8 * runner.n_images**2,
         label="exact inner products" if in_bytes else "inner products",
         by_region=True,
     )
     if in_bytes:
         return _Products(lin.exactly_centred(gram), np.empty(0), np.dtype(np.float64))
-    return _Products(lin.double_centred(gram), np.empty(0), dtype, exponent=0 if exponent == ALL_ZERO else exponent)
+    gram = lin.double_centred(gram, runner.roots)
+    return _Products(gram, np.empty(0), dtype, exponent=0 if exponent == ALL_ZERO else exponent)
 
 
 def _scatter_of_pixels(runner: PassRunner, size: FitSize, dtype: np.dtype, known: _Known | None) -> _Products:
-    shared = () if known is None else (np.ascontiguousarray(known.vectors.T), known.mean)
+    shared: tuple[Any, ...] = () if known is None else (np.ascontiguousarray(known.vectors.T), known.mean)
+    if runner.weights:
+        shared = (*(shared or (None, None)), *runner.weights)
     in_bytes = _in_bytes(runner, size, known)
     step = lin.exact_scatter if in_bytes else partial(_scatter, dtype)
     n_bytes = 3 * 8 * size.p**2
@@ -245,8 +261,8 @@ def _scatter_of_pixels(runner: PassRunner, size: FitSize, dtype: np.dtype, known
     return _Products(found.matrix, found.mean, dtype, exponent=found.exponent, squares=squares)
 
 
-def _scatter(dtype: np.dtype, blocks: list[np.ndarray], start: int, *known: np.ndarray) -> lin.Scatter:
-    return lin.scatter(blocks, start, dtype, *known)
+def _scatter(dtype: np.dtype, blocks: list[np.ndarray], start: int, *shared: Any) -> lin.Scatter:
+    return lin.scatter(blocks, start, dtype, *shared)
 
 
 def _gram_by_panels(runner: PassRunner, cost: SolverCost, size: FitSize, dtype: np.dtype, known: None) -> _Products:
@@ -268,8 +284,9 @@ def _gram_by_panels(runner: PassRunner, cost: SolverCost, size: FitSize, dtype: 
     assert shift is not None
     if in_bytes:
         return _Products(lin.exactly_centred(gram), shift, np.dtype(np.float64))
+    gram = lin.weighted_gram(gram, runner.roots)
     before = np.trace(gram)
-    gram = lin.double_centred(gram)
+    gram = lin.double_centred(gram, runner.roots)
     return _Products(gram, shift, dtype, float(before - np.trace(gram)), units)
 
 
@@ -332,10 +349,10 @@ def _components_by_reading(
     components, total, squares = runner.run(
         partial(lin.weighted_sums, dtype=size.dtype, exponent=exponent),
         lin.merge_sums,
-        shared=(weights.T, shift),
+        shared=(weights.T, shift, *runner.weights),
         partial_bytes=size.result_bytes,
         label="components",
     )
     orthonormalise_rows(components, runner.run_pixels)
-    mean = shift + np.ldexp(total / runner.n_images, exponent)
-    return mean, components, squares - total * (total / runner.n_images)
+    offset = total / (size.total_weight or runner.n_images)
+    return shift + np.ldexp(offset, exponent), components, squares - total * offset

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..base.mask import is_finite_wanted
 from ..base.validation import Images
+from ..base.weights import check_total_weight
 from ..passes.blas import one_blas_thread
 from ..passes.finite import finite_pixels
 from ..passes.memory import Allowance, allowance, within_plan
@@ -118,7 +119,9 @@ def _plan(images: Images, params: Mapping[str, Any], allowed: Allowance) -> Plan
     """Choose a solver from metadata alone."""
     n, p = len(images.data), images.n_pixels
     if n < 2:
-        raise ValueError(f"ImagePCA needs at least 2 images to see any variance, and got n_samples={n}.")
+        weighted = " of a weight above 0" if images.weights is not None else ""
+        raise ValueError(f"ImagePCA needs at least 2 images{weighted} to see any variance, and got n_samples={n}.")
+    check_total_weight(images.total_weight)
     check_n_components(params["n_components"], n, p, inside=bool(images.values_read))
     check_parameters(params)
     size = fit_size(images, params)

@@ -8,6 +8,7 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
@@ -25,7 +26,7 @@ from .likelihood import LikelihoodMixin
 from .missing import project_filled, project_observed
 from .partial_fit import learn_batch
 from .plan import Plan
-from .projection import in_intensities, project, reconstruct, scores_of
+from .projection import in_intensities, project, reconstruct, score_scale, scores_of
 from .records import Factors, FitSize
 from .residuals import ResidualsMixin
 
@@ -118,21 +119,23 @@ class ImagePCA(
     mean_image_ : ndarray of shape (height, width[, n_channels])
         The same as an image; a view.
     explained_variance_ : ndarray of shape (n_components_,), float64
-        Variance along each axis (ddof=1).
+        Variance along each axis: sums of squares divided by ``total_weight_ - 1``.
     explained_variance_ratio_ : ndarray of shape (n_components_,), float64
         Share of the total variance, which is exact; 0 for a constant stack. With ``missing="als"`` the sum is the share
         of the observed squares about the mean that the components explain.
     singular_values_ : ndarray of shape (n_components_,), float64
         Singular values of the centred stack.
     residual_variance_image_ : ndarray of shape (height, width[, n_channels]), float64
-        Variance that the components leave of each pixel (ddof=1), within 1e-6 of that of the pixel (1e-14 in float64).
-        It costs no read. After `partial_fit` or a single read, it is all that the variances, lower bounds then, leave.
+        Variance that the components leave of each pixel, within 1e-6 of that of the pixel (1e-14 in float64). It costs
+        no read. After `partial_fit` or a single read, it is all that the variances, lower bounds then, leave.
     noise_variance_ : float
         Mean of the variances along all other directions, as in Tipping & Bishop (1999).
     n_components_ : int
         Number of components.
     n_samples_ : int
-        Images seen in fit.
+        Images seen in fit, without those of weight 0.
+    total_weight_ : float
+        Sum of their weights; `n_samples_` without weights.
     n_features_in_ : int
         Values in one image: height x width x channels.
     image_shape_ : tuple of int
@@ -213,7 +216,7 @@ class ImagePCA(
         self.missing = missing
         self.missing_values = missing_values
 
-    def fit(self, X: StackLike, y: Any = None) -> ImagePCA:
+    def fit(self, X: StackLike, y: Any = None, sample_weight: ArrayLike | None = None) -> ImagePCA:
         """Find the principal components of a stack.
 
         Parameters
@@ -221,6 +224,8 @@ class ImagePCA(
         X : ImageStack, dask array or array-like of shape (n_images, height, width[, n_channels])
             At least two images; or rows of shape (n_samples, n_features).
         y : ignored
+        sample_weight : array-like of shape (n_images,), optional
+            How often each image counts, as if it were repeated. One of weight 0 is not looked at.
 
         Returns
         -------
@@ -234,7 +239,7 @@ class ImagePCA(
             Naming the image (and file) with a NaN or infinite pixel.
         ValueError
             For a single image, too many components, unknown chunk sizes; for a mask that is not Boolean, has another
-            shape than the images, or leaves no pixel.
+            shape than the images, or leaves no pixel; for weights that are negative, or add up to no more than 1.
 
         Warns
         -----
@@ -244,10 +249,10 @@ class ImagePCA(
             If the estimated error is above `tol` after `max_passes` reads, or the share of the variance is not reached.
         """
         with unchanged_if_it_fails(self):
-            self._fit(X)
+            self._fit(X, sample_weight)
         return self
 
-    def partial_fit(self, X: StackLike, y: Any = None) -> ImagePCA:
+    def partial_fit(self, X: StackLike, y: Any = None, sample_weight: ArrayLike | None = None) -> ImagePCA:
         """Learn from a batch of images, for data that arrives in batches; each image is read once.
 
         Keeps a summary of all images so far, as the first read of the randomized solver does, with more directions than
@@ -259,6 +264,8 @@ class ImagePCA(
         X : ImageStack, dask array or array-like of shape (n_images, height, width[, n_channels])
             One or more images of the shape seen before.
         y : ignored
+        sample_weight : array-like of shape (n_images,), optional
+            How often each image of the batch counts, as in `fit`.
 
         Returns
         -------
@@ -276,14 +283,15 @@ class ImagePCA(
             If the directions kept explain less than the share of the variance asked for. Later batches keep more.
         """
         with unchanged_if_it_fails(self):
-            marks = self._marks_missing()
-            images = check_images(self, X, reset=not hasattr(self, "components_"), mask=self.mask, missing_values=marks)
+            images = self._checked(X, sample_weight, reset=not hasattr(self, "components_"))
             factors, size, self._summary = learn_batch(images, self)
             self.svd_solver_, self.n_passes_ = "randomized", 1.0
             self._store(factors, size, images.mask)
         return self
 
-    def fit_transform(self, X: StackLike, y: Any = None) -> np.ndarray | da.Array:
+    def fit_transform(
+        self, X: StackLike, y: Any = None, sample_weight: ArrayLike | None = None
+    ) -> np.ndarray | da.Array:
         """Fit, and return the scores of the images; without another read if the solver has the scores.
 
         Parameters
@@ -291,6 +299,8 @@ class ImagePCA(
         X : ImageStack, dask array or array-like of shape (n_images, height, width[, n_channels])
             As for `fit`.
         y : ignored
+        sample_weight : array-like of shape (n_images,), optional
+            As for `fit`. Images of weight 0 get scores, too, in another read of all images.
 
         Returns
         -------
@@ -298,10 +308,13 @@ class ImagePCA(
             As from `transform`; a Dask array in the row chunks of `X` for lazy input.
         """
         with unchanged_if_it_fails(self):
-            images, scores = self._fit(X)
+            images, scores = self._fit(X, sample_weight)
+            if images.absent:
+                images, scores = self._checked(X), None
             if scores is None:
                 return for_table(self, self._project(images))
-        scores = in_intensities(scores / self._score_scale(), 0, self.components_.dtype, "scores")
+        scores = scores / score_scale(self.explained_variance_, self.whiten)
+        scores = in_intensities(scores, 0, self.components_.dtype, "scores")
         if isinstance(images.data, da.Array):
             scores = da.from_array(scores, chunks=(images.data.chunks[0], -1))
             return for_table(self, note_samples(scores, samples_of(images.data)))
@@ -320,7 +333,7 @@ class ImagePCA(
         scores : ndarray or dask array of shape (n_images, n_components_)
             In the dtype of `components_`; lazy for lazy input.
         """
-        return for_table(self, self._project(check_images(self, X, reset=False, missing_values=self._marks_missing())))
+        return for_table(self, self._project(self._checked(X)))
 
     def inverse_transform(self, X: np.ndarray | da.Array) -> np.ndarray | da.Array:
         """Images from scores: the reconstruction from n_components_ components.
@@ -351,7 +364,7 @@ class ImagePCA(
             files=scores.files,
             axes=self.components_,
             mean=self.mean_,
-            scale=self._score_scale(),
+            scale=score_scale(self.explained_variance_, self.whiten),
         )
 
     def plan(self, X: StackLike) -> Plan:
@@ -386,9 +399,13 @@ class ImagePCA(
         tags.input_tags.allow_nan = self.missing != "raise"
         return tags
 
-    def _fit(self, X: StackLike) -> tuple[Images, np.ndarray | None]:
+    def _checked(self, X: StackLike, sample_weight: Any = None, reset: bool = False) -> Images:
+        marks = self._marks_missing()
+        return check_images(self, X, reset=reset, mask=self.mask, missing_values=marks, sample_weight=sample_weight)
+
+    def _fit(self, X: StackLike, sample_weight: Any) -> tuple[Images, np.ndarray | None]:
         """Validate, fit, store; return the images, and their scores where the solver has them."""
-        images = check_images(self, X, reset=True, mask=self.mask, missing_values=self._marks_missing())
+        images = self._checked(X, sample_weight, reset=True)
         found = fit_images(images, self.get_params(deep=False))
         self.__dict__.pop("_summary", None)  # of partial_fit
         self.svd_solver_, self.n_passes_ = found.solver, found.n_passes
@@ -404,17 +421,17 @@ class ImagePCA(
         self.mean_ = put_back(factors.mean[None], mask)[0]
         self.n_components_ = k
         self.n_samples_ = n
+        self.total_weight_ = size.total_weight or n
         self.n_iter_ = factors.n_iter
         self.certificate_ = factors.certificate
         self.singular_values_ = factors.singular_values
-        degrees = max(n - 1, 1)  # partial_fit may have seen one image so far
-        self.explained_variance_ = factors.singular_values**2 / degrees
-        total = factors.total / degrees
+        self.explained_variance_ = factors.singular_values**2 / size.degrees
+        total = factors.total / size.degrees
         self.explained_variance_ratio_ = self.explained_variance_ / (total if total > 0 else 1.0)
-        left = min(n, size.p) - k
+        left = min(max(n, self.total_weight_), size.p) - k
         self.__dict__.pop("residual_variance_image_", None)
         if factors.left is not None:
-            self.residual_variance_image_ = put_back(factors.left[None] / degrees, mask).reshape(self.image_shape_)
+            self.residual_variance_image_ = put_back(factors.left[None] / size.degrees, mask).reshape(self.image_shape_)
         rest = total - float(self.explained_variance_.sum())
         rounding = max(n, size.p) * np.finfo(np.float64).eps * total
         self.noise_variance_ = rest / left if left > 0 and rest > rounding else 0.0
@@ -426,15 +443,7 @@ class ImagePCA(
         check_missing(self.missing, self.missing_values)
         return None if self.missing == "raise" else self.missing_values
 
-    def _score_scale(self) -> np.ndarray:
-        """Return the divisor of scores: 1, or the standard deviation along each axis if `whiten`."""
-        if not self.whiten:
-            return np.ones(self.n_components_)
-        scale = np.sqrt(self.explained_variance_)
-        scale[scale == 0] = 1  # scores along a direction of variance 0 are rounding, and stay small
-        return scale
-
     def _project(self, images: Images) -> np.ndarray | da.Array:
         axes, mean = self._inside(self.components_), self._inside(self.mean_)
         func = _PROJECTIONS[self.missing] if images.missing else project
-        return scores_of(images, axes, mean, self._score_scale(), func)
+        return scores_of(images, axes, mean, score_scale(self.explained_variance_, self.whiten), func)

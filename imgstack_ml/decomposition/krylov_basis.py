@@ -201,7 +201,8 @@ class KrylovBasis:
     def scores(self, k: int) -> np.ndarray:
         """Projections (n, k) of the centred images on the leading Ritz vectors."""
         coefficients = self._ritz.coefficients[:, :k].astype(self._scores.dtype)
-        return self._scores[:, : len(coefficients)] @ coefficients
+        scores = self._scores[:, : len(coefficients)] @ coefficients
+        return scores if self._runner.roots is None else scores / self._runner.roots[:, None]
 
     def vectors(self, k: int) -> np.ndarray:
         """Leading Ritz vectors in rows (k, p)."""
@@ -275,11 +276,12 @@ class KrylovBasis:
         V = self._rows[self.size - self._last : self.size]
         target = self._rows[self.size : self.size + self._last]
         along = np.einsum("ij,j->i", V, drift)
+        roots = runner.roots
         if runner.blocks is None:
             image = runner.run(
                 partial(krylov.both_products, dtype=dtype, exponent=exponent),
                 krylov.merge_both_products,
-                shared=(V, shift, along),
+                shared=(V, shift, along) if roots is None else (V, shift, along, roots),
                 partial_bytes=V.nbytes,
                 batch_bytes=self._batch_bytes,
                 label="components",
@@ -290,10 +292,16 @@ class KrylovBasis:
         else:
             centred = dict[str, Any](shift=shift, dtype=dtype, exponent=exponent)
             Y = runner.run_pixels(partial(krylov.project, V=V, **centred), np.add) - along
-            target[:] = 0
-            runner.run_pixels(partial(krylov.add_products, scores=Y, out=target, **centred), no_result)
-        self._sums = Y.sum(axis=0)  # 0 except for rounding, which the products contain as well
-        Y -= self._sums / len(Y)
+            Y, target[:] = krylov.times_roots(Y, roots), 0
+            weights = krylov.times_roots(Y, roots)
+            runner.run_pixels(partial(krylov.add_products, scores=weights, out=target, **centred), no_result)
+        # Sums are 0 except for rounding, which the products contain as well.
+        if roots is None:
+            self._sums = Y.sum(axis=0)
+            Y -= self._sums / len(Y)
+        else:
+            self._sums = roots @ Y
+            Y -= np.multiply.outer(roots, self._sums / (roots @ roots))
         return Y
 
     def _sweep(self, n_new: int, along: Any = None, turn: Any = None, offset: Any = None) -> np.ndarray:

@@ -12,7 +12,7 @@ from ..linalg.orthonormal import completed_rows, orthonormalise_rows
 from ..passes.runner import PassRunner, no_result
 from .records import Factors
 
-__all__ = ["Leading", "completed_factors", "components_of_kept", "left_of_squares"]
+__all__ = ["Leading", "completed_factors", "components_of_kept", "left_of_squares", "weights_and_scores"]
 
 
 class Leading(NamedTuple):
@@ -48,6 +48,15 @@ def components_of_kept(
     runner.run_pixels(step, no_result)
     orthonormalise_rows(components, runner.run_pixels)
     return components
+
+
+def weights_and_scores(leading: Leading, roots: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (n, rank) of images in the sums that are components, and scores (n, rank), from vectors of the images.
+
+    `roots` are those of the weights of the images, which the vectors are for, if there are weights.
+    """
+    weights, scores = leading.vectors / leading.singular, leading.vectors * leading.singular
+    return (weights, scores) if roots is None else (weights * roots[:, None], scores / roots[:, None])
 
 
 def completed_factors(

@@ -11,12 +11,13 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
 from ..base.gate import first_nonfinite
 from ..base.lazy import map_images
 from ..base.mask import positions_inside
-from ..base.validation import StackLike
+from ..base.validation import Images, StackLike
 from ..errors import NonFiniteError
 from ..linalg.orthonormal import inner_products
 from ..linalg.scaling import largest_value
@@ -64,7 +65,9 @@ class LikelihoodMixin:
         Tipping & Bishop (1999), "Mixtures of probabilistic principal component analyzers", eq. 5; evaluated in the
         basis of the components, without a matrix of pixels x pixels.
         """
-        images = complete_images(self, X, "the likelihood")
+        return self._likelihoods(complete_images(self, X, "the likelihood"))
+
+    def _likelihoods(self, images: Images) -> np.ndarray | da.Array:
         axes, mean = self._inside(self.components_), self._inside(self.mean_)
         k, p, noise = self.n_components_, len(mean), self.noise_variance_
         self._refuse_without_noise("no likelihood")
@@ -83,7 +86,7 @@ class LikelihoodMixin:
             inner=inner_products(axes),
         )
 
-    def score(self, X: StackLike, y: Any = None) -> float:
+    def score(self, X: StackLike, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
         """Mean log-likelihood of the images; reads a lazy stack once.
 
         Parameters
@@ -91,12 +94,15 @@ class LikelihoodMixin:
         X : ImageStack, dask array or array-like of shape (n_images, height, width[, n_channels])
             Images of the shape fitted.
         y : ignored
+        sample_weight : array-like of shape (n_images,), optional
+            How often each image counts, at least 0. One of weight 0 is not looked at.
 
         Returns
         -------
         log_likelihood : float
         """
-        return float(np.mean(np.asarray(self.score_samples(X))))
+        images = complete_images(self, X, "the likelihood", sample_weight)
+        return float(np.average(np.asarray(self._likelihoods(images)), weights=images.weights))
 
     def get_covariance(self) -> np.ndarray:
         """Covariance of the values of an image under the model: components and equal noise in all directions.

@@ -98,7 +98,7 @@ def solve_observed(runner: PassRunner, cost: SolverCost, size: FitSize, request:
             "variance is left.",
             RankWarning,
         )
-    return _factors(model, found, size, n_iter)
+    return _factors(model, found, size, n_iter, *runner.weights)
 
 
 def project_filled(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -132,7 +132,10 @@ class _Seen(NamedTuple):
 
 def _observed_mean(runner: PassRunner, images: Images, least: int) -> _Seen:
     """Find the mean of what is observed, and the largest value; refuse images and pixels that show too little."""
-    seen: lin.Seen = runner.run(lin.seen, lin.merge_seen, partial_bytes=16 * runner.n_pixels, label="observed pixels")
+    n_bytes = 24 * runner.n_pixels
+    seen: lin.Seen = runner.run(
+        lin.seen, lin.merge_seen, shared=runner.weights, partial_bytes=n_bytes, label="observed pixels"
+    )
     try:
         _check_counts(np.concatenate(seen.in_images), least)
     except NonFiniteError as error:
@@ -147,7 +150,7 @@ def _observed_mean(runner: PassRunner, images: Images, least: int) -> _Seen:
             f"{least}. Where a number or a masked array marks what is missing, take X != number, or "
             "~numpy.ma.getmaskarray(X), in place of numpy.isfinite(X)."
         )
-    return _Seen(seen.sums / seen.counts, np.array([[seen.largest]]))
+    return _Seen(seen.sums / seen.weights, np.array([[seen.largest]]))
 
 
 def _check_images(block: np.ndarray, least: int) -> None:
@@ -167,15 +170,15 @@ class _FilledRunner:
     """A runner whose steps get images filled with the mean."""
 
     def __init__(self, runner: PassRunner, mean: np.ndarray):
-        self._runner, self._mean, self.n_images = runner, mean, runner.n_images
+        self._runner, self._mean, self.n_images, self.weights = runner, mean, runner.n_images, runner.weights
 
-    def run(self, step: Any, merge: Any, **options: Any) -> Any:
+    def run(self, step: Any, merge: Any, shared: tuple[Any, ...], **options: Any) -> Any:
         """Pass over the filled images."""
-        return self._runner.run(partial(_on_filled, step), merge, shared=(self._mean,), **options)
+        return self._runner.run(partial(_on_filled, step), merge, shared=(self._mean, *shared), **options)
 
 
-def _on_filled(step: Any, blocks: list[np.ndarray], start: int, mean: np.ndarray) -> Any:
-    return step([filled(block, mean) for block in blocks], start)
+def _on_filled(step: Any, blocks: list[np.ndarray], start: int, mean: np.ndarray, *shared: Any) -> Any:
+    return step([filled(block, mean) for block in blocks], start, *shared)
 
 
 def _first_components(runner: PassRunner, size: FitSize, request: FitRequest, mean: np.ndarray) -> np.ndarray:
@@ -199,7 +202,7 @@ class _Model:
         found: lin.Normals = runner.run(
             partial(lin.normals, dtype=dtype, exponent=self.exponent),
             lin.merge_normals,
-            shared=(self.loadings, self.mean),
+            shared=(self.loadings, self.mean, *runner.weights),
             partial_bytes=cost.room,
             batch_bytes=cost.room,
             label="components",
@@ -213,16 +216,18 @@ class _Model:
         orthonormalise_rows(self.loadings)
 
 
-def _factors(model: _Model, found: lin.Normals, size: FitSize, n_iter: int) -> Factors:
+def _factors(
+    model: _Model, found: lin.Normals, size: FitSize, n_iter: int, weights: np.ndarray | None = None
+) -> Factors:
     """Turn the loadings to the principal axes of their scores.
 
     The total is an estimate: the squares of the scores, divided by the share of the observed squares about the mean
     that the model explains.
     """
     scores = np.concatenate(found.scores)
-    middle = scores.mean(axis=0)
+    middle = np.average(scores, axis=0, weights=weights)
     scores -= middle
-    values, turn = np.linalg.eigh(scores.T @ scores)
+    values, turn = np.linalg.eigh(scores.T @ (scores if weights is None else scores * weights[:, None]))
     values, turn = values[::-1].clip(0), turn[:, ::-1]
     rank = int(np.count_nonzero(values > _NOISE * len(scores) * values[0]))
     values[rank:] = 0
@@ -233,5 +238,5 @@ def _factors(model: _Model, found: lin.Normals, size: FitSize, n_iter: int) -> F
     about_mean = float((found.squares - 2 * moved * found.right[-1] + moved**2 * found.counts).sum())
     explained = 1 - found.residual / about_mean if about_mean > 0 else 1.0
     total = float(values.sum()) / explained if explained > 0 else 0.0
-    left = found.left(model.loadings) * (len(scores) - 1) / np.maximum(found.counts - 1, 1)
+    left = found.left(model.loadings) * size.degrees / np.maximum(found.counts - 1, min(1, size.degrees))
     return Factors(mean, components, np.sqrt(values), total, rank, scores @ turn, n_iter, None, model.exponent, left)

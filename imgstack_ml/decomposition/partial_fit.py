@@ -9,6 +9,7 @@ import numpy as np
 
 from ..base.mask import check_mask, is_finite_wanted
 from ..base.validation import Images
+from ..base.weights import check_total_weight
 from ..linalg.incremental import Summary, merge_summaries
 from ..linalg.scaling import ALL_ZERO, exponent_of, largest_value
 from ..passes.blas import one_blas_thread
@@ -61,13 +62,18 @@ def learn_batch(images: Images, model: Any) -> tuple[Factors, FitSize, Summary]:
     counts = size.row_counts()
     read_bytes = max(_READ_BYTES, 4 * counts.summary_bytes)
     runner = PassRunner(source, read_bytes=read_bytes, progress=params["progress"])
+    n, total_weight = len(source.data), images.total_weight
+    if so_far is not None:
+        n, total_weight = n + model.n_samples_, so_far.n + (total_weight or n)
+    if images.weights is not None:
+        check_total_weight(total_weight)
     before = 0.0 if so_far is None else largest_value([so_far.mean])  # all that is known of them if they are constant
     with one_blas_thread(), refusing_units(runner, before):
         summary, _ = first_look(runner, size, counts, draws=0)
         summary = summary._replace(mean=summary.mean - shift)
         if so_far is not None:
             summary = merge_summaries(so_far, summary, size=counts.summary)
-        size = replace(size, n=summary.n)
+        size = replace(size, n=n, total_weight=0.0 if summary.n == n else float(summary.n))
         return factors_of_summary(summary, size, request).in_intensities(), size, summary
 
 
@@ -115,6 +121,11 @@ def _all_or_mask(mask: np.ndarray | None) -> np.ndarray:
     return np.ones(1, bool) if mask is None or mask.all() else mask
 
 
+def _degrees(model: Any) -> float:
+    # Version 0.1 has saved no weights.
+    return max(model.n_samples_ - 1, 1) if not hasattr(model, "total_weight_") else model.total_weight_ - 1
+
+
 def _summary_of_model(model: Any) -> Summary:
     """Summarise the images of a fitted `ImagePCA` by its components alone, after fit.
 
@@ -134,13 +145,14 @@ def _summary_of_model(model: Any) -> Summary:
     drift = np.zeros(rows.shape[1])
     rounding = PAD * float(np.finfo(rows.dtype).eps) * float(squares[0])
     if model.certificate_ is not None:
-        said, degrees = in_units(model.certificate_, exponent), max(model.n_samples_ - 1, 1)
+        said, degrees = in_units(model.certificate_, exponent), _degrees(model)
         residuals = 0.0 if said.residual_norms is None else float(np.linalg.norm(said.residual_norms))
         slack = float((squares / degrees - said.explained_variance_bounds[0]).max())
         rounding += degrees * (residuals + slack)
     lost = max(total - float(squares.sum()), 0.0)
-    n, squares = model.n_samples_, np.empty(0)  # not known of a model that version 0.1 has saved
+    squares = np.empty(0)  # not known of a model that version 0.1 has saved
     if hasattr(model, "residual_variance_image_"):
-        squares = np.ldexp(model._inside(model.residual_variance_image_.ravel()) * max(n - 1, 1), -2 * exponent)
+        squares = np.ldexp(model._inside(model.residual_variance_image_.ravel()) * _degrees(model), -2 * exponent)
         squares += np.einsum("ij,ij->j", rows, rows, dtype=np.float64)
+    n = getattr(model, "total_weight_", model.n_samples_)
     return Summary(n, mean, drift, total, rows, lost, no_draws, np.empty(0), squares, rounding, exponent)

@@ -22,8 +22,16 @@ __all__ = [
     "residual_squares",
     "residuals",
     "rounded",
+    "score_scale",
     "scores_of",
 ]
+
+
+def score_scale(variances: np.ndarray, whiten: bool) -> np.ndarray:
+    """Divisor of scores (k,): 1, or the standard deviation along each axis if `whiten`."""
+    scale: np.ndarray = np.sqrt(variances) if whiten else np.ones(len(variances))
+    scale[scale == 0] = 1  # scores along a direction of variance 0 are rounding, and stay small
+    return scale
 
 
 def project(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -134,6 +134,8 @@ class FitSize:
         As `ImagePCA` has them, for the randomized solver.
     values_read : int
         Values in an image as it is read, if a mask leaves some out; otherwise 0.
+    total_weight : float
+        Sum of the weights of the images; 0 without weights.
     """
 
     n: int
@@ -149,6 +151,7 @@ class FitSize:
     n_oversamples: int = 10
     max_passes: int = 6
     values_read: int = 0
+    total_weight: float = 0.0
 
     @classmethod
     def of(
@@ -170,6 +173,11 @@ class FitSize:
             share=not number and n_components is not None,
             **others,
         )
+
+    @property
+    def degrees(self) -> float:
+        """Degrees of freedom, by which sums of squares are divided."""
+        return self.total_weight - 1 if self.total_weight else max(self.n - 1, 1)
 
     def row_counts(self, kept: bool = False) -> RowCounts:
         """Numbers of rows of the randomized solver, for images kept in memory or read in each iteration."""

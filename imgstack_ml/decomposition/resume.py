@@ -35,6 +35,7 @@ def fit_checkpoint(
     fit = {name: repr(params[name]) for name in _DECISIVE}
     fit["random_state"] = repr(params["random_state"]) if isinstance(params["random_state"], Integral) else "no int"
     fit["mask"] = _mask_text(params["mask"], images)
+    fit["sample_weight"] = "None" if images.weights is None else f"weights ({_digest_of(images.weights)})"
     fit["the stack (its files, their sizes and times of change, and the blocks)"] = images.data.name
     fit["the version of imgstack_ml"] = __version__
     return open_checkpoint(folder, fit, {**allowed._asdict(), "seed": request.seed})
@@ -44,8 +45,11 @@ def _mask_text(mask: Any, images: Images) -> str:
     """Describe the parameter `mask`, so that another mask has another description."""
     if images.mask is None:
         return repr(mask)
-    digest = hashlib.blake2b(np.packbits(images.mask).tobytes(), digest_size=8).hexdigest()
-    return f"{images.n_pixels} pixels ({digest})"
+    return f"{images.n_pixels} pixels ({_digest_of(np.packbits(images.mask))})"
+
+
+def _digest_of(values: np.ndarray) -> str:
+    return hashlib.blake2b(values.tobytes(), digest_size=8).hexdigest()
 
 
 def resumed(

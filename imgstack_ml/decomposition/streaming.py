@@ -102,6 +102,7 @@ def first_look(
         summary = runner.run(
             partial(summarise, size=n_rows, n_draws=n_draws, seed=seed, dtype=dtype),
             partial(merge_summaries, size=n_rows),
+            shared=runner.weights,
             partial_bytes=counts.summary_bytes,
             batch_bytes=counts.batch_bytes,
             label="summary",
@@ -243,7 +244,7 @@ def _certify(
     np.maximum(errors[:k], basis.rounding(k), out=errors[:k], where=theta[:k] > basis.noise)
     norms = np.zeros(asked)
     norms[:k] = residuals.norms[:k]
-    degrees = max(size.n - 1, 1)
+    degrees = size.degrees
     return Certificate(
         captured_variance=captured / degrees,
         total_variance=summary.total / degrees,
@@ -328,7 +329,7 @@ def factors_of_summary(summary: Summary, size: FitSize, request: FitRequest) -> 
     upper = np.minimum(_from_summary(summary, asked), largest_total)
     lower = np.pad(np.clip(s[:rank] ** 2 - pad, 0, upper[:rank]), (0, asked - rank))
     captured = float(lower.sum())
-    degrees = max(size.n - 1, 1)
+    degrees = size.degrees
     certificate = Certificate(
         captured_variance=captured / degrees,
         total_variance=total / degrees,

@@ -12,10 +12,11 @@ import scipy.linalg
 from .integers import products_of_images, products_of_pixels, products_of_two
 from .moments import merge_means, moments
 from .scaling import exponent_of
-from .tiles import column_means, column_squares, n_rows, row_groups, row_tiles, tile_width, tiles
+from .tiles import column_means, column_squares, n_rows, row_groups, row_tiles, tile_width, tiles, weights_of
 
 __all__ = [
     "Scatter",
+    "centre_weighted",
     "centred_gram",
     "cross_gram",
     "double_centred",
@@ -32,6 +33,7 @@ __all__ = [
     "merge_sums",
     "scatter",
     "shifted_gram",
+    "weighted_gram",
     "weighted_sums",
 ]
 
@@ -52,6 +54,7 @@ def centred_gram(
     dtype: np.dtype,
     known: np.ndarray | None = None,
     exponent: int = 0,
+    weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Gram matrix AA' of the centred images, over the pixels `lo` to `hi`; the mean and the scatter of each of these.
 
@@ -65,6 +68,8 @@ def centred_gram(
         rounding of the large ones.
     exponent : int
         Matrix and scatter are in squares of the units 2^exponent, see `scaling`; the mean is not.
+    weights : ndarray of shape (n,), optional
+        How often each image counts: rows of A are times the root of it, after the weighted mean is subtracted.
 
     Returns
     -------
@@ -76,14 +81,31 @@ def centred_gram(
     gram, product = np.zeros((n, n)), np.empty((n, n), dtype)
     pixels = np.stack([shift[lo:hi], shift[lo:hi]])
     for a, b, tile in tiles(blocks, shift, dtype, lo, hi, exponent=exponent):
-        offset = column_means(tile)
+        offset = column_means(tile, weights)
+        if weights is None:
+            tile -= offset.astype(dtype)
+        else:
+            offset = centre_weighted(tile, offset, weights)
         pixels[0, a - lo : b - lo] += np.ldexp(offset, exponent)
-        tile -= offset.astype(dtype)
         pixels[1, a - lo : b - lo] = column_squares(tile)
         if known is not None:
             tile -= known @ (known.T @ tile)
         gram += np.matmul(tile, tile.T, out=product)  # NumPy sees the same operand twice: BLAS syrk, half the work
     return gram, [pixels]
+
+
+def centre_weighted(tile: np.ndarray, mean: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Subtract the weighted mean of the rows in place, multiply these by the roots of `weights`, and return the mean.
+
+    `mean` is near it: sums of weighted values are rounded, those of what is left, which is near 0, hardly.
+    """
+    middle = mean.astype(tile.dtype)
+    tile -= middle
+    rest = column_means(tile, weights)
+    tile -= rest.astype(tile.dtype)
+    tile *= np.sqrt(weights).astype(tile.dtype)[:, None]
+    exact: np.ndarray = middle + rest
+    return exact
 
 
 def exact_gram(blocks: Sequence[np.ndarray], lo: int, hi: int) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -93,21 +115,27 @@ def exact_gram(blocks: Sequence[np.ndarray], lo: int, hi: int) -> tuple[np.ndarr
 
 
 def gram_of_regions(
-    regions: Sequence[Sequence[np.ndarray]], start: int, dtype: np.dtype | None
+    regions: Sequence[Sequence[np.ndarray]],
+    start: int,
+    weights: np.ndarray | None = None,
+    *,
+    dtype: np.dtype | None,
 ) -> tuple[np.ndarray, int]:
     """Inner products (n, n) of all images over some regions, each a list of blocks (b_i, *region), and their units.
 
     They are of the centred images, in `dtype`, in squares of the units 2^exponent; without a `dtype` exact ones.
     """
-    return reduce(merge_scaled, (_gram_of_region(blocks, dtype) for blocks in regions))
+    return reduce(merge_scaled, (_gram_of_region(blocks, dtype, weights) for blocks in regions))
 
 
-def _gram_of_region(blocks: Sequence[np.ndarray], dtype: np.dtype | None) -> tuple[np.ndarray, int]:
+def _gram_of_region(
+    blocks: Sequence[np.ndarray], dtype: np.dtype | None, weights: np.ndarray | None
+) -> tuple[np.ndarray, int]:
     p = blocks[0][0].size
     if dtype is None:
         return exact_gram(blocks, 0, p)[0], 0
     exponent = exponent_of(blocks)
-    return centred_gram(blocks, 0, p, dtype, exponent=exponent)[0], exponent
+    return centred_gram(blocks, 0, p, dtype, exponent=exponent, weights=weights)[0], exponent
 
 
 def merge_scaled(a: tuple[np.ndarray, int], b: tuple[np.ndarray, int]) -> tuple[np.ndarray, int]:
@@ -182,8 +210,18 @@ def merge_strips(a: list[np.ndarray], b: list[np.ndarray]) -> list[np.ndarray]:
     return a + b
 
 
-def double_centred(gram: np.ndarray) -> np.ndarray:
-    """Gram matrix of the centred images from that of shifted images, in place: HGH with H = I - 11'/n."""
+def double_centred(gram: np.ndarray, roots: np.ndarray | None = None) -> np.ndarray:
+    """Gram matrix of the centred images from that of shifted images, in place: HGH with H = I - 11'/n.
+
+    If images are times the `roots` of their weights, H = I - uu' with the unit vector u along the roots.
+    """
+    if roots is not None:
+        unit = roots / np.linalg.norm(roots)
+        row = gram @ unit
+        row -= unit * (unit @ row) / 2
+        for i, (u, r) in enumerate(zip(unit, row, strict=True)):
+            gram[i] -= u * row + r * unit
+        return gram
     row = gram.mean(axis=0)
     gram -= row
     gram -= row[:, None]
@@ -191,8 +229,8 @@ def double_centred(gram: np.ndarray) -> np.ndarray:
     return gram
 
 
-def exactly_centred(gram: np.ndarray) -> np.ndarray:
-    """HGH, float64, of the int64 inner products of integers, which are overwritten.
+def exactly_centred(gram: np.ndarray, roots: np.ndarray | None = None) -> np.ndarray:
+    """HGH, float64, of the int64 inner products of integers, which are overwritten; with `roots`, of weighted ones.
 
     The integers nearest to the means are subtracted first. That is exact, and what float64 then rounds is as small as
     the result.
@@ -201,7 +239,15 @@ def exactly_centred(gram: np.ndarray) -> np.ndarray:
     near = np.rint(means - means.mean() / 2).astype(np.int64)
     gram -= near
     gram -= near[:, None]
-    return double_centred(gram.astype(np.float64))
+    return double_centred(weighted_gram(gram.astype(np.float64), roots), roots)
+
+
+def weighted_gram(gram: np.ndarray, roots: np.ndarray | None) -> np.ndarray:
+    """Inner products of images times the roots of their weights, in place; without roots as they are."""
+    if roots is not None:
+        gram *= roots
+        gram *= roots[:, None]
+    return gram
 
 
 class Scatter(NamedTuple):
@@ -209,7 +255,8 @@ class Scatter(NamedTuple):
 
     Attributes
     ----------
-    n : int
+    n : int or float
+        Number of images, or the sum of their weights.
     mean, rest : ndarray of shape (p,), float64
         The mean in two parts, as in `Moments`.
     matrix : ndarray of shape (p, p), float64
@@ -218,7 +265,7 @@ class Scatter(NamedTuple):
         See `scaling`.
     """
 
-    n: int
+    n: float
     mean: np.ndarray
     rest: np.ndarray
     matrix: np.ndarray
@@ -237,6 +284,7 @@ def scatter(
     dtype: np.dtype,
     known: np.ndarray | None = None,
     centre: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
 ) -> Scatter:
     """Scatter matrix A'A of some images about their own mean.
 
@@ -247,12 +295,19 @@ def scatter(
         rounding of the large ones. The mean and the matrix that are returned are those of these rows.
     centre : ndarray of shape (p,), optional
         Needed with `known`: subtracted from every image before that.
+    weights : ndarray of shape (n_images,), optional
+        How often each image of the whole stack counts. That of the first one in `blocks` is `start`.
     """
-    n, mean, rest, _ = moments(blocks)
+    own = weights_of(weights, start, blocks)
+    n, mean, rest, _ = moments(blocks, weights=own)
     shift = (mean if centre is None else centre).astype(dtype).astype(np.float64)
     offset, exponent = (mean - shift) + rest, exponent_of(blocks)
     matrix, product = np.zeros((shift.size, shift.size)), np.empty((shift.size, shift.size), dtype)
+    row = 0
     for tile in row_tiles(blocks, shift, dtype, exponent):
+        if own is not None:
+            tile *= np.sqrt(own[row : row + len(tile), None]).astype(dtype)
+        row += len(tile)
         if known is not None:
             tile -= (tile @ known.T) @ known
         matrix += np.matmul(tile.T, tile, out=product)
@@ -295,10 +350,14 @@ def weighted_sums(
     start: int,
     weights: np.ndarray,
     shift: np.ndarray,
+    counts: np.ndarray | None = None,
+    *,
     dtype: np.dtype,
     exponent: int = 0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weighted sums, the plain sum, and the sum of squares of the rows of X - shift, in units of 2^exponent.
+
+    With `counts` (n,), each row goes that often into the plain sum and that of squares.
 
     Parameters
     ----------
@@ -314,9 +373,14 @@ def weighted_sums(
     sums, (total, squares) = np.zeros((len(own), shift.size), dtype), np.zeros((2, shift.size))
     for row, pieces in row_groups(blocks):
         part = own[:, row : row + n_rows(pieces)]
+        counted = weights_of(counts, start + row, pieces)
         for a, b, tile in tiles(pieces, shift, dtype, exponent=exponent):
             sums[:, a:b] += part @ tile
-            total[a:b] += tile.sum(axis=0, dtype=np.float64)
+            if counted is None:
+                total[a:b] += tile.sum(axis=0, dtype=np.float64)
+            else:
+                total[a:b] += counted @ tile
+                tile *= np.sqrt(counted)[:, None].astype(dtype)
             squares[a:b] += np.einsum("ij,ij->j", tile, tile, dtype=np.float64)  # the shift may be far from the mean
     return sums, total, squares
 

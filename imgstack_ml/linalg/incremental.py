@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .gram import exactly_centred, first_image
+from .gram import centre_weighted, exactly_centred, first_image
 from .integers import are_fast, products_of_images
 from .moments import exact_sum, merge_means
 from .ranges import Run, at_once
 from .scaling import exponent_of
-from .tiles import column_means, column_squares, n_rows, row_groups, tile_width, tiles
+from .tiles import column_means, column_squares, n_rows, row_groups, tile_width, tiles, weights_of
 from .weighted import are_faster, weighted_sums_of_bytes
 
 __all__ = ["Summary", "group_size", "merge_summaries", "random_weights", "summarise"]
@@ -33,8 +33,8 @@ class Summary(NamedTuple):
 
     Attributes
     ----------
-    n : int
-        Number of images.
+    n : int or float
+        Number of images, or the sum of their weights.
     mean, rest : ndarray of shape (p,), float64
         The mean in two parts, as in `Moments`.
     total : float
@@ -47,7 +47,8 @@ class Summary(NamedTuple):
         Random sums ``Omega A`` of the centred images. Every direction contributes to them, even one that B lacks
         because it was cut off in each group of images.
     weights : ndarray of shape (q,), float64
-        Sums of the rows of Omega. When the mean changes, `draws` change by multiples of them.
+        Sums of the rows of Omega, times the roots of the weights of images, if they have some. When the mean changes,
+        `draws` change by multiples of them.
     squares : ndarray of shape (p,), float64
         Sums of squares of the columns of A: of each pixel about its mean. Empty where they are not known.
     rounding : float
@@ -58,7 +59,7 @@ class Summary(NamedTuple):
         of them.
     """
 
-    n: int
+    n: float
     mean: np.ndarray
     rest: np.ndarray
     total: float
@@ -102,12 +103,22 @@ def group_size(size: int, in_bytes: bool) -> int:
 
 
 def summarise(
-    blocks: Sequence[np.ndarray], start: int, size: int, n_draws: int, seed: int, dtype: np.dtype, run: Run = at_once
+    blocks: Sequence[np.ndarray],
+    start: int,
+    weights: np.ndarray | None = None,
+    *,
+    size: int,
+    n_draws: int,
+    seed: int,
+    dtype: np.dtype,
+    run: Run = at_once,
 ) -> Summary:
     """Summary of consecutive images.
 
     Parameters
     ----------
+    weights : ndarray of shape (n,), optional
+        How often each image of the whole stack counts: rows of A are times the root of it.
     size : int
         Singular vectors to keep, at most.
     n_draws : int
@@ -119,39 +130,50 @@ def summarise(
     """
     raw = blocks[0].dtype  # on a machine without products of bytes, too: the answer is the same on all
     groups = row_groups(blocks, group_size(size, in_bytes=raw.itemsize == 1))
-    in_bytes = dtype == np.float32 and are_fast(raw)
-    summaries = (
-        _summarise(pieces, random_weights(seed, n_draws, start + row, n_rows(pieces)), size, dtype, in_bytes, run)
-        for row, pieces in groups
-    )
-    return reduce(partial(merge_summaries, size=size), summaries)
+    in_bytes = weights is None and dtype == np.float32 and are_fast(raw)
+
+    def summary_of(row: int, pieces: list[np.ndarray]) -> Summary:
+        omega = random_weights(seed, n_draws, start + row, n_rows(pieces))
+        return _summarise(pieces, omega, weights_of(weights, start + row, pieces), size, dtype, in_bytes, run)
+
+    return reduce(partial(merge_summaries, size=size), (summary_of(*group) for group in groups))
 
 
 def _summarise(
-    blocks: Sequence[np.ndarray], omega: np.ndarray, size: int, dtype: np.dtype, in_bytes: bool, run: Run
+    blocks: Sequence[np.ndarray],
+    omega: np.ndarray,
+    weights: np.ndarray | None,
+    size: int,
+    dtype: np.dtype,
+    in_bytes: bool,
+    run: Run,
 ) -> Summary:
     """Summarise a few hundred images with the eigenvectors of their Gram matrix.
 
     Images are cast to `dtype` tile by tile, so that no cast copy of all of them is held.
     """
-    n, exponent = n_rows(blocks), exponent_of(blocks)
+    n: float = n_rows(blocks)
+    exponent = exponent_of(blocks)
     if in_bytes:
         products, pixels = run(_exact_inner, _side_by_side, blocks)
         gram, (mean, squares), rest = exactly_centred(products), pixels, np.zeros(pixels.shape[1])
         total = float(np.trace(gram))
     else:
-        gram, pixels, total = run(partial(_inner, dtype=dtype, exponent=exponent), _side_by_side, blocks)
+        inner = partial(_inner, dtype=dtype, exponent=exponent, weights=weights)
+        gram, pixels, total = run(inner, _side_by_side, blocks)
         mean, rest, squares = pixels
     vectors, lost = _leading(gram, size)
-    weights = np.vstack([vectors.T, omega])
-    rows = np.zeros((len(weights), mean.size), dtype)
+    factors = np.vstack([vectors.T, omega])
+    if weights is not None:
+        n, factors = float(weights.sum()), factors * np.sqrt(weights)
+    rows = np.zeros((len(factors), mean.size), dtype)
     run(
-        partial(_centred_sums, weights=weights, mean=mean, rest=rest, exponent=exponent, out=rows),
+        partial(_centred_sums, weights=factors, mean=mean, rest=rest, exponent=exponent, out=rows),
         lambda a, b: None,
         blocks,
     )
     n_kept = vectors.shape[1]
-    rounding, sums = _rounding(rows[:n_kept]), omega.sum(axis=1)
+    rounding, sums = _rounding(rows[:n_kept]), factors[n_kept:].sum(axis=1)
     return Summary(n, mean, rest, total, rows[:n_kept], lost, rows[n_kept:], sums, squares, rounding, exponent)
 
 
@@ -184,7 +206,7 @@ def _centred_sums(
 
 
 def _inner(
-    blocks: Sequence[np.ndarray], lo: int, hi: int, dtype: np.dtype, exponent: int
+    blocks: Sequence[np.ndarray], lo: int, hi: int, dtype: np.dtype, exponent: int, weights: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Inner products of the centred images (n, n) over some pixels, figures of these pixels, and the sum of squares.
 
@@ -194,10 +216,14 @@ def _inner(
     (offsets, squares), gram, total = np.empty((2, shift.size)), np.zeros((n, n)), 0.0
     product, inexact = np.empty((n, n), dtype), dtype == np.float32 and any(b.dtype.kind == "f" for b in blocks)
     for a, b, tile in tiles(blocks, shift, dtype, lo, hi, exponent=exponent):
-        offsets[a:b] = column_means(tile)
+        offsets[a:b] = column_means(tile, weights)
         middle = offsets[a:b].astype(dtype)
-        tile -= middle
-        if inexact:  # float32 sums are off by a few eps; those of what is left, which is near zero, are not
+        if weights is not None:
+            offsets[a:b] = centre_weighted(tile, middle, weights)
+        else:
+            tile -= middle
+        if inexact and weights is None:
+            # Float32 sums are off by a few eps; those of what is left, which is near zero, are not.
             left = column_means(tile)
             offsets[a:b] = middle + left
             tile -= left.astype(dtype)

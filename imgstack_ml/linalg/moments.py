@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .tiles import TILE_BYTES, column_means, flat_rows, n_rows, row_groups, tiles
+from .tiles import TILE_BYTES, column_means, flat_rows, n_rows, row_groups, tiles, weights_of
 
 __all__ = [
     "Moments",
@@ -20,6 +20,7 @@ __all__ = [
     "merge_sums_or_moments",
     "moments",
     "sums_or_moments",
+    "weighted_moments",
 ]
 
 _TILE = 2**16  # pixels whose sums stay in the cache while values of several images are added to them
@@ -27,13 +28,14 @@ _WIDE = 2048
 
 
 class Moments(NamedTuple):
-    """Number of images, their mean in two parts, and norms of the deviations from it (p,) or None; all float64.
+    """Number of images, or the sum of their weights, and their mean in two parts and norms of deviations from it.
 
-    The mean is `mean` + `rest`, (p,) each, `rest` being the rounding error of `mean`. Merging needs the difference of
-    two means, which may be far from zero and close to each other. Norms, since their squares could be beyond float64.
+    All are float64; norms (p,) may be None. The mean is `mean` + `rest`, (p,) each, `rest` being the rounding error of
+    `mean`. Merging needs the difference of two means, which may be far from zero and close to each other. Norms, since
+    their squares could be beyond float64.
     """
 
-    n: int
+    n: float
     mean: np.ndarray
     rest: np.ndarray
     norms: np.ndarray | None
@@ -163,25 +165,38 @@ def _add_integers(total: Sums, tile: Sequence[np.ndarray], a: int) -> None:
                 squares += wide.view(np.uint32).sum(axis=0, dtype=squares.dtype)
 
 
-def moments(blocks: Sequence[np.ndarray], with_norms: bool = False) -> Moments:
-    """Moments of all images in some blocks, with norms if asked for."""
-    return reduce(merge_moments, (_moments(pieces, with_norms) for _, pieces in row_groups(blocks)))
+def moments(blocks: Sequence[np.ndarray], with_norms: bool = False, weights: np.ndarray | None = None) -> Moments:
+    """Moments of all images in some blocks, with norms if asked for; each image counts as often as `weights` say."""
+    groups = ((pieces, weights_of(weights, row, pieces)) for row, pieces in row_groups(blocks))
+    return reduce(merge_moments, (_moments(pieces, with_norms, own) for pieces, own in groups))
+
+
+def weighted_moments(blocks: Sequence[np.ndarray], start: int, weights: np.ndarray, with_norms: bool) -> Moments:
+    """Moments of images with the weights (n,) of the whole stack; that of the first image is `start`."""
+    return moments(blocks, with_norms, weights_of(weights, start, blocks))
 
 
 @np.errstate(over="ignore", invalid="ignore")  # the caller finds what is not finite
-def _moments(blocks: Sequence[np.ndarray], with_norms: bool) -> Moments:
+def _moments(blocks: Sequence[np.ndarray], with_norms: bool, weights: np.ndarray | None) -> Moments:
     """Moments of a few thousand images. The first image is subtracted before summing, so that sums stay small."""
     shift = blocks[0][0].ravel().astype(np.float64)
-    if not with_norms and all(block.dtype.kind in "biu" and block.itemsize <= 2 for block in blocks):
+    if (
+        weights is None
+        and not with_norms
+        and all(block.dtype.kind in "biu" and block.itemsize <= 2 for block in blocks)
+    ):
         return Moments(n_rows(blocks), *exact_sum(shift, _mean_offset(blocks, shift)), None)
     offsets = np.empty(shift.size)
     norms = np.empty(shift.size) if with_norms else None
     for a, b, tile in tiles(blocks, shift, np.dtype(np.float64), width=_width(n_rows(blocks))):
-        offsets[a:b] = tile.mean(axis=0)
+        offsets[a:b] = tile.mean(axis=0) if weights is None else (weights / weights.sum()) @ tile
         if norms is not None:
             tile -= offsets[a:b]
+            if weights is not None:
+                tile *= np.sqrt(weights)[:, None]
             norms[a:b] = _norms(tile)
-    return Moments(n_rows(blocks), *exact_sum(shift, offsets), norms)
+    n = n_rows(blocks) if weights is None else float(weights.sum())
+    return Moments(n, *exact_sum(shift, offsets), norms)
 
 
 def _width(n: int) -> int:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .tiles import n_rows, row_groups, tiles
+from .tiles import n_rows, row_groups, tiles, weights_of
 
 __all__ = [
     "Normals",
@@ -38,35 +38,39 @@ _PIXELS = 2048  # solved at a time
 
 
 class Seen(NamedTuple):
-    """What is observed: images that show a pixel and their sum (p,) each, and pixels in each image."""
+    """What is observed: images that show a pixel, their weights and their sum (p,) each, and pixels in each image."""
 
     counts: np.ndarray
+    weights: np.ndarray
     sums: np.ndarray
     in_images: list[np.ndarray]
     largest: float
 
 
-def seen(blocks: Sequence[np.ndarray], start: int) -> Seen:
-    """Count and add up what is observed of some images."""
+def seen(blocks: Sequence[np.ndarray], start: int, weights: np.ndarray | None = None) -> Seen:
+    """Count and add up what is observed of some images, as often as the weights (n,) of all images say."""
     p = blocks[0][0].size
-    counts, sums = np.zeros(p, np.int64), np.zeros(p)
+    counts, (sums, weight) = np.zeros(p, np.int64), np.zeros((2, p))
     in_images, largest = [], 0.0
-    for _, pieces in row_groups(blocks, _GROUP):
+    for row, pieces in row_groups(blocks, _GROUP):
+        own = weights_of(weights, start + row, pieces)
         of_pieces = np.zeros(n_rows(pieces), np.int64)
         for a, b, tile in tiles(pieces, np.zeros(p), np.dtype(np.float64)):
             observed = ~np.isnan(tile)
             tile[~observed] = 0
             counts[a:b] += np.count_nonzero(observed, axis=0)
-            sums[a:b] += tile.sum(axis=0)
+            sums[a:b] += tile.sum(axis=0) if own is None else own @ tile
+            weight[a:b] += 0 if own is None else own @ observed
             of_pieces += np.count_nonzero(observed, axis=1)
             largest = max(largest, float(np.abs(tile).max(initial=0)))
         in_images.append(of_pieces)
-    return Seen(counts, sums, in_images, largest)
+    return Seen(counts, counts if weights is None else weight, sums, in_images, largest)
 
 
 def merge_seen(a: Seen, b: Seen) -> Seen:
     """Join what is observed of earlier and later images."""
-    return Seen(a.counts + b.counts, a.sums + b.sums, a.in_images + b.in_images, max(a.largest, b.largest))
+    counts, weights, sums = a.counts + b.counts, a.weights + b.weights, a.sums + b.sums
+    return Seen(counts, weights, sums, a.in_images + b.in_images, max(a.largest, b.largest))
 
 
 class Normals(NamedTuple):
@@ -75,7 +79,8 @@ class Normals(NamedTuple):
     Attributes
     ----------
     matrices : ndarray of shape ((k + 1)(k + 2) / 2, p), float64
-        Upper triangles, row by row, of the sums of [z, 1] [z, 1]' over the images that show a pixel.
+        Upper triangles, row by row, of the sums of [z, 1] [z, 1]' over the images that show a pixel. All sums have the
+        weights of the images, if there are some.
     right : ndarray of shape (k + 1, p), float64
         Sums of (x - m) [z, 1].
     scores : list of ndarray of shape (b, k)
@@ -109,7 +114,7 @@ class Normals(NamedTuple):
 
     @property
     def counts(self) -> np.ndarray:
-        """Images (p,) that show a pixel."""
+        """Images (p,) that show a pixel, or the sum of their weights."""
         counts: np.ndarray = self.matrices[-1]
         return counts
 
@@ -119,6 +124,8 @@ def normals(
     start: int,
     loadings: np.ndarray,
     mean: np.ndarray,
+    weights: np.ndarray | None = None,
+    *,
     dtype: np.dtype,
     exponent: int = 0,
 ) -> Normals:
@@ -132,6 +139,8 @@ def normals(
     loadings : ndarray of shape (k, p)
         Orthonormal.
     mean : ndarray of shape (p,)
+    weights : ndarray of shape (n,), optional
+        How often each image of the whole stack counts.
     dtype : dtype
         Of the products in a tile; sums over tiles are float64.
     exponent : int
@@ -140,17 +149,23 @@ def normals(
     k, p = loadings.shape
     found, residual = Normals(np.zeros(((k + 1) * (k + 2) // 2, p)), np.zeros((k + 1, p)), [], np.zeros(p), 0.0), 0.0
     shift = mean.astype(dtype).astype(np.float64)  # what the tiles subtract
-    for _, pieces in row_groups(blocks, _GROUP):
+    for row, pieces in row_groups(blocks, _GROUP):
+        own = weights_of(weights, start + row, pieces)
         scores, missed = _solve_images(pieces, loadings, mean - shift, shift, dtype, exponent)
         extended = np.column_stack([scores, np.ones(len(scores))])
-        products, rows = _pairs(extended.T).astype(dtype), extended.T.astype(dtype)
+        products, rows = _pairs(extended.T), extended.T
+        if own is not None:
+            products, rows, missed = products * own, rows * own, missed * own
+        products, rows = products.astype(dtype), rows.astype(dtype)
         for a, b, tile in tiles(pieces, shift, dtype, exponent=exponent):
             observed = _observed(tile, mean[a:b] - shift[a:b], exponent)
             found.matrices[:, a:b] += products @ observed
             found.right[:, a:b] += rows @ tile
+            if own is not None:
+                tile *= np.sqrt(own)[:, None].astype(dtype)
             found.squares[a:b] += np.einsum("ij,ij->j", tile, tile, dtype=np.float64)
         found.scores.append(scores)
-        residual += missed
+        residual += max(float(missed.sum()), 0.0)
     return found._replace(residual=residual)
 
 
@@ -200,18 +215,18 @@ def _solve_images(
     shift: np.ndarray,
     dtype: np.dtype,
     exponent: int,
-) -> tuple[np.ndarray, float]:
-    """Scores (b, k) of images, and the sum of squares of what is observed, less the model."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (b, k) of images, and sums (b,) of squares of what is observed, less the model, up to rounding."""
     n, k = n_rows(pieces), len(loadings)
-    matrices, right, squares = np.zeros((n, k * (k + 1) // 2)), np.zeros((n, k)), 0.0
+    matrices, right, squares = np.zeros((n, k * (k + 1) // 2)), np.zeros((n, k)), np.zeros(n)
     for a, b, tile in tiles(pieces, shift, dtype, exponent=exponent):
         observed, own = _observed(tile, rest[a:b], exponent), loadings[:, a:b].astype(dtype)
         matrices += observed @ _pairs(own).T
         right += tile @ own.T
-        squares += float(np.einsum("ij,ij->", tile, tile, dtype=np.float64))
+        squares += np.einsum("ij,ij->i", tile, tile, dtype=np.float64)
     scores = _solve(matrices, right, np.triu_indices(k), _RIDGE_OF_IMAGES)
-    explained = np.einsum("ij,ij->", scores, right) + _RIDGE_OF_IMAGES * np.einsum("ij,ij->", scores, scores)
-    return scores, max(squares - float(explained), 0.0)
+    explained = np.einsum("ij,ij->i", scores, right) + _RIDGE_OF_IMAGES * np.einsum("ij,ij->i", scores, scores)
+    return scores, squares - explained
 
 
 def _observed(tile: np.ndarray, rest: np.ndarray, exponent: int) -> np.ndarray:

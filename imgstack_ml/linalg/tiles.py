@@ -12,7 +12,17 @@ import numpy as np
 from .large_integers import refuse_inexact
 from .scaling import power_of_two
 
-__all__ = ["column_means", "column_squares", "flat_rows", "n_rows", "row_groups", "row_tiles", "tile_width", "tiles"]
+__all__ = [
+    "column_means",
+    "column_squares",
+    "flat_rows",
+    "n_rows",
+    "row_groups",
+    "row_tiles",
+    "tile_width",
+    "tiles",
+    "weights_of",
+]
 
 TILE_BYTES = 2**22  # of float values in one tile: small enough for the cache, large enough for BLAS at full speed
 TERMS = 2048  # products added up in float32 before float64 takes over; more of them would cost digits
@@ -21,6 +31,11 @@ TERMS = 2048  # products added up in float32 before float64 takes over; more of 
 def n_rows(blocks: Sequence[np.ndarray]) -> int:
     """Count the images in `blocks`."""
     return sum(len(block) for block in blocks)
+
+
+def weights_of(weights: np.ndarray | None, start: int, blocks: Sequence[np.ndarray]) -> np.ndarray | None:
+    """Weights of the images in `blocks`, the first of which has the position `start`; None if there are no weights."""
+    return None if weights is None else weights[start : start + n_rows(blocks)]
 
 
 def flat_rows(blocks: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -109,18 +124,17 @@ def row_tiles(
             yield buffer[: len(rows)]
 
 
-def column_means(tile: np.ndarray) -> np.ndarray:
-    """Means of the columns, float64.
+def column_means(tile: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Means of the columns, float64, of rows that count as often as `weights` say.
 
     Sums of up to 256 values are made in the dtype of the tile. Float32 holds integers up to 2^24 exactly, and 256
     differences of 16-bit integers add up to no more.
     """
     sums = np.zeros(tile.shape[1])
-    ones = np.ones(256, tile.dtype)
+    own = np.ones(len(tile), tile.dtype) if weights is None else weights.astype(tile.dtype)
     for i in range(0, len(tile), 256):
-        part = tile[i : i + 256]
-        sums += ones[: len(part)] @ part
-    return sums / len(tile)
+        sums += own[i : i + 256] @ tile[i : i + 256]
+    return sums / (len(tile) if weights is None else weights.sum())
 
 
 def column_squares(tile: np.ndarray) -> np.ndarray:

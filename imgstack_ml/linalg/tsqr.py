@@ -6,14 +6,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .gram import first_image
-from .tiles import flat_rows, n_rows, tiles
+from .gram import centre_weighted, first_image
+from .tiles import column_means, flat_rows, n_rows, tiles, weights_of
 
 __all__ = ["centred_columns", "rows_after_ones", "svd_of_r"]
 
 
-def rows_after_ones(blocks: Sequence[np.ndarray], start: int, shift: np.ndarray) -> np.ndarray:
+def rows_after_ones(
+    blocks: Sequence[np.ndarray], start: int, shift: np.ndarray, weights: np.ndarray | None = None
+) -> np.ndarray:
     """Rows [1, image - shift], (b, 1 + p), float64: a column of ones before the shifted images.
+
+    With the `weights` (n,) of all images, rows are times the roots of these, and the mean is the weighted one.
 
     Factorising them centres the images without a separate read for the mean. The first row and column of R belong to
     the ones. The rest of R is the R of the centred images: making the other columns orthogonal to the ones subtracts
@@ -24,17 +28,25 @@ def rows_after_ones(blocks: Sequence[np.ndarray], start: int, shift: np.ndarray)
     for block in flat_rows(blocks):
         np.subtract(block, shift, out=rows[row : row + len(block), 1:], dtype=np.float64)
         row += len(block)
+    own = weights_of(weights, start, blocks)
+    if own is not None:
+        rows *= np.sqrt(own)[:, None]
     return _finite(rows)
 
 
-def centred_columns(blocks: Sequence[np.ndarray], lo: int, hi: int, exponent: int = 0) -> np.ndarray:
+def centred_columns(
+    blocks: Sequence[np.ndarray], lo: int, hi: int, exponent: int = 0, weights: np.ndarray | None = None
+) -> np.ndarray:
     """Columns `lo` to `hi` of the centred images A / 2^exponent as rows, (hi - lo, n), float64.
 
-    `blocks` hold all images.
+    `blocks` hold all images; with `weights` (n,), these are centred by them and times the roots of them.
     """
     shift, double = first_image(blocks), np.dtype(np.float64)
     ((_, _, tile),) = tiles(blocks, shift, double, lo, hi, width=hi - lo, exponent=exponent)
-    tile -= tile.mean(axis=0)
+    if weights is None:
+        tile -= tile.mean(axis=0)
+    else:
+        centre_weighted(tile, column_means(tile, weights), weights)
     return _finite(tile.T)
 
 

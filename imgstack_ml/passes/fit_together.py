@@ -9,7 +9,7 @@ from ..base.state import unchanged_if_it_fails
 from ..base.validation import Images, check_images
 from .runner import Pass, PassRunner
 
-__all__ = ["PassLearner", "fit_together", "reads_of"]
+__all__ = ["PassLearner", "fit_together", "learn_in_one_pass", "reads_of"]
 
 
 class PassLearner:
@@ -86,7 +86,7 @@ def fit_together(
     estimators = list(estimators)
     learners = [estimator for estimator in estimators if isinstance(estimator, PassLearner)]
     with unchanged_if_it_fails(*estimators):
-        n_passes = _learn_in_one_pass(learners, X, progress, memory_limit) if learners else 0.0
+        n_passes = learn_in_one_pass(learners, X, progress, memory_limit) if learners else 0.0
         for estimator in estimators:
             if not isinstance(estimator, PassLearner):
                 estimator.fit(X, y)
@@ -100,9 +100,18 @@ def reads_of(estimator: Any) -> float:
     return sum(getattr(step, "n_passes_", 0.0) for step in steps)
 
 
-def _learn_in_one_pass(learners: list[PassLearner], X: Any, progress: bool, memory_limit: str | int | float) -> float:
-    """Fit estimators that need one pass at most, all of them by the same pass, and count it."""
-    checked = [check_images(learner, X, reset=True) for learner in learners]
+def learn_in_one_pass(
+    learners: list[PassLearner],
+    X: Any,
+    progress: bool = False,
+    memory_limit: str | int | float = "auto",
+    sample_weight: Any = None,
+) -> float:
+    """Fit estimators that need one pass at most, all of them by the same pass, and count it.
+
+    With `sample_weight`, images have weights, which all of the estimators must take.
+    """
+    checked = [check_images(learner, X, reset=True, sample_weight=sample_weight) for learner in learners]
     passes = [learner._needed_pass(images) for learner, images in zip(learners, checked, strict=True)]
     needed = [one for one in passes if one is not None]
     n_passes = 0.0

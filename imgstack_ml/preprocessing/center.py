@@ -8,14 +8,16 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..base.gate import first_nonfinite
 from ..base.lazy import map_images, note_source
+from ..base.state import unchanged_if_it_fails
 from ..base.transformer import StackTransformer
 from ..base.validation import Images, StackLike, check_images, working_dtype
 from ..errors import NonFiniteError
-from ..linalg.moments import Moments, Sums, add_moments, merge_sums_or_moments, sums_or_moments
-from ..passes.fit_together import PassLearner, fit_together
+from ..linalg.moments import Moments, Sums, add_moments, merge_sums_or_moments, sums_or_moments, weighted_moments
+from ..passes.fit_together import PassLearner, learn_in_one_pass
 from ..passes.regions import Region, assembled
 from ..passes.steps import Pass
 
@@ -45,7 +47,7 @@ class StackCenterer(PassLearner, StackTransformer):
     n_features_in_ : int
         Values in one image.
     n_samples_ : int
-        Images seen in fit.
+        Images seen in fit, without those of weight 0.
     n_passes_ : float
         Reads of the stack in fit: 1.
 
@@ -66,7 +68,7 @@ class StackCenterer(PassLearner, StackTransformer):
     def __init__(self, with_std: bool = False):
         self.with_std = with_std
 
-    def fit(self, X: StackLike, y: Any = None) -> StackCenterer:
+    def fit(self, X: StackLike, y: Any = None, sample_weight: ArrayLike | None = None) -> StackCenterer:
         """Learn the mean image in one pass.
 
         Parameters
@@ -75,6 +77,8 @@ class StackCenterer(PassLearner, StackTransformer):
             The images; a 2-D array holds one image a row.
         y : None
             Ignored.
+        sample_weight : array-like of shape (n_images,), optional
+            How often each image counts, at least 0. One of weight 0 is not looked at.
 
         Returns
         -------
@@ -85,13 +89,19 @@ class StackCenterer(PassLearner, StackTransformer):
         NonFiniteError
             Naming the image (and file) with a NaN or infinite pixel.
         ValueError
-            If differences of images are beyond float64, or integers beyond 2**53.
+            If differences of images are beyond float64, or integers beyond 2**53; for weights that are negative, not
+            finite, or all 0.
         """
-        fit_together([self], X)
+        with unchanged_if_it_fails(self):
+            learn_in_one_pass([self], X, sample_weight=sample_weight)
         return self
 
     def _needed_pass(self, images: Images) -> Pass:
-        given: dict[str, Any] = {"n_images": len(images.data), "with_norms": bool(self.with_std)}
+        norms = bool(self.with_std)
+        if images.weights is not None:
+            weighted = partial(weighted_moments, weights=images.weights, with_norms=norms)
+            return Pass(weighted, merge_sums_or_moments, 24 * images.n_pixels, "mean image")
+        given: dict[str, Any] = {"n_images": len(images.data), "with_norms": norms}
         step, fold = partial(sums_or_moments, **given), partial(add_moments, **given)
         return Pass(step, merge_sums_or_moments, 24 * images.n_pixels, "mean image", fold, _joined)
 
@@ -101,7 +111,7 @@ class StackCenterer(PassLearner, StackTransformer):
             raise ValueError(
                 "Differences of images are beyond float64. Divide the stack, e.g. StackCenterer().fit(X / 1e4)."
             )
-        self.n_samples_ = found.n
+        self.n_samples_ = len(images.data)
         self.mean_ = mean.reshape(images.image_shape)
         self.scale_ = None if norms is None else _scale(norms / found.n**0.5).reshape(images.image_shape)
 

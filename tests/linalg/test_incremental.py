@@ -14,7 +14,7 @@ from tests.lib.stacks import photographs, stack_of_spectrum
 
 
 def summary_of(X, size=8, start=0, dtype=DOUBLE, n_draws=3, blocks=None):
-    return summarise([X] if blocks is None else blocks, start, size, n_draws, 5, dtype)
+    return summarise([X] if blocks is None else blocks, start, size=size, n_draws=n_draws, seed=5, dtype=dtype)
 
 
 def assert_between(summary, A):

@@ -100,7 +100,7 @@ def test_summaries(dtype, monkeypatch):
     expected = centred(X).T @ centred(X)
     for compiled in (integers._compiled(), None):
         monkeypatch.setattr(integers, "_compiled", lambda compiled=compiled: compiled)
-        found = summarise(cut(X, 100, 333), 0, 42, 3, 0, SINGLE)
+        found = summarise(cut(X, 100, 333), 0, size=42, n_draws=3, seed=0, dtype=SINGLE)
         assert_allclose(found.total, np.trace(expected), rtol=1e-6 if compiled is None else 1e-14)
         assert_allclose(found.rows.T @ found.rows, expected, rtol=0, atol=1e-6 * np.trace(expected))
 
