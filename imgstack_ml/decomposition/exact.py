@@ -66,7 +66,7 @@ def _solve_by_regions(runner: PassRunner, cost: SolverCost, size: FitSize, reque
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = runner.run(
         partial(_weighted_regions, dtype=size.dtype, exponent=found.exponent),
         concatenated,
-        shared=(weights, *runner.weights),
+        shared=(weights, runner.weights),
         label="components",
         by_region=True,
     )
@@ -223,8 +223,7 @@ def _gram_of_kept(runner: PassRunner, size: FitSize, exponent: int, dtype: np.dt
         mean, squares = np.concatenate(pixels, axis=1)
         return _Products(lin.exactly_centred(gram), mean, np.dtype(np.float64), squares=squares)
     vectors = None if known is None else known.vectors
-    (weights,) = runner.weights or (None,)
-    step = partial(lin.centred_gram, dtype=dtype, known=vectors, exponent=exponent, weights=weights)
+    step = partial(lin.centred_gram, dtype=dtype, known=vectors, exponent=exponent, weights=runner.weights)
     gram, pixels = runner.run_pixels(step, lin.merge_gram)
     mean, squares = np.concatenate(pixels, axis=1)
     # Centring again corrects for the rounding of the means.
@@ -236,7 +235,7 @@ def _gram_by_regions(runner: PassRunner, size: FitSize, dtype: np.dtype, known: 
     gram, exponent = runner.run(
         partial(lin.gram_of_regions, dtype=None if in_bytes else dtype),
         lin.merge_scaled,
-        shared=runner.weights,
+        shared=(runner.weights,),
         partial_bytes=8 * runner.n_images**2,
         label="exact inner products" if in_bytes else "inner products",
         by_region=True,
@@ -248,10 +247,10 @@ def _gram_by_regions(runner: PassRunner, size: FitSize, dtype: np.dtype, known: 
 
 
 def _scatter_of_pixels(runner: PassRunner, size: FitSize, dtype: np.dtype, known: _Known | None) -> _Products:
-    shared: tuple[Any, ...] = () if known is None else (np.ascontiguousarray(known.vectors.T), known.mean)
-    if runner.weights:
-        shared = (*(shared or (None, None)), *runner.weights)
     in_bytes = _in_bytes(runner, size, known)
+    shared: tuple[Any, ...] = () if in_bytes else (runner.weights,)
+    if known is not None:
+        shared = (*shared, np.ascontiguousarray(known.vectors.T), known.mean)
     step = lin.exact_scatter if in_bytes else partial(_scatter, dtype)
     n_bytes = 3 * 8 * size.p**2
     # Another label, so that a fit that is resumed on another machine does not mix exact results with rounded ones.
@@ -349,7 +348,7 @@ def _components_by_reading(
     components, total, squares = runner.run(
         partial(lin.weighted_sums, dtype=size.dtype, exponent=exponent),
         lin.merge_sums,
-        shared=(weights.T, shift, *runner.weights),
+        shared=(weights.T, shift, runner.weights),
         partial_bytes=size.result_bytes,
         label="components",
     )

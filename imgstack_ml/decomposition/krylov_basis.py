@@ -16,7 +16,7 @@ from ..errors import ImagesChangedError
 from ..linalg import krylov
 from ..linalg.certificate import Residuals
 from ..linalg.ranges import Run
-from ..linalg.tiles import TERMS
+from ..linalg.tiles import TERMS, times_roots
 from ..passes.runner import PassRunner, no_result
 
 __all__ = ["Centre", "KrylovBasis"]
@@ -276,12 +276,11 @@ class KrylovBasis:
         V = self._rows[self.size - self._last : self.size]
         target = self._rows[self.size : self.size + self._last]
         along = np.einsum("ij,j->i", V, drift)
-        roots = runner.roots
         if runner.blocks is None:
             image = runner.run(
                 partial(krylov.both_products, dtype=dtype, exponent=exponent),
                 krylov.merge_both_products,
-                shared=(V, shift, along) if roots is None else (V, shift, along, roots),
+                shared=(V, shift, along, runner.weights),
                 partial_bytes=V.nbytes,
                 batch_bytes=self._batch_bytes,
                 label="components",
@@ -292,10 +291,13 @@ class KrylovBasis:
         else:
             centred = dict[str, Any](shift=shift, dtype=dtype, exponent=exponent)
             Y = runner.run_pixels(partial(krylov.project, V=V, **centred), np.add) - along
-            Y, target[:] = krylov.times_roots(Y, roots), 0
-            weights = krylov.times_roots(Y, roots)
+            target[:] = 0
+            times_roots(Y, runner.weights)
+            weights = Y.copy()
+            times_roots(weights, runner.weights)
             runner.run_pixels(partial(krylov.add_products, scores=weights, out=target, **centred), no_result)
         # Sums are 0 except for rounding, which the products contain as well.
+        roots = runner.roots
         if roots is None:
             self._sums = Y.sum(axis=0)
             Y -= self._sums / len(Y)

@@ -98,7 +98,7 @@ def solve_observed(runner: PassRunner, cost: SolverCost, size: FitSize, request:
             "variance is left.",
             RankWarning,
         )
-    return _factors(model, found, size, n_iter, *runner.weights)
+    return _factors(model, found, size, n_iter, runner.weights)
 
 
 def project_filled(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -134,7 +134,7 @@ def _observed_mean(runner: PassRunner, images: Images, least: int) -> _Seen:
     """Find the mean of what is observed, and the largest value; refuse images and pixels that show too little."""
     n_bytes = 24 * runner.n_pixels
     seen: lin.Seen = runner.run(
-        lin.seen, lin.merge_seen, shared=runner.weights, partial_bytes=n_bytes, label="observed pixels"
+        lin.seen, lin.merge_seen, shared=(runner.weights,), partial_bytes=n_bytes, label="observed pixels"
     )
     try:
         _check_counts(np.concatenate(seen.in_images), least)
@@ -202,7 +202,7 @@ class _Model:
         found: lin.Normals = runner.run(
             partial(lin.normals, dtype=dtype, exponent=self.exponent),
             lin.merge_normals,
-            shared=(self.loadings, self.mean, *runner.weights),
+            shared=(self.loadings, self.mean, runner.weights),
             partial_bytes=cost.room,
             batch_bytes=cost.room,
             label="components",

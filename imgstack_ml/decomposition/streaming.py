@@ -102,7 +102,7 @@ def first_look(
         summary = runner.run(
             partial(summarise, size=n_rows, n_draws=n_draws, seed=seed, dtype=dtype),
             partial(merge_summaries, size=n_rows),
-            shared=runner.weights,
+            shared=(runner.weights,),
             partial_bytes=counts.summary_bytes,
             batch_bytes=counts.batch_bytes,
             label="summary",

@@ -57,8 +57,7 @@ def _tsqr_of_pixels(runner: PassRunner, size: FitSize, request: FitRequest) -> F
     _, R = da.linalg.tsqr(_rows_of_pixels(runner, tall_height(size.n, size.p), exponent))
     (R,) = runner.compute(R, images_of={}, label="triangular factor")
     leading = _leading_of_r(R, size, request)
-    (counts,) = runner.weights or (None,)
-    _, mean, _, norms = moments(runner.blocks, with_norms=True, weights=counts)
+    _, mean, _, norms = moments(runner.blocks, with_norms=True, weights=runner.weights)
     assert norms is not None
     if not np.isfinite(mean).all():
         raise OverflowError
@@ -92,11 +91,11 @@ def _rows_of_images(runner: PassRunner, height: int) -> tuple[da.Array, Any, dic
     sources = runner.sources(batches)
     task = dask.delayed(checked_step, pure=False)
     inside = [dask.delayed(positions, pure=False, traverse=False) for positions in runner.inside]
-    given = [dask.delayed(weights, pure=False, traverse=False) for weights in runner.weights]
+    weights = dask.delayed(runner.weights, pure=False, traverse=False)
     shift = task(_first_image, sources[0], runner.check(batches[0]), 0, [], inside)
     parts, images_of = [], {}
     for batch, blocks in zip(batches, sources, strict=True):
-        part = task(rows_after_ones, blocks, runner.check(batch), layout.starts[batch.first], [shift, *given], inside)
+        part = task(rows_after_ones, blocks, runner.check(batch), layout.starts[batch.first], [shift, weights], inside)
         images_of[part.key] = layout.n_images(batch)
         parts.append(da.from_delayed(part, shape=(images_of[part.key], 1 + runner.n_pixels), dtype=np.float64))
     return da.concatenate(parts), shift, images_of
@@ -110,14 +109,12 @@ def _rows_of_pixels(runner: PassRunner, height: int, exponent: int) -> da.Array:
     """Pixels of all images in memory, centred, in units of 2^exponent, as the rows of a lazy array (p, n), float64."""
     task = dask.delayed(centred_columns, pure=False, traverse=False)
     blocks = dask.delayed(runner.blocks, pure=False, traverse=False)
-    weights = [dask.delayed(one, pure=False, traverse=False) for one in runner.weights]
+    weights = dask.delayed(runner.weights, pure=False, traverse=False)
     parts = []
     for lo in range(0, runner.n_pixels, height):
         hi = min(lo + height, runner.n_pixels)
         parts.append(
-            da.from_delayed(
-                task(blocks, lo, hi, exponent, *weights), shape=(hi - lo, runner.n_images), dtype=np.float64
-            )
+            da.from_delayed(task(blocks, lo, hi, exponent, weights), shape=(hi - lo, runner.n_images), dtype=np.float64)
         )
     return da.concatenate(parts)
 

@@ -12,11 +12,20 @@ import scipy.linalg
 from .integers import products_of_images, products_of_pixels, products_of_two
 from .moments import merge_means, moments
 from .scaling import exponent_of
-from .tiles import column_means, column_squares, n_rows, row_groups, row_tiles, tile_width, tiles, weights_of
+from .tiles import (
+    column_means,
+    column_squares,
+    n_rows,
+    row_groups,
+    row_tiles,
+    tile_width,
+    tiles,
+    times_roots,
+    weights_of,
+)
 
 __all__ = [
     "Scatter",
-    "centre_weighted",
     "centred_gram",
     "cross_gram",
     "double_centred",
@@ -82,30 +91,14 @@ def centred_gram(
     pixels = np.stack([shift[lo:hi], shift[lo:hi]])
     for a, b, tile in tiles(blocks, shift, dtype, lo, hi, exponent=exponent):
         offset = column_means(tile, weights)
-        if weights is None:
-            tile -= offset.astype(dtype)
-        else:
-            offset = centre_weighted(tile, offset, weights)
+        tile -= offset.astype(dtype)
+        times_roots(tile, weights)
         pixels[0, a - lo : b - lo] += np.ldexp(offset, exponent)
         pixels[1, a - lo : b - lo] = column_squares(tile)
         if known is not None:
             tile -= known @ (known.T @ tile)
         gram += np.matmul(tile, tile.T, out=product)  # NumPy sees the same operand twice: BLAS syrk, half the work
     return gram, [pixels]
-
-
-def centre_weighted(tile: np.ndarray, mean: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Subtract the weighted mean of the rows in place, multiply these by the roots of `weights`, and return the mean.
-
-    `mean` is near it: sums of weighted values are rounded, those of what is left, which is near 0, hardly.
-    """
-    middle = mean.astype(tile.dtype)
-    tile -= middle
-    rest = column_means(tile, weights)
-    tile -= rest.astype(tile.dtype)
-    tile *= np.sqrt(weights).astype(tile.dtype)[:, None]
-    exact: np.ndarray = middle + rest
-    return exact
 
 
 def exact_gram(blocks: Sequence[np.ndarray], lo: int, hi: int) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -282,21 +275,21 @@ def scatter(
     blocks: Sequence[np.ndarray],
     start: int,
     dtype: np.dtype,
+    weights: np.ndarray | None = None,
     known: np.ndarray | None = None,
     centre: np.ndarray | None = None,
-    weights: np.ndarray | None = None,
 ) -> Scatter:
     """Scatter matrix A'A of some images about their own mean.
 
     Parameters
     ----------
+    weights : ndarray of shape (n_images,), optional
+        How often each image of the whole stack counts. The first one in `blocks` has the position `start`.
     known : ndarray of shape (r, p), optional
         Orthonormal components W. Each row x becomes x - xW'W first, so that small eigenvalues do not drown in the
         rounding of the large ones. The mean and the matrix that are returned are those of these rows.
     centre : ndarray of shape (p,), optional
         Needed with `known`: subtracted from every image before that.
-    weights : ndarray of shape (n_images,), optional
-        How often each image of the whole stack counts. That of the first one in `blocks` is `start`.
     """
     own = weights_of(weights, start, blocks)
     n, mean, rest, _ = moments(blocks, weights=own)
@@ -305,8 +298,7 @@ def scatter(
     matrix, product = np.zeros((shift.size, shift.size)), np.empty((shift.size, shift.size), dtype)
     row = 0
     for tile in row_tiles(blocks, shift, dtype, exponent):
-        if own is not None:
-            tile *= np.sqrt(own[row : row + len(tile), None]).astype(dtype)
+        times_roots(tile, None if own is None else own[row : row + len(tile)])
         row += len(tile)
         if known is not None:
             tile -= (tile @ known.T) @ known
@@ -380,7 +372,7 @@ def weighted_sums(
                 total[a:b] += tile.sum(axis=0, dtype=np.float64)
             else:
                 total[a:b] += counted @ tile
-                tile *= np.sqrt(counted)[:, None].astype(dtype)
+                times_roots(tile, counted)
             squares[a:b] += np.einsum("ij,ij->j", tile, tile, dtype=np.float64)  # the shift may be far from the mean
     return sums, total, squares
 

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .gram import centre_weighted, exactly_centred, first_image
+from .gram import exactly_centred, first_image
 from .integers import are_fast, products_of_images
 from .moments import exact_sum, merge_means
 from .ranges import Run, at_once
 from .scaling import exponent_of
-from .tiles import column_means, column_squares, n_rows, row_groups, tile_width, tiles, weights_of
+from .tiles import column_means, column_squares, n_rows, row_groups, tile_width, tiles, times_roots, weights_of
 from .weighted import are_faster, weighted_sums_of_bytes
 
 __all__ = ["Summary", "group_size", "merge_summaries", "random_weights", "summarise"]
@@ -218,15 +218,12 @@ def _inner(
     for a, b, tile in tiles(blocks, shift, dtype, lo, hi, exponent=exponent):
         offsets[a:b] = column_means(tile, weights)
         middle = offsets[a:b].astype(dtype)
-        if weights is not None:
-            offsets[a:b] = centre_weighted(tile, middle, weights)
-        else:
-            tile -= middle
-        if inexact and weights is None:
-            # Float32 sums are off by a few eps; those of what is left, which is near zero, are not.
-            left = column_means(tile)
+        tile -= middle
+        if inexact:  # float32 sums are off by a few eps; those of what is left, which is near zero, are not
+            left = column_means(tile, weights)
             offsets[a:b] = middle + left
             tile -= left.astype(dtype)
+        times_roots(tile, weights)
         gram += np.matmul(tile, tile.T, out=product)  # a product in `dtype`, the sum in float64
         total += sum_of_squares(tile)  # more exact than the trace of the Gram matrix
         squares[a:b] = column_squares(tile)

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.linalg
 
 from .ranges import Run, at_once
-from .tiles import TERMS, n_rows, row_groups, tile_width, tiles, weights_of
+from .tiles import TERMS, n_rows, row_groups, tile_width, tiles, times_roots, weights_of
 from .weighted import are_faster, weighted_sums_of_bytes
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "orthonormalising_weights",
     "project",
     "ritz_pairs",
-    "times_roots",
 ]
 
 ROUNDING = 30  # a row shorter than this many times eps is rounding
@@ -58,7 +57,7 @@ def both_products(
     V: np.ndarray,
     shift: np.ndarray,
     along: np.ndarray,
-    roots: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
     *,
     dtype: np.dtype,
     exponent: int = 0,
@@ -73,8 +72,8 @@ def both_products(
         Near the mean.
     along : ndarray of shape (m,), float64
         V (mean - shift), which centres the scores.
-    roots : ndarray of shape (n,), optional
-        Roots of the weights of all images: the rows of A, and of X - shift, are times these.
+    weights : ndarray of shape (n,), optional
+        Of all images: the rows of A, and of X - shift, are times the roots of these.
     exponent : int
         The images, and with them `along` and both results, are in units of 2^exponent, see `scaling`. `shift` is not.
     run : callable
@@ -85,10 +84,10 @@ def both_products(
     for row, pieces in row_groups(blocks, _GROUP):
         centred = dict[str, Any](shift=shift, dtype=dtype, exponent=exponent)
         Y = run(partial(project, V=V, **centred), np.add, pieces) - along
-        own = weights_of(roots, start + row, pieces)
-        Y = times_roots(Y, own)
+        own = weights_of(weights, start + row, pieces)
+        times_roots(Y, own)
         scores.append(Y.astype(dtype))
-        Y = times_roots(Y, own)
+        times_roots(Y, own)
         run(partial(add_products, scores=Y, out=products, **centred), lambda a, b: None, pieces)
     return Image(scores, products)
 
@@ -102,11 +101,6 @@ def merge_both_products(a: Image, b: Image, run: Run = at_once) -> Image:
 
     run(add, lambda a, b: None, [products])
     return Image(a.scores + b.scores, products)
-
-
-def times_roots(scores: np.ndarray, roots: np.ndarray | None) -> np.ndarray:
-    """Multiply the scores (n, m) of images by the roots (n,) of their weights, if there are weights."""
-    return scores if roots is None else scores * roots[:, None]
 
 
 def project(

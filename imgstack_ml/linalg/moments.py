@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .tiles import TILE_BYTES, column_means, flat_rows, n_rows, row_groups, tiles, weights_of
+from .tiles import TILE_BYTES, column_means, flat_rows, n_rows, row_groups, tiles, times_roots, weights_of
 
 __all__ = [
     "Moments",
@@ -192,8 +192,7 @@ def _moments(blocks: Sequence[np.ndarray], with_norms: bool, weights: np.ndarray
         offsets[a:b] = tile.mean(axis=0) if weights is None else (weights / weights.sum()) @ tile
         if norms is not None:
             tile -= offsets[a:b]
-            if weights is not None:
-                tile *= np.sqrt(weights)[:, None]
+            times_roots(tile, weights)
             norms[a:b] = _norms(tile)
     n = n_rows(blocks) if weights is None else float(weights.sum())
     return Moments(n, *exact_sum(shift, offsets), norms)

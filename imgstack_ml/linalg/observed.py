@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .tiles import n_rows, row_groups, tiles, weights_of
+from .tiles import n_rows, row_groups, tiles, times_roots, weights_of
 
 __all__ = [
     "Normals",
@@ -161,8 +161,7 @@ def normals(
             observed = _observed(tile, mean[a:b] - shift[a:b], exponent)
             found.matrices[:, a:b] += products @ observed
             found.right[:, a:b] += rows @ tile
-            if own is not None:
-                tile *= np.sqrt(own)[:, None].astype(dtype)
+            times_roots(tile, own)
             found.squares[a:b] += np.einsum("ij,ij->j", tile, tile, dtype=np.float64)
         found.scores.append(scores)
         residual += max(float(missed.sum()), 0.0)

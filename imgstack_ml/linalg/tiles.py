@@ -21,6 +21,7 @@ __all__ = [
     "row_tiles",
     "tile_width",
     "tiles",
+    "times_roots",
     "weights_of",
 ]
 
@@ -128,13 +129,19 @@ def column_means(tile: np.ndarray, weights: np.ndarray | None = None) -> np.ndar
     """Means of the columns, float64, of rows that count as often as `weights` say.
 
     Sums of up to 256 values are made in the dtype of the tile. Float32 holds integers up to 2^24 exactly, and 256
-    differences of 16-bit integers add up to no more.
+    differences of 16-bit integers add up to no more. Weighted sums are made in float64.
     """
     sums = np.zeros(tile.shape[1])
-    own = np.ones(len(tile), tile.dtype) if weights is None else weights.astype(tile.dtype)
+    own = np.ones(len(tile), tile.dtype) if weights is None else weights
     for i in range(0, len(tile), 256):
         sums += own[i : i + 256] @ tile[i : i + 256]
     return sums / (len(tile) if weights is None else weights.sum())
+
+
+def times_roots(rows: np.ndarray, weights: np.ndarray | None) -> None:
+    """Multiply rows by the roots of their weights, in place, if they have weights."""
+    if weights is not None:
+        rows *= np.sqrt(weights)[:, None].astype(rows.dtype)
 
 
 def column_squares(tile: np.ndarray) -> np.ndarray:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .gram import centre_weighted, first_image
-from .tiles import column_means, flat_rows, n_rows, tiles, weights_of
+from .gram import first_image
+from .tiles import column_means, flat_rows, n_rows, tiles, times_roots, weights_of
 
 __all__ = ["centred_columns", "rows_after_ones", "svd_of_r"]
 
@@ -28,9 +28,7 @@ def rows_after_ones(
     for block in flat_rows(blocks):
         np.subtract(block, shift, out=rows[row : row + len(block), 1:], dtype=np.float64)
         row += len(block)
-    own = weights_of(weights, start, blocks)
-    if own is not None:
-        rows *= np.sqrt(own)[:, None]
+    times_roots(rows, weights_of(weights, start, blocks))
     return _finite(rows)
 
 
@@ -43,10 +41,8 @@ def centred_columns(
     """
     shift, double = first_image(blocks), np.dtype(np.float64)
     ((_, _, tile),) = tiles(blocks, shift, double, lo, hi, width=hi - lo, exponent=exponent)
-    if weights is None:
-        tile -= tile.mean(axis=0)
-    else:
-        centre_weighted(tile, column_means(tile, weights), weights)
+    tile -= tile.mean(axis=0) if weights is None else column_means(tile, weights)
+    times_roots(tile, weights)
     return _finite(tile.T)
 
 

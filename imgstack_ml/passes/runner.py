@@ -98,7 +98,7 @@ class PassRunner:
         self._checkpoint = checkpoint
         self.n_images = len(data)
         self.n_pixels = images.n_pixels
-        self.weights: tuple[np.ndarray, ...] = () if images.weights is None else (images.weights,)
+        self.weights = images.weights
         self.roots = None if images.weights is None else np.sqrt(images.weights)
         self.dtype = data.dtype
         self.n_images_read = 0
