@@ -23,6 +23,7 @@ RUN = [
     "howto/feature",
     "howto/masks",
     "howto/missing",
+    "howto/weights",
     "howto/background",
 ]
 NEEDED = {"interoperability": ["xarray", "pandas", "polars"]}

@@ -32,7 +32,7 @@ def check_weights(sample_weight: Any, n_images: int) -> np.ndarray | None:
     if sample_weight is None:
         return None
     given = sample_weight.compute() if dask.is_dask_collection(sample_weight) else sample_weight
-    raw = np.asarray(given)
+    raw = np.asarray(np.ma.filled(given.astype(np.float64), np.nan) if isinstance(given, np.ma.MaskedArray) else given)
     if raw.dtype.kind not in "biuf" and not (raw.dtype.kind == "O" and raw.ndim == 1):
         raise ValueError(f"sample_weight has dtype {raw.dtype}, and weights are numbers of at least 0.")
     if raw.shape != (n_images,):
@@ -120,7 +120,7 @@ def _select_lazily(data: da.Array, images: Images, positions: np.ndarray, finite
         kept,
         axes,
         adjust_chunks={0: kept.sizes},
-        name=f"present-{dask.base.tokenize(data.name, positions, finite)}",
+        name=f"present-{dask.base.tokenize(data.name, positions, finite, images.mask, images.missing)}",
         dtype=data.dtype,
         meta=np.empty((0,) * data.ndim, data.dtype),
         align_arrays=False,

@@ -12,7 +12,7 @@ import numpy as np
 from ..linalg import gram as lin
 from ..linalg.integers import are_fast
 from ..linalg.krylov import add_products
-from ..linalg.moments import moments
+from ..linalg.moments import moments, weighted_pixels
 from ..linalg.orthonormal import orthonormalise_rows
 from ..linalg.scaling import ALL_ZERO, exponent_of
 from ..passes.regions import assembled
@@ -211,17 +211,17 @@ def _least(dtype: np.dtype, size: FitSize) -> float:
 
 
 def _in_bytes(runner: PassRunner, size: FitSize, known: _Known | None = None) -> bool:
-    """Tell whether products are made of bytes, exactly: where images have 8 bits, no weights, and make for a gain."""
-    if known is not None or runner.roots is not None:
-        return False
-    return not size.few_products(min(size.n, size.p)) and are_fast(runner.dtype)
+    """Tell whether products are made of bytes, exactly: where images have 8 bits, and enough of them for a gain."""
+    return known is None and not size.few_products(min(size.n, size.p)) and are_fast(runner.dtype)
 
 
 def _gram_of_kept(runner: PassRunner, size: FitSize, exponent: int, dtype: np.dtype, known: _Known | None) -> _Products:
     if _in_bytes(runner, size, known):
         gram, pixels = runner.run_pixels(lin.exact_gram, lin.merge_gram)
+        if runner.weights is not None:
+            pixels = runner.run_pixels(partial(weighted_pixels, weights=runner.weights), concatenated)
         mean, squares = np.concatenate(pixels, axis=1)
-        return _Products(lin.exactly_centred(gram), mean, np.dtype(np.float64), squares=squares)
+        return _Products(lin.exactly_centred(gram, runner.roots), mean, np.dtype(np.float64), squares=squares)
     vectors = None if known is None else known.vectors
     step = partial(lin.centred_gram, dtype=dtype, known=vectors, exponent=exponent, weights=runner.weights)
     gram, pixels = runner.run_pixels(step, lin.merge_gram)
@@ -241,13 +241,13 @@ def _gram_by_regions(runner: PassRunner, size: FitSize, dtype: np.dtype, known: 
         by_region=True,
     )
     if in_bytes:
-        return _Products(lin.exactly_centred(gram), np.empty(0), np.dtype(np.float64))
+        return _Products(lin.exactly_centred(gram, runner.roots), np.empty(0), np.dtype(np.float64))
     gram = lin.double_centred(gram, runner.roots)
     return _Products(gram, np.empty(0), dtype, exponent=0 if exponent == ALL_ZERO else exponent)
 
 
 def _scatter_of_pixels(runner: PassRunner, size: FitSize, dtype: np.dtype, known: _Known | None) -> _Products:
-    in_bytes = _in_bytes(runner, size, known)
+    in_bytes = runner.weights is None and _in_bytes(runner, size, known)
     shared: tuple[Any, ...] = () if in_bytes else (runner.weights,)
     if known is not None:
         shared = (*shared, np.ascontiguousarray(known.vectors.T), known.mean)
@@ -282,7 +282,7 @@ def _gram_by_panels(runner: PassRunner, cost: SolverCost, size: FitSize, dtype: 
         gram[rows.start :, rows] = gram[rows, rows.start :].T
     assert shift is not None
     if in_bytes:
-        return _Products(lin.exactly_centred(gram), shift, np.dtype(np.float64))
+        return _Products(lin.exactly_centred(gram, runner.roots), shift, np.dtype(np.float64))
     gram = lin.weighted_gram(gram, runner.roots)
     before = np.trace(gram)
     gram = lin.double_centred(gram, runner.roots)

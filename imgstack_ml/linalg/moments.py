@@ -21,6 +21,7 @@ __all__ = [
     "moments",
     "sums_or_moments",
     "weighted_moments",
+    "weighted_pixels",
 ]
 
 _TILE = 2**16  # pixels whose sums stay in the cache while values of several images are added to them
@@ -174,6 +175,12 @@ def moments(blocks: Sequence[np.ndarray], with_norms: bool = False, weights: np.
 def weighted_moments(blocks: Sequence[np.ndarray], start: int, weights: np.ndarray, with_norms: bool) -> Moments:
     """Moments of images with the weights (n,) of the whole stack; that of the first image is `start`."""
     return moments(blocks, with_norms, weights_of(weights, start, blocks))
+
+
+def weighted_pixels(blocks: Sequence[np.ndarray], lo: int, hi: int, weights: np.ndarray) -> list[np.ndarray]:
+    """Weighted means and sums of squares about them (2, hi - lo) of the pixels `lo` to `hi`, in a list."""
+    found = moments([rows[:, lo:hi] for rows in flat_rows(blocks)], with_norms=True, weights=weights)
+    return [np.stack([found.mean, found.deviations() ** 2])]
 
 
 @np.errstate(over="ignore", invalid="ignore")  # the caller finds what is not finite

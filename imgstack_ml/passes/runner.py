@@ -227,12 +227,15 @@ class PassRunner:
             and self._inside is None
             and (self._stored is not None or (folds_pay(one.partial_bytes) and self.executor.shares_memory))
         )
+        weights = () if self.weights is None else (self.weights,)
         layout = layout_of_chunks(self.layout, self._stored) if self._stored is not None and folds else self.layout
         self._read_bytes = read_bytes_within(
             allowed, layout, one.partial_bytes, n_local_threads(), reads=reads, folds=folds
         )
         found: list[Any] = (
-            self.fold(one) if folds else self.run(one.step, one.merge, partial_bytes=one.partial_bytes, label=one.label)
+            self.fold(one)
+            if folds
+            else self.run(one.step, one.merge, shared=weights, partial_bytes=one.partial_bytes, label=one.label)
         )
         return found
 

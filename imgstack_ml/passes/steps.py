@@ -34,7 +34,7 @@ class Pass(NamedTuple):
     Attributes
     ----------
     step, merge, partial_bytes, label
-        As `PassRunner.run` has them.
+        As `PassRunner.run` has them; a step gets the weights of all images as a third argument, if they have some.
     fold : callable, optional
         ``fold(total, parts) -> total``: adds a region of consecutive images, arrays (b, *region), to `total`, which is
         None at first. It may write into `total`: the runner gives it to one call at a time and to nobody else.
@@ -123,8 +123,8 @@ def _owned(block: np.ndarray) -> np.ndarray:
     return block.copy() if larger or not block.flags.c_contiguous else block
 
 
-def _steps(steps: list[Callable[..., Any]], blocks: list[np.ndarray], start: int) -> list[Any]:
-    return [step(blocks, start) for step in steps]
+def _steps(steps: list[Callable[..., Any]], blocks: list[np.ndarray], start: int, *weights: np.ndarray) -> list[Any]:
+    return [step(blocks, start, *weights) for step in steps]
 
 
 def _folds(folds: list[Callable[..., Any]], totals: list[Any] | None, parts: list[np.ndarray]) -> list[Any]:

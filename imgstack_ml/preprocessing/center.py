@@ -99,7 +99,7 @@ class StackCenterer(PassLearner, StackTransformer):
     def _needed_pass(self, images: Images) -> Pass:
         norms = bool(self.with_std)
         if images.weights is not None:
-            weighted = partial(weighted_moments, weights=images.weights, with_norms=norms)
+            weighted = partial(weighted_moments, with_norms=norms)
             return Pass(weighted, merge_sums_or_moments, 24 * images.n_pixels, "mean image")
         given: dict[str, Any] = {"n_images": len(images.data), "with_norms": norms}
         step, fold = partial(sums_or_moments, **given), partial(add_moments, **given)

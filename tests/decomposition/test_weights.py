@@ -22,6 +22,8 @@ from imgstack_ml import (
     load_model,
     save_model,
 )
+from imgstack_ml.decomposition import records
+from imgstack_ml.linalg import integers
 from tests.lib import fit_stack
 from tests.lib.stacks import photographs
 
@@ -107,6 +109,29 @@ def test_weights_over_chunks_of_parts_of_images(solver):
         assert_equals_repeats(ImagePCA(K, svd_solver=solver).fit(stack, sample_weight=given), X, given, 1e-6)
 
 
+@pytest.mark.parametrize("chunks", ["kept", "regions", pytest.param("panels", marks=pytest.mark.slow)])
+def test_weights_with_exact_products_of_bytes(monkeypatch, chunks):
+    monkeypatch.setattr(records, "FEW_PRODUCTS", 0)
+    n, shape = (400, (250, 260)) if chunks == "panels" else (60, (30, 25))
+    X, weights = weighted_stack(n, shape, "uint8")
+    weights = weights * 0.37
+    stack = X if chunks == "kept" else da.from_array(X, chunks=(n // 10, 10 if chunks == "regions" else -1, -1))
+    pca = ImagePCA(K, svd_solver="gram")
+    if chunks == "panels":
+        pca.set_params(memory_limit="60MB")
+        assert 0 < pca.plan(stack).chosen.panel < n // 2
+    pca.fit(stack, sample_weight=weights)
+    rows, w = X.reshape(n, -1).astype(np.float64), weights[:, None]
+    mean = (w * rows).sum(axis=0) / w.sum()
+    s = np.linalg.svd(np.sqrt(w) * (rows - mean), compute_uv=False)[:K]
+    rtol = 1e-11 if integers.are_fast(X.dtype) else 1e-6
+    assert_allclose(pca.explained_variance_, s**2 / (w.sum() - 1), rtol=rtol)
+    assert_allclose(pca.mean_, mean, rtol=1e-12)
+    variance = (w * (rows - mean) ** 2).sum(axis=0) / (w.sum() - 1)
+    explained = pca.explained_variance_ @ pca.components_.astype(np.float64) ** 2
+    assert_allclose(pca.residual_variance_image_.ravel() + explained, variance, rtol=1e-6)
+
+
 def test_weights_on_a_cluster(client):
     X, weights = weighted_stack(60, (12, 11), "uint8")
     stack = da.from_array(X, chunks=(13, -1, -1))
@@ -157,6 +182,7 @@ def test_images_of_weight_0_may_be_anything(lazy, dtype):
         (np.r_[-1.0, np.ones(9)], r"sample_weight\[0\] is -1"),
         (np.r_[np.ones(9), np.nan], r"sample_weight\[9\] is nan"),
         (np.r_[1, np.inf, np.ones(8)], r"sample_weight\[1\] is inf"),
+        (np.ma.masked_array(np.ones(10), [0, 0, 1] + [0] * 7), r"sample_weight\[2\] is nan"),
         (np.zeros(10), "All weights .* are zero"),
         (np.ones(9), r"shape \(9,\), and 10 images"),
         (np.ones((10, 1)), r"shape \(10, 1\)"),
