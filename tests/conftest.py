@@ -1,10 +1,12 @@
 import gc
+import os
 
 import dask
 import dask.array as da
 import matplotlib
 import pytest
 from distributed import Client, LocalCluster
+from threadpoolctl import threadpool_limits
 
 from tests.lib.workers import fast_workers
 
@@ -16,6 +18,15 @@ def pytest_collection_finish():
     """Collections of garbage need not look at half a million objects that stay."""
     gc.freeze()
     gc.enable()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        threadpool_limits(1)  # there is a worker for each core: threads of NumPy's would wait for each other
+
+
+@pytest.fixture
+def blas_of_two_threads():
+    """What limits BLAS to one thread, and lifts the limit, is seen to do so on any machine."""
+    with threadpool_limits(2, user_api="blas"):
+        yield
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from benchmarks.comparisons import (  # noqa: E402
 )
 from benchmarks.lib import floors, measure, pages, stacks, truth  # noqa: E402
 from benchmarks.lib import suite as suite_module  # noqa: E402
-from benchmarks.suites import solvers  # noqa: E402
+from benchmarks.suites import sizes, solvers  # noqa: E402
 from tests.lib.suites import benchmark_names, run_suite, suites  # noqa: E402
 
 COMPARISONS = [checkpoint, formats, larger_than_memory, peers, results, scaling, streaming, tutorial]
@@ -78,6 +78,8 @@ def cache_of(tmp_path_factory):
             folders[suite.setup_cache] = tmp_path_factory.mktemp("cache")
             with contextlib.chdir(folders[suite.setup_cache]), pytest.MonkeyPatch.context() as patch:
                 patch.setattr(solvers, "SHAPES", solvers.SHAPES[:1])  # the only one that is used
+                patch.setattr(sizes, "SIZES", sizes.SIZES[:1])
+                patch.setattr(sizes, "N_BYTES", 2**18)  # the bare loop takes eigenvectors of images × images
                 suite().setup_cache()
         return folders[suite.setup_cache]
 

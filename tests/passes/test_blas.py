@@ -11,6 +11,8 @@ from threadpoolctl import threadpool_info
 from imgstack_ml.passes import blas
 from imgstack_ml.passes.blas import in_threads, one_blas_thread
 
+pytestmark = pytest.mark.usefixtures("blas_of_two_threads")
+
 
 def blas_threads():
     return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
@@ -18,6 +20,7 @@ def blas_threads():
 
 def test_one_thread_within_and_the_old_number_after():
     before = blas_threads()
+    assert set(before) == {2}
     with one_blas_thread():
         assert set(blas_threads()) == {1}
         with one_blas_thread():

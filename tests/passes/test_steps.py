@@ -1,6 +1,7 @@
 """Steps and merges: checked, several in one, and raw copies of blocks."""
 
 import numpy as np
+import pytest
 from threadpoolctl import threadpool_info
 
 from imgstack_ml.passes.steps import Pass, checked_step, combined, concatenated, no_result, raw_blocks
@@ -25,6 +26,7 @@ def test_several_passes_in_one():
     assert (one.partial_bytes, one.label) == (16, "mean, range")
 
 
+@pytest.mark.usefixtures("blas_of_two_threads")
 def test_a_step_is_given_what_is_shared_and_one_thread_of_blas():
     def step(blocks, start, factor, offset):
         threads = {lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"}
