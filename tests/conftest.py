@@ -1,12 +1,13 @@
 import gc
 import os
+import threading
 
 import dask
 import dask.array as da
 import matplotlib
 import pytest
 from distributed import Client, LocalCluster
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from tests.lib.workers import fast_workers
 
@@ -19,14 +20,23 @@ def pytest_collection_finish():
     gc.freeze()
     gc.enable()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        threadpool_limits(1)  # there is a worker for each core: threads of NumPy's would wait for each other
+        set_blas_threads(1)  # there is a worker for each core: the threads of NumPy would wait for each other
+
+
+def set_blas_threads(n):
+    """Set them for good, in a thread that ends: while it lives, threadpoolctl lets no other thread set them."""
+    thread = threading.Thread(target=threadpool_limits, kwargs={"limits": n, "user_api": "blas"})
+    thread.start()
+    thread.join()
 
 
 @pytest.fixture
-def blas_of_two_threads():
+def two_blas_threads():
     """What limits BLAS to one thread, and lifts the limit, is seen to do so on any machine."""
-    with threadpool_limits(2, user_api="blas"):
-        yield
+    before = max((library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"), default=1)
+    set_blas_threads(2)
+    yield
+    set_blas_threads(before)
 
 
 @pytest.fixture

@@ -611,7 +611,7 @@ def blas_threads():
     return sorted((lib["filepath"], lib["num_threads"]) for lib in threadpool_info() if lib["user_api"] == "blas")
 
 
-@pytest.mark.usefixtures("blas_of_two_threads")
+@pytest.mark.usefixtures("two_blas_threads")
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_the_blas_limit_comes_back(solver):
     before = blas_threads()
@@ -627,7 +627,7 @@ def test_the_blas_limit_comes_back(solver):
     assert blas_threads() == before
 
 
-@pytest.mark.usefixtures("blas_of_two_threads")
+@pytest.mark.usefixtures("two_blas_threads")
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_fits_at_the_same_time_do_not_disturb_each_other(solver):
     before = blas_threads()

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_info
 from imgstack_ml.passes import blas
 from imgstack_ml.passes.blas import in_threads, one_blas_thread
 
-pytestmark = pytest.mark.usefixtures("blas_of_two_threads")
+pytestmark = pytest.mark.usefixtures("two_blas_threads")
 
 
 def blas_threads():

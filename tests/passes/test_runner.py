@@ -196,7 +196,7 @@ def test_large_finite_values_are_no_error():
     PassRunner(Images(da.from_array(huge), None)).run(lambda blocks, start: 0, plus)
 
 
-@pytest.mark.usefixtures("blas_of_two_threads")
+@pytest.mark.usefixtures("two_blas_threads")
 def test_one_blas_thread_within_a_pass_and_the_old_number_after():
     before = blas_threads()
 
@@ -209,7 +209,7 @@ def test_one_blas_thread_within_a_pass_and_the_old_number_after():
     assert blas_threads() == before
 
 
-@pytest.mark.usefixtures("blas_of_two_threads")
+@pytest.mark.usefixtures("two_blas_threads")
 def test_the_old_number_comes_back_after_an_error_and_after_overlap():
     before = blas_threads()
     with pytest.raises(ZeroDivisionError):

@@ -26,7 +26,7 @@ def test_several_passes_in_one():
     assert (one.partial_bytes, one.label) == (16, "mean, range")
 
 
-@pytest.mark.usefixtures("blas_of_two_threads")
+@pytest.mark.usefixtures("two_blas_threads")
 def test_a_step_is_given_what_is_shared_and_one_thread_of_blas():
     def step(blocks, start, factor, offset):
         threads = {lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"}
