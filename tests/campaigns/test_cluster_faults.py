@@ -215,7 +215,7 @@ def test_a_lost_cluster_is_an_error_and_the_fit_goes_on_elsewhere(lost, patience
     workers = []
 
     def kill():
-        while n_noted(log) < 60 and not over.is_set():
+        while n_noted(log) < 30 and not over.is_set():
             time.sleep(0.001)
         for process in [scheduler] if lost == "scheduler" else workers:
             process.kill()

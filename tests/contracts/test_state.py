@@ -132,7 +132,7 @@ def test_a_refit_that_fails_later_leaves_the_estimator_as_it_was():
     pca.set_params(memory_limit=1000)
     assert_unchanged(MemoryLimitError, lambda: pca.fit(OTHER), pca)
     pca.set_params(**fit_stack.estimator("randomized").get_params())  # the second of three reads fails
-    stack = fit_stack.stack("randomized", fit_stack.Reads(60).make)
+    stack = fit_stack.stack("randomized", fit_stack.Reads(30).make)
     assert_unchanged(fit_stack.StopError, lambda: pca.fit(stack), pca)
     # The scores of a table are computed after the fit.
     pca = ImagePCA(2, svd_solver="covariance_eigh").fit(X).set_output(transform="pandas")

@@ -30,6 +30,7 @@ from imgstack_ml import (
 from imgstack_ml.errors import RankWarning
 from imgstack_ml.linalg.signs import component_signs
 from tests.lib.fits import fresh_process, linux
+from tests.lib.grids import pairwise
 from tests.lib.stacks import counted, photographs
 
 N, SIDE, K = 200, 24, 4
@@ -91,8 +92,13 @@ def given(X, kind):
     return da.from_array(X, chunks=(7, SIDE, 10)), {}  # whole images are made of the chunks
 
 
-@pytest.mark.parametrize("form", ["numpy", "masked", "a number", "lazy, masked", "lazy"])
-@pytest.mark.parametrize("kind", ["random", "squares"])
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [
+        *(("random", form) for form in ("numpy", "masked", "lazy")),
+        *(("squares", form) for form in ("numpy", "a number", "lazy, masked")),
+    ],
+)
 def test_components_are_those_of_least_squares(kind, form, converged):
     truth, X = incomplete(kind)
     images, options = given(X, form)
@@ -299,9 +305,10 @@ def test_missing_pixels_are_errors_where_nobody_asks_for_them():
     assert ImageFlattener().fit_transform(X).shape == (60, SIDE * SIDE)
 
 
-@pytest.mark.parametrize("inside", [None, np.arange(SIDE * SIDE).reshape(SIDE, SIDE) % 3 > 0], ids=["", "mask"])
-@pytest.mark.parametrize("kind", ["nan", "number", "masked"])
-@pytest.mark.parametrize("lazy", [False, True], ids=["numpy", "dask"])
+@pytest.mark.parametrize(
+    ("lazy", "kind", "inside"),
+    pairwise([False, True], ["nan", "number", "masked"], [None, np.arange(SIDE * SIDE).reshape(SIDE, SIDE) % 3 > 0]),
+)
 def test_methods_for_complete_images_refuse_missing_pixels_with_a_line_that_fills_them(kind, lazy, inside):
     truth, X = incomplete("random", n=60)
     values = -7 if kind == "number" else np.nan

@@ -55,7 +55,7 @@ def stopped_once(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stopped") / "unfinished"
     with dask.config.set(scheduler="synchronous", num_workers=2), pytest.MonkeyPatch.context() as patch:
         fit_stack.save_every_wave(patch.setattr)
-        stop("randomized", folder, 60)
+        stop("randomized", folder, 30)
     return folder
 
 
@@ -97,7 +97,7 @@ def test_a_fit_goes_on_where_it_stopped(solver, part, whole, folder):
     ],
 )
 def test_a_fit_is_resumed_with_its_mask_only(mask, folder):
-    options = {"mask": mask, "memory_limit": "37MB" if isinstance(mask, np.ndarray) else "50MB"}
+    options = {"mask": mask, "memory_limit": "38MB" if isinstance(mask, np.ndarray) else "50MB"}
     reads, again = Reads(), Reads()
     expected = fit("randomized", reads, **options)
     before = stop("randomized", folder, int(0.7 * len(reads.blocks)), **options)
@@ -106,7 +106,7 @@ def test_a_fit_is_resumed_with_its_mask_only(mask, folder):
         with pytest.warns(UserWarning, match=r"mask was 1366 pixels \(\w+\) and is 1366 pixels \(\w+\)"):
             stop("randomized", other, 1, **{**options, "mask": np.roll(mask, 1)})
     assert_same_fit(fit("randomized", again, folder, **options), expected)
-    assert expected.n_passes_ == len(reads.blocks) / 40 == (3 if isinstance(mask, np.ndarray) else 4)
+    assert expected.n_passes_ == len(reads.blocks) / 20 == (3 if isinstance(mask, np.ndarray) else 4)
     assert 0 <= len(before.blocks) + len(again.blocks) - len(reads.blocks) <= READ_AGAIN["randomized"]
 
 
@@ -116,7 +116,7 @@ def test_exact_products_are_not_mixed_with_rounded_ones(first, folder, monkeypat
     compiled = integers._compiled()
     monkeypatch.setattr(records, "FEW_PRODUCTS", 0)
     monkeypatch.setattr(integers, "_compiled", lambda: compiled if first == "with kernels" else None)
-    stop("covariance_eigh", folder, 40)
+    stop("covariance_eigh", folder, 20)
     monkeypatch.setattr(integers, "_compiled", lambda: None if first == "with kernels" else compiled)
     assert_same_fit(fit("covariance_eigh", Reads(), folder), fit("covariance_eigh", Reads()))
 
@@ -125,7 +125,7 @@ def test_it_may_stop_many_times(whole, folder):
     expected, n_blocks = whole["randomized"]
     total = 0
     for _ in range(100):
-        reads = Reads(fail_at=17)
+        reads = Reads(fail_at=11)
         try:
             resumed = fit("randomized", reads, folder)
         except StopError:
@@ -250,19 +250,19 @@ def test_what_auto_chose_is_kept(whole, folder, monkeypatch):
     """The memory available and a seed of the moment differ when the fit is resumed."""
     monkeypatch.setattr(_memory, "_available", lambda: 100_000_000)
     params = {"memory_limit": "auto", "random_state": None}
-    stop("randomized", folder, 60, **params)
+    stop("randomized", folder, 30, **params)
     begun = json.loads((folder / "fit.json").read_text())["begun"]
     assert begun["limit"] == 50_000_000
     monkeypatch.setattr(_memory, "_available", lambda: 900_000_000)
     again = Reads()
     found = fit("randomized", again, folder, **params)
     assert_same_fit(found, fit("randomized", Reads(), memory_limit=50_000_000, random_state=OneSeed(begun["seed"])))
-    assert len(again.blocks) < whole["randomized"][1] - 40
+    assert len(again.blocks) < whole["randomized"][1] - 20
 
 
 def test_less_memory_than_the_fit_began_with(whole, folder, monkeypatch):
     monkeypatch.setattr(_memory, "_available", lambda: 90_000_000)
-    stop("gram", folder, 60, memory_limit="auto")
+    stop("gram", folder, 30, memory_limit="auto")
     monkeypatch.setattr(_memory, "_available", lambda: 88_000_000)
     with pytest.warns(UserWarning, match=r"it takes .*MiB of memory, and 41\.96 MiB are left") as record:
         assert_same_fit(fit("gram", Reads(), folder, memory_limit="auto"), whole["gram"][0])

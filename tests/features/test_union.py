@@ -42,7 +42,7 @@ from tests.lib.grids import chunked, pairwise
 from tests.lib.images import write_folder, write_image
 from tests.lib.stacks import counted, photographs
 
-SHAPES = [(30, 12, 10), (30, 12, 10, 3)]
+SHAPES = [(16, 12, 10), (16, 12, 10, 3)]
 
 
 def members():

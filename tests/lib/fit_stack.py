@@ -25,9 +25,9 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "randomized": Case((600, 64, 64), "float64", 15, "50MB"),
-    "covariance_eigh": Case((10_000, 16, 16), "uint8", 200, "43MB"),
-    "gram": Case((160, 120, 160), "float64", 5, "44MB"),
+    "randomized": Case((600, 64, 64), "float64", 30, "50MB"),
+    "covariance_eigh": Case((10_000, 16, 16), "uint8", 400, "43MB"),
+    "gram": Case((160, 120, 160), "float64", 10, "44MB"),
 }
 # Blocks that a stop costs at most: those of a wave, and for "gram" those of the panel in memory, too.
 READ_AGAIN = {"randomized": 8, "covariance_eigh": 6, "gram": 5 + 3}
