@@ -286,8 +286,8 @@ MEMORY = {
     "wide k": ((150, (96, 96), 15), 60, {}),
     "all components": ((60, (96, 96), 10), None, {}),
     "a share": ((100, (64, 64), 10), 0.5, {}),
-    "many small images": ((3_000, (16, 16), 200), 8, {}),
-    "one read": ((600, (96, 96), 15), 8, {"memory_limit": "least", "max_passes": 1}),
+    "many small images": ((2_000, (16, 16), 200), 8, {}),
+    "one read": ((300, (96, 96), 15), 8, {"memory_limit": "least", "max_passes": 1}),
 }
 
 

@@ -42,7 +42,7 @@ def test_no_name_leaves_the_folder():
         assert_safe(file_names(None, [name, name], 2, ".tif"))
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(st.lists(st.text(max_size=300), max_size=12))
 def test_any_names_are_safe_unique_and_in_order(sources):
     assert_safe(file_names(None, sources, len(sources), ".png"))
