@@ -102,7 +102,7 @@ def test_batches_as_tasks(derived):
     assert {key[1] for key in tasks[0].dask if isinstance(key, tuple) and key[0] == stack.name} == {1}
 
 
-@pytest.mark.parametrize("n_blocks", [500, 2_000])
+@pytest.mark.parametrize("n_blocks", [300, 1_200])
 def test_the_time_grows_with_the_number_of_blocks(n_blocks):
     """No more than Dask's own sum over them, counted in calls of functions, which do not depend on the machine."""
     stack = da.zeros((n_blocks, 2, 2), chunks=(1, 2, 2), dtype=np.uint8)
