@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-# What takes seconds to import is imported where it is used: the process that only waits for others reads this file, too.
+# What takes seconds to import is imported where it is used: the process that waits for xdist's workers reads this, too.
 
 os.environ["MPLBACKEND"] = "Agg"
 gc.disable()  # until the tests are collected: what they import and their parameters stay
