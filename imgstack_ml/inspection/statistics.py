@@ -30,6 +30,7 @@ _MIN_LEVELS = 32  # an image with fewer different values is a mask or a drawing
 _N_SAMPLED = 1024  # pixels among which different values are counted
 _ODD_FACTOR = 2.0
 _ODD_DEVIATIONS = 5.0
+_GROUP_SHARE = 0.2  # of the images, at least, are in each of two groups of ranges
 
 
 class ImageStatistics(NamedTuple):
@@ -48,6 +49,8 @@ class ImageStatistics(NamedTuple):
     signatures : ndarray of shape (n, n_cells), float16
         Grey means of 8 x 8 cells, shifted and scaled to mean 0 and standard deviation 1: nearly the same for nearly the
         same image, whatever its brightness and contrast. NaN if all cells are equal.
+    contrasts : ndarray of shape (n,), float64
+        Standard deviation of those grey means, in the intensity units of the stack.
     """
 
     minima: np.ndarray
@@ -56,6 +59,7 @@ class ImageStatistics(NamedTuple):
     at_top: np.ndarray
     digests: np.ndarray
     signatures: np.ndarray
+    contrasts: np.ndarray
 
 
 def read_statistics(X: StackLike, *, caller: str = "read_statistics", progress: bool = False) -> ImageStatistics:
@@ -106,11 +110,13 @@ def concatenate_statistics(parts: list[ImageStatistics]) -> ImageStatistics:
 
 
 def odd_ranges(statistics: ImageStatistics) -> np.ndarray:
-    """Find images whose range of intensities is far from that of most others.
+    """Find images whose range of intensities is far from that of most others, as if the exposure or unit were another.
 
     The width of a range is the maximum less the minimum over all channels. It is odd if it is less than half or more
     than twice the median width, and more than 5 robust standard deviations (of its logarithm) from it. The first
-    condition ignores differences that nobody sees, the second those that are common in a varied collection.
+    condition ignores differences that nobody sees, the second those that are common in a varied collection. The largest
+    value of a small range must be small, too: a bright wall has a small range, and no other exposure. Where two groups
+    of widths have a gap between them, those of the smaller group are odd.
 
     Returns
     -------
@@ -119,14 +125,36 @@ def odd_ranges(statistics: ImageStatistics) -> np.ndarray:
     """
     highest, lowest = statistics.maxima.max(axis=1), statistics.minima.min(axis=1)
     exact = object if highest.dtype.kind in "iu" else np.float64  # Python's integers do not overflow
-    width = (highest.astype(exact) - lowest.astype(exact)).astype(np.float64)
+    highest, lowest = highest.astype(exact), lowest.astype(exact)
+    width = (highest - lowest).astype(np.float64)
     odd = np.zeros(len(width), dtype=bool)
     has_range = width > 0
-    if has_range.sum() >= 3:
-        deviations, spread = log_deviations(width[has_range])
-        size = np.abs(deviations)
-        odd[has_range] = (size > np.log(_ODD_FACTOR)) & (size > _ODD_DEVIATIONS * spread)
+    if has_range.sum() < 3:
+        return odd
+    floor = np.sort(lowest)[len(lowest) // 20]  # a few images of odd ranges do not move it
+    levels, _ = log_deviations(np.maximum((highest - floor).astype(np.float64)[has_range], np.finfo(np.float64).tiny))
+    deviations, spread = log_deviations(width[has_range])
+    size = np.abs(deviations)
+    far = (size > np.log(_ODD_FACTOR)) & (size > _ODD_DEVIATIONS * spread) & ((deviations > 0) | (levels < -size / 2))
+    odd[has_range] = far | _smaller_group(deviations, lowest[has_range].astype(np.float64))
     return odd
+
+
+def _smaller_group(widths: np.ndarray, lowest: np.ndarray) -> np.ndarray:
+    """Find the smaller of two groups of logarithms of widths, if a gap of a factor parts them and their lowest values.
+
+    Fields without cells are a group of small ranges, too, but their lowest values are those of the others.
+    """
+    ordered, least = np.sort(widths), int(np.ceil(_GROUP_SHARE * len(widths)))
+    gaps = np.diff(ordered[max(least, 1) - 1 : len(widths) - max(least, 1) + 1])
+    if len(widths) < 2 * least or gaps.max(initial=0) <= np.log(_ODD_FACTOR):
+        return np.zeros(len(widths), dtype=bool)
+    start = max(least, 1) + int(gaps.argmax())
+    upper = widths >= ordered[start]
+    ends = [abs(float(np.median(lowest[group]))) for group in (~upper, upper)]
+    apart = np.median(widths[upper]) - np.median(widths[~upper])
+    scaled = ends[1] >= ends[0] * np.exp(apart / 2)
+    return (upper if upper.sum() <= len(widths) / 2 else ~upper) & scaled
 
 
 def log_deviations(values: np.ndarray) -> tuple[np.ndarray, float]:
@@ -159,7 +187,8 @@ def _joined(channels: list[ImageStatistics]) -> ImageStatistics:
     n_cells = min(one.signatures.shape[1] for one in channels)
     signatures = np.mean([np.nan_to_num(one.signatures[:, :n_cells].astype(np.float64)) for one in channels], axis=0)
     digests = np.array([_digest(digest) for digest in digests], dtype=np.uint64)
-    return ImageStatistics(minima, maxima, means, at_top, digests, _signatures(signatures))
+    contrasts = np.mean([one.contrasts for one in channels], axis=0)
+    return ImageStatistics(minima, maxima, means, at_top, digests, _signatures(signatures), contrasts)
 
 
 def _statistics_of_tile(images: np.ndarray, n_channels: int, grid: tuple[int, int] = (_GRID, _GRID)) -> ImageStatistics:
@@ -177,13 +206,15 @@ def _statistics_of_tile(images: np.ndarray, n_channels: int, grid: tuple[int, in
         if _has_few_levels(rows[i]):
             at_top[i] = 0
     kind = rows.dtype if rows.dtype.kind in "iu" and rows.itemsize == 8 else np.float64
+    cells = sums.mean(axis=2) / counts
     return ImageStatistics(
         minima.astype(kind),
         maxima.astype(kind),
         sums.sum(axis=1) / n_pixels + base,
         at_top,
         np.array([_digest(image) for image in images], dtype=np.uint64),
-        _signatures(sums.sum(axis=2) / counts),
+        _signatures(cells),
+        cells.std(axis=1),
     )
 
 

@@ -18,7 +18,7 @@ from .tiles import MAX_EIGENIMAGES, Tile, alert_tiles, eigenimage_tiles, reconst
 
 __all__ = ["Content", "gather"]
 
-_MAX_NAMED = 6  # images of an alert that are named and shown
+_MAX_NAMED = 5  # images of an alert that are named and shown
 _N_THUMBNAILS = 12
 
 

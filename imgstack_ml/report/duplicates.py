@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..inspection.statistics import ImageStatistics
+from .trends import changes_little, changes_slowly
 
 __all__ = ["near_duplicates"]
 
@@ -12,13 +13,15 @@ __all__ = ["near_duplicates"]
 # brightened or given noise differs by less than 0.06; the most similar different images of five collections, by 0.1.
 NEAR_DISTANCE = 0.07
 MIN_CELLS = 16  # images of fewer pixels are often alike by chance
+MIN_LEVELS = 8  # so are images whose cells have fewer different values, such as small masks
 
 
 def near_duplicates(statistics: ImageStatistics) -> list[list[int]]:
-    """Group images that are nearly the same; constant images are left out.
+    """Group images that are nearly the same; constant images and small masks are left out.
 
     An image is linked with those of equal pixels, and with the image of the most similar signature, if that is similar
-    enough. A group is all images that links connect, directly or not.
+    enough. A group is all images that links connect, directly or not. In a movie, only equal pixels count: its frames
+    are alike, and differ by their noise.
 
     Returns
     -------
@@ -28,9 +31,12 @@ def near_duplicates(statistics: ImageStatistics) -> list[list[int]]:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    links = np.concatenate([_equal_images(statistics.digests), _similar_images(statistics)])
-    constant = (statistics.minima == statistics.maxima).all(axis=1)
-    links = links[~constant[links[:, 0]]]
+    links = _equal_images(statistics.digests)
+    if not _is_movie(statistics.signatures):
+        links = np.concatenate([links, _similar_images(statistics)])
+    cells = np.sort(np.nan_to_num(statistics.signatures), axis=1)
+    n_levels = 1 + np.count_nonzero(np.diff(cells, axis=1), axis=1)
+    links = links[n_levels[links[:, 0]] >= max(2, min(MIN_LEVELS, cells.shape[1]))]
     n = len(statistics.digests)
     graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(n, n))
     _, group_of = connected_components(graph, directed=False)
@@ -38,6 +44,12 @@ def near_duplicates(statistics: ImageStatistics) -> list[list[int]]:
     for index in np.unique(links).tolist():
         groups.setdefault(int(group_of[index]), []).append(index)
     return sorted(groups.values())
+
+
+def _is_movie(signatures: np.ndarray) -> bool:
+    """Whether images change slowly, or hardly at all: a scene at rest differs by its noise only."""
+    seen = signatures[np.isfinite(signatures).all(axis=1)].astype(np.float64)
+    return changes_slowly(seen) or changes_little(seen, NEAR_DISTANCE)
 
 
 def _equal_images(digests: np.ndarray) -> np.ndarray:

@@ -20,7 +20,9 @@ from ..inspection.pipelines import split_at_pca
 from ..inspection.stacks import check_stack, image_names, printable
 from .alerts import Alert, Evidence, find_alerts
 from .content import Content, gather
+from .remedies import Run
 from .survey import Survey, outlier_statistics, read_survey
+from .tables import command_line
 
 __all__ = ["Report", "generate_report"]
 
@@ -35,9 +37,8 @@ class Report:
     Attributes
     ----------
     alerts : dict of str to Alert
-        Findings that are worth a look before the results are believed, by kind: ``"skipped"``, ``"constant"``,
-        ``"clipped"``, ``"range"``, ``"duplicates"``, ``"outliers"``, ``"leverage"``, ``"drift"``, ``"brightness"``.
-        `Alert` explains them.
+        Findings that are worth a look before the results are believed, by kind, such as ``"constant"`` or
+        ``"duplicates"``. `Alert` lists and explains the kinds.
     html : str
         The page.
     """
@@ -142,21 +143,23 @@ def generate_report(
     >>> report.alerts["constant"].images
     array([7])
     """
-    _, pca = split_at_pca(estimator)
     if stack is not None and not hasattr(stack, "dtype"):  # a list, or a table
         stack = check_stack("generate_report", stack).data
     survey = None if stack is None else read_survey(estimator, stack, progress=progress)
     if survey is not None:
         scores = survey.scores
-    evidence = _evidence(pca, stack, survey, scores, names)
+    evidence = _evidence(estimator, stack, survey, scores, names)
+    if run:
+        evidence = evidence._replace(run=Run(run, command_line(run)))
     alerts = find_alerts(evidence)
     return Report(alerts, _render(gather(estimator, stack, survey, evidence, alerts, run)))
 
 
 def _evidence(
-    pca: Any, stack: Any, survey: Survey | None, scores: npt.ArrayLike | None, names: list[str] | None
+    estimator: Any, stack: Any, survey: Survey | None, scores: npt.ArrayLike | None, names: list[str] | None
 ) -> Evidence:
     """Collect what is known about the images; check the scores and names that the user gave."""
+    _, pca = split_at_pca(estimator)
     checked = None if scores is None else _check_scores(scores, len(pca.explained_variance_ratio_))
     n_images = 0 if checked is None else len(checked)
     names = image_names(stack, n_images) if names is None else [printable(name) for name in names]
@@ -170,6 +173,8 @@ def _evidence(
         names=names,
         labels=getattr(stack, "labels", None),
         problems=[(printable(name), reason) for name, reason in getattr(stack, "problems", ())],
+        prepared=None if survey is None else survey.prepared,
+        estimator=estimator,
     )
 
 

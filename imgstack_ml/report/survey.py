@@ -57,6 +57,9 @@ class Survey(NamedTuple):
         Small copies of up to 1000 evenly spaced images, by position; none of 2-D input.
     worst, best : list of Reconstruction
         Those of largest and of smallest error, the extreme one first; empty if the PCA gets rows.
+    prepared : ImageStatistics or None
+        Statistics of the images as the last step that cannot be inverted returns them, so that what the Pipeline
+        corrects is corrected here; `statistics` without such a step, and None if it returns rows of features.
     """
 
     statistics: ImageStatistics
@@ -65,6 +68,7 @@ class Survey(NamedTuple):
     thumbnails: dict[int, np.ndarray]
     worst: list[Reconstruction]
     best: list[Reconstruction]
+    prepared: ImageStatistics | None
 
 
 def read_survey(estimator: Any, X: StackLike, *, progress: bool = False) -> Survey:
@@ -100,8 +104,24 @@ def read_survey(estimator: Any, X: StackLike, *, progress: bool = False) -> Surv
     has_thumbnail[evenly_spaced(len(has_thumbnail), MAX_THUMBNAILS)] = True
     runner = PassRunner(images, progress=progress, whole=True)
     found = runner.run(_survey_of_batch, _merge, shared=(route, has_thumbnail, inside), label="report")
-    statistics, scores, errors = zip(*found.rows, strict=True)
-    return Survey(concatenate_statistics(list(statistics)), np.concatenate(scores), np.concatenate(errors), *found[1:])
+    seen, scores, errors, prepared = map(list, zip(*found.rows, strict=True))
+    statistics = concatenate_statistics(seen)
+    return Survey(
+        statistics,
+        np.concatenate(scores),
+        np.concatenate(errors),
+        *found[1:],
+        _prepared_statistics(route, statistics, prepared),
+    )
+
+
+def _prepared_statistics(
+    route: Route, statistics: ImageStatistics, parts: list[ImageStatistics | None]
+) -> ImageStatistics | None:
+    if not route.before:
+        return statistics
+    found = [part for part in parts if part is not None]
+    return concatenate_statistics(found) if found else None
 
 
 def outlier_statistics(pca: Any, survey: Survey) -> OutlierStatistics:
@@ -114,7 +134,7 @@ def outlier_statistics(pca: Any, survey: Survey) -> OutlierStatistics:
 class _Partial(NamedTuple):
     """The survey of consecutive images; `rows` are arrays, concatenated when the pass ends."""
 
-    rows: list[tuple[ImageStatistics, np.ndarray, np.ndarray]]
+    rows: list[tuple[ImageStatistics, np.ndarray, np.ndarray, ImageStatistics | None]]
     thumbnails: dict[int, np.ndarray]
     worst: list[Reconstruction]
     best: list[Reconstruction]
@@ -148,7 +168,8 @@ def _survey_of_tile(
     reconstructed = route.reconstruct(scores)
     images, prepared, reconstructed = (hide_outside(one, inside) for one in (images, prepared, reconstructed))
     errors = _root_mean_squares(prepared, reconstructed)
-    rows = (image_statistics(images), scores.astype(np.float64), errors)
+    changed = image_statistics(prepared) if route.before and prepared.ndim > 2 else None
+    rows = (image_statistics(images), scores.astype(np.float64), errors, changed)
     thumbnails = _thumbnails(images, start, has_thumbnail)
     if prepared.ndim < 3:
         return _Partial([rows], thumbnails, [], [])

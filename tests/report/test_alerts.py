@@ -16,7 +16,8 @@ def alerts_of(images, labels=None, n_components=12, problems=()):
     names = [f"{i}.png" for i in range(len(images))]
     ratio = pca.explained_variance_ratio_
     outliers = outlier_statistics(pca, found)
-    return find_alerts(Evidence(found.statistics, found.scores, outliers, ratio, names, labels, problems))
+    given = (found.statistics, found.scores, outliers, ratio, names, labels, problems, found.prepared, pca)
+    return find_alerts(Evidence(*given))
 
 
 def only(alerts, *kinds):
@@ -63,7 +64,7 @@ def test_outliers_are_those_of_the_pca():
         ("digits", set()),
         ("textures", set()),
         ("textures by label", set()),
-        ("tissue", {"brightness"}),
+        ("tissue", set()),
     ],
 )
 def test_clean_collections_raise_no_false_alarm(name, kinds):
@@ -154,16 +155,15 @@ def test_a_lamp_that_drifts(last, textures):
 
 def test_drift_within_labels_only():
     images, labels = load_textures()
-    assert "drift" in alerts_of(images)  # the images are sorted by texture
-    assert "drift" not in alerts_of(images, labels)
+    assert alerts_of(images) == {}  # sorted by texture, which is no drift
     lamp = np.concatenate([np.linspace(1, 0.5, (labels == label).sum()) for label in np.unique(labels)])
     assert "within each label" in alerts_of((images * lamp[:, None, None]).astype(np.uint8), labels)["drift"].title
 
 
 def test_brightness_that_is_the_first_component(textures):
     rng = np.random.default_rng(0)
-    flicker = textures / 3 + rng.uniform(0, 100, len(textures))[:, None, None]
-    assert "brightness" in alerts_of(flicker.astype(np.uint8))
+    exposed = textures * rng.uniform(0.3, 1, len(textures))[:, None, None]
+    assert "brightness" in alerts_of(exposed.astype(np.uint8))
 
 
 @pytest.mark.parametrize("factor", [1e-140, 1e140])

@@ -1,0 +1,91 @@
+"""What to type about an alert: options of the command line where that was used, Python elsewhere."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+__all__ = ["MAX_MOVED", "Run", "remedy"]
+
+MAX_MOVED = 5  # images; more in one line are no help
+_LEAVE_OUT = """\
+keep = sorted(set(range(len(stack))) - set(report.alerts["{kind}"].images.tolist()))
+model.fit(stack[keep])"""
+_FIRST = """\
+from sklearn.pipeline import make_pipeline
+from imgstack_ml import {name}
+model = make_pipeline({name}({parameters}), {steps}).fit(stack)"""
+_LINES = {
+    "skipped": "stack.problems  # the files, and what is wrong with each",
+    "brightness": "scores = model.transform(stack)[:, 1:]",
+    "drift": """\
+import matplotlib.pyplot as plt
+plt.plot(model.transform(stack)[:, :3], ".")""",
+    "pixels": """\
+import numpy as np
+from imgstack_ml import StackCenterer
+mask = StackCenterer(with_std=True).fit(stack).scale_ != 1  # 1 stands for pixels that never change
+model.set_params({parameter}=mask).fit(stack)""",
+}
+_STEPS = {"rescale": ("IntensityRescaler", ""), "illumination": ("StackCenterer", "with_std=True")}
+
+
+class Run(NamedTuple):
+    """A run of the command line: its record, as in ``run.json``, and its command as it can be typed again."""
+
+    record: dict[str, Any]
+    command: str
+
+
+def remedy(kind: str, estimator: Any, names: Sequence[str] = (), run: Run | None = None) -> str:
+    """Write the lines that help against an alert of some kind.
+
+    Parameters
+    ----------
+    kind : str
+        As in `Alert`; "rescale" if the images need one range of intensities.
+    estimator : ImagePCA or Pipeline
+        The fitted estimator, which is ``model`` in the lines.
+    names : sequence of str
+        Images to leave out.
+    run : Run or None
+        The run of ``imgstack-ml pca`` that made the estimator. Without one, the lines are Python, where ``stack`` and
+        ``report`` are the stack and its report.
+    """
+    if run is None or run.record["command"] != "pca":
+        return _python(kind, estimator)
+    options = run.record["parameters"]
+    if kind == "skipped":
+        recursive = ["-r"] if options.get("recursive") else []
+        return shlex.join(["imgstack-ml", "scan", options["source"], *recursive])
+    if kind == "rescale":
+        return f"{run.command} --rescale --overwrite"
+    paths = [os.path.join(options["source"], name) for name in names]
+    if 0 < len(paths) <= MAX_MOVED and all(map(os.path.isfile, paths)):
+        return f"mkdir -p set-aside\n{shlex.join(['mv', '--', *paths, 'set-aside'])}\n{run.command} --overwrite"
+    return f"{_opening(options)}\n{_python(kind, estimator)}"
+
+
+def _python(kind: str, estimator: Any) -> str:
+    if kind in _STEPS:
+        name, parameters = _STEPS[kind]
+        steps = "*(step for _, step in model.steps)" if hasattr(estimator, "steps") else "model"
+        return _FIRST.format(name=name, parameters=parameters, steps=steps)
+    lines = _LINES.get(kind, _LEAVE_OUT)
+    masks = [name for name in estimator.get_params() if name.split("__")[-1] == "mask"] if kind == "pixels" else [""]
+    return lines.format(kind=kind, parameter=masks[0])
+
+
+def _opening(options: dict[str, Any]) -> str:
+    """Lines that open what a command read and wrote."""
+    words = {name: options.get(name) for name in ("recursive", "mode", "shape", "on_error", "level")}
+    words = {name: tuple(value) if name == "shape" and value else value for name, value in words.items()}
+    given = "".join(f", {name}={value!r}" for name, value in words.items() if value and value != "raise")
+    model = os.path.join(options["out"], "model.safetensors")
+    return (
+        "from imgstack_ml import generate_report, load_model, open_stack\n"
+        f"stack, model = open_stack({options['source']!r}{given}), load_model({model!r})\n"
+        "report = generate_report(model, stack)"
+    )

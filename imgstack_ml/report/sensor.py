@@ -1,0 +1,120 @@
+"""What cameras and software do to images: pixels that are stuck, light that is uneven, channels that are exchanged."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+
+from ..inspection.pictures import shrink
+from ..inspection.pipelines import find_eigenimages, find_mask, split_at_pca
+from ..inspection.statistics import ImageStatistics
+from .trends import MIN_IMAGES
+
+__all__ = ["exchanged_channels", "stuck_pixels", "uneven_light"]
+
+# A stuck pixel differs by this many of its neighbours' standard deviations from their mean, and has none itself.
+STUCK_DEVIATIONS = 3.0
+STUCK_VARIANCE = 1e-8
+STUCK_SHARE = 0.02  # of all pixels at most: more are a border, or the ground that images stand on
+MIN_NEIGHBOURS = 5  # of 8 vary; those of a column that is stuck are 6
+# Uneven light makes means and standard deviations of pixels fall off alike, smoothly, and by this factor at least.
+LIGHT_FACTOR = 1.25
+LIGHT_FITS = (0.85, 0.7)  # shares of the variance of both, over a grid, that a quadratic surface explains
+LIGHT_ALIKE = 0.9
+_GRID, _SAMPLED = 16, 128
+# Ratios of channels of most images lie between these quantiles. An image has exchanged channels if its own lie outside
+# by this share of their distance at least, and after the exchange by that share at most.
+CHANNEL_QUANTILES = (0.1, 0.9)
+CHANNEL_SHARES = (0.7, 0.25)
+MAX_CHANNELS = 5
+
+
+def stuck_pixels(estimator: Any) -> np.ndarray:
+    """Find single pixels and lines of pixels, (m, 2) rows and columns, that never change while those beside them do.
+
+    The model tells it: what the components leave of the variance of a pixel, and what they have of it, are both zero.
+    """
+    found = _images_of(estimator)
+    if found is None:
+        return np.empty((0, 2), dtype=int)
+    eigenimages, mean, left, variances = found
+    where = np.argwhere(left <= STUCK_VARIANCE * np.median(left))
+    if not 0 < len(where) <= STUCK_SHARE * left.size:
+        return np.empty((0, 2), dtype=int)
+    steps = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j]
+    around = (where[:, None, :2] + np.array(steps)).clip(0, np.array(mean.shape[:2]) - 1)
+    own, at = tuple(where.T), (around[..., 0], around[..., 1], *where[:, None, 2:].transpose(2, 0, 1))
+
+    def variance(place: tuple[np.ndarray, ...]) -> np.ndarray:
+        return left[place] + np.tensordot(variances, np.stack([image[place] for image in eigenimages]) ** 2, 1)
+
+    beside = variance(at)
+    typical = np.median(beside, axis=1)
+    varies = beside > STUCK_VARIANCE * typical[:, None]
+    means = np.where(varies, mean[at], 0).sum(axis=1) / np.maximum(varies.sum(axis=1), 1)
+    stuck = (variance(own) <= STUCK_VARIANCE * typical) & (varies.sum(axis=1) >= MIN_NEIGHBOURS)
+    stuck &= np.abs(mean[own] - means) > STUCK_DEVIATIONS * np.sqrt(typical)
+    return np.unique(where[stuck, :2], axis=0)
+
+
+def uneven_light(estimator: Any) -> float:
+    """Factor between the lightest and the darkest part of all images, if light falls off over them; otherwise 1.
+
+    Light multiplies means and standard deviations of pixels alike; what images have in common does not.
+    """
+    found = _images_of(estimator)
+    if found is None or min(found[1].shape[:2]) < _GRID:
+        return 1.0
+    eigenimages, mean, left, variances = found
+    rows, columns = (max(1, size // _SAMPLED) for size in mean.shape[:2])
+    spread = left[::rows, ::columns] + np.tensordot(variances, eigenimages[:, ::rows, ::columns] ** 2, 1)
+    sampled = (mean[::rows, ::columns], spread)
+    grids = [shrink(image.reshape(1, *image.shape[:2], -1).mean(axis=3), _GRID)[0] for image in sampled]
+    if min(grid.min() for grid in grids) <= 0:
+        return 1.0
+    y, x = (axis.ravel() for axis in np.meshgrid(*(np.linspace(-1, 1, size) for size in grids[0].shape), indexing="ij"))
+    surface = np.column_stack([np.ones_like(x), x, y, x * x, x * y, y * y])
+    values = np.column_stack([np.log(grids[0]).ravel(), np.log(grids[1]).ravel() / 2])  # of means and deviations
+    fitted = surface @ np.linalg.lstsq(surface, values, rcond=None)[0]
+    explained = fitted.var(axis=0) / np.maximum(values.var(axis=0), np.finfo(np.float64).tiny)
+    falls = np.ptp(fitted, axis=0)
+    alike = np.corrcoef(fitted.T)[0, 1] > LIGHT_ALIKE and falls.max() < 2 * falls.min()
+    is_light = (explained > LIGHT_FITS).all() and alike and falls[0] > np.log(LIGHT_FACTOR)
+    return float(np.exp(falls[0])) if is_light else 1.0
+
+
+def exchanged_channels(statistics: ImageStatistics) -> np.ndarray:
+    """Find images (n,), bool, that are unlike the others, and like them with their channels in another order.
+
+    They are compared by the logarithms of the means of their channels, less the mean of these.
+    """
+    n, n_channels = statistics.means.shape
+    exchanged = np.zeros(n, dtype=bool)
+    seen = (statistics.means > 0).all(axis=1)
+    if not 2 <= n_channels <= MAX_CHANNELS or seen.sum() < MIN_IMAGES:
+        return exchanged
+    profiles = np.log(statistics.means[seen])
+    profiles -= profiles.mean(axis=1, keepdims=True)
+    low, high = np.quantile(profiles, CHANNEL_QUANTILES, axis=0)
+    width = high - low + 0.02  # 2 % is nothing to see
+    own, *others = (
+        (np.maximum(low - changed, changed - high) / width).max(axis=1)
+        for changed in (profiles[:, order] for order in permutations(range(n_channels)))
+    )
+    exchanged[seen] = (own > CHANNEL_SHARES[0]) & (np.min(others, axis=0) < CHANNEL_SHARES[1])
+    return exchanged
+
+
+def _images_of(estimator: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
+    """Eigenimages, mean image, image of the variance that they leave, and variances; None where a part is not known."""
+    if estimator is None or find_mask(estimator) is not None:
+        return None
+    _, pca = split_at_pca(estimator)
+    left = getattr(pca, "residual_variance_image_", None)
+    try:
+        eigenimages, mean = find_eigenimages(estimator)
+    except ValueError:
+        return None
+    return None if left is None else (eigenimages, mean, left.reshape(mean.shape), pca.explained_variance_)

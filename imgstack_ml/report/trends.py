@@ -1,0 +1,93 @@
+"""How images change with their order, and whether light alone changes them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..inspection.statistics import ImageStatistics
+
+__all__ = ["MIN_IMAGES", "changes_little", "changes_slowly", "correlation", "is_light", "less_means", "steady_change"]
+
+MIN_IMAGES = 20  # fewer are too few for statistics
+MIN_MOVIE = 8  # fewer have no order to speak of
+SLOW_SHARE = 0.75  # of the images of a movie, at least, are like the image before
+# At this rank correlation (Spearman), half of the variance of the ranks follows the order of the files.
+DRIFT_CORRELATION = 0.7
+DRIFT_DEVIATIONS = 4.5  # standard deviations, 1 / sqrt(n - 1), of a rank correlation by chance: 1 in 100,000
+# A change is steady if it goes on in all quarters of the order: two classes, or three, follow each other in one or two.
+# So many standard deviations, 1 / sqrt(n / 2), are the weaker half of the quarters above 0.
+DRIFT_WITHIN = 2.0
+# Light multiplies the means and contrasts of images alike. Logarithms of both: correlation, and ratio of deviations.
+LIGHT_CORRELATION = 0.85
+LIGHT_RATIOS = (0.5, 2.0)
+
+
+def changes_slowly(values: np.ndarray) -> bool:
+    """Whether rows (n, m) follow each other as frames of a movie do: closer to the one before than to those far off."""
+    if len(values) < MIN_MOVIE:
+        return False
+    far = [_distances(values, len(values) // part) for part in (2, 3, 5)]
+    return changes_little(values, float(np.median(np.concatenate(far))) / 2)
+
+
+def changes_little(values: np.ndarray, distance: float) -> bool:
+    """Whether most rows (n, m) differ by less than a distance from the one before."""
+    return len(values) >= MIN_MOVIE and bool(np.quantile(_distances(values, 1), SLOW_SHARE) < distance)
+
+
+def _distances(values: np.ndarray, lag: int) -> np.ndarray:
+    """Root mean square difference of each row and the one `lag` rows before."""
+    return np.sqrt(np.square(values[lag:] - values[:-lag]).mean(axis=1))
+
+
+def steady_change(values: np.ndarray, groups: np.ndarray) -> float:
+    """Rank correlation of values and their order within groups; 0 if it is weak, or vanishes within their parts."""
+    n, order = len(values), np.arange(len(values))
+    if n < MIN_IMAGES:
+        return 0.0
+    groups = np.unique(groups, return_inverse=True)[1]
+    found = correlation(_ranks_within(order, groups), _ranks_within(values, groups))
+    if abs(found) < max(DRIFT_CORRELATION, DRIFT_DEVIATIONS / np.sqrt(n - 1)):
+        return 0.0
+    quarters = (4 * (_ranks_within(order, groups) + 0.5)).astype(int)
+    parts = 4 * groups + quarters
+    ranks = _ranks_within(order, parts), _ranks_within(values, parts)
+    within = sorted(correlation(*(one[quarters == q] for one in ranks)) * np.sign(found) for q in range(4))
+    return found if sum(within[:2]) / 2 > DRIFT_WITHIN / np.sqrt(n / 2) else 0.0
+
+
+def is_light(statistics: ImageStatistics, seen: np.ndarray, groups: np.ndarray | None = None) -> bool:
+    """Whether means and contrasts differ as if the light did, which multiplies both."""
+    means, contrasts = statistics.means.mean(axis=1)[seen], statistics.contrasts[seen]
+    if len(means) < MIN_IMAGES or means.min() <= 0 or contrasts.min() <= 0:
+        return False
+    groups = np.zeros(len(means)) if groups is None else groups[seen]
+    means, contrasts = (less_means(np.log(values), groups) for values in (means, contrasts))
+    low, high = (ratio * means.std() for ratio in LIGHT_RATIOS)
+    return bool(low < contrasts.std() < high and correlation(means, contrasts) > LIGHT_CORRELATION)
+
+
+def less_means(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Subtract the mean of its group from each value."""
+    _, numbers = np.unique(groups, return_inverse=True)
+    return values - (np.bincount(numbers, values) / np.bincount(numbers))[numbers]
+
+
+def _ranks_within(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Rank values among the images of the same label, from -1/2 to 1/2."""
+    from scipy.stats import rankdata
+
+    ranks = np.zeros(len(values))
+    for label in np.unique(labels):
+        inside = labels == label
+        ranks[inside] = (rankdata(values[inside]) - 0.5) / inside.sum() - 0.5
+    return ranks
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's correlation; 0 if one of the two is constant."""
+    # Near 1, in whatever units: squares of sums of squares are within float64.
+    a, b = (np.ldexp(values, -int(np.frexp(np.abs(values).max())[1])) for values in (a, b))
+    a, b = a - a.mean(), b - b.mean()
+    size = np.sqrt((a @ a) * (b @ b))
+    return float(a @ b / size) if size > 0 else 0.0
