@@ -114,9 +114,9 @@ def odd_ranges(statistics: ImageStatistics) -> np.ndarray:
 
     The width of a range is the maximum less the minimum over all channels. It is odd if it is less than half or more
     than twice the median width, and more than 5 robust standard deviations (of its logarithm) from it. The first
-    condition ignores differences that nobody sees, the second those that are common in a varied collection. The largest
-    value of a small range must be small, too: a bright wall has a small range, and no other exposure. Where two groups
-    of widths have a gap between them, those of the smaller group are odd.
+    condition ignores differences that nobody sees, the second those that are common in a varied collection. The mean
+    of a small range must be small, too: a wall or a field without cells has a small range, and no other exposure. Where
+    two groups of widths have a gap between them, those of the smaller group are odd.
 
     Returns
     -------
@@ -132,7 +132,8 @@ def odd_ranges(statistics: ImageStatistics) -> np.ndarray:
     if has_range.sum() < 3:
         return odd
     floor = np.sort(lowest)[len(lowest) // 20]  # a few images of odd ranges do not move it
-    levels, _ = log_deviations(np.maximum((highest - floor).astype(np.float64)[has_range], np.finfo(np.float64).tiny))
+    means = (statistics.means.mean(axis=1) - float(floor))[has_range]
+    levels, _ = log_deviations(np.maximum(means, np.finfo(np.float64).tiny))
     deviations, spread = log_deviations(width[has_range])
     size = np.abs(deviations)
     far = (size > np.log(_ODD_FACTOR)) & (size > _ODD_DEVIATIONS * spread) & ((deviations > 0) | (levels < -size / 2))

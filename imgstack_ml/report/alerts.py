@@ -14,7 +14,7 @@ from ..inspection.statistics import ImageStatistics, log_deviations, odd_ranges
 from .duplicates import near_duplicates
 from .remedies import MAX_MOVED, Run, remedy
 from .sensor import exchanged_channels, stuck_pixels, uneven_light
-from .trends import MIN_IMAGES, changes_slowly, correlation, is_light, less_means, steady_change
+from .trends import MIN_IMAGES, changes_slowly, correlation, flickers, is_light, less_means, steady_change
 
 __all__ = ["Alert", "Evidence", "find_alerts"]
 
@@ -35,7 +35,6 @@ IMAGES_PER_FOLDER = 5  # on average; of fewer, folders are no groups
 BRIGHTNESS_CORRELATION = 0.95
 BRIGHTNESS_SHARE = 0.1
 LIGHT_SPREAD = 0.25  # standard deviation of the logarithm; cells of one slide differ by less
-FLICKER_SPREAD = 0.03  # of frames, where nothing else changes much from one to the next
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,9 +162,11 @@ def find_alerts(evidence: Evidence) -> dict[str, Alert]:
         By kind, the worst first.
     """
     statistics, scores, n = evidence.statistics, evidence.scores, len(evidence.names)
+    places = stuck_pixels(evidence.estimator)
     found = [_skipped(evidence)]
     if statistics is not None:
-        found += [_constant(statistics, evidence), _clipped(statistics, evidence), _odd_range(evidence)]
+        clipped = _share_at_the_end(statistics, evidence, places)
+        found += [_constant(statistics, evidence), _clipped(clipped, evidence), _odd_range(clipped, evidence)]
     # What these say of an image also explains that its light differs; two of them, that it is unlike the others.
     dark, unlike = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
     for alert in filter(None, found):
@@ -175,10 +176,10 @@ def find_alerts(evidence: Evidence) -> dict[str, Alert]:
         found += [_channels(statistics, evidence), _duplicates(statistics, evidence)]
     if evidence.outliers is not None:
         found.append(_outliers(evidence.outliers, unlike, evidence))
-    if scores is not None:
-        found += [_leverage(scores, evidence), _drift(scores, dark, evidence)]
-    found += [_pixels(evidence), _illumination(evidence)]
-    if scores is not None and evidence.prepared is not None:
+    found += [_pixels(places, evidence), _illumination(evidence)]
+    drift = None if scores is None else _drift(scores, dark, evidence)
+    found += [None if scores is None else _leverage(scores, evidence), drift]
+    if scores is not None and evidence.prepared is not None and drift is None:
         found.append(_brightness(scores, evidence.prepared, dark, evidence))
     return {alert.kind: alert for alert in found if alert is not None}
 
@@ -205,9 +206,17 @@ def _constant(statistics: ImageStatistics, evidence: Evidence) -> Alert | None:
     )
 
 
-def _clipped(statistics: ImageStatistics, evidence: Evidence) -> Alert | None:
+def _share_at_the_end(statistics: ImageStatistics, evidence: Evidence, stuck: np.ndarray) -> np.ndarray:
+    """Share of the pixels of each image that have the largest value of a camera, beside pixels that are stuck."""
     at_end = np.isin(statistics.maxima, CLIPPED_ENDS) & (statistics.minima < statistics.maxima)
-    share = np.where(at_end, statistics.at_top, 0).max(axis=1)
+    share: np.ndarray = np.where(at_end, statistics.at_top, 0).max(axis=1)
+    if not len(stuck):
+        return share
+    n_values = split_at_pca(evidence.estimator)[1].n_features_in_
+    return share - len(stuck) * statistics.means.shape[1] / n_values
+
+
+def _clipped(share: np.ndarray, evidence: Evidence) -> Alert | None:
     return _about_images(
         "clipped",
         share > CLIPPED_SHARE,
@@ -218,12 +227,13 @@ def _clipped(statistics: ImageStatistics, evidence: Evidence) -> Alert | None:
     )
 
 
-def _odd_range(evidence: Evidence) -> Alert | None:
+def _odd_range(clipped: np.ndarray, evidence: Evidence) -> Alert | None:
+    """Look for odd ranges; those of overexposed images are explained."""
     if evidence.prepared is None:
         return None
     return _about_images(
         "range",
-        odd_ranges(evidence.prepared),
+        odd_ranges(evidence.prepared) & (clipped <= CLIPPED_SHARE),
         evidence,
         "{} with a very different range of intensities",
         "Their range is less than half or more than twice that of most images, as of another exposure or another unit. "
@@ -311,8 +321,7 @@ def _leverage(scores: np.ndarray, evidence: Evidence) -> Alert | None:
     )
 
 
-def _pixels(evidence: Evidence) -> Alert | None:
-    places = stuck_pixels(evidence.estimator)
+def _pixels(places: np.ndarray, evidence: Evidence) -> Alert | None:
     if not len(places) or _n_fitted(evidence) < MIN_IMAGES:
         return None
     return _alert(
@@ -376,17 +385,15 @@ def _brightness(scores: np.ndarray, light: ImageStatistics, explained: np.ndarra
         less_means(values, evidence.groups[seen]) for values in (scores[seen, 0], means[seen], np.log(means[seen]))
     )
     like_light = abs(correlation(first, means))
-    # Of a movie the scores of PC 1 would be smooth; where the light flickers, those of the others are.
-    jumps = np.abs(np.diff(logarithms)).mean() > logarithms.std()
-    flickers = changes_slowly(scores[seen, 1:]) and jumps and logarithms.std() > FLICKER_SPREAD
+    flicker = flickers(scores[seen, 1:], logarithms)
     differs = logarithms.std() > LIGHT_SPREAD and is_light(light, seen, evidence.groups)
-    if like_light < BRIGHTNESS_CORRELATION or not (flickers or differs):
+    if like_light < BRIGHTNESS_CORRELATION or not (flicker or differs):
         return None
     return _alert(
         "brightness",
         f"The first component is the light of the images ({_percent(share)} of the variance)",
         f"Its scores and the mean intensities have a correlation of {like_light:.3f}, and the light "
-        f"{'flickers' if flickers else 'differs from image to image'}. Shapes begin with the second component.",
+        f"{'flickers' if flicker else 'differs from image to image'}. Shapes begin with the second component.",
         evidence,
         remedy_for="brightness" if _rescales(evidence.estimator) else "rescale",
     )

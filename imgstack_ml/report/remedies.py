@@ -57,14 +57,15 @@ def remedy(kind: str, estimator: Any, names: Sequence[str] = (), run: Run | None
     if run is None or run.record["command"] != "pca":
         return _python(kind, estimator)
     options = run.record["parameters"]
+    again = run.command if "--overwrite" in run.command else f"{run.command} --overwrite"
     if kind == "skipped":
         recursive = ["-r"] if options.get("recursive") else []
         return shlex.join(["imgstack-ml", "scan", options["source"], *recursive])
     if kind == "rescale":
-        return f"{run.command} --rescale --overwrite"
+        return f"{again} --rescale"
     paths = [os.path.join(options["source"], name) for name in names]
     if 0 < len(paths) <= MAX_MOVED and all(map(os.path.isfile, paths)):
-        return f"mkdir -p set-aside\n{shlex.join(['mv', '--', *paths, 'set-aside'])}\n{run.command} --overwrite"
+        return f"mkdir -p set-aside\n{shlex.join(['mv', '--', *paths, 'set-aside'])}\n{again}"
     return f"{_opening(options)}\n{_python(kind, estimator)}"
 
 

@@ -104,24 +104,11 @@ def read_survey(estimator: Any, X: StackLike, *, progress: bool = False) -> Surv
     has_thumbnail[evenly_spaced(len(has_thumbnail), MAX_THUMBNAILS)] = True
     runner = PassRunner(images, progress=progress, whole=True)
     found = runner.run(_survey_of_batch, _merge, shared=(route, has_thumbnail, inside), label="report")
-    seen, scores, errors, prepared = map(list, zip(*found.rows, strict=True))
-    statistics = concatenate_statistics(seen)
-    return Survey(
-        statistics,
-        np.concatenate(scores),
-        np.concatenate(errors),
-        *found[1:],
-        _prepared_statistics(route, statistics, prepared),
-    )
-
-
-def _prepared_statistics(
-    route: Route, statistics: ImageStatistics, parts: list[ImageStatistics | None]
-) -> ImageStatistics | None:
-    if not route.before:
-        return statistics
-    found = [part for part in parts if part is not None]
-    return concatenate_statistics(found) if found else None
+    parts, scores, errors = zip(*found.rows, strict=True)
+    statistics = concatenate_statistics([part.images for part in parts])
+    changed = [part.prepared for part in parts if part.prepared is not None]
+    prepared = concatenate_statistics(changed) if changed else None
+    return Survey(statistics, np.concatenate(scores), np.concatenate(errors), *found[1:], prepared)
 
 
 def outlier_statistics(pca: Any, survey: Survey) -> OutlierStatistics:
@@ -131,10 +118,17 @@ def outlier_statistics(pca: Any, survey: Survey) -> OutlierStatistics:
     return OutlierStatistics(survey.errors**2 * pca.components_.shape[1], hotelling(survey.scores, variance))
 
 
+class _Statistics(NamedTuple):
+    """Of images, and of what the last step that cannot be inverted makes of them; None if these are rows."""
+
+    images: ImageStatistics
+    prepared: ImageStatistics | None
+
+
 class _Partial(NamedTuple):
     """The survey of consecutive images; `rows` are arrays, concatenated when the pass ends."""
 
-    rows: list[tuple[ImageStatistics, np.ndarray, np.ndarray, ImageStatistics | None]]
+    rows: list[tuple[_Statistics, np.ndarray, np.ndarray]]
     thumbnails: dict[int, np.ndarray]
     worst: list[Reconstruction]
     best: list[Reconstruction]
@@ -168,8 +162,11 @@ def _survey_of_tile(
     reconstructed = route.reconstruct(scores)
     images, prepared, reconstructed = (hide_outside(one, inside) for one in (images, prepared, reconstructed))
     errors = _root_mean_squares(prepared, reconstructed)
-    changed = image_statistics(prepared) if route.before and prepared.ndim > 2 else None
-    rows = (image_statistics(images), scores.astype(np.float64), errors, changed)
+    statistics = image_statistics(images)
+    changed: ImageStatistics | None = statistics
+    if route.before:
+        changed = image_statistics(prepared) if prepared.ndim > 2 else None
+    rows = (_Statistics(statistics, changed), scores.astype(np.float64), errors)
     thumbnails = _thumbnails(images, start, has_thumbnail)
     if prepared.ndim < 3:
         return _Partial([rows], thumbnails, [], [])

@@ -6,7 +6,16 @@ import numpy as np
 
 from ..inspection.statistics import ImageStatistics
 
-__all__ = ["MIN_IMAGES", "changes_little", "changes_slowly", "correlation", "is_light", "less_means", "steady_change"]
+__all__ = [
+    "MIN_IMAGES",
+    "changes_little",
+    "changes_slowly",
+    "correlation",
+    "flickers",
+    "is_light",
+    "less_means",
+    "steady_change",
+]
 
 MIN_IMAGES = 20  # fewer are too few for statistics
 MIN_MOVIE = 8  # fewer have no order to speak of
@@ -20,6 +29,7 @@ DRIFT_WITHIN = 2.0
 # Light multiplies the means and contrasts of images alike. Logarithms of both: correlation, and ratio of deviations.
 LIGHT_CORRELATION = 0.85
 LIGHT_RATIOS = (0.5, 2.0)
+FLICKER_SPREAD = 0.03  # of frames, where nothing else changes much from one to the next
 
 
 def changes_slowly(values: np.ndarray) -> bool:
@@ -65,6 +75,12 @@ def is_light(statistics: ImageStatistics, seen: np.ndarray, groups: np.ndarray |
     means, contrasts = (less_means(np.log(values), groups) for values in (means, contrasts))
     low, high = (ratio * means.std() for ratio in LIGHT_RATIOS)
     return bool(low < contrasts.std() < high and correlation(means, contrasts) > LIGHT_CORRELATION)
+
+
+def flickers(others: np.ndarray, light: np.ndarray) -> bool:
+    """Whether the logarithms (n,) of the light of a movie jump, while all `others` (n, m) change slowly."""
+    jumps = bool(np.abs(np.diff(light)).mean() > light.std() > FLICKER_SPREAD)
+    return jumps and others.shape[1] > 0 and changes_slowly(others)
 
 
 def less_means(values: np.ndarray, groups: np.ndarray) -> np.ndarray:

@@ -1,22 +1,46 @@
 """Alerts on real images: planted faults are found, each of them and nothing else; clean collections raise none."""
 
+import json
+import shlex
+import subprocess
+from pathlib import Path
+
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
+from sklearn.pipeline import make_pipeline
 
 import imgstack_ml as im
 from imgstack_ml.datasets import load_digits, load_faces, load_textures, load_tissue, make_cells
-from imgstack_ml.report.alerts import Evidence, find_alerts
+from imgstack_ml.inspection.pipelines import split_at_pca
+from imgstack_ml.report.alerts import Alert, Evidence, find_alerts
+from imgstack_ml.report.remedies import Run
 from imgstack_ml.report.survey import outlier_statistics, read_survey
+from tests.campaigns import test_believable_alerts as campaign
+from tests.lib.commands import run_pca
+
+KINDS = [
+    "constant",
+    "clipped",
+    "range",
+    "duplicates",
+    "leverage",
+    "channels",
+    "pixels",
+    "illumination",
+    "drift",
+    "brightness",
+]
 
 
-def alerts_of(images, labels=None, n_components=12, problems=()):
+def alerts_of(images, labels=None, n_components=12, problems=(), pca=None, names=None, run=None):
     """All alerts about images and their PCA."""
-    pca = im.ImagePCA(n_components).fit(images)
+    pca = im.ImagePCA(n_components).fit(images) if pca is None else pca
     found = read_survey(pca, images)
-    names = [f"{i}.png" for i in range(len(images))]
-    ratio = pca.explained_variance_ratio_
-    outliers = outlier_statistics(pca, found)
-    given = (found.statistics, found.scores, outliers, ratio, names, labels, problems, found.prepared, pca)
+    names = names or [f"{i}.png" for i in range(len(images))]
+    last = split_at_pca(pca)[1]
+    ratio, outliers = last.explained_variance_ratio_, outlier_statistics(last, found)
+    given = (found.statistics, found.scores, outliers, ratio, names, labels, problems, found.prepared, pca, run)
     return find_alerts(Evidence(*given))
 
 
@@ -174,7 +198,7 @@ def test_alerts_in_all_units(textures, factor):
     assert {kind: alert.images.tolist() for kind, alert in found.items()} == {
         kind: alert.images.tolist() for kind, alert in expected.items()
     }
-    assert {"brightness", "duplicates", "range"} <= set(found)
+    assert {"drift", "duplicates", "range"} <= set(found)
 
 
 def test_files_that_were_left_out(textures):
@@ -185,21 +209,143 @@ def test_files_that_were_left_out(textures):
 # Words -------------------------------------------------------------------------------------------------
 
 
-def test_what_to_type_works(textures):
-    stack = textures.copy()
-    stack[[4, 99]] = 0
-    stack[60] = stack[61]
-    stack[70] = (stack[70].astype(int) * 3).clip(0, 255)
-    model = im.ImagePCA(12).fit(stack)
-    report = im.Report(alerts_of(stack), "")
-    assert {"constant", "duplicates", "clipped"} <= set(report.alerts)
-    for alert in report.alerts.values():
+def small_images(seed=0, n=40):
+    """Smooth textures, of which one has nothing to do with the next."""
+    rng = np.random.default_rng(seed)
+    return np.rint(90 + 60 * gaussian_filter(rng.normal(size=(n, 24, 24)), (0, 1, 1))).clip(1, 250).astype(np.uint8)
+
+
+def with_fault(kind):
+    """Small images with a fault."""
+    images, y = small_images(), np.linspace(1, 0.3, 24)[:, None]
+    steps = np.linspace(1, 0.4, 40)[:, None, None]
+    lamp = np.random.default_rng(1).permutation(steps)
+    pixels = images.copy()
+    pixels[:, 5, 7] = 250
+    coloured = images[..., None] / [1, 2, 4]
+    coloured[-2:] = coloured[-2:, ..., ::-1]
+    faulty = {
+        "constant": np.r_[images[:-2], np.full((2, 24, 24), 7, np.uint8)],
+        "clipped": np.r_[images[:-2], np.where(images[-2:] > 90, 255, images[-2:])],
+        "range": np.r_[images[:-2], images[-2:] // 10],
+        "duplicates": np.r_[images[:-2], images[3:4], images[3:4]],
+        "leverage": np.r_[images[:-1], 40 + 170 * (np.indices((1, 24, 24)).sum(axis=0) % 2)],
+        "channels": coloured,
+        "pixels": pixels,
+        "illumination": small_images(n=150) * y,
+        "drift": images * steps,
+        "brightness": images * lamp**1.5,
+    }[kind]
+    return np.asarray(faulty).clip(0, 255).astype(np.uint8)
+
+
+MODELS = {
+    "ImagePCA": lambda: im.ImagePCA(6),
+    "Pipeline": lambda: make_pipeline(im.StackCenterer(), im.ImageFlattener(), im.ImagePCA(6)),
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_to_type_helps(model):
+    """Each remedy is Python that runs; where it changes stack or model, the alert is gone."""
+    for kind in KINDS:
+        stack = with_fault(kind)
+        fitted = MODELS[model]().fit(stack)
+        report = im.Report(alerts_of(stack, pca=fitted), "")
+        alert = report.alerts[kind]
         assert alert.meaning.endswith(".")
-        assert alert.names or not len(alert.images)
-        scope = {"stack": stack, "model": model, "report": report, "np": np, "im": im}
-        exec("from sklearn.pipeline import make_pipeline\n" + alert.action, scope)
-        if alert.action.startswith("stack = "):
-            assert len(scope["stack"]) == len(stack) - len(alert.images)
+        scope = {"stack": stack, "model": fitted, "report": report}
+        exec(alert.action, scope)
+        left = stack[scope["keep"]] if "keep" in scope else stack
+        assert len(left) == len(stack) - len(alert.images) * ("keep" in scope)
+        if "plt" not in scope:
+            assert kind not in alerts_of(left, pca=scope["model"])
+
+
+def test_what_the_pipeline_corrects_is_no_alert():
+    for kind in ("range", "brightness", "drift"):
+        stack = with_fault(kind)
+        assert kind not in alerts_of(stack, pca=make_pipeline(im.IntensityRescaler(), im.ImagePCA(6)).fit(stack))
+
+
+@pytest.mark.parametrize("kind", ["movie", "movie with an event", "sorted by folder", "drift", "leverage"])
+def test_without_reading_no_alert_that_reading_denies(kind):
+    names = None
+    if "movie" in kind:
+        stack = campaign.growing_colony(np.random.default_rng(0), 60, 24)
+        stack[30] += 90 * np.uint8("event" in kind)
+    elif "folder" in kind:
+        stack = small_images() // np.repeat([[[1]], [[2]]], 20, axis=0)
+        names = [f"{'ab'[i // 20]}/{i}.png" for i in range(40)]
+    else:
+        stack = with_fault(kind)
+    pca = im.ImagePCA(6).fit(stack)
+    names = names or [str(i) for i in range(len(stack))]
+    read = alerts_of(stack, pca=pca, names=names)
+    unread = find_alerts(
+        Evidence(None, pca.transform(stack), None, pca.explained_variance_ratio_, names, estimator=pca)
+    )
+    assert set(unread) <= set(read)
+    assert ("leverage" in unread) == (kind in ("leverage", "movie with an event"))
+    assert ("drift" in unread) == (kind == "drift")
+
+
+def test_many_names_are_counted():
+    stack = small_images()
+    stack[::2] = stack[0]
+    alert = alerts_of(stack)["duplicates"]
+    assert alert.names == ["0.png ≈ 2.png ≈ 4.png ≈ 6.png ≈ 8.png ≈ 15 more"]
+    alert = Alert("constant", "40 images", "Meaning.", "what()", np.arange(40), [str(i) for i in range(40)])
+    assert "0, 1, 2, 3, 4, 35 more" in repr(alert)
+
+
+def alerts_of_run(folder, out):
+    """Alerts of the report that the command line makes of a run, with names as it has them."""
+    record = json.loads(Path(out, "run.json").read_text())
+    command = record.get("command_line") or shlex.join(["imgstack-ml", "pca", folder, "-o", out])
+    stack, model = im.open_stack(folder), im.load_model(Path(out, "model.safetensors"))
+    names = [Path(file).name for file in stack.files]
+    return alerts_of(stack, pca=model, names=names, run=Run(record, command))
+
+
+def test_what_to_type_on_the_command_line(tmp_path, monkeypatch):
+    """Options where there are some, a move of few files, and Python that opens what the command read and wrote."""
+    monkeypatch.chdir(tmp_path)
+    for kind, options in {"constant": [], "brightness": ["-r"], "duplicates": ["-k", 5]}.items():
+        folder, out = f"in {kind}", f"out {kind}"
+        images = with_fault(kind)
+        images = np.r_[images[:30], images[30:31].repeat(10, axis=0)] if kind == "duplicates" else images
+        im.write_images(images, folder)
+        assert run_pca(folder, "-o", out, *options).exit_code == 0
+        alert = alerts_of_run(folder, out)[kind]
+        for line in [] if alert.action.startswith("from") else alert.action.splitlines():
+            if line.startswith("imgstack-ml "):
+                assert run_pca(*shlex.split(line)[2:]).exit_code == 0
+            else:
+                subprocess.run(line, shell=True, check=True)
+        if alert.action.startswith("from"):
+            exec(alert.action, scope := {})
+            left = scope["stack"][scope.get("keep", slice(None))]
+            assert kind not in alerts_of(left, pca=scope["model"])
+        else:
+            assert kind not in alerts_of_run(folder, out)
+        assert ("--rescale" in alert.action) == (kind == "brightness")
+        assert ("mv --" in alert.action) == (kind == "constant")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "movie: a scene at rest",
+        "frames of a movie written twice",
+        "red for blue",
+        "dead pixels",
+        "two units, half of each",
+    ],
+)
+def test_cases_of_the_campaign(case):
+    found = {**campaign.ORDINARY_FIRST, **campaign.FAULTS_FIRST}[case]()
+    assert not campaign.verdict(found, alerts_of(found.images))
 
 
 def test_without_images_only_scores_are_judged():
