@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..base.notebook import table
+
 __all__ = ["Certificate", "in_units"]
 
 
@@ -92,6 +94,24 @@ class Certificate:
             lines.insert(2, f"  missed (estimate)   {self.estimated_deficit / total:.2g} of the total")
             lines.append(f"  largest relative error of an explained variance (estimate)  {self.largest_error:.2g}")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        total = self.total_variance or 1.0
+        low, high = (f"{100 * bound / total:.2g} %" for bound in self.deficit_bounds)
+        captured = f"{100 * self.captured_variance / total:.4f} % of the total"
+        unknown = "not estimated: the images were read once"
+        missed = (
+            unknown if self.estimated_deficit is None else f"{100 * self.estimated_deficit / total:.2g} % of the total"
+        )
+        error = unknown if self.estimated_errors is None else f"{100 * self.largest_error:.2g} % of it at most"
+        rows = [
+            ("result", "within tol" if self.converged else "not known to be within tol"),
+            ("captured variance", f"{captured}, exact" if self.is_exact else f"at least {captured}"),
+            ("missed, by estimate", missed),
+            ("missed, for certain", f"{low} to {high} of the total"),
+            ("error of an explained variance, by estimate", error),
+        ]
+        return table(rows, caption="Certificate")
 
     @property
     def largest_error(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from html import escape
 from math import ceil, isqrt
 from typing import TypeAlias
 
@@ -11,10 +12,11 @@ import dask
 import numpy as np
 from dask.system import CPU_COUNT
 
+from ..base.notebook import table
 from ..errors import MemoryLimitError
 from ..passes.batches import BATCH_BYTES
 from ..passes.memory import Allowance, format_bytes
-from .records import FitSize, SolverCost
+from .records import ALS, FitSize, SolverCost
 from .streaming_plan import randomized_cost
 
 __all__ = ["COSTS", "Plan", "plan_fit", "tall_height"]
@@ -22,6 +24,7 @@ __all__ = ["COSTS", "Plan", "plan_fit", "tall_height"]
 _READ_RATE = 2e8  # bytes of decoded images a second. A constant, so that every machine makes the same choice.
 _THREADS = 4  # buffers are planned for at least this many threads, so that small machines make the same plan
 _IN_FLIGHT = 2**30  # bytes of regions and their products that many threads may hold together
+_ACCURACY = {"randomized": "estimated, with certain bounds", ALS: "least squares, to tol"}
 _PREFER_EXACT = 1.3  # "auto" chooses an exact solver if it takes at most this many times as long
 
 
@@ -29,7 +32,8 @@ _PREFER_EXACT = 1.3  # "auto" chooses an exact solver if it takes at most this m
 class Plan:
     """What a fit will do, computed from metadata without reading a pixel. Made by `ImagePCA.plan`.
 
-    Its repr is a table of all solvers, which marks the chosen one, and those that do not fit the memory limit.
+    Its repr is a table of all solvers, which marks the chosen one, and those that do not fit the memory limit. In a
+    notebook the table also has estimated seconds and says why.
 
     Attributes
     ----------
@@ -41,6 +45,10 @@ class Plan:
         The same of all solvers, fastest first by nominal time.
     notes : tuple of str
         Hints, such as a step before that costs a read.
+    raw_bytes : int
+        Bytes of the decoded images, from which estimated seconds follow.
+    svd_solver : str
+        The solver asked for, or ``"auto"``.
 
     Examples
     --------
@@ -56,6 +64,8 @@ class Plan:
     memory_limit: int
     considered: tuple[SolverCost, ...]
     notes: tuple[str, ...] = ()
+    raw_bytes: int = 0
+    svd_solver: str = "auto"
 
     @property
     def solver(self) -> str:
@@ -97,6 +107,41 @@ class Plan:
         lines += [f"   {note}" for note in self.notes]
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                r.solver,
+                f"{r.n_passes:.3g} read{'' if r.n_passes == 1 else 's'}",
+                _ACCURACY.get(r.solver, "exact"),
+                f"{float(f'{_time(r, self.raw_bytes):.2g}'):,.10g}",  # 470, and not 4.7e+02
+                format_bytes(r.peak_bytes),
+                self._why(r),
+            )
+            for r in self.considered
+        ]
+        header = ("solver", "reads of the images", "accuracy", "estimated seconds", "peak memory", "why")
+        caption = f"Plan: {self.chosen.setting} within {format_bytes(self.memory_limit)}"
+        hints = ["Seconds are those of a laptop that decodes 200 MB/s; they rank the solvers.", *self.notes]
+        return table(rows, header=header, caption=caption) + "".join(f"<p>{escape(hint)}</p>" for hint in hints)
+
+    def _why(self, r: SolverCost) -> str:
+        """Say why a solver would be chosen, or not."""
+        ratio = _time(r, self.raw_bytes) / (_time(self.chosen, self.raw_bytes) or 1.0)
+        if r is not self.chosen:
+            if r.peak_bytes > self.memory_limit:
+                return "does not fit the memory limit"
+            if self.svd_solver == r.solver or self.svd_solver == "auto":
+                return "faster, but not exact" if ratio < 1 else f"slower, {ratio:.2g} times"
+            return "not asked for"
+        if self.svd_solver != "auto":
+            return f"chosen: svd_solver={self.svd_solver!r} asks for it"
+        fastest = next(one for one in self.considered if one.peak_bytes <= self.memory_limit)
+        if r is fastest:
+            other = f"; {r.instead.solver} goes on if it needs long" if r.instead else ""
+            return f"chosen: the fastest that fits the memory limit{other}"
+        near = ratio * _time(self.chosen, self.raw_bytes) <= _PREFER_EXACT * _time(fastest, self.raw_bytes)
+        return "chosen: exact, and nearly as fast" if near else "chosen: exact in one read, however many others need"
+
 
 def plan_fit(
     size: FitSize, svd_solver: str, allowed: Allowance, cost_functions: Mapping[str, CostOf] | None = None
@@ -117,7 +162,7 @@ def plan_fit(
         beside = size.graph_bytes + (0 if solver == "gram" else 2 * size.joining_bytes)
         cost = cost_of(size, Allowance(allowed.limit - beside, allowed.keep - beside), threads)
         costs.append(cost._replace(peak_bytes=cost.peak_bytes + beside))
-    considered = tuple(sorted(costs, key=lambda r: _time(r, size)))
+    considered = tuple(sorted(costs, key=lambda r: _time(r, size.raw_bytes)))
     candidates = [r for r in considered if svd_solver in ("auto", r.solver)]
     fitting = [r for r in candidates if r.peak_bytes <= allowed.limit]
     if not fitting:
@@ -125,7 +170,8 @@ def plan_fit(
     chosen = _preferred(fitting, size)
     if svd_solver == "auto" and chosen.solver == "randomized" and chosen.keeps_images:
         chosen = _with_another(chosen, fitting, size)
-    return Plan(chosen, allowed.limit, tuple(chosen if r.solver == chosen.solver else r for r in considered))
+    considered = tuple(chosen if r.solver == chosen.solver else r for r in considered)
+    return Plan(chosen, allowed.limit, considered, raw_bytes=size.raw_bytes, svd_solver=svd_solver)
 
 
 def _with_another(chosen: SolverCost, fitting: list[SolverCost], size: FitSize) -> SolverCost:
@@ -146,14 +192,14 @@ def _preferred(fitting: list[SolverCost], size: FitSize) -> SolverCost:
     if fastest.solver != "randomized":
         return fastest
     for other in others:
-        near = _time(other, size) <= _PREFER_EXACT * _time(fastest, size)
+        near = _time(other, size.raw_bytes) <= _PREFER_EXACT * _time(fastest, size.raw_bytes)
         if near or ((size.share or size.k >= min(size.n, size.p)) and other.n_passes == 1):
             return other
     return fastest
 
 
-def _time(r: SolverCost, size: FitSize) -> float:
-    return r.n_passes * size.raw_bytes / _READ_RATE + r.seconds
+def _time(r: SolverCost, raw_bytes: int) -> float:
+    return r.n_passes * raw_bytes / _READ_RATE + r.seconds
 
 
 def _too_large(size: FitSize, candidates: list[SolverCost], allowed: Allowance) -> str:

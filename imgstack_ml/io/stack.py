@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import html
 import math
 import operator
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import dask.array as da
 import numpy as np
 from dask.utils import format_bytes
 
+from ..base.notebook import table
 from ..base.validation import FileStack
 from ..base.warn import warn
 from ..errors import BadImageError
@@ -22,6 +22,7 @@ from .keys import FileKeys
 from .lazy import Reader, find_faults, lazy_array
 from .locations.names import split_member
 from .locations.numbered import NumberedNames
+from .shown import ShownImage, strip
 from .summary import Kinds, StackSummary
 
 if TYPE_CHECKING:
@@ -144,11 +145,12 @@ class ImageStack(FileStack):
         -------
         ImageStack or dask.array.Array
             The selected images in new blocks, so that reading them decodes each image once. For an int, that image as
-            a lazy array.
+            a lazy array, of which a notebook shows the picture.
         """
         key = _key_of_images(key)
         if not isinstance(key, slice) and np.ndim(key) == 0:
-            return self[[_position(key, len(self))]].data[0]
+            position = _position(key, len(self))
+            return ShownImage.of(self[[position]].data[0], self.files[position], colours=self._in_colours)
         return self._select(_positions(key, len(self)))
 
     def __getattr__(self, name: str) -> Any:
@@ -248,21 +250,47 @@ class ImageStack(FileStack):
             f"ImageStack of {len(self)} images {self.reader.shape}, {self.dtype}: "
             f"{format_bytes(n_bytes)} in {self.data.numblocks[0]} blocks"
         ]
-        if self.files:
-            lines.append(f"  files: {self.files[0]!r} … {self.files[-1]!r}")
+        return "\n".join([*lines, *(f"  {name}: {text}" for name, text in self._facts())])
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """Name and text of what there is to say of the images."""
+        facts = [("files", f"{self.files[0]!r} … {self.files[-1]!r}")] if self.files else []
         if self.coords or self.channel_names:
             sizes = [f"{axis} ({len(np.unique(places))})" for axis, places in self.coords.items()]
             names = [f"c ({', '.join(self.channel_names)})"] if self.channel_names else []
-            lines.append(f"  axes: {', '.join(sizes + names)}")
+            facts.append(("axes", ", ".join(sizes + names)))
         if self.labels is not None:
-            lines.append(f"  labels: {_count_labels(self.labels)}")
+            facts.append(("labels", _count_labels(self.labels)))
         if self.problems:
-            lines.append(f"  left out: {len(self.problems)} files, see .problems")
-        return "\n".join(lines)
+            facts.append(("left out", f"{len(self.problems)} files, see .problems"))
+        return facts
 
     def _repr_html_(self) -> str:
-        text = f"{self!r}\n{self.summary()!r}" if self.kinds is not None else repr(self)
-        return f"<pre>{html.escape(text)}</pre>{self.data._repr_html_()}"
+        """Table and a strip of at most 8 images, which are decoded for it."""
+        n_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+        shape = " × ".join(map(str, self.reader.shape))
+        blocks = f"{self.data.numblocks[0]:,} of up to {max(self.data.chunks[0], default=0):,} images"
+        rows = [
+            ("images", f"{len(self):,} of {shape}, {self.dtype}"),
+            ("bytes", format_bytes(len(self) * n_bytes)),
+            ("blocks", blocks),
+            *self._facts(),
+        ]
+        if self.kinds is not None:
+            rows.append(("as stored", "; ".join(map(str.strip, repr(self.summary()).splitlines()[1:]))))
+        pictures = strip(self.files, lambda index: self[index].compute(), n_bytes, colours=self._in_colours)
+        return table(rows, caption="ImageStack") + pictures
+
+    @property
+    def _in_colours(self) -> bool:
+        """Whether channels are the colours of pictures; a fourth is their transparency only where the files say so."""
+        modes = set() if self.kinds is None else {header.mode for header, _ in self.kinds.counts()}
+        n_channels = self.shape[3] if self.ndim == 4 else 1
+        return (
+            self.dtype == np.uint8
+            and not self.channel_names
+            and (n_channels == 3 or (n_channels == 4 and modes == {"RGBA"}))
+        )
 
 
 def without_faults(stack: ImageStack, *, finite: bool = False, progress: bool = False) -> ImageStack:

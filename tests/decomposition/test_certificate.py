@@ -41,6 +41,12 @@ def test_after_a_single_read_there_are_bounds_only():
     assert "at least 75" in repr(one)
     assert "estimate" not in repr(one)
     assert one.largest_error == float("inf")
+    page = one._repr_html_()
+    assert page.count("not estimated: the images were read once") == 2
+    assert "at least 75.0000 % of the total" in page
+    assert "75.0000 % of the total, exact" in certificate()._repr_html_()
+    assert "None" not in page
+    assert "inf" not in page
 
 
 def test_largest_error():

@@ -1,6 +1,7 @@
 """Plans: the choice of a solver, and peak memory below the limit, from metadata alone."""
 
 import pickle
+import re
 
 import dask
 import dask.array as da
@@ -81,6 +82,7 @@ def test_a_plan_says_that_a_centerer_costs_a_read():
     stack = counted(photographs(60, (8, 8)), 10).data
     centred = StackCenterer().fit(stack).transform(stack)
     assert "took a read" in repr(ImagePCA(3).plan(centred))
+    assert "took a read" in ImagePCA(3).plan(centred)._repr_html_()
     assert "took a read" not in repr(ImagePCA(3).plan(stack))
 
 
@@ -95,6 +97,24 @@ def test_a_plan_shows_what_does_not_fit_and_the_one_chosen():
         assert f"{mark}{one.solver} " in repr(plan)
     assert not all(one.peak_bytes <= plan.memory_limit for one in plan.considered)
     assert "x: does not fit the memory limit" in repr(plan)
+
+
+def test_a_notebook_shows_plans_in_words():
+    stack = da.zeros((20_032, 256, 256, 3), dtype=np.uint8, chunks=(64, 256, 256, 3))
+    large = ImagePCA(10, memory_limit="1GB").plan(stack)
+    cells = re.findall("<t[dh][^>]*>([^<]*)", large._repr_html_())
+    first = cells.index("randomized")
+    assert cells[first + 1] == "3 reads"
+    estimate = large.n_passes * stack.nbytes / 2e8 + large.chosen.seconds
+    assert float(cells[first + 3].replace(",", "")) == pytest.approx(estimate, rel=0.06)
+    assert cells[first + 5] == "chosen: the fastest that fits the memory limit"
+    assert cells[cells.index("tsqr") + 5] == "does not fit the memory limit"
+    small = ImagePCA(10).plan(stack[:200])
+    for words in ("1 read<", "exact", "chosen: the fastest", "slower, "):
+        assert words in small._repr_html_()
+    asked = ImagePCA(10, svd_solver="randomized").plan(stack[:200])
+    assert "chosen: svd_solver=&#x27;randomized&#x27; asks for it" in asked._repr_html_()
+    assert "not asked for" in asked._repr_html_()
 
 
 @pytest.mark.parametrize(("short", "tall", "height"), [(10, 1_000, 100), (10, 200, 44), (10, 15, 15), (10, 25, 20)])

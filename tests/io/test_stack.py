@@ -1,12 +1,17 @@
 """ImageStack: selection, verify, what it shows and refuses."""
 
+import base64
+import io
 import pickle
+import re
 
 import dask
 import dask.array as da
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
+from skimage.measure import block_reduce
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.model_selection import KFold, cross_val_score, train_test_split
 from sklearn.utils import indexable
@@ -91,7 +96,7 @@ def test_shuffled_selection_decodes_each_image_once(tmp_path, decoded):
 def test_nothing_is_decoded_unasked(tmp_path, decoded):
     write_folder(tmp_path, 5)
     stack = open_stack(tmp_path)
-    repr(stack), stack._repr_html_(), stack[::2].data, stack[0], stack.data.mean(axis=0), list(stack)
+    repr(stack), stack[::2].data, stack[0], repr(stack[0]), stack.data.mean(axis=0), list(stack)
     with pytest.raises(TypeError, match=r"take stack\.data .*\.compute\(\)"):
         np.asarray(stack)
     assert not decoded
@@ -118,11 +123,54 @@ def test_pickle(tmp_path):
     np.testing.assert_array_equal(copy.data.compute(), pixels[[4, 2]])
 
 
+def pictures_in(page):
+    """Pixels of the pictures in a piece of HTML, decoded by Pillow."""
+    found = re.findall(r"data:image/png;base64,([^\"]+)", page)
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))) for data in found]
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "n_shown"),
+    [((6, 5), "uint8", 1), ((6, 5, 3), "uint8", 1), ((6, 5, 4), "uint16", 4), ((6, 5), "float32", 1)],
+)
+def test_notebooks_show_pictures_that_are_decoded_for_it(tmp_path, decoded, shape, dtype, n_shown):
+    """A strip of at most 8 images; of one image all channels, colours in one picture and others in one each."""
+    pixels = write_folder(tmp_path, 30, shape, dtype, ".tif").astype(np.float64)
+    stack = open_stack(tmp_path)
+    assert not decoded
+    page = stack._repr_html_()
+    assert sum(decoded.values()) == len(pictures_in(page)) == 8
+    assert "30 of 6 × 5" in page
+    channels = [pixels[3]] if n_shown == 1 else list(np.moveaxis(pixels[3], 2, 0))
+    shown = pictures_in(stack[3]._repr_html_())
+    for picture, channel in zip(shown, channels, strict=True):
+        low, high = (0, 255) if dtype == "uint8" else (min(0, channel.min()), channel.max())
+        np.testing.assert_array_equal(picture, np.rint((channel - low) / (high - low) * 255))
+    if dtype == "uint8":
+        np.testing.assert_array_equal(pictures_in(page)[0], pixels[0])
+    assert type(stack[3] + 1) is da.Array
+    assert type(pickle.loads(pickle.dumps(stack[3]))) is da.Array
+
+
+def test_notebooks_show_large_images_small_and_damaged_ones_by_name(tmp_path):
+    pixels = random_pixels((500, 203))
+    for i in range(3):
+        write_image(tmp_path / f"{i}.png", pixels)
+    stack = open_stack(tmp_path)
+    (tmp_path / "1.png").write_bytes((tmp_path / "1.png").read_bytes()[:5000])
+    small = pictures_in(stack._repr_html_())
+    assert len(small) == 2
+    np.testing.assert_allclose(small[0], block_reduce(pixels[:498, :198], 6, np.mean), atol=0.51)
+    assert "1.png" in stack[1]._repr_html_()
+    assert not pictures_in(stack[1]._repr_html_())
+    assert pictures_in(stack[:0]._repr_html_()) == []
+
+
 def test_repr_escapes_names(tmp_path):
     write_image(tmp_path / "<img onerror=alert(1)>.png", random_pixels((4, 4)))
     stack = open_stack(tmp_path)
     assert "ImageStack of 1 images (4, 4), uint8: 16 B in 1 blocks" in repr(stack)
-    assert "<img onerror" not in stack._repr_html_()
+    assert "<img onerror" not in stack._repr_html_() + stack[0]._repr_html_()
 
 
 class MeanThreshold(ClassifierMixin, BaseEstimator):
