@@ -347,19 +347,17 @@ def _illumination(evidence: Evidence) -> Alert | None:
 
 
 def _drift(scores: np.ndarray, explained: np.ndarray, evidence: Evidence) -> Alert | None:
-    """Look for a steady change, of all groups together and of each large one.
-
-    Scores of a movie change slowly whatever it shows, so there only the light counts.
-    """
+    """Look for a steady change, of all groups together and of each large one; in a movie only the light counts."""
     light, n = evidence.prepared, len(scores)
     series = {} if changes_slowly(scores) else {f"PC {j + 1}": one for j, one in enumerate(scores.T[:DRIFT_COMPONENTS])}
     by_light = light is not None and is_light(light, ~explained)
     if light is not None and (series or by_light):
         series["the mean intensity"] = light.means.mean(axis=1)
-    groups, label = evidence.groups, "folder" if evidence.labels is None else "label"
-    parts, several = [("", np.ones(n, dtype=bool))], np.unique(groups)
-    if len(several) > 1:
-        parts = [(f" within each {label}", parts[0][1]), *((f" within {one}", groups == one) for one in several)]
+    names, groups = np.unique(evidence.groups, return_inverse=True)
+    parts = [("", np.ones(n, dtype=bool))]
+    if len(names) > 1:
+        each = f" within each {'folder' if evidence.labels is None else 'label'}"
+        parts = [(each, parts[0][1]), *((f" within {name}", groups == number) for number, name in enumerate(names))]
     for where, inside in parts:
         changes = {name: steady_change(values[inside], groups[inside]) for name, values in series.items()}
         name = max(changes, key=lambda name: abs(changes[name]), default="")

@@ -89,14 +89,15 @@ def less_means(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return values - (np.bincount(numbers, values) / np.bincount(numbers))[numbers]
 
 
-def _ranks_within(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Rank values among the images of the same label, from -1/2 to 1/2."""
-    from scipy.stats import rankdata
-
-    ranks = np.zeros(len(values))
-    for label in np.unique(labels):
-        inside = labels == label
-        ranks[inside] = (rankdata(values[inside]) - 0.5) / inside.sum() - 0.5
+def _ranks_within(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Rank values among those of the same group, from -1/2 to 1/2; equal ones get their mean rank."""
+    order = np.lexsort((values, groups))
+    ordered, first = groups[order], np.r_[True, np.diff(groups[order]) != 0]
+    ties = np.cumsum(first | np.r_[True, np.diff(values[order]) != 0]) - 1
+    starts, sizes = np.flatnonzero(first)[np.cumsum(first) - 1], np.bincount(ordered)[ordered]
+    places = (np.arange(len(values)) - starts + 0.5) / sizes - 0.5
+    ranks = np.empty(len(values))
+    ranks[order] = (np.bincount(ties, places) / np.bincount(ties))[ties]
     return ranks
 
 
