@@ -10,6 +10,7 @@ import dask.array as da
 import numpy as np
 
 from ..base.notebook import picture, reduce_image
+from ..errors import ImgstackError
 
 __all__ = ["ShownImage", "strip"]
 
@@ -23,25 +24,28 @@ class ShownImage(da.Array):
 
     name_shown: str = ""
     colours: bool = False
+    channel_names: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, array: da.Array, name: str, *, colours: bool) -> ShownImage:
+    def of(cls, array: da.Array, name: str, channel_names: tuple[str, ...], *, colours: bool) -> ShownImage:
         """Make it of an array (height, width[, n_channels])."""
         shown = cls(array.dask, array.name, array.chunks, dtype=array.dtype, meta=array._meta)
-        shown.name_shown, shown.colours = name, colours
+        shown.name_shown, shown.channel_names, shown.colours = name, channel_names, colours
         return shown
 
     def _repr_html_(self) -> str:
         table = str(super()._repr_html_())
         try:
             pixels = reduce_image(np.asarray(self.compute()), _SIDE)
-        except (OSError, ValueError) as error:
+        except (ImgstackError, OSError, ValueError) as error:
             return f"<p>{html.escape(str(error))}</p>{table}"
         name = os.path.basename(self.name_shown)
         if self.colours:
             return picture(_as_bytes(pixels[..., :3], (0, 255)), name, _SIDE) + table
         channels = [pixels] if pixels.ndim == 2 else list(np.moveaxis(pixels, 2, 0))
-        named = [name] if len(channels) == 1 else [f"{name}, channel {number}" for number in range(len(channels))]
+        numbered = [f"channel {number}" for number in range(len(channels))]
+        names = self.channel_names if len(self.channel_names) == len(channels) else numbered
+        named = [name] if pixels.ndim == 2 else [f"{name}, {channel}" for channel in names]
         pictures = [_grey(*both, self.dtype) for both in zip(channels[:_MAX_SHOWN], named, strict=False)]
         more = len(channels) - _MAX_SHOWN
         return "".join(pictures) + (f"<p>and {more} more channels</p>" if more > 0 else "") + table
@@ -68,7 +72,7 @@ def strip(names: Sequence[str], read: Callable[[int], np.ndarray], image_bytes: 
     for index in np.unique(np.linspace(0, len(names) - 1, n_shown).round().astype(int)).tolist():
         try:
             pixels = read(index)
-        except (OSError, ValueError) as error:
+        except (ImgstackError, OSError, ValueError) as error:
             errors.append(str(error))
             continue
         dtype, found[index] = pixels.dtype, reduce_image(pixels, _STRIP_SIDE)

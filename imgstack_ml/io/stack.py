@@ -150,7 +150,8 @@ class ImageStack(FileStack):
         key = _key_of_images(key)
         if not isinstance(key, slice) and np.ndim(key) == 0:
             position = _position(key, len(self))
-            return ShownImage.of(self[[position]].data[0], self.files[position], colours=self._in_colours)
+            image, name = self[[position]].data[0], self.files[position]
+            return ShownImage.of(image, name, self.channel_names, colours=self._in_colours)
         return self._select(_positions(key, len(self)))
 
     def __getattr__(self, name: str) -> Any:

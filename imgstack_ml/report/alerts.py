@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..decomposition.residuals import OutlierStatistics
-from ..inspection.pipelines import estimator_steps, split_at_pca
+from ..inspection.pipelines import split_at_pca
 from ..inspection.statistics import ImageStatistics, log_deviations, odd_ranges
 from .duplicates import near_duplicates
-from .remedies import MAX_MOVED, Run, remedy
+from .remedies import MAX_MOVED, Run, remedy, rescales
 from .sensor import exchanged_channels, stuck_pixels, uneven_light
 from .trends import MIN_IMAGES, changes_slowly, correlation, flickers, is_light, less_means, steady_change
 
@@ -357,7 +357,10 @@ def _drift(scores: np.ndarray, explained: np.ndarray, evidence: Evidence) -> Ale
     parts = [("", np.ones(n, dtype=bool))]
     if len(names) > 1:
         each = f" within each {'folder' if evidence.labels is None else 'label'}"
-        parts = [(each, parts[0][1]), *((f" within {name}", groups == number) for number, name in enumerate(names))]
+        parts = [
+            (each, parts[0][1]),
+            *((f" within {str(name)!r}", groups == number) for number, name in enumerate(names)),
+        ]
     for where, inside in parts:
         changes = {name: steady_change(values[inside], groups[inside]) for name, values in series.items()}
         name = max(changes, key=lambda name: abs(changes[name]), default="")
@@ -369,7 +372,7 @@ def _drift(scores: np.ndarray, explained: np.ndarray, evidence: Evidence) -> Ale
                 "fades, bleaching, or a plate read row by row. If treatments follow the same order, their effect "
                 "cannot be told from this change.",
                 evidence,
-                remedy_for="rescale" if by_light and not _rescales(evidence.estimator) else "drift",
+                remedy_for="rescale" if by_light and not rescales(evidence.estimator) else "drift",
             )
     return None
 
@@ -393,13 +396,8 @@ def _brightness(scores: np.ndarray, light: ImageStatistics, explained: np.ndarra
         f"Its scores and the mean intensities have a correlation of {like_light:.3f}, and the light "
         f"{'flickers' if flicker else 'differs from image to image'}. Shapes begin with the second component.",
         evidence,
-        remedy_for="brightness" if _rescales(evidence.estimator) else "rescale",
+        remedy_for="brightness" if rescales(evidence.estimator) else "rescale",
     )
-
-
-def _rescales(estimator: Any) -> bool:
-    """Whether a Pipeline rescales intensities."""
-    return any(hasattr(step, "in_range") for step in estimator_steps(estimator))
 
 
 def _n_fitted(evidence: Evidence) -> int:
@@ -437,7 +435,7 @@ def _alert(
 def _first_of(names: Sequence[str], separator: str = ", ") -> str:
     """Join the first names, and count the others."""
     more = [f"{len(names) - MAX_NAMED:,} more"] if len(names) > MAX_NAMED else []
-    return separator.join([*names[:MAX_NAMED], *more])
+    return separator.join([*(name if name.isprintable() else repr(name) for name in names[:MAX_NAMED]), *more])
 
 
 def _count(number: int, noun: str) -> str:

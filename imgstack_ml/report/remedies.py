@@ -7,7 +7,9 @@ import shlex
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-__all__ = ["MAX_MOVED", "Run", "remedy"]
+from ..inspection.pipelines import estimator_steps
+
+__all__ = ["MAX_MOVED", "Run", "remedy", "rescales"]
 
 MAX_MOVED = 5  # images; more in one line are no help
 _LEAVE_OUT = """\
@@ -67,6 +69,11 @@ def remedy(kind: str, estimator: Any, names: Sequence[str] = (), run: Run | None
     if 0 < len(paths) <= MAX_MOVED and all(map(os.path.isfile, paths)):
         return f"mkdir -p set-aside\n{shlex.join(['mv', '--', *paths, 'set-aside'])}\n{again}"
     return f"{_opening(options)}\n{_python(kind, estimator)}"
+
+
+def rescales(estimator: Any) -> bool:
+    """Whether a Pipeline rescales intensities."""
+    return any(hasattr(step, "in_range") for step in estimator_steps(estimator))
 
 
 def _python(kind: str, estimator: Any) -> str:
