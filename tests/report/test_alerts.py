@@ -248,7 +248,7 @@ MODELS = {
 @pytest.mark.parametrize("model", MODELS)
 def test_what_to_type_helps(model):
     """Each remedy is Python that runs; where it changes stack or model, the alert is gone."""
-    for kind in KINDS:
+    for kind in KINDS if model == "ImagePCA" else ["constant", "range", "pixels", "illumination"]:
         stack = with_fault(kind)
         fitted = MODELS[model]().fit(stack)
         report = im.Report(alerts_of(stack, pca=fitted), "")
