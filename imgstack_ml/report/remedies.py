@@ -26,7 +26,6 @@ _LINES = {
 import matplotlib.pyplot as plt
 plt.plot(model.transform(stack)[:, :3], ".")""",
     "pixels": """\
-import numpy as np
 from imgstack_ml import StackCenterer
 mask = StackCenterer(with_std=True).fit(stack).scale_ != 1  # 1 stands for pixels that never change
 model.set_params({parameter}=mask).fit(stack)""",
@@ -68,7 +67,9 @@ def remedy(kind: str, estimator: Any, names: Sequence[str] = (), run: Run | None
     paths = [os.path.join(options["source"], name) for name in names]
     if 0 < len(paths) <= MAX_MOVED and all(map(os.path.isfile, paths)):
         return f"mkdir -p set-aside\n{shlex.join(['mv', '--', *paths, 'set-aside'])}\n{again}"
-    return f"{_opening(options)}\n{_python(kind, estimator)}"
+    lines = _python(kind, estimator)
+    report = "report = generate_report(model, stack)\n" * ("report." in lines)
+    return f"{_opening(options)}\n{report}{lines}"
 
 
 def rescales(estimator: Any) -> bool:
@@ -94,6 +95,5 @@ def _opening(options: dict[str, Any]) -> str:
     model = os.path.join(options["out"], "model.safetensors")
     return (
         "from imgstack_ml import generate_report, load_model, open_stack\n"
-        f"stack, model = open_stack({options['source']!r}{given}), load_model({model!r})\n"
-        "report = generate_report(model, stack)"
+        f"stack, model = open_stack({options['source']!r}{given}), load_model({model!r})"
     )
