@@ -89,11 +89,16 @@ def _python(kind: str, estimator: Any) -> str:
 
 def _opening(options: dict[str, Any]) -> str:
     """Lines that open what a command read and wrote."""
-    words = {name: options.get(name) for name in ("recursive", "mode", "shape", "on_error", "level")}
+    words = {name: options.get(name) for name in ("recursive", "mode", "shape", "fit", "on_error", "level")}
     words = {name: tuple(value) if name == "shape" and value else value for name, value in words.items()}
-    given = "".join(f", {name}={value!r}" for name, value in words.items() if value and value != "raise")
+    given = "".join(
+        f", {name}={value!r}" for name, value in words.items() if value and value not in ("raise", "resize")
+    )
     model = os.path.join(options["out"], "model.safetensors")
-    return (
+    select = [
+        f"# open_stack also needs select={{...}}, as --select had it: {text}\n" for text in options.get("select") or ()
+    ]
+    return "".join(select) + (
         "from imgstack_ml import generate_report, load_model, open_stack\n"
         f"stack, model = open_stack({options['source']!r}{given}), load_model({model!r})"
     )
