@@ -4,9 +4,9 @@
 lists set the thresholds of `imgstack_ml.report`. The second half were written down before, and were tried once, when
 the thresholds stood; docs/robustness.md has both results. To tune thresholds on them would take that meaning away.
 
-Cases of the first half changed while thresholds were set: photographs lost nearly black patches, and faults that nothing
-can tell from ordinary images became others. Two rules were written with faults of the second half in mind, before any
-of it was tried: a hot column is not overexposed, and an overexposed image has no odd range.
+Cases of the first half changed while thresholds were set: photographs lost nearly black patches, and faults that
+nothing can tell from ordinary images became others. Two rules were written with faults of the second half in mind,
+before any of it was tried: a hot column is not overexposed, and an overexposed image has no odd range.
 
 Not in the lists, because nothing here tells it from blurred backgrounds: an image out of focus among sharp ones.
 """
