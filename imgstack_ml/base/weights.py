@@ -32,15 +32,19 @@ def check_weights(sample_weight: Any, n_images: int) -> np.ndarray | None:
     if sample_weight is None:
         return None
     given = sample_weight.compute() if dask.is_dask_collection(sample_weight) else sample_weight
-    raw = np.asarray(np.ma.filled(given.astype(np.float64), np.nan) if isinstance(given, np.ma.MaskedArray) else given)
-    if raw.dtype.kind not in "biuf" and not (raw.dtype.kind == "O" and raw.ndim == 1):
-        raise ValueError(f"sample_weight has dtype {raw.dtype}, and weights are numbers of at least 0.")
+    try:
+        masked = isinstance(given, np.ma.MaskedArray)
+        raw = np.asarray(np.ma.filled(given.astype(np.float64), np.nan) if masked else given)
+        if raw.dtype.kind not in "biufO":
+            raise TypeError(f"it has dtype {raw.dtype}")
+        weights = raw.astype(np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"sample_weight must hold numbers of at least 0, and {error}.") from None
     if raw.shape != (n_images,):
         raise ValueError(
             f"sample_weight has shape {raw.shape}, and {n_images} images need one weight each: sample_weight.shape == "
             f"({n_images},)."
         )
-    weights = raw.astype(np.float64)
     wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
     if len(wrong):
         i = int(wrong[0])
@@ -104,7 +108,10 @@ def present(images: Images, weights: np.ndarray | None, *, finite: bool) -> Imag
         if finite:
             _check(data, positions, images)
     files = None if images.files is None else [images.files[int(i)] for i in positions]
-    return weighted._replace(data=data, files=files, weights=weights[positions], absent=not weights.all())
+    own = weights[positions]  # None if all are 1, as if the others had not been given
+    return weighted._replace(
+        data=data, files=files, weights=None if (own == 1).all() else own, absent=len(own) < len(weights)
+    )
 
 
 def _select_lazily(data: da.Array, images: Images, positions: np.ndarray, finite: bool) -> da.Array:
@@ -129,7 +136,7 @@ def _select_lazily(data: da.Array, images: Images, positions: np.ndarray, finite
 
 
 class _Kept(ArrayBlockwiseDep):
-    """The `Place` of each block, and the positions in it of the images that are kept."""
+    """The `Place` of each block, the positions in it of the images that are kept, and its part of an image."""
 
     def __init__(self, places: Places, positions: np.ndarray):
         super().__init__(places.chunks)
@@ -137,18 +144,25 @@ class _Kept(ArrayBlockwiseDep):
         cuts = np.searchsorted(positions, edges)
         parts = zip(edges[:-1], cuts[:-1], cuts[1:], strict=True)
         self._kept = [positions[first:stop] - start for start, first, stop in parts]
+        self._axes = [tuple(map(slice, np.cumsum((0, *sizes[:-1])), np.cumsum(sizes))) for sizes in places.chunks[1:]]
         self.sizes = tuple(map(len, self._kept))
 
-    def __getitem__(self, idx: tuple[int, ...]) -> tuple[Place, np.ndarray]:
-        return self._places[idx], self._kept[idx[0]]
+    def __getitem__(self, idx: tuple[int, ...]) -> tuple[Place, np.ndarray, tuple[slice, ...]]:
+        return (
+            self._places[idx],
+            self._kept[idx[0]],
+            tuple(axis[i] for axis, i in zip(self._axes, idx[1:], strict=True)),
+        )
 
 
-def _selected(dtype: np.dtype, given: Images | None, block: Any, kept: tuple[Place, np.ndarray]) -> np.ndarray:
-    place, positions = kept
+def _selected(
+    dtype: np.dtype, given: Images | None, block: Any, kept: tuple[Place, np.ndarray, tuple[slice, ...]]
+) -> np.ndarray:
+    place, positions, region = kept
     images: np.ndarray = checked_block(dtype, False, block, place)[positions]
     if given is not None and len(images):
         try:
-            _check(images, positions, given)
+            _check(images, positions, given._replace(mask=None if given.mask is None else given.mask[region]))
         except NonFiniteError as error:
             raise error.at(place.start, place.files) from None
     return images

@@ -15,6 +15,7 @@ from ..linalg.krylov import add_products
 from ..linalg.moments import moments, weighted_pixels
 from ..linalg.orthonormal import orthonormalise_rows
 from ..linalg.scaling import ALL_ZERO, exponent_of
+from ..linalg.tiles import weights_of
 from ..passes.regions import assembled
 from ..passes.runner import PassRunner
 from ..passes.steps import concatenated
@@ -301,7 +302,11 @@ def _strips(
     panel = runner.fetch((first, stop), label="panel into memory")
     exponent = exponent_of(panel)
     if shift is None:
-        shift, exponent = _shift(panel, dtype or np.dtype(np.float32)), 0 if exponent == ALL_ZERO else exponent
+        own = weights_of(runner.weights, runner.layout.starts[first], panel)
+        shift, exponent = (
+            _shift(panel, own, dtype or np.dtype(np.float32)),
+            0 if exponent == ALL_ZERO else exponent,
+        )
     else:
         exponent = max(exponent, units)
     step: Callable[..., Any]
@@ -320,13 +325,13 @@ def _strips(
     return strips, exponent, shift
 
 
-def _shift(blocks: list[np.ndarray], dtype: np.dtype) -> np.ndarray:
+def _shift(blocks: list[np.ndarray], weights: np.ndarray | None, dtype: np.dtype) -> np.ndarray:
     """Mean of some images, rounded so that images minus the shift are exact in `dtype` if they are integers.
 
     The closer it is to the mean of all images, the less centring has to take out after the products. A single noisy
     image would be too far away.
     """
-    mean = moments(blocks).mean
+    mean = moments(blocks, weights=weights).mean
     return np.rint(mean) if blocks[0].dtype.kind in "biu" else mean.astype(dtype).astype(np.float64)
 
 

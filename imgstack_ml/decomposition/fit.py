@@ -119,7 +119,7 @@ def _plan(images: Images, params: Mapping[str, Any], allowed: Allowance) -> Plan
     """Choose a solver from metadata alone."""
     n, p = len(images.data), images.n_pixels
     if n < 2:
-        weighted = " of a weight above 0" if images.weights is not None else ""
+        weighted = " of a weight above 0" if images.absent else ""
         raise ValueError(f"ImagePCA needs at least 2 images{weighted} to see any variance, and got n_samples={n}.")
     check_total_weight(images.total_weight)
     check_n_components(params["n_components"], n, p, inside=bool(images.values_read))

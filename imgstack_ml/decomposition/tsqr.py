@@ -8,10 +8,9 @@ import dask
 import dask.array as da
 import numpy as np
 
-from ..linalg.gram import first_image
 from ..linalg.moments import moments
 from ..linalg.scaling import largest_value
-from ..linalg.tiles import column_squares
+from ..linalg.tiles import column_squares, heaviest_image, weights_of
 from ..linalg.tsqr import centred_columns, rows_after_ones, svd_of_r
 from ..passes.batches import Batch
 from ..passes.runner import PassRunner
@@ -68,7 +67,7 @@ def _tsqr_of_pixels(runner: PassRunner, size: FitSize, request: FitRequest) -> F
 
 
 def _rows_of_images(runner: PassRunner, height: int) -> tuple[da.Array, Any, dict[Any, int]]:
-    """Lazy array with one row per image: a 1, and then the image minus the first image.
+    """Lazy array with one row per image: a 1, and then the image minus the heaviest image.
 
     The column of ones lets the QR take the mean away, see `rows_after_ones`.
 
@@ -82,7 +81,7 @@ def _rows_of_images(runner: PassRunner, height: int) -> tuple[da.Array, Any, dic
     -------
     rows : dask array of shape (n, 1 + p), float64
     shift : Delayed
-        The first image (p,), float64.
+        The heaviest image (p,), float64, which is the first without weights.
     images_of : dict
         Number of images that each task handles, by the key of the task.
     """
@@ -92,7 +91,10 @@ def _rows_of_images(runner: PassRunner, height: int) -> tuple[da.Array, Any, dic
     task = dask.delayed(checked_step, pure=False)
     inside = [dask.delayed(positions, pure=False, traverse=False) for positions in runner.inside]
     weights = dask.delayed(runner.weights, pure=False, traverse=False)
-    shift = task(_first_image, sources[0], runner.check(batches[0]), 0, [], inside)
+    position = 0 if runner.weights is None else int(np.argmax(runner.weights))
+    i = next(i for i, batch in enumerate(batches) if position < layout.starts[batch.stop])
+    first = layout.starts[batches[i].first]
+    shift = task(_heaviest_image, sources[i], runner.check(batches[i]), first, [weights], inside)
     parts, images_of = [], {}
     for batch, blocks in zip(batches, sources, strict=True):
         part = task(rows_after_ones, blocks, runner.check(batch), layout.starts[batch.first], [shift, weights], inside)
@@ -101,8 +103,8 @@ def _rows_of_images(runner: PassRunner, height: int) -> tuple[da.Array, Any, dic
     return da.concatenate(parts), shift, images_of
 
 
-def _first_image(blocks: list[np.ndarray], start: int) -> np.ndarray:
-    return first_image(blocks)
+def _heaviest_image(blocks: list[np.ndarray], start: int, weights: np.ndarray | None) -> np.ndarray:
+    return heaviest_image(blocks, weights_of(weights, start, blocks))
 
 
 def _rows_of_pixels(runner: PassRunner, height: int, exponent: int) -> da.Array:

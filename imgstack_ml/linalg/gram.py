@@ -15,6 +15,7 @@ from .scaling import exponent_of
 from .tiles import (
     column_means,
     column_squares,
+    heaviest_image,
     n_rows,
     row_groups,
     row_tiles,
@@ -34,7 +35,6 @@ __all__ = [
     "exact_scatter",
     "exact_strips",
     "exactly_centred",
-    "first_image",
     "merge_gram",
     "merge_products",
     "merge_scatter",
@@ -48,12 +48,6 @@ __all__ = [
 
 
 _MOST_EXACT = 2**23  # images n of which 64 bits hold n^2 255^2
-
-
-def first_image(blocks: Sequence[np.ndarray]) -> np.ndarray:
-    """First image as a row (p,), float64. It serves as a shift; float32 holds it exactly for 8 and 16 bits."""
-    image: np.ndarray = blocks[0][0]
-    return image.ravel().astype(np.float64)
 
 
 def centred_gram(
@@ -86,7 +80,7 @@ def centred_gram(
     pixels : list of one ndarray of shape (2, hi - lo), float64
         The mean, and the sum of squares of A.
     """
-    n, shift = n_rows(blocks), first_image(blocks)
+    n, shift = n_rows(blocks), heaviest_image(blocks, weights)
     gram, product = np.zeros((n, n)), np.empty((n, n), dtype)
     pixels = np.stack([shift[lo:hi], shift[lo:hi]])
     for a, b, tile in tiles(blocks, shift, dtype, lo, hi, exponent=exponent):
@@ -228,8 +222,9 @@ def exactly_centred(gram: np.ndarray, roots: np.ndarray | None = None) -> np.nda
     The integers nearest to the means are subtracted first. That is exact, and what float64 then rounds is as small as
     the result.
     """
-    means = gram.mean(axis=1)
-    near = np.rint(means - means.mean() / 2).astype(np.int64)
+    counts = np.full(len(gram), 1 / len(gram)) if roots is None else (roots / np.linalg.norm(roots)) ** 2
+    means = np.einsum("ij,j->i", gram, counts) if roots is not None else gram.mean(axis=1)
+    near = np.rint(means - counts @ means / 2).astype(np.int64)
     gram -= near
     gram -= near[:, None]
     return double_centred(weighted_gram(gram.astype(np.float64), roots), roots)
@@ -366,11 +361,11 @@ def weighted_sums(
     for row, pieces in row_groups(blocks):
         part = own[:, row : row + n_rows(pieces)]
         counted = weights_of(counts, start + row, pieces)
-        for a, b, tile in tiles(pieces, shift, dtype, exponent=exponent):
+        for a, b, tile in tiles(pieces, shift, dtype if counted is None else np.dtype(np.float64), exponent=exponent):
             sums[:, a:b] += part @ tile
             if counted is None:
                 total[a:b] += tile.sum(axis=0, dtype=np.float64)
-            else:
+            else:  # in float64: a heavy image that is far from the shift takes as many digits as it is heavy
                 total[a:b] += counted @ tile
                 times_roots(tile, counted)
             squares[a:b] += np.einsum("ij,ij->j", tile, tile, dtype=np.float64)  # the shift may be far from the mean

@@ -12,12 +12,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .gram import exactly_centred, first_image
+from .gram import exactly_centred
 from .integers import are_fast, products_of_images
 from .moments import exact_sum, merge_means
 from .ranges import Run, at_once
 from .scaling import exponent_of
-from .tiles import column_means, column_squares, n_rows, row_groups, tile_width, tiles, times_roots, weights_of
+from .tiles import (
+    column_means,
+    column_squares,
+    heaviest_image,
+    n_rows,
+    row_groups,
+    tile_width,
+    tiles,
+    times_roots,
+    weights_of,
+)
 from .weighted import are_faster, weighted_sums_of_bytes
 
 __all__ = ["Summary", "group_size", "merge_summaries", "random_weights", "summarise"]
@@ -212,7 +222,7 @@ def _inner(
 
     Figures (3, hi - lo) are the mean in two parts, and the sums of squares of the centred images.
     """
-    n, shift = n_rows(blocks), first_image(blocks)
+    n, shift = n_rows(blocks), heaviest_image(blocks, weights)
     (offsets, squares), gram, total = np.empty((2, shift.size)), np.zeros((n, n)), 0.0
     product, inexact = np.empty((n, n), dtype), dtype == np.float32 and any(b.dtype.kind == "f" for b in blocks)
     for a, b, tile in tiles(blocks, shift, dtype, lo, hi, exponent=exponent):

@@ -8,7 +8,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .tiles import TILE_BYTES, column_means, flat_rows, n_rows, row_groups, tiles, times_roots, weights_of
+from .tiles import (
+    TILE_BYTES,
+    column_means,
+    flat_rows,
+    heaviest_image,
+    n_rows,
+    row_groups,
+    tiles,
+    times_roots,
+    weights_of,
+)
 
 __all__ = [
     "Moments",
@@ -185,8 +195,8 @@ def weighted_pixels(blocks: Sequence[np.ndarray], lo: int, hi: int, weights: np.
 
 @np.errstate(over="ignore", invalid="ignore")  # the caller finds what is not finite
 def _moments(blocks: Sequence[np.ndarray], with_norms: bool, weights: np.ndarray | None) -> Moments:
-    """Moments of a few thousand images. The first image is subtracted before summing, so that sums stay small."""
-    shift = blocks[0][0].ravel().astype(np.float64)
+    """Moments of a few thousand images. One image is subtracted before summing, so that sums stay small."""
+    shift = heaviest_image(blocks, weights)
     if (
         weights is None
         and not with_norms

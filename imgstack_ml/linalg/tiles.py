@@ -16,6 +16,7 @@ __all__ = [
     "column_means",
     "column_squares",
     "flat_rows",
+    "heaviest_image",
     "n_rows",
     "row_groups",
     "row_tiles",
@@ -37,6 +38,21 @@ def n_rows(blocks: Sequence[np.ndarray]) -> int:
 def weights_of(weights: np.ndarray | None, start: int, blocks: Sequence[np.ndarray]) -> np.ndarray | None:
     """Weights of the images in `blocks`, the first of which has the position `start`; None if there are no weights."""
     return None if weights is None else weights[start : start + n_rows(blocks)]
+
+
+def heaviest_image(blocks: Sequence[np.ndarray], weights: np.ndarray | None = None) -> np.ndarray:
+    """Image of the largest weight as a row (p,), float64, the first one without weights. It serves as a shift.
+
+    Float32 holds it exactly for 8 and 16 bits. Differences from it are rounded by no more than the weighted variance
+    holds, also where another image has huge values and next to no weight, or this one nearly all of the weight.
+    """
+    i = 0 if weights is None else int(np.argmax(weights))
+    for block in blocks:
+        if i < len(block):
+            break
+        i -= len(block)
+    image: np.ndarray = block[i]
+    return image.ravel().astype(np.float64)
 
 
 def flat_rows(blocks: Sequence[np.ndarray]) -> list[np.ndarray]:

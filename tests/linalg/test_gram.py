@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from imgstack_ml.linalg import gram as lin
+from imgstack_ml.linalg.tiles import heaviest_image
 from tests.lib.blocks import DOUBLE, DTYPES, SINGLE, centred, cut, cut_stacks, flat, images, steady
 
 
@@ -54,7 +55,7 @@ def test_scatter_in_float32_needs_no_small_mean(dtype):
 @pytest.mark.parametrize("work", [SINGLE, DOUBLE], ids=str)
 def test_strips_make_the_gram_matrix(work):
     X = images(9)
-    shift = lin.first_image([X])
+    shift = heaviest_image([X])
     strips = reduce(lin.merge_strips, [lin.cross_gram([b], 0, cut(X[:4], 1), shift, work) for b in cut(X, 3, 5)])
     found = np.hstack(strips)
     expected = (flat(X[:4]) - shift) @ (flat(X) - shift).T
@@ -73,7 +74,7 @@ def test_weighted_sums_merge_in_any_grouping(blocks, k):
     X = np.concatenate(blocks)
     starts = np.cumsum([0, *(len(block) for block in blocks)])
     weights = np.random.default_rng(k).standard_normal((k, len(X)))
-    shift = lin.first_image(blocks)
+    shift = heaviest_image(blocks)
     step = partial(lin.weighted_sums, weights=weights, shift=shift, dtype=DOUBLE)
     a, b, c = (step([block], int(start)) for block, start in zip(blocks, starts, strict=False))
     for sums, total, squares in (

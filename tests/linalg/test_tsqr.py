@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from imgstack_ml.linalg.gram import first_image
+from imgstack_ml.linalg.tiles import heaviest_image
 from imgstack_ml.linalg.tsqr import centred_columns, rows_after_ones, svd_of_r
 from tests.lib.blocks import DTYPES, centred, cut, flat, images
 
@@ -13,10 +13,10 @@ from tests.lib.blocks import DTYPES, centred, cut, flat, images
 def test_the_r_of_rows_after_ones_belongs_to_the_centred_images(dtype):
     X = images(50, (2, 3), dtype=dtype)
     blocks = cut(X, 20, 21)
-    rows = rows_after_ones(blocks, 0, first_image(blocks))
+    rows = rows_after_ones(blocks, 0, heaviest_image(blocks))
     R = np.linalg.qr(rows, mode="r")
     assert_allclose(R[1:, 1:].T @ R[1:, 1:], centred(X).T @ centred(X), rtol=0, atol=1e-12 * (flat(X) ** 2).sum())
-    assert_allclose(first_image(blocks) + R[0, 1:] / R[0, 0], flat(X).mean(axis=0), rtol=1e-12)
+    assert_allclose(heaviest_image(blocks) + R[0, 1:] / R[0, 0], flat(X).mean(axis=0), rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
