@@ -302,9 +302,9 @@ def _strips(
     panel = runner.fetch((first, stop), label="panel into memory")
     exponent = exponent_of(panel)
     if shift is None:
-        own = weights_of(runner.weights, runner.layout.starts[first], panel)
+        heavy = weights_of(runner.weights, runner.layout.starts[first], panel)
         shift, exponent = (
-            _shift(panel, own, dtype or np.dtype(np.float32)),
+            _shift(panel, heavy, dtype or np.dtype(np.float32)),
             0 if exponent == ALL_ZERO else exponent,
         )
     else:

@@ -300,7 +300,7 @@ class ImagePCA(
             As for `fit`.
         y : ignored
         sample_weight : array-like of shape (n_images,), optional
-            As for `fit`. Images of weight 0 get scores, too, in another read of all images.
+            As for `fit`. Images of weight 0 get scores, too, in another read, as where some weigh 1e-6 of others.
 
         Returns
         -------

@@ -14,6 +14,8 @@ from .records import Factors
 
 __all__ = ["Leading", "completed_factors", "components_of_kept", "left_of_squares", "weights_and_scores"]
 
+_LIGHT = 1e-3  # share of the largest root of a weight below which scores lose more than three digits
+
 
 class Leading(NamedTuple):
     """Leading singular pairs of the centred stack, as far as they stand above rounding.
@@ -50,13 +52,16 @@ def components_of_kept(
     return components
 
 
-def weights_and_scores(leading: Leading, roots: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def weights_and_scores(leading: Leading, roots: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
     """Weights (n, rank) of images in the sums that are components, and scores (n, rank), from vectors of the images.
 
-    `roots` are those of the weights of the images, which the vectors are for, if there are weights.
+    `roots` are those of the weights of the images, which the vectors are for, if there are weights. Where some weights
+    are so small that the vectors are rounding there, scores are None, and need another read.
     """
     weights, scores = leading.vectors / leading.singular, leading.vectors * leading.singular
-    return (weights, scores) if roots is None else (weights * roots[:, None], scores / roots[:, None])
+    if roots is None:
+        return weights, scores
+    return weights * roots[:, None], scores / roots[:, None] if roots.min() >= _LIGHT * roots.max() else None
 
 
 def completed_factors(

@@ -38,13 +38,25 @@ def weighted_stack(n, shape, dtype="float64", seed=0):
     return X, np.random.default_rng(seed).integers(0, 4, n)
 
 
-def oracle(X, weights, k=K):
-    """Singular values, components, mean, variances and what is left of each pixel, of images repeated, in float64."""
-    rows = np.repeat(X, weights, axis=0).reshape(weights.sum(), -1).astype(np.float64)
-    mean = rows.mean(axis=0)
-    s, axes = np.linalg.svd(rows - mean, full_matrices=False)[1:]
-    left = (rows - mean) - (rows - mean) @ axes[:k].T @ axes[:k]
-    return s, axes[:k], mean, s**2 / (len(rows) - 1), (left**2).sum(axis=0) / (len(rows) - 1)
+def oracle(X, weights, k=K, repeat=True):
+    """Singular values, components, mean, variances and what is left of each pixel, in float64.
+
+    Of images repeated; or, which takes less time, of the rows about the weighted mean times roots of weights.
+    """
+    degrees, rows = weights.sum() - 1, X.reshape(len(X), -1).astype(np.float64)
+    if repeat:
+        rows = np.repeat(rows, weights, axis=0)
+        mean = rows.mean(axis=0)
+        rows -= mean
+    else:
+        rows, weights = rows[weights > 0], weights[weights > 0]
+        heaviest = rows[np.argmax(weights)].copy()
+        rows -= heaviest
+        offset = weights @ rows / weights.sum()
+        mean, rows = heaviest + offset, (rows - offset) * np.sqrt(weights)[:, None]
+    s, axes = np.linalg.svd(rows, full_matrices=False)[1:]
+    left = rows - rows @ axes[:k].T @ axes[:k]
+    return s, axes[:k], mean, s**2 / degrees, (left**2).sum(axis=0) / degrees
 
 
 def assert_equals_repeats(pca, X, weights, rtol, k=K):
@@ -89,7 +101,7 @@ def test_weights_where_images_are_not_kept(case, solver):
         assert solver == "tsqr" or not pca.plan(stack).chosen.keeps_images
         pca.fit(stack, sample_weight=weights)
     assert pca.n_passes_ == pytest.approx(len(reads.blocks) / stack.numblocks[0], abs=0.2)
-    s, _, mean, variances, left = oracle(stack.compute(), weights)
+    s, _, mean, variances, left = oracle(stack.compute(), weights, repeat=False)
     rtol = 1e-3 if solver == "randomized" else 1e-6
     assert_allclose(pca.explained_variance_, variances[:K], atol=rtol * variances[0])
     assert_allclose(pca.mean_, mean, rtol=1e-9)
@@ -107,6 +119,39 @@ def test_weights_over_chunks_of_parts_of_images(solver):
     stack = da.from_array(X, chunks=(20, 10, 7))
     for given in (weights, weights + 1):  # with images that are absent, and without
         assert_equals_repeats(ImagePCA(K, svd_solver=solver).fit(stack, sample_weight=given), X, given, 1e-6)
+    mask = np.arange(20) % 3 > 0  # of columns
+    bad = np.where((weights > 0)[:, None, None] & mask, X, np.float32(np.nan))
+    stack = da.from_array(bad, chunks=(20, 10, 7))
+    pca = ImagePCA(K, svd_solver=solver, mask=np.tile(mask, (24, 1)))
+    assert_equals_repeats(pca.fit(stack, sample_weight=weights), X * mask, weights, 1e-6)
+    position = np.flatnonzero(weights)[-3]
+    bad[position, 20, 19] = np.nan
+    with pytest.raises(NonFiniteError) as error:
+        pca.fit(da.from_array(bad, chunks=(20, 10, 7)), sample_weight=weights)
+    assert error.value.index == position
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("solver", SOLVERS[1:])
+def test_weights_of_many_sizes(monkeypatch, solver, dtype):
+    """An image of next to no weight and huge values takes no digits, nor does one of nearly all the weight."""
+    monkeypatch.setattr(records, "FEW_PRODUCTS", 0)  # products in float32, or exact ones of bytes
+    X = photographs(60, (12, 11), dtype)
+    X[0] = 255 if dtype == "uint8" else X[0] * 1e5
+    light, heavy, both = np.ones((3, 60))
+    heavy[31] = 1e14
+    light[0], light[50:] = 1e-30, 1e-30
+    both[0], both[31] = 1e-30, 1e6
+    for weights in (light, heavy, both):
+        pca = ImagePCA(K, svd_solver=solver, random_state=0)
+        scores = pca.fit_transform(X, sample_weight=weights)
+        _, _, mean, variances, left = oracle(X, weights, repeat=False)
+        assert_allclose(pca.explained_variance_, variances[:K], atol=1e-6 * variances[0])
+        assert_allclose(pca.explained_variance_ratio_[0], variances[0] / variances.sum(), rtol=1e-6)
+        assert_allclose(pca.mean_, mean, rtol=1e-7)
+        assert_allclose(pca.residual_variance_image_.ravel(), left, atol=1e-6 * variances[0])
+        projected = pca.transform(X)
+        assert_allclose(scores, projected, atol=1e-5 * np.abs(projected).max())
 
 
 @pytest.mark.parametrize("chunks", ["kept", "regions", pytest.param("panels", marks=pytest.mark.slow)])
@@ -189,6 +234,7 @@ def test_images_of_weight_0_may_be_anything(lazy, dtype):
         (2.0, r"shape \(\)"),
         (np.full(10, 1e300), "float64 counts"),
         (["a"] * 10, "dtype <U1"),
+        ([10**400] * 10, "must hold numbers.* int too large"),
         (np.ones(10) * 1j, "dtype complex128"),
         (da.full(10, -1.0), r"sample_weight\[0\] is -1"),
     ],
