@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .large_integers import refuse_inexact
 from .tiles import column_means, flat_rows, heaviest_image, n_rows, tiles, times_roots, weights_of
 
 __all__ = ["centred_columns", "rows_after_ones", "svd_of_r"]
@@ -25,6 +26,7 @@ def rows_after_ones(
     rows = np.ones((n_rows(blocks), 1 + shift.size))
     row = 0
     for block in flat_rows(blocks):
+        refuse_inexact(block)
         np.subtract(block, shift, out=rows[row : row + len(block), 1:], dtype=np.float64)
         row += len(block)
     times_roots(rows, weights_of(weights, start, blocks))
