@@ -145,6 +145,10 @@ def test_what_would_be_rounded_is_refused():
         ):
             with pytest.raises(ValueError, match=r"integers of up to 4611.*Subtract the smallest"):
                 np.asarray(refuses.fit_transform(images))
+        tall = images[:, :1, :2, :1]  # more images than values: other steps of the solvers
+        for solver in ("gram", "covariance_eigh", "tsqr", "randomized"):
+            with pytest.raises(ValueError, match=r"integers of up to 4611.*Subtract the smallest"):
+                ImagePCA(1, svd_solver=solver).fit(tall)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int16", "int32"])
