@@ -19,9 +19,11 @@ from .mask import pixels_at
 __all__ = [
     "Source",
     "files_of",
+    "has_new_channels",
     "join_rows",
     "map_images",
     "note_files",
+    "note_new_channels",
     "note_samples",
     "note_source",
     "note_stored",
@@ -90,7 +92,20 @@ def note_files(array: da.Array, files: Sequence[str] | None, data: da.Array) -> 
     """Record on a lazy array the files of its rows, and what is known of the samples of `data`, of which it is made."""
     array._imgstack_files = (array.name, files)  # type: ignore[attr-defined]
     note_samples(array, samples_of(data))
+    return note_new_channels(array) if has_new_channels(data) else array
+
+
+def note_new_channels(array: Any) -> Any:
+    """Record on a lazy `array` that its channels are not those of the stack that names its samples."""
+    if isinstance(array, da.Array):
+        array._imgstack_new_channels = array.name  # type: ignore[attr-defined]
     return array
+
+
+def has_new_channels(array: Any) -> bool:
+    """Tell whether `note_new_channels` recorded it for an array."""
+    name = getattr(array, "_imgstack_new_channels", None)
+    return name is not None and name == getattr(array, "name", None)
 
 
 def note_samples(array: np.ndarray | da.Array, samples: Any) -> np.ndarray | da.Array:

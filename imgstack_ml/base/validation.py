@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from ..errors import NonFiniteError
 from .axes import axis_names_of, order_of_axes
+from .channels import channel_names_of
 from .gate import first_nonfinite
 from .images import Images, working_dtype
 from .lazy import files_of, note_samples, with_coordinates
@@ -46,6 +47,8 @@ class FileStack:
     """Base class of `ImageStack`: lazy images and the file of each. Packages below `io` know a stack by this class."""
 
     files: Sequence[str]
+    #: Names of the channels, where files or colour modes tell them.
+    known_channels: tuple[str, ...] = ()
 
     @property
     def data(self) -> da.Array:
@@ -87,7 +90,7 @@ def check_images(
     Parameters
     ----------
     estimator : estimator
-        If `reset`, its ``n_features_in_``, ``image_shape_`` (and ``feature_names_in_``) are set.
+        If `reset`, its ``n_features_in_``, ``image_shape_`` (and ``channel_names_``, ``feature_names_in_``) are set.
     X : ImageStack, dask array or array-like, (n_images, height, width[, n_channels]) or (n_samples, n_features)
         The images. Each row of a 2-D input is an image of one line.
     reset : bool
@@ -312,6 +315,7 @@ def _check_images(
     estimator: Any, X: Any, reset: bool, finite: bool, mask: Any, missing_values: Any, sample_weight: Any
 ) -> Images:
     caller = type(estimator).__name__
+    named = X
     X, files = data_and_files(X)
     if isinstance(X, tuple) and X and isinstance(X[0], str):
         raise TypeError(
@@ -343,6 +347,9 @@ def _check_images(
         mask = check_mask(mask, images.image_shape)
         estimator.image_shape_ = images.image_shape
         estimator.n_features_in_ = images.n_pixels
+        vars(estimator).pop("channel_names_", None)
+        if names := channel_names_of(named, images.image_shape, data.dtype):
+            estimator.channel_names_ = names
     else:
         _compare_with_fitted(estimator, images)
     images = images._replace(mask=mask, missing=missing)

@@ -10,6 +10,7 @@ import dask.array as da
 import numpy as np
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
+from ..base.channels import numbered_names
 from ..base.gate import first_nonfinite
 from ..base.lazy import map_images
 from ..base.transformer import ImageTransformer, for_table
@@ -161,9 +162,10 @@ def n_channels(image_shape: tuple[int, ...]) -> int:
     return image_shape[2] if len(image_shape) == 3 else 1
 
 
-def channel_names(image_shape: tuple[int, ...], features: list[str]) -> list[str]:
-    """Return names for the same `features` of each channel, channel by channel."""
-    return [f"channel{c}_{feature}" for c in range(n_channels(image_shape)) for feature in features]
+def channel_names(estimator: Any, features: list[str]) -> list[str]:
+    """Return names for the same `features` of each channel of a fitted estimator's images, channel by channel."""
+    channels = getattr(estimator, "channel_names_", None) or numbered_names(n_channels(estimator.image_shape_))
+    return [f"{channel}_{feature}" for channel in channels for feature in features]
 
 
 def distinct(names: list[str]) -> np.ndarray:

@@ -46,6 +46,8 @@ class ImageHistogram(FeatureTransformer):
         The range in use; ends that float64 does not hold are ints.
     image_shape_ : tuple of int
         Shape of one image.
+    channel_names_ : tuple of str
+        Names of the channels, from the files where these have them; absent for grey images and rows.
     n_features_in_ : int
         Values in one image.
     feature_names_in_ : ndarray of str
@@ -92,7 +94,7 @@ class ImageHistogram(FeatureTransformer):
         return check_for_range(self.range, self.range_, int(self.bins))
 
     def _names(self) -> list[str]:
-        return channel_names(self.image_shape_, [f"bin{j}" for j in range(self.bins)])
+        return channel_names(self, [f"bin{j}" for j in range(self.bins)])
 
 
 def histograms_of(images: np.ndarray, *, bins: int, limits: tuple[float, float], density: bool) -> np.ndarray:

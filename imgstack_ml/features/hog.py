@@ -47,6 +47,8 @@ class HOGFeatures(FeatureTransformer):
     ----------
     image_shape_ : tuple of int
         Shape of one image.
+    channel_names_ : tuple of str
+        Names of the channels, from the files where these have them; absent for grey images and rows.
     n_features_in_ : int
         Values in one image.
     feature_names_in_ : ndarray of str

@@ -35,6 +35,8 @@ class ChannelStatistics(FeatureTransformer):
     ----------
     image_shape_ : tuple of int
         Shape of one image.
+    channel_names_ : tuple of str
+        Names of the channels, from the files where these have them; absent for grey images and rows.
     n_features_in_ : int
         Values in one image.
     feature_names_in_ : ndarray of str
@@ -59,7 +61,7 @@ class ChannelStatistics(FeatureTransformer):
     array([[3., 6., 3.],
            [5., 5., 5.]])
     >>> features.get_feature_names_out()
-    array(['channel0_mean', 'channel0_max', 'channel0_percentile50'],
+    array(['c0_mean', 'c0_max', 'c0_percentile50'],
           dtype=object)
     """
 
@@ -76,7 +78,7 @@ class ChannelStatistics(FeatureTransformer):
 
     def _names(self) -> list[str]:
         percentiles = [f"percentile{q:g}" for q in self.percentiles]
-        return channel_names(self.image_shape_, [*self.statistics, *percentiles])
+        return channel_names(self, [*self.statistics, *percentiles])
 
 
 def statistics_of(images: np.ndarray, *, statistics: Sequence[str], percentiles: Sequence[float]) -> np.ndarray:

@@ -69,6 +69,8 @@ class TextureFeatures(FeatureTransformer):
         The range in use; ends that float64 does not hold are ints.
     image_shape_ : tuple of int
         Shape of one image.
+    channel_names_ : tuple of str
+        Names of the channels, from the files where these have them; absent for grey images and rows.
     n_features_in_ : int
         Values in one image.
     feature_names_in_ : ndarray of str
@@ -97,7 +99,7 @@ class TextureFeatures(FeatureTransformer):
     >>> features.transform(stack).shape
     (4, 18)
     >>> features.get_feature_names_out()[-1]
-    'channel0_energy_distance1_angle135'
+    'c0_energy_distance1_angle135'
     """
 
     def __init__(
@@ -164,7 +166,7 @@ class TextureFeatures(FeatureTransformer):
                 for angle in self.angles
             ],
         }
-        return channel_names(self.image_shape_, [name for kind in self.descriptors for name in names[kind]])
+        return channel_names(self, [name for kind in self.descriptors for name in names[kind]])
 
 
 def textures_of(images: np.ndarray, *, descriptors: Sequence[Callable[[np.ndarray], np.ndarray]]) -> np.ndarray:

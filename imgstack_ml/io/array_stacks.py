@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import BadImageError
 from .convert import Conversion
 from .formats.arrays import ArrayReader, open_hdf5, open_npy, open_store, open_zarr
-from .formats.base import Header, check_level, mode_of
+from .formats.base import Header, check_level, mode_of_array
 from .formats.hdf5 import split_hdf5
 from .formats.npy import is_npy
 from .formats.ome_zarr import images_of_well, wells_of
@@ -101,7 +101,7 @@ def _stack_of_array(
 
 
 def _header(reader: ArrayReader) -> Header:
-    return Header(reader.shape, reader.dtype, reader.kind, mode_of(reader.shape, reader.dtype))
+    return Header(reader.shape, reader.dtype, reader.kind, mode_of_array(reader.shape, reader.dtype))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from ..errors import BadImageError
 from ..files.names import is_url
 from .array_stacks import array_stack, converted
 from .convert import Conversion
-from .formats.base import MAX_PIXELS, Header, mode_of
+from .formats.base import MAX_PIXELS, Header, mode_of_array
 from .formats.registry import how_read
 from .keys import FileKeys
 from .lazy import check_block_size
@@ -346,7 +346,7 @@ def _function_stack(
     """Make a stack of files that functions of the user read."""
     keys = keys_of_files(files)  # before the first is read: what changes later is noticed
     first = apply_to_file(read, preprocess, files[0])
-    header = Header(first.shape, first.dtype, "function", mode_of(first.shape, first.dtype))
+    header = Header(first.shape, first.dtype, "function", mode_of_array(first.shape, first.dtype))
     reader = FunctionReader(read, preprocess, first.shape, first.dtype)
     return ImageStack(reader, tuple(files), keys, kinds=Kinds((header,), np.zeros(len(files), np.uint32)))
 

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import operator
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,14 @@ import dask.array as da
 import numpy as np
 from dask.utils import format_bytes
 
+from ..base.channels import colour_names, numbered_names
 from ..base.notebook import table
 from ..base.validation import FileStack
 from ..base.warn import warn
 from ..errors import BadImageError
 from ..files.names import is_url
 from ..passes.progress import iterate_rows
+from .formats.base import is_picture
 from .keys import FileKeys
 from .lazy import Reader, find_faults, lazy_array
 from .locations.names import split_member
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageStack", "without_faults"]
 
+_WITHOUT_NAME = re.compile(r"Channel:\d+:\d+|")  # as OME numbers channels
 _DIMENSIONS = {"t": "time", "s": "scene", "p": "position", "c": "channel"}  # names in xarray; others stay
 
 
@@ -114,6 +118,16 @@ class ImageStack(FileStack):
     def axes(self) -> tuple[str, ...]:
         """Axes that count the images of a file, then those of an image: y, x and, where there are channels, c."""
         return (*self.coords, *"yxc"[: len(self.reader.shape)])
+
+    @property
+    def known_channels(self) -> tuple[str, ...]:  # type: ignore[override]
+        """`channel_names`; else colours, where the images are pictures in colour by their mode, or numbers."""
+        if self.ndim < 4 or any(not _WITHOUT_NAME.fullmatch(name) for name in self.channel_names):
+            return self.channel_names
+        mode = getattr(getattr(self.reader, "conversion", None), "mode", None)
+        modes = {mode} if mode else {header.mode for header in ([] if self.kinds is None else self.kinds.headers)}
+        names = colour_names(self.shape[3]) if modes and all(map(is_picture, modes)) else ()
+        return names or numbered_names(self.shape[3])
 
     @property
     def shape(self) -> tuple[int, ...]:

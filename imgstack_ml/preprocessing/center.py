@@ -44,6 +44,8 @@ class StackCenterer(PassLearner, StackTransformer):
         Standard deviation of each pixel over the stack (ddof=0); 1 where a pixel is constant. None without `with_std`.
     image_shape_ : tuple of int
         Shape of an image.
+    channel_names_ : tuple of str
+        Names of the channels, from the files where these have them; absent for grey images and rows.
     n_features_in_ : int
         Values in one image.
     n_samples_ : int

@@ -40,6 +40,8 @@ class ImageFlattener(StackTransformer):
         True for the pixels that rows have, in the order of flattened images. None if there is no mask.
     image_shape_ : tuple of int
         (height, width[, n_channels]), or (n_features,) after fitting on a 2-D array.
+    channel_names_ : tuple of str
+        Names of the channels, from the files where these have them; absent for grey images and rows.
     n_features_in_ : int
         Values in one image: height x width x channels.
     feature_names_in_ : ndarray of shape (n_features_in_,)

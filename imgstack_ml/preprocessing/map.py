@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin
 
 from ..base.gate import gated
-from ..base.lazy import map_images
+from ..base.lazy import map_images, note_new_channels
 from ..base.state import unchanged_if_it_fails
 from ..base.transformer import ImageTransformer, for_table
 from ..base.validation import FileStack, Images, StackLike, check_images
@@ -53,6 +53,8 @@ class ImageMap(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
         Dtype of the result.
     image_shape_ : tuple of int
         Shape of one image.
+    channel_names_ : tuple of str
+        Names of the channels, from the files where these have them; absent for grey images and rows.
     n_features_in_ : int
         Values in one image.
     feature_names_in_ : ndarray of str
@@ -165,7 +167,7 @@ class ImageMap(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
             files=images.files,
             finite=False,
         )
-        return results if self._returns_stack(X) else for_table(self, results)
+        return note_new_channels(results) if self._returns_stack(X) else for_table(self, results)
 
     def _block_function(self) -> _BlockFunction:
         if not callable(self.func):

@@ -63,6 +63,8 @@ class IntensityRescaler(PassLearner, StackTransformer):
         and maxima), otherwise `in_range`. Ends that float64 does not hold are ints.
     image_shape_ : tuple of int
         Shape of one image.
+    channel_names_ : tuple of str
+        Names of the channels, from the files where these have them; absent for grey images and rows.
     n_features_in_ : int
         Pixels of one image times channels.
     feature_names_in_ : ndarray of str

@@ -48,4 +48,4 @@ def test_images_outside_the_range_have_density_0():
 
 def test_names():
     names = ImageHistogram(2).fit(any_images((3, 16, 16), "uint8")).get_feature_names_out()
-    assert list(names) == ["channel0_bin0", "channel0_bin1"]
+    assert list(names) == ["c0_bin0", "c0_bin1"]

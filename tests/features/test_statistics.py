@@ -20,8 +20,8 @@ def test_lazy(shape, chunks, dtype, scheduler):
 def test_names():
     stack = any_images((3, 16, 16, 2), "uint8")
     assert list(ChannelStatistics(("max",), (2.5,)).fit(stack).get_feature_names_out()) == [
-        "channel0_max",
-        "channel0_percentile2.5",
-        "channel1_max",
-        "channel1_percentile2.5",
+        "c0_max",
+        "c0_percentile2.5",
+        "c1_max",
+        "c1_percentile2.5",
     ]

@@ -58,4 +58,4 @@ def test_textures_order_by_roughness():
 def test_names():
     stack = any_images((3, 16, 16, 2), "uint8")
     names = TextureFeatures(("glcm", "lbp"), properties=("energy",), angles=(0,)).fit(stack).get_feature_names_out()
-    assert list(names[:2]) == ["channel0_energy_distance1_angle0", "channel0_lbp0"]
+    assert list(names[:2]) == ["c0_energy_distance1_angle0", "c0_lbp0"]

@@ -142,8 +142,8 @@ def test_weights_names_and_dropped_members():
     expected = plain.transform(X)
     union = ImageFeatureUnion(members(), transformer_weights={"stats": 2.0}, verbose_feature_names_out=False).fit(X)
     assert_array_equal(union.transform(X)[:, 8:12], 2 * expected[:, 8:12])
-    assert list(union.get_feature_names_out()[8:10]) == ["channel0_mean", "channel0_std"]
-    assert plain.get_feature_names_out()[8] == "stats__channel0_mean"
+    assert list(union.get_feature_names_out()[8:10]) == ["c0_mean", "c0_std"]
+    assert plain.get_feature_names_out()[8] == "stats__c0_mean"
     union.set_params(hist="drop", transformer_weights=None).fit(X)
     assert_array_equal(union.transform(X), expected[:, 8:])
     assert union.get_params()["stats__percentiles"] == ()
@@ -336,9 +336,9 @@ def test_equal_names_of_features_get_numbers():
     X = photographs(30, (12, 10))
     twice = ChannelStatistics(("mean", "mean"), percentiles=(50, 50.0000001, 50))
     names = ["mean", "mean_2", "percentile50", "percentile50_2", "percentile50_3"]
-    assert twice.fit(X).get_feature_names_out().tolist() == [f"channel0_{name}" for name in names]
+    assert twice.fit(X).get_feature_names_out().tolist() == [f"c0_{name}" for name in names]
     frame = ImageFeatureUnion([("a", twice)]).set_output(transform="polars").fit_transform(X)  # refuses equal names
-    assert frame.columns == [f"a__channel0_{name}" for name in names]
+    assert frame.columns == [f"a__c0_{name}" for name in names]
 
 
 def test_unknown_weights_and_unfitted_members():

@@ -201,7 +201,7 @@ def open_store(path: str) -> tuple[ArrayReader, list[str] | None, np.ndarray | N
         The store is incomplete or damaged.
     """
     array, newest = open_complete(path)
-    files, labels = read_description(path, array)
+    files, labels, channel_names = read_description(path, array)
     n_images, *image_shape = array.shape
     reader = ArrayReader(
         "zarr",
@@ -213,6 +213,7 @@ def open_store(path: str) -> tuple[ArrayReader, list[str] | None, np.ndarray | N
         array.dtype,
         array.chunks[0],
         state_of_zarr(path),
+        channel_names=channel_names,
         is_own_store=True,
         newest=newest,
     )

@@ -16,9 +16,12 @@ __all__ = [
     "ImageFormat",
     "ImageSeries",
     "OpenFile",
+    "channels_of",
     "check_level",
     "check_size",
+    "is_picture",
     "mode_of",
+    "mode_of_array",
     "orient",
     "oriented_shape",
 ]
@@ -264,7 +267,22 @@ class ImageFormat(ABC):
 def mode_of(shape: tuple[int, ...], dtype: np.dtype) -> str:
     """Return Pillow's name for the mode of an image in memory, or one such as ``"2×float32"`` where it has none."""
     channels = shape[2:]
-    return _MODES.get((channels, dtype.name)) or (f"{channels[0]}×{dtype}" if channels else str(dtype))
+    return _MODES.get((channels, dtype.name)) or channels_of(shape, dtype)
+
+
+def channels_of(shape: tuple[int, ...], dtype: np.dtype) -> str:
+    """Return the mode of an image whose channels are no colours, e.g. ``"4×uint16"``."""
+    return f"{shape[2]}×{dtype}" if len(shape) == 3 else str(dtype)
+
+
+def mode_of_array(shape: tuple[int, ...], dtype: np.dtype) -> str:
+    """Return the mode of an image of an array, which does not say whether one of its channels is transparency."""
+    return channels_of(shape, dtype) if shape[2:] in ((2,), (4,)) else mode_of(shape, dtype)
+
+
+def is_picture(mode: str) -> bool:
+    """Tell whether a mode is one of pictures, whose channels are colours."""
+    return "×" not in mode
 
 
 def check_size(height: int, width: int, n_channels: int = 1, *, max_pixels: int) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..locations.base import Bounded
 from .advice import import_package
-from .base import ImageFormat, ImageSeries, OpenFile, check_size
+from .base import ImageFormat, ImageSeries, OpenFile, channels_of, check_size
 
 __all__ = ["Czi"]
 
@@ -44,7 +44,9 @@ class Czi(ImageFormat):
         counts = tuple(sizes[axis] for axis in self._counting)
         keys = list(itertools.product(*map(range, counts)))
         letters = "".join(_LETTERS.get(axis, axis.lower()) for axis in self._counting)
-        return [ImageSeries((sizes["Y"], sizes["X"], *channels), np.dtype(self._czi.dtype), keys, "", letters, counts)]
+        shape, dtype = (sizes["Y"], sizes["X"], *channels), np.dtype(self._czi.dtype)
+        mode = channels_of(shape, dtype) if sizes.get("C", 1) > 1 else ""
+        return [ImageSeries(shape, dtype, keys, mode, letters, counts)]
 
     def read(self, key: tuple[int, ...], out: np.ndarray) -> None:
         """Read an image from its tiles; each of its pixels must be in one."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..locations.base import Bounded
 from .advice import import_package
-from .base import ImageFormat, ImageSeries, OpenFile
+from .base import ImageFormat, ImageSeries, OpenFile, channels_of
 
 __all__ = ["Lif"]
 
@@ -40,9 +40,9 @@ class Lif(ImageFormat):
         counting = {axis: size for axis, size in sizes.items() if axis not in "YXCS"}
         keys = [(number, *place) for place in itertools.product(*map(range, counting.values()))]
         names = "".join(counting).replace("M", "p").lower()
-        return ImageSeries(
-            (sizes["Y"], sizes["X"], *channels), np.dtype(image.dtype), keys, "", names, tuple(counting.values())
-        )
+        shape, dtype = (sizes["Y"], sizes["X"], *channels), np.dtype(image.dtype)
+        mode = channels_of(shape, dtype) if sizes.get("C", 1) > 1 else ""
+        return ImageSeries(shape, dtype, keys, mode, names, tuple(counting.values()))
 
     def read(self, key: tuple[int, ...], out: np.ndarray) -> None:
         """Read an image."""

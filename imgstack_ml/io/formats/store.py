@@ -138,8 +138,8 @@ def _open_once(path: str, state: str) -> zarr.Array:
     return _open_array(path)
 
 
-def read_description(path: str, array: zarr.Array) -> tuple[list[str] | None, np.ndarray | None]:
-    """Read what a store holds beside its pixels: names of the files that the images came from, and labels.
+def read_description(path: str, array: zarr.Array) -> tuple[list[str] | None, np.ndarray | None, tuple[str, ...]]:
+    """Read what a store holds beside its pixels: names of the files that the images came from, labels, channels.
 
     Raises
     ------
@@ -152,7 +152,13 @@ def read_description(path: str, array: zarr.Array) -> tuple[list[str] | None, np
             f"{path!r} is not in format {FORMAT} of imgstack_ml, or lost its attributes. {_write_again(path)}"
         )
     labels = described["labels"]
-    return described["files"], None if labels is None else np.array(labels)
+    channels = tuple(map(str, described.get("channels", ())))
+    n_channels = array.shape[3] if array.ndim == 4 else 1
+    return (
+        described["files"],
+        None if labels is None else np.array(labels),
+        channels if len(channels) == n_channels else (),
+    )
 
 
 def state_of_zarr(path: str) -> str:

@@ -21,10 +21,10 @@ import tifffile
 
 from ...base.warn import warn
 from ..locations.base import Bounded
-from .base import Header, ImageFormat, ImageSeries, OpenFile, check_size, mode_of, orient, oriented_shape
+from .base import Header, ImageFormat, ImageSeries, OpenFile, channels_of, check_size, mode_of, orient, oriented_shape
 from .tiff_directory import OF_CAMERA, Directory, Tag, is_tiff, read_byte_layout, read_directories, read_directory
 from .tiff_levels import copies_of, series_at_level
-from .tiff_page import PageLayout, check_ends, decode_by_pillow, decode_segments, is_negative, page_layout, show
+from .tiff_page import ALPHA, PageLayout, check_ends, decode_by_pillow, decode_segments, is_negative, page_layout, show
 from .tiff_series import (
     Planes,
     Series,
@@ -155,7 +155,17 @@ class Tiff(ImageFormat):
             shape = (*shape, len(planes))
             check_size(*shape, max_pixels=self._max_pixels)
         shape = oriented_shape(shape, first.orientation)
-        return Header(shape, first.dtype, self.name, mode_of(shape, first.dtype))
+        return Header(shape, first.dtype, self.name, self._mode(planes, shape, first.dtype))
+
+    def _mode(self, planes: Planes, shape: tuple[int, ...], dtype: np.dtype) -> str:
+        """Return the mode of an image; channels are colours where the file says so, in 8 bits or more."""
+        if len(shape) == 2:
+            return mode_of(shape, dtype)
+        directory = self._directory(planes[0][0])
+        has_alpha = any(kind in ALPHA for kind in directory.many(Tag.EXTRA_SAMPLES))
+        is_colour = len(planes) == 1 and directory.tags.get(Tag.PHOTOMETRIC, 2) > 1
+        mode = ("RGB" if is_colour else "L") + "A" * has_alpha
+        return mode if len(mode) == shape[2] else channels_of(shape, dtype)
 
     def _check_contiguous(self, layout: PageLayout, number: int) -> None:
         if number == 0:

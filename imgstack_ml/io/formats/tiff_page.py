@@ -33,7 +33,7 @@ _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}
 _WHOLE = (8, 16, 32, 64)  # bits
 _LEVELS = (1, 2, 4)  # bits of grey that are shown in 8, as in PNG
 _INVERTED = (*_LEVELS, 8, 16, 24, 32, 64)  # bits; pixels of others are numbers, not shown
-_ALPHA = (1, 2)  # EXTRA_SAMPLES: alpha, multiplied into the colours or not
+ALPHA = (1, 2)  # EXTRA_SAMPLES: alpha, multiplied into the colours or not
 _JPEG_END, _TAIL = b"\xff\xd9", 64  # bytes behind the end may pad a strip
 _BUFFER = 16_000_000  # bytes that are read at once
 # LZMA's strongest preset needs 65 MB; a damaged file may ask for 4 GB.
@@ -167,13 +167,13 @@ def _samples(n: int, all_bits: Any, formats: Any, code: int, compression: int, p
         _WHITE_IS_ZERO: True,
         _BLACK_IS_ZERO: True,
         _RGB: True,
-        _PALETTE: kind == "u" and bits <= 16 and (n == 1 or extra not in _ALPHA),
-        _CMYK: kind == "u" and bits in (8, 16) and (n == 4 or (n == 5 and extra not in _ALPHA)),
+        _PALETTE: kind == "u" and bits <= 16 and (n == 1 or extra not in ALPHA),
+        _CMYK: kind == "u" and bits in (8, 16) and (n == 4 or (n == 5 and extra not in ALPHA)),
         # Without JPEG, libtiff converts them, and reads them only where they are compressed.
         _YCBCR: kind == "u" and bits == 8 and n == 3 and compression != _NONE,
     }
     if not is_read.get(code):
-        alpha = " with alpha" if code in (_PALETTE, _CMYK) and extra in _ALPHA else ""
+        alpha = " with alpha" if code in (_PALETTE, _CMYK) and extra in ALPHA else ""
         raise ValueError(
             f"its pixels are {_name(tifffile.PHOTOMETRIC, code)}{alpha}, {n} samples of {bits} bits, which are not "
             "converted to grey or RGB. To read the numbers as they are stored: "

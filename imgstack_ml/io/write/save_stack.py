@@ -15,6 +15,7 @@ from numcodecs import Zstd
 from zarr.codecs import ZstdCodec
 
 from ... import __version__
+from ...base.channels import are_known, channel_names_of
 from ...base.validation import FileStack, StackLike
 from ...base.warn import warn
 from ...errors import StoreError
@@ -130,7 +131,7 @@ def save_stack(
         raise ValueError(f"chunks={chunks!r} is not a number of images in a chunk; give e.g. chunks=1")
     refuse_overlap(stack, target)
     _check_replaced(target, overwrite)
-    described = _description(stack)
+    described = _description(stack, data)
     if resume:
         described["input"] = tokenize(stack, described, FORMAT, __version__, *([] if chunks is None else [chunks]))
     with (
@@ -192,13 +193,15 @@ def _largest_block_shape(data: da.Array) -> tuple[int, ...]:
     return min(rows, max(1, BLOCK_BYTES // (math.prod(pixels) * data.dtype.itemsize))), *pixels
 
 
-def _description(stack: Any) -> dict[str, Any]:
+def _description(stack: Any, data: da.Array) -> dict[str, Any]:
     named = named_stack(stack)
     labels = getattr(named, "labels", None)
+    channels = channel_names_of(stack, data.shape[1:], data.dtype)
     return {
         "format": FORMAT,
         "files": None if named is None else list(named.files),
         "labels": None if labels is None else labels.tolist(),
+        **({"channels": list(channels)} if are_known(channels) else {}),
     }
 
 
