@@ -14,7 +14,7 @@ RGB = ("red", "green", "blue")
 
 
 def numbered_names(n_channels: int) -> tuple[str, ...]:
-    """Names of channels of which nothing is known: ``c0``, ``c1``, …"""
+    """Names of channels of which nothing is known, ``c0``, ``c1`` and so on."""
     return tuple(f"c{number}" for number in range(n_channels))
 
 
@@ -55,9 +55,9 @@ def channel_names_of(X: Any, image_shape: tuple[int, ...], dtype: np.dtype) -> t
     if len(image_shape) < 2:
         return ()
     n_channels = image_shape[2] if len(image_shape) == 3 else 1
-    samples = (
-        X if hasattr(X, "known_channels") or hasattr(X, "coords") else None if has_new_channels(X) else samples_of(X)
-    )
+    samples: Any = X
+    if not hasattr(X, "known_channels") and not hasattr(X, "coords"):
+        samples = None if has_new_channels(X) else samples_of(X)
     names = getattr(samples, "known_channels", ())
     if "channel" in getattr(samples, "coords", {}):  # of xarray
         names = tuple(map(str, np.atleast_1d(samples.coords["channel"].values)))
@@ -65,4 +65,4 @@ def channel_names_of(X: Any, image_shape: tuple[int, ...], dtype: np.dtype) -> t
         return tuple(names)
     if len(image_shape) == 2:
         return ()
-    return RGB if (n_channels, dtype) == (3, np.uint8) else numbered_names(n_channels)
+    return RGB if n_channels == 3 and dtype == np.uint8 else numbered_names(n_channels)

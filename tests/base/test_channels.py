@@ -1,7 +1,6 @@
 """Channels: names and colours as files have them, or numbers; they follow images through lazy steps, into models."""
 
 import dask.array as da
-import numpy as np
 import pytest
 import tifffile
 
