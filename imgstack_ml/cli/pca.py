@@ -72,6 +72,11 @@ _hint_options = partial(hint, MemoryLimitError, "here these are the options --me
     show_default=True,
     help="Write report.html, for which the images are read once more.",
 )
+@click.option(
+    "--full-size",
+    is_flag=True,
+    help="Also write the eigenimages as they are, as one TIFF: pictures are reduced to 2048 pixels a side.",
+)
 @overwrite_option()
 @click.option(
     "--resume",
@@ -91,6 +96,7 @@ def pca(
     memory_limit: str,
     plan: bool,
     report: bool,
+    full_size: bool,
     overwrite: bool,
     resume: bool,
 ) -> None:
@@ -125,7 +131,7 @@ def pca(
         if folder.is_resumable:
             stop.add_note("to resume: the same command with --resume")
         raise
-    write_results(folder, analysis, run)
+    write_results(folder, analysis, run, full_size=full_size)
     record = run.describe(fit=describe_fit(analysis))
     if report:
         write_report(folder, analysis, run, record)

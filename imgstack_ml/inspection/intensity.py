@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..base.channels import channel_names_of
 from ..base.validation import StackLike
-from ._drawing import GREY, MANY_POINTS, channel_colours, channel_names, subplot_grid
-from .stacks import image_names, short_name
+from ._drawing import GREY, MANY_POINTS, channel_colours, draw_legend, draw_names, subplot_grid
+from .channels import channel_positions, check_names
+from .stacks import check_stack, image_names, short_name
 from .statistics import ImageStatistics, odd_ranges, read_statistics
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ class IntensityDisplay:
         Images to mark: their positions, or a mask over all images.
     names : sequence of str, optional
         A name for each image; up to six marked images are named in the plot.
+    channel_names : sequence of str, optional
+        Names of the channels, by default ``c0``, ``c1``, …
 
     Attributes
     ----------
@@ -65,6 +69,7 @@ class IntensityDisplay:
         *,
         marked: npt.ArrayLike = (),
         names: Sequence[str] | None = None,
+        channel_names: Sequence[str] | None = None,
     ):
         self.means, self.maxima = _as_columns(means), _as_columns(maxima)
         if self.means.shape != self.maxima.shape:
@@ -72,15 +77,25 @@ class IntensityDisplay:
         marked = np.asarray(marked)
         self.marked = np.arange(len(self.means))[marked if marked.dtype == bool else marked.astype(int)]
         self.names = names
+        self.channel_names = check_names(channel_names, (1, *self.means.shape))
 
     @classmethod
-    def from_stack(cls, X: StackLike, *, ax: Axes | None = None, progress: bool = False) -> IntensityDisplay:
+    def from_stack(
+        cls,
+        X: StackLike,
+        *,
+        channels: Sequence[int | str] | None = None,
+        ax: Axes | None = None,
+        progress: bool = False,
+    ) -> IntensityDisplay:
         """Draw the intensities of a stack; a lazy stack is read once.
 
         Parameters
         ----------
         X : ImageStack, dask array or array-like of shape (n_images, height, width[, n_channels])
             The images.
+        channels : sequence of int or str, optional
+            Names or positions of the channels to draw; all if None.
         ax : matplotlib Axes, optional
             Subplot to fill; a new figure if None.
         progress : bool, default=False
@@ -96,11 +111,20 @@ class IntensityDisplay:
             Naming the image (and file) with a NaN or infinite pixel.
         """
         statistics = read_statistics(X, caller=cls.__name__, progress=progress)
-        return cls.from_statistics(statistics, names=image_names(X, len(statistics.means)), ax=ax)
+        images = check_stack(cls.__name__, X)
+        found = channel_names_of(X, images.image_shape, images.data.dtype)
+        names = image_names(X, len(statistics.means))
+        return cls.from_statistics(statistics, names=names, channel_names=found, channels=channels, ax=ax)
 
     @classmethod
     def from_statistics(
-        cls, statistics: ImageStatistics, *, names: Sequence[str] | None = None, ax: Axes | None = None
+        cls,
+        statistics: ImageStatistics,
+        *,
+        names: Sequence[str] | None = None,
+        channel_names: Sequence[str] | None = None,
+        channels: Sequence[int | str] | None = None,
+        ax: Axes | None = None,
     ) -> IntensityDisplay:
         """Draw the intensities of a stack that was read before.
 
@@ -110,6 +134,10 @@ class IntensityDisplay:
             What `imgstack_ml.inspection.statistics.read_statistics` returns.
         names : sequence of str, optional
             A name for each image.
+        channel_names : sequence of str, optional
+            Names of the channels.
+        channels : sequence of int or str, optional
+            Names or positions of those to draw; all if None.
         ax : matplotlib Axes, optional
             Subplot to fill; a new figure if None.
 
@@ -117,13 +145,17 @@ class IntensityDisplay:
         -------
         IntensityDisplay
         """
-        return cls(statistics.means, statistics.maxima, marked=odd_ranges(statistics), names=names).plot(ax=ax)
+        marked = odd_ranges(statistics)
+        display = cls(statistics.means, statistics.maxima, marked=marked, names=names, channel_names=channel_names)
+        return display.plot(channels=channels, ax=ax)
 
-    def plot(self, *, ax: Axes | None = None) -> IntensityDisplay:
+    def plot(self, *, channels: Sequence[int | str] | None = None, ax: Axes | None = None) -> IntensityDisplay:
         """Draw the three plots.
 
         Parameters
         ----------
+        channels : sequence of int or str, optional
+            Names or positions of the channels to draw; all if None. The first two make the plane.
         ax : matplotlib Axes, optional
             Subplot whose place the plots take; a new figure if None.
 
@@ -131,60 +163,44 @@ class IntensityDisplay:
         -------
         self : IntensityDisplay
         """
+        chosen = self.channel_names if channels is None else channels
+        positions = list(channel_positions(chosen, self.channel_names))
+        names = [short_name(self.channel_names[i], 16) for i in positions]
+        colours = [channel_colours(self.channel_names)[i] for i in positions]
+        maxima, means = self.maxima[:, positions], self.means[:, positions]
         self.figure_, grid = subplot_grid(ax, 2, 2, (9.0, 4.6), width_ratios=[1.7, 1.0])
         top = self.figure_.add_subplot(grid[0, 0])
         bottom = self.figure_.add_subplot(grid[1, 0], sharex=top)
         plane = self.figure_.add_subplot(grid[:, 1])
         self.axes_ = np.array([top, bottom, plane])
-        self.maxima_ = _draw_by_image(top, self.maxima, "largest intensity")
-        _draw_legend(top, self.maxima_)
-        self.means_ = _draw_by_image(bottom, self.means, "mean intensity")
+        self.maxima_ = _draw_by_image(top, maxima, colours, "largest intensity")
+        if len(names) > 1:
+            place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": min(6, len(names))}
+            draw_legend(top, self.maxima_, names, **place)
+        self.means_ = _draw_by_image(bottom, means, colours, "mean intensity")
         bottom.set_xlabel("image")
-        self.plane_ = self._draw_plane(plane)
+        self.plane_ = _draw_plane(plane, means, maxima, names)
         self.marked_ = []
         if len(self.marked):
-            images, maxima = np.arange(len(self.means)), self.maxima.max(axis=1)
-            points = [(images, maxima), (images, self.means.max(axis=1)), self.plane_.get_data()]
+            largest = maxima.max(axis=1)
+            images = np.arange(len(means))
+            points = [(images, largest), (images, means.max(axis=1)), self.plane_.get_data()]
             for axes, (x, y) in zip(self.axes_, points, strict=True):
-                self.marked_ += axes.plot(
-                    x[self.marked],
-                    y[self.marked],
-                    "o",
-                    color="none",
-                    markeredgecolor=_RING,
-                    markersize=9,
-                    label="marked",
-                )
-            self._name_marked(top, maxima)
+                style = {"color": "none", "markeredgecolor": _RING, "markersize": 9, "label": "marked"}
+                self.marked_ += axes.plot(x[self.marked], y[self.marked], "o", **style)
+            if self.names is not None and len(self.marked) <= _MAX_NAMED:
+                named = [(index, largest[index]) for index in self.marked]
+                draw_names(top, named, [short_name(self.names[index]) for index in self.marked])
         return self
 
-    def _draw_plane(self, axes: Axes) -> Any:
-        """Draw the means of the first two channels, or largest by mean intensity where there is one channel."""
-        n_channels = self.means.shape[1]
-        if n_channels == 1:
-            axes.set(xlabel="mean intensity", ylabel="largest intensity")
-            x, y = self.means[:, 0], self.maxima[:, 0]
-        else:
-            first, second = channel_names(n_channels)[:2]
-            axes.set(xlabel=f"mean {first}", ylabel=f"mean {second}")
-            x, y = self.means[:, 0], self.means[:, 1]
-        return axes.plot(x, y, ".", color=GREY, alpha=0.7, **_point_style(len(x)))[0]
 
-    def _name_marked(self, axes: Axes, maxima: np.ndarray) -> None:
-        """Write names beside the marked images, on the side where there is room."""
-        if self.names is None or len(self.marked) > _MAX_NAMED:
-            return
-        for index in self.marked:
-            right = index < 0.6 * len(maxima)
-            axes.annotate(
-                short_name(self.names[index]),
-                (index, maxima[index]),
-                xytext=(6 if right else -6, 4),
-                textcoords="offset points",
-                ha="left" if right else "right",
-                fontsize="x-small",
-                parse_math=False,  # dollars in a file name are no formula
-            )
+def _draw_plane(axes: Axes, means: np.ndarray, maxima: np.ndarray, names: list[str]) -> Any:
+    """Draw the means of the first two channels, or largest by mean intensity where there is one channel."""
+    x, y, labels = means[:, 0], maxima[:, 0], ["mean intensity", "largest intensity"]
+    if len(names) > 1:
+        y, labels = means[:, 1], [f"mean intensity, {name}" for name in names[:2]]
+    axes.set(xlabel=labels[0], ylabel=labels[1])
+    return axes.plot(x, y, "o", color=GREY, alpha=0.7, **_point_style(len(x)))[0]
 
 
 def _as_columns(values: npt.ArrayLike) -> np.ndarray:
@@ -195,29 +211,20 @@ def _as_columns(values: npt.ArrayLike) -> np.ndarray:
     return columns
 
 
-def _draw_by_image(axes: Axes, values: np.ndarray, label: str) -> list[Any]:
+def _draw_by_image(axes: Axes, values: np.ndarray, colours: list[str], label: str) -> list[Any]:
     """Draw values (n_images, n_channels) by the position of the image, one line of points for each channel."""
-    names, colours = channel_names(values.shape[1]), channel_colours(values.shape[1])
     lines = [
-        axes.plot(column, ".", color=colour, alpha=0.7, label=name, **_point_style(len(values)))[0]
-        for column, name, colour in zip(values.T, names, colours, strict=True)
+        axes.plot(column, "o", color=colour, alpha=0.7, **_point_style(len(values)))[0]
+        for column, colour in zip(values.T, colours, strict=True)
     ]
     axes.set_ylabel(label)
     low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
     margin = 0.05 * (high - low) or 1.0
-    axes.set_ylim(low - margin if low < 0 else 0, high + margin)
+    axes.set_ylim(low - margin, high + margin)  # dots at zero are drawn whole
     axes.margins(x=0.02)
     axes.label_outer()
     return lines
 
 
-def _draw_legend(axes: Axes, lines: list[Any]) -> None:
-    """Name up to six channels, above the axes."""
-    if 1 < len(lines) <= 6:
-        axes.legend(
-            loc="lower left", bbox_to_anchor=(0, 1), ncols=len(lines), frameon=False, fontsize="small", markerscale=2
-        )
-
-
 def _point_style(n: int) -> dict[str, Any]:
-    return {"markersize": 5 if n <= 500 else 3, "markeredgewidth": 0, "rasterized": n > MANY_POINTS}
+    return {"markersize": 3.5 if n <= 500 else 2, "markeredgewidth": 0, "rasterized": n > MANY_POINTS}

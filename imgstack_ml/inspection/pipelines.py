@@ -9,16 +9,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.exceptions import NotFittedError
 
+from ..base.channels import are_known, channel_names_of
 from ..base.mask import put_back
 from ..base.validation import is_lazy
 
 __all__ = [
     "Route",
     "estimator_steps",
+    "find_channel_names",
     "find_eigenimages",
     "find_mask",
     "find_route",
     "hide_outside",
+    "names_of_channels",
     "refuse_marks",
     "split_at_pca",
 ]
@@ -69,6 +72,30 @@ def find_eigenimages(estimator: Any, n_components: int | None = None) -> tuple[n
     inside = find_mask(estimator)
     images, (mean_image,) = _as_images(eigenimages, steps), _as_images(mean[np.newaxis], steps)
     return hide_outside(images, inside), hide_outside(mean_image[np.newaxis], inside)[0]
+
+
+def find_channel_names(estimator: Any) -> tuple[str, ...]:
+    """Return the names of the channels of the eigenimages; empty where no step knows them.
+
+    A step that applies a function of the user's may change what a channel is: names from before it are not used.
+    """
+    steps, pca = split_at_pca(estimator)
+    names: tuple[str, ...] = ()
+    for step in (pca, *reversed(steps)):
+        if hasattr(step, "func") and step is not pca:
+            break
+        own = getattr(step, "channel_names_", ())
+        if are_known(own) and len(own) == len(names or own):
+            return tuple(own)
+        names = names or own
+    return names
+
+
+def names_of_channels(estimator: Any, X: Any) -> tuple[str, ...]:
+    """Return the names of the channels of images that are the input of an estimator; of its own images without `X`."""
+    if hasattr(X, "dtype"):
+        return channel_names_of(X, X.shape[1:], X.dtype)
+    return next((step.channel_names_ for step in estimator_steps(estimator) if hasattr(step, "channel_names_")), ())
 
 
 def find_mask(estimator: Any) -> np.ndarray | None:

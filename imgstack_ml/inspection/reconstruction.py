@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,22 +11,27 @@ import numpy.typing as npt
 
 from ..base.validation import StackLike
 from ._drawing import draw_picture, picture_grid
-from .pictures import common_limits, plain_picture, signed_picture, visible_channels
-from .pipelines import Route, find_mask, find_route, hide_outside, refuse_marks
-from .stacks import evenly_spaced, image_names, read_images, short_name
+from .channels import MAX_PICTURES, Panel, check_names, choose_panels, composite_key
+from .pictures import common_limits, number_text, plain_picture, range_text, shrink, signed_limit, signed_picture
+from .pipelines import find_channel_names, find_mask, find_route, refuse_marks
+from .reduced import reduced_reconstructions
+from .stacks import evenly_spaced, image_names, iterate_images, short_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MAX_SIDE = 512  # pixels of the pictures of larger images
 _N_COMPONENTS = (1, 5, 20, 100)  # shown by default, if the PCA has more
 
 
 class ReconstructionDisplay:
     """One row for each image: the original, reconstructions from more and more components, and what is still missing.
 
-    All pictures of a row have the intensity limits of the original. The last picture is the original less the last
-    reconstruction; it has its own limits, symmetric about zero. Titles give the root mean square error over the pixels
-    of the image. Pixels outside the mask of a PCA, or hidden by a masked array, are transparent, and no part of errors.
+    Images whose channels are no colours have a row for each channel. All pictures of a row have the intensity limits of
+    the original: 0 to 255 for uint8, else the 0.5th and 99.5th percentile. The last picture is the original less the
+    last reconstruction; all of these have one scale for a channel, symmetric about zero, up to the 99th percentile of
+    the absolute values. Captions tell the limits, titles the root mean square error over all pixels of the image.
+    Pixels outside the mask of a PCA, or hidden by a masked array, are transparent, and no part of errors.
 
     Parameters
     ----------
@@ -37,6 +43,9 @@ class ReconstructionDisplay:
         The number of components of each step.
     names : sequence of str, optional
         A name for each image, for the titles of the originals.
+    channel_names : sequence of str, optional
+        Names of the channels, by default ``c0``, ``c1``, …; those of ``("red", "green", "blue")``, with or without
+        ``"alpha"``, are one picture in colour.
 
     Attributes
     ----------
@@ -44,7 +53,7 @@ class ReconstructionDisplay:
         Root mean square errors, in the intensity units of the images.
     figure_ : matplotlib Figure
     axes_ : ndarray of matplotlib Axes of shape (n_shown, 2 + n_steps)
-        One row for each image.
+        One row for each image, or for each channel of each image.
     images_ : ndarray of matplotlib AxesImage, same shape
         Original, reconstructions, difference.
 
@@ -55,7 +64,7 @@ class ReconstructionDisplay:
     >>> stack = np.random.default_rng(0).normal(size=(30, 8, 8))
     >>> display = ReconstructionDisplay.from_estimator(ImagePCA(8).fit(stack), stack, indices=[3, 14])
     >>> display.axes_.shape, [axes.get_title() for axes in display.axes_[0]][:2]
-    ((2, 5), ['image 3', 'k = 1 · 1.08'])
+    ((2, 5), ['image 3', 'k = 1 · rms 1.08'])
     """
 
     def __init__(
@@ -65,6 +74,7 @@ class ReconstructionDisplay:
         n_components: Sequence[int],
         *,
         names: Sequence[str] | None = None,
+        channel_names: Sequence[str] | None = None,
     ):
         self.images, self.reconstructions = np.asanyarray(images), np.asanyarray(reconstructions)
         self.n_components = [int(k) for k in n_components]
@@ -74,6 +84,7 @@ class ReconstructionDisplay:
             raise ValueError(f"images has shape {self.images.shape}; needed is (n_shown, height, width[, n_channels])")
         if self.reconstructions.shape != expected or not self.n_components:
             raise ValueError(f"reconstructions has shape {self.reconstructions.shape}; needed is {expected}")
+        self.channel_names = check_names(channel_names, self.images.shape[1:])
         difference = self.reconstructions - self.images[:, np.newaxis].astype(np.float64)
         self.errors = np.asarray(np.sqrt((difference**2).mean(axis=tuple(range(2, difference.ndim)))))
 
@@ -90,8 +101,9 @@ class ReconstructionDisplay:
     ) -> ReconstructionDisplay:
         """Draw images next to their reconstructions by a fitted PCA, alone or in a Pipeline.
 
-        Only the images shown are read from a lazy stack. If a step before the PCA cannot be inverted, such as an
-        IntensityRescaler, images and reconstructions are both shown after that step.
+        Only the images shown are read from a lazy stack, and of those of more than 512 pixels a side reduced copies are
+        kept, by means of squares of pixels; errors are those of all pixels. If a step before the PCA cannot be
+        inverted, such as an IntensityRescaler, images and reconstructions are both shown after that step.
 
         Parameters
         ----------
@@ -131,17 +143,27 @@ class ReconstructionDisplay:
         if indices is None:
             indices = evenly_spaced(n_images, 4)
         inside = find_mask(estimator)
-        found = _reconstruct(route, read_images(cls.__name__, X, indices, inside), n_components)
-        images = hide_outside(found[0], inside)
-        reconstructions = found[1]
-        if isinstance(images, np.ma.MaskedArray):
-            hidden = np.ma.getmaskarray(images)[:, np.newaxis]
-            reconstructions = np.ma.array(reconstructions, mask=np.broadcast_to(hidden, reconstructions.shape))
+        parts = [
+            reduced_reconstructions(route, image, n_components, inside, MAX_SIDE)
+            for image in iterate_images(cls.__name__, X, indices, inside)
+        ]
+        join = np.ma.concatenate if isinstance(parts[0].images, np.ma.MaskedArray) else np.concatenate
+        images, reconstructions = join([one.images for one in parts]), join([one.reconstructions for one in parts])
         all_names = image_names(X, n_images)
         names = [all_names[index] for index in indices]
-        return cls(images, reconstructions, n_components, names=names).plot(ax=ax, **plot_options)
+        channel_names = find_channel_names(estimator) if images.ndim == 4 else None
+        display = cls(images, reconstructions, n_components, names=names, channel_names=channel_names)
+        display.errors = np.concatenate([one.errors for one in parts])
+        return display.plot(ax=ax, **plot_options)
 
-    def plot(self, *, ax: Axes | None = None, cmap: str = "RdBu_r") -> ReconstructionDisplay:
+    def plot(
+        self,
+        *,
+        ax: Axes | None = None,
+        cmap: str = "RdBu_r",
+        channels: Sequence[int | str] | None = None,
+        composite: bool = False,
+    ) -> ReconstructionDisplay:
         """Draw the sheet.
 
         Parameters
@@ -150,49 +172,74 @@ class ReconstructionDisplay:
             Subplot whose place the sheet takes; a new figure of a fitting size if None.
         cmap : str, default="RdBu_r"
             Diverging colours for the difference of grey images: red where the original is brighter.
+        channels : sequence of int or str, optional
+            Names or positions of the channels to show; all if None.
+        composite : bool, default=False
+            Show the channels in one picture, each in its colour and on its own scale: red, green, blue, grey, cyan,
+            magenta and yellow in this order.
 
         Returns
         -------
         self : ReconstructionDisplay
+
+        Raises
+        ------
+        ValueError
+            If there is no such channel, or there are more than 256 pictures.
         """
-        n_shown, n_columns = len(self.images), 2 + len(self.n_components)
+        panels = choose_panels(self.images.shape[1:], self.channel_names, channels, composite=composite)
+        n_rows, n_columns = len(self.images) * len(panels), 2 + len(self.n_components)
+        if n_rows * n_columns > MAX_PICTURES:
+            raise ValueError(
+                f"{len(self.images)} images of {len(panels)} channels are {n_rows * n_columns} pictures, and at most "
+                f"{MAX_PICTURES} are drawn. Choose some: channels={list(self.channel_names[:2])}, or indices=[0, 1]."
+            )
         height, width = self.images.shape[1:3]
-        self.figure_, grid = picture_grid(n_shown * n_columns, height / width, ax, n_columns=n_columns)
+        key = composite_key(panels[0], self.channel_names)
+        self.figure_, grid = picture_grid(n_rows * n_columns, height / width, ax, n_columns=n_columns, key=key)
         self.axes_ = np.array(
-            [[self.figure_.add_subplot(grid[row, column]) for column in range(n_columns)] for row in range(n_shown)]
+            [[self.figure_.add_subplot(grid[row, column]) for column in range(n_columns)] for row in range(n_rows)]
         )
-        self.images_ = np.array([self._draw_row(row, cmap) for row in range(n_shown)])
+        images, reconstructions = shrink(self.images, MAX_SIDE), self._small_reconstructions()
+        missing = images.astype(np.float64) - reconstructions[:, -1]
+        limits = [signed_limit(panel.of(missing), panel.colours) for panel in panels]
+        self.images_ = np.array(
+            [
+                self._draw_row(row, panel, images[row // len(panels)], reconstructions[row // len(panels)], limit, cmap)
+                for row, (panel, limit) in enumerate(list(zip(panels, limits, strict=True)) * len(images))
+            ]
+        )
         return self
 
-    def _draw_row(self, row: int, cmap: str) -> list[Any]:
-        (original,), reconstructions = visible_channels(self.images[[row]]), visible_channels(self.reconstructions[row])
-        limits = common_limits(original[np.newaxis])
-        pictures = [plain_picture(image, limits) for image in (original, *reconstructions)]
-        pictures.append(signed_picture(original.astype(np.float64) - reconstructions[-1], cmap))
-        name = "original" if self.names is None else short_name(self.names[row], 20)
-        errors = zip(self.n_components, self.errors[row], strict=True)
-        titles = [name, *(f"k = {k} · {error:.3g}" for k, error in errors), "missing"]
+    def _small_reconstructions(self) -> np.ndarray:
+        n_shown, n_steps, *image_shape = self.reconstructions.shape
+        small = shrink(self.reconstructions.reshape(n_shown * n_steps, *image_shape), MAX_SIDE)
+        return small.reshape(n_shown, n_steps, *small.shape[1:])
+
+    def _draw_row(
+        self, row: int, panel: Panel, image: np.ndarray, reconstructions: np.ndarray, limit: Any, cmap: str
+    ) -> list[Any]:
+        original = panel.of(image)
+        limits = common_limits(original, panel.colours)
+        pictures = [plain_picture(panel.of(one), limits, panel.colours) for one in (image, *reconstructions)]
+        difference = original.astype(np.float64) - panel.of(reconstructions[-1])
+        pictures.append(signed_picture(difference, cmap, limit, panel.colours))
+        index = row * len(self.images) // len(self.axes_)
+        name = "original" if self.names is None else short_name(self.names[index], 20 - len(panel.name[:10]))
+        is_channel = panel.name and panel.colours is None
+        errors = zip(self.n_components, self.errors[index], strict=True)
+        is_first = index * len(self.axes_) // len(self.images) == row  # errors are those of all channels of the image
+        titles = [
+            f"{name} · {short_name(panel.name, 10)}" if is_channel else name,
+            *(f"k = {k}" + f" · rms {number_text(error)}" * is_first for k, error in errors),
+            "missing",
+        ]
+        captions = (
+            [range_text(*limits)] * (len(pictures) - 1) + [f"±{number_text(limit)}"] if panel.colours is None else []
+        )
         drawn = [
-            draw_picture(axes, title, picture)
-            for axes, title, picture in zip(self.axes_[row], titles, pictures, strict=True)
+            draw_picture(axes, title, picture, caption)
+            for axes, title, picture, caption in zip_longest(self.axes_[row], titles, pictures, captions)
         ]
         self.axes_[row, 0].title.set_parse_math(False)  # dollars in a file name are no formula
         return drawn
-
-
-def _reconstruct(route: Route, images: np.ndarray, numbers: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return prepared images (b, *image_shape), and reconstructions (b, n_steps, *image_shape) from each number.
-
-    Raises
-    ------
-    ValueError
-        If the PCA gets rows of which no images can be made.
-    """
-    prepared = route.prepare(images)
-    if prepared.ndim < 3:
-        raise ValueError(
-            f"the PCA gets rows of {prepared.shape[1]} features, of which no images can be made. "
-            "Fit it on images, with an ImageFlattener before a PCA that needs rows"
-        )
-    scores = route.scores(prepared)
-    return prepared, np.stack([route.reconstruct(scores, number) for number in numbers], axis=1)

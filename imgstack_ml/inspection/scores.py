@@ -4,16 +4,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from math import ceil
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..base.validation import StackLike
-from ._drawing import BLUE, GREY, MANY_POINTS, PALETTE, array_of_shape, axes_or_new, draw_thumbnail
-from .pictures import common_limits, component_title, plain_picture, shrink, visible_channels
-from .pipelines import find_mask, hide_outside, split_at_pca
-from .stacks import read_images, short_name
+from ..io.locations.names import natural_key
+from ._drawing import (
+    BLUE,
+    GREY,
+    MANY_POINTS,
+    MAX_GROUPS,
+    array_of_shape,
+    axes_or_new,
+    draw_legend,
+    draw_thumbnails,
+    group_styles,
+)
+from .channels import whole_pictures
+from .pictures import component_title, shrink, visible_channels
+from .pipelines import find_mask, hide_outside, names_of_channels, split_at_pca
+from .stacks import iterate_images, short_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,20 +46,23 @@ class ScoresDisplay:
     components : (int, int), default=(1, 2)
         Components on the x and the y axis, counted from 1 as in titles and tables.
     labels : array-like of shape (n_images,), optional
-        A label for each image; each of the six most frequent has its own colour, and all others share grey.
+        A label for each image; each of the 80 most frequent has its own colour and marker, and all others are grey.
     thumbnails : dict of int to ndarray, optional
-        Small images, (height, width[, n_channels]), by the position of the image; drawn beside their points.
+        Small images, (height, width[, n_channels]), by the position of the image; drawn in a frame around all points,
+        each joined to its own. Channels that are no colours make a composite.
     explained_variance_ratio : array-like of shape (n_components,), optional
         Shares of the variance, for the names of the axes.
+    channel_names : sequence of str, optional
+        Names of the channels of the thumbnails, by default ``c0``, ``c1``, …
 
     Attributes
     ----------
     figure_ : matplotlib Figure
     ax_ : matplotlib Axes
     points_ : list of matplotlib PathCollection, or PolyCollection
-        One for each colour; a hexagonal density for more than 20,000 images without labels.
+        One for each label; a hexagonal density for more than 20,000 images without labels.
     thumbnails_ : list of matplotlib AnnotationBbox
-        In the order of ``thumbnails``.
+        In the order of ``thumbnails``; without those for which there is no room.
 
     Examples
     --------
@@ -54,7 +70,7 @@ class ScoresDisplay:
     >>> from imgstack_ml import ScoresDisplay
     >>> display = ScoresDisplay(np.eye(4), labels=list("aabb"), explained_variance_ratio=[0.5, 0.25, 0.2, 0.05]).plot()
     >>> display.ax_.get_xlabel(), len(display.points_)
-    ('PC 1 · 50.0 %', 2)
+    ('score on PC 1 · 50.0 % of variance', 2)
     """
 
     def __init__(
@@ -65,6 +81,7 @@ class ScoresDisplay:
         labels: npt.ArrayLike | None = None,
         thumbnails: dict[int, np.ndarray] | None = None,
         explained_variance_ratio: npt.ArrayLike | None = None,
+        channel_names: Sequence[str] | None = None,
     ):
         self.scores = np.asarray(scores)
         if self.scores.ndim != 2 or self.scores.size == 0:
@@ -79,6 +96,7 @@ class ScoresDisplay:
         self.explained_variance_ratio = (
             None if explained_variance_ratio is None else np.asarray(explained_variance_ratio)
         )
+        self.channel_names = channel_names
 
     @classmethod
     def from_estimator(
@@ -107,7 +125,7 @@ class ScoresDisplay:
         labels : array-like of shape (n_images,), optional
             A label for each image; by default ``X.labels``, the sub-folders of an ImageStack, if it has any.
         n_thumbnails : int, default=0
-            Number of images to draw beside their points. They are spread over the plane, and only they are read again.
+            Number of images to draw around the points. They are spread over the plane, and only they are read again.
         ax : matplotlib Axes, optional
             Axes to draw in; a new figure if None.
 
@@ -131,13 +149,15 @@ class ScoresDisplay:
             components=components,
             labels=getattr(X, "labels", None) if labels is None else labels,
             explained_variance_ratio=pca.explained_variance_ratio_,
+            channel_names=names_of_channels(estimator, X),
         )
         chosen = spread_out(display.plane, n_thumbnails)
         if chosen:
             inside = find_mask(estimator)
-            images = hide_outside(read_images(cls.__name__, X, chosen, inside), inside)
-            pictures = shrink(visible_channels(images), _SIDE)
-            display.thumbnails = dict(zip(chosen, pictures, strict=True))
+            display.thumbnails = {
+                index: shrink(visible_channels(hide_outside(image, inside)), _SIDE)[0]
+                for index, image in zip(chosen, iterate_images(cls.__name__, X, chosen, inside), strict=True)
+            }
         return display.plot(ax=ax)
 
     @property
@@ -157,47 +177,45 @@ class ScoresDisplay:
         -------
         self : ScoresDisplay
         """
-        self.ax_ = ax = axes_or_new(ax, (6.4, 5.2))
+        groups = [] if self.labels is None else _groups_by_label(self.labels)
+        self.ax_ = ax = axes_or_new(ax, (6.4 + 1.3 * ceil(len(groups) / 16), 5.2))
         self.figure_: Any = ax.get_figure()
         ax.axhline(0, color=GREY, linewidth=0.6, alpha=0.6, zorder=0)
         ax.axvline(0, color=GREY, linewidth=0.6, alpha=0.6, zorder=0)
-        self.points_ = self._draw_points()
-        ax.set(xlabel=self._label(0), ylabel=self._label(1))
         ax.margins(0.08)
+        self.points_ = self._draw_points(groups)
+        ax.set(xlabel=self._label(0), ylabel=self._label(1))
         self.thumbnails_ = self._draw_thumbnails()
         return self
 
-    def _draw_points(self) -> Any:
+    def _draw_points(self, groups: list[_Group]) -> Any:
         x, y = self.plane.T
-        if self.labels is None:
+        if not groups:
             if len(x) > MAX_POINTS:
                 density = self.ax_.hexbin(x, y, gridsize=60, bins="log", mincnt=1, cmap="viridis", rasterized=True)
                 self.figure_.colorbar(density, ax=self.ax_, label="images")
                 return density
             return [self.ax_.scatter(x, y, color=BLUE, **_point_style(len(x)))]
-        groups = _groups_by_label(self.labels)
+        style = _point_style(len(x))
         points = [
-            self.ax_.scatter(x[inside], y[inside], color=colour, **_point_style(len(x))) for _, inside, colour in groups
+            self.ax_.scatter(x[one.inside], y[one.inside], color=one.colour, marker=one.marker, **style)
+            for one in groups
         ]
-        # The names are set afterwards, because a legend leaves out names that begin with an underscore.
-        legend = self.ax_.legend(points, ["name"] * len(points), frameon=False, fontsize="small")
-        for text, (name, _, _) in zip(legend.get_texts(), groups, strict=True):
-            text.set_parse_math(False)
-            text.set_text(short_name(name))
+        names = [short_name(one.name) for one in groups]
+        draw_legend(self.ax_, points, names, loc="upper left", bbox_to_anchor=(1, 1))
         return points
 
     def _label(self, axis: int) -> str:
         number, ratio = self.components[axis], self.explained_variance_ratio
-        return component_title(number, None if ratio is None else ratio[number - 1])
+        title = component_title(number, None if ratio is None else ratio[number - 1])
+        return f"score on {title}" + " of variance" * (title.endswith("%"))
 
     def _draw_thumbnails(self) -> list[Any]:
         if not self.thumbnails:
             return []
-        limits = common_limits(np.ma.stack(list(self.thumbnails.values())))
-        return [
-            draw_thumbnail(self.ax_, self.plane[index], plain_picture(picture, limits))
-            for index, picture in self.thumbnails.items()
-        ]
+        images = list(self.thumbnails.values())
+        points = self.plane[list(self.thumbnails)]
+        return draw_thumbnails(self.ax_, points, whole_pictures(images, self.channel_names))
 
 
 def spread_out(points: np.ndarray, n_chosen: int, candidates: Sequence[int] | None = None) -> list[int]:
@@ -227,11 +245,21 @@ def _point_style(n: int) -> dict[str, Any]:
     return {"s": size, "alpha": 0.75, "linewidths": 0, "rasterized": n > MANY_POINTS}
 
 
-def _groups_by_label(labels: np.ndarray) -> list[tuple[str, np.ndarray, str]]:
-    """Name, members (mask over the images) and colour of each label; labels beyond the six colours are one group."""
+class _Group(NamedTuple):
+    """Images of one label, a mask over all images, and how they are drawn."""
+
+    name: str
+    inside: np.ndarray
+    colour: str
+    marker: str
+
+
+def _groups_by_label(labels: np.ndarray) -> list[_Group]:
+    """Give each of the most frequent labels a style of its own; all others are one group."""
     counts = Counter(labels.tolist())
-    frequent = sorted(name for name, _ in counts.most_common(len(PALETTE)))
-    groups = [(str(name), labels == name, colour) for name, colour in zip(frequent, PALETTE, strict=False)]
+    frequent = sorted((name for name, _ in counts.most_common(MAX_GROUPS)), key=lambda name: natural_key(str(name)))
+    styles = group_styles(len(frequent))
+    groups = [_Group(str(name), labels == name, *style) for name, style in zip(frequent, styles, strict=True)]
     if len(counts) > len(frequent):
-        groups.insert(0, (_OTHERS, ~np.isin(labels, frequent), GREY))
+        groups.insert(0, _Group(_OTHERS, ~np.isin(labels, frequent), GREY, "o"))
     return groups

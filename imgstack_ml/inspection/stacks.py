@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from math import prod
 from typing import Any
 
 import dask.array as da
@@ -15,7 +16,9 @@ from ..base.mask import pixels_at
 from ..base.validation import FileStack, Images, check_images, data_and_files
 from ..errors import NonFiniteError
 
-__all__ = ["check_stack", "evenly_spaced", "image_names", "printable", "read_images", "short_name"]
+__all__ = ["check_stack", "evenly_spaced", "image_names", "iterate_images", "printable", "read_images", "short_name"]
+
+_READ_BYTES = 2**26  # of images read at a time
 
 
 def check_stack(caller: str, X: Any, inside: np.ndarray | None = None) -> Images:
@@ -50,6 +53,17 @@ def read_images(caller: str, X: Any, indices: Sequence[int], inside: np.ndarray 
         files = None if images.files is None else images.files[bad if isinstance(X, FileStack) else indices[bad]]
         raise NonFiniteError(indices[bad], files)
     return found
+
+
+def iterate_images(
+    caller: str, X: Any, indices: Sequence[int], inside: np.ndarray | None = None
+) -> Iterator[np.ndarray]:
+    """Read some images as `read_images` does, and yield each as a stack of one; huge ones are read one by one."""
+    image_bytes = np.dtype(getattr(X, "dtype", np.float64)).itemsize * prod(getattr(X, "shape", ())[1:])
+    step = max(1, _READ_BYTES // max(1, image_bytes))
+    for i in range(0, len(indices), step):
+        images = read_images(caller, X, indices[i : i + step], inside)
+        yield from (images[j : j + 1] for j in range(len(images)))
 
 
 def evenly_spaced(n_images: int, n_chosen: int) -> list[int]:

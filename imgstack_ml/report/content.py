@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from ..inspection import IntensityDisplay, ScoresDisplay, ScreeDisplay
 from ..inspection.pictures import share_text
-from ..inspection.pipelines import split_at_pca
+from ..inspection.pipelines import find_channel_names, names_of_channels, split_at_pca
 from ..inspection.scores import spread_out
 from .alerts import Alert, Evidence
 from .figures import svg_of
@@ -80,20 +80,21 @@ def gather(
     """
     _, pca = split_at_pca(estimator)
     eigenimages = eigenimage_tiles(estimator)
+    channels = names_of_channels(estimator, stack)
     n_images = pca.n_samples_ if evidence.scores is None else len(evidence.scores)
     return Content(
         title=f"Principal components of {n_images:,} images",
         verdict=verdict(pca, alerts, was_read=survey is not None),
-        alerts=[_alert_content(alert, survey) for alert in alerts.values()],
+        alerts=[_alert_content(alert, survey, channels) for alert in alerts.values()],
         was_read=survey is not None,
         images=images_table(stack, survey, evidence, run),
-        intensity=None if survey is None else _intensity_plot(survey, evidence),
+        intensity=None if survey is None else _intensity_plot(survey, evidence, channels),
         scree=_scree_plot(estimator, pca),
         certificate=certificate_table(getattr(pca, "certificate_", None)),
         eigenimages=eigenimages,
         n_more_eigenimages=max(0, len(pca.components_) - MAX_EIGENIMAGES) if eigenimages else 0,
-        scores=_scores_plot(pca, evidence, survey),
-        reconstructions=[] if survey is None else _reconstructions(survey, evidence),
+        scores=_scores_plot(pca, evidence, survey, channels),
+        reconstructions=[] if survey is None else _reconstructions(survey, evidence, find_channel_names(estimator)),
         fit=fit_table(estimator, pca, run),
         command=command_line(run),
         model=repr(estimator),
@@ -101,9 +102,9 @@ def gather(
     )
 
 
-def _alert_content(alert: Alert, survey: Survey | None) -> AlertContent:
+def _alert_content(alert: Alert, survey: Survey | None, channels: tuple[str, ...]) -> AlertContent:
     n_more = max(0, len(alert.names) - _MAX_NAMED)
-    return AlertContent(alert, alert.names[:_MAX_NAMED], n_more, alert_tiles(alert, survey, _MAX_NAMED))
+    return AlertContent(alert, alert.names[:_MAX_NAMED], n_more, alert_tiles(alert, survey, _MAX_NAMED, channels))
 
 
 def _scree_plot(estimator: Any, pca: Any) -> Markup:
@@ -112,20 +113,26 @@ def _scree_plot(estimator: Any, pca: Any) -> Markup:
     return svg_of(lambda ax: ScreeDisplay.from_estimator(estimator, ax=ax), (5.6, 3.1), title=title, salt="scree")
 
 
-def _intensity_plot(survey: Survey, evidence: Evidence) -> Markup:
+def _intensity_plot(survey: Survey, evidence: Evidence, channels: tuple[str, ...]) -> Markup:
+    known = channels if len(channels) == survey.statistics.means.shape[1] else None
     return svg_of(
-        lambda ax: IntensityDisplay.from_statistics(survey.statistics, names=evidence.names, ax=ax),
+        lambda ax: IntensityDisplay.from_statistics(
+            survey.statistics, names=evidence.names, channel_names=known, ax=ax
+        ),
         (9.0, 4.6),
         title="Largest and mean intensity of each image, by image and against each other",
         salt="intensity",
     )
 
 
-def _scores_plot(pca: Any, evidence: Evidence, survey: Survey | None) -> Markup | None:
+def _scores_plot(pca: Any, evidence: Evidence, survey: Survey | None, channels: tuple[str, ...]) -> Markup | None:
     if evidence.scores is None or evidence.scores.shape[1] < 2:
         return None
     display = ScoresDisplay(
-        evidence.scores, labels=evidence.labels, explained_variance_ratio=pca.explained_variance_ratio_
+        evidence.scores,
+        labels=evidence.labels,
+        explained_variance_ratio=pca.explained_variance_ratio_,
+        channel_names=channels,
     )
     if survey is not None and survey.thumbnails:
         chosen = spread_out(display.plane, _N_THUMBNAILS, list(survey.thumbnails))
@@ -134,11 +141,13 @@ def _scores_plot(pca: Any, evidence: Evidence, survey: Survey | None) -> Markup 
     return svg_of(lambda ax: display.plot(ax=ax), (6.2, 5.0), title=title, salt="scores")
 
 
-def _reconstructions(survey: Survey, evidence: Evidence) -> list[tuple[str, list[list[Tile]]]]:
+def _reconstructions(
+    survey: Survey, evidence: Evidence, channels: tuple[str, ...]
+) -> list[tuple[str, list[list[Tile]]]]:
     """Rows of pictures under a heading each, for the worst and the best reconstructions."""
     ranked = {"Reconstructed worst": survey.worst, "Reconstructed best": survey.best}
     return [
-        (heading, [reconstruction_tiles(found, evidence.names[found.position]) for found in rows])
+        (heading, reconstruction_tiles([(found, evidence.names[found.position]) for found in rows], channels))
         for heading, rows in ranked.items()
         if rows
     ]

@@ -6,18 +6,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..inspection.channels import MAX_PICTURES, Panel, check_names, choose_panels, whole_pictures
 from ..inspection.pictures import (
     Picture,
+    colours_of,
     common_limits,
-    component_picture,
     component_title,
-    mean_title,
+    plain_limits,
     plain_picture,
+    range_text,
     shrink,
+    signed_limit,
     signed_picture,
-    visible_channels,
 )
-from ..inspection.pipelines import find_eigenimages, split_at_pca
+from ..inspection.pipelines import find_channel_names, find_eigenimages, split_at_pca
 from .alerts import Alert
 from .figures import picture_uri
 from .survey import PICTURE_SIDE, Reconstruction, Survey
@@ -36,55 +38,80 @@ class Tile(NamedTuple):
     caption: str
 
 
-def alert_tiles(alert: Alert, survey: Survey | None, n_most: int) -> list[Tile]:
+def alert_tiles(alert: Alert, survey: Survey | None, n_most: int, channel_names: tuple[str, ...] = ()) -> list[Tile]:
     """Show those of the first `n_most` images of an alert that have a thumbnail."""
     thumbnails = {} if survey is None else survey.thumbnails
     shown = [index for index in alert.images[:n_most].tolist() if index in thumbnails]
     if not shown:
         return []
-    limits = common_limits(np.ma.stack(list(thumbnails.values())))
-    return [_tile(plain_picture(thumbnails[index], limits), f"image {index}", str(index)) for index in shown]
+    pictures = dict(zip(thumbnails, whole_pictures(list(thumbnails.values()), channel_names), strict=True))
+    return [_tile(pictures[index], f"image {index}", str(index)) for index in shown]
 
 
 def eigenimage_tiles(estimator: Any) -> list[Tile]:
-    """Show the mean image and the first eigenimages; empty if the shape of an image is not known."""
+    """Show the mean image and the first eigenimages, and of each its channels; empty if no shape is known."""
     try:
         eigenimages, mean_image = find_eigenimages(estimator, MAX_EIGENIMAGES)
     except ValueError:
         return []
-    mean = shrink(visible_channels(mean_image[np.newaxis]), PICTURE_SIDE)[0]
-    tiles = [_tile(plain_picture(mean), "mean of the images", mean_title(mean))]
-    small = shrink(visible_channels(eigenimages), PICTURE_SIDE)
+    names = check_names(find_channel_names(estimator), mean_image.shape)
+    panels = choose_panels(mean_image.shape, names)[: MAX_PICTURES // (1 + len(eigenimages))]
+    (mean,) = shrink(mean_image[np.newaxis], PICTURE_SIDE)
+    tiles = []
+    for panel in panels:
+        limits = plain_limits(panel.of(mean))
+        caption = f"{_titled('mean', panel)} · {range_text(*limits)}"
+        tiles.append(_tile(plain_picture(panel.of(mean), limits), f"{_titled('mean', panel)} of the images", caption))
     shares = split_at_pca(estimator)[1].explained_variance_ratio_
-    for number, (image, share) in enumerate(zip(small, shares, strict=False), start=1):
-        picture = component_picture(image, share, _CMAP)
-        tiles.append(_tile(picture, f"eigenimage {number}", component_title(number, share)))
+    for number, (image, share) in enumerate(zip(shrink(eigenimages, PICTURE_SIDE), shares, strict=False), start=1):
+        shown = [panel.of(image * 0 if share == 0 else image) for panel in panels]
+        limit = signed_limit(np.ma.stack(shown))
+        scale = "" if share == 0 else f" · ±{limit:.2g}"
+        for panel, pixels in zip(panels, shown, strict=True):
+            caption = f"{_titled(component_title(number, share), panel)}{scale}"
+            tiles.append(_tile(signed_picture(pixels, _CMAP, limit), _titled(f"eigenimage {number}", panel), caption))
     return tiles
 
 
-def reconstruction_tiles(found: Reconstruction, name: str) -> list[Tile]:
-    """Show an image, its reconstruction, and the difference of the two."""
-    limits = common_limits(found.image[np.newaxis])
-    difference = found.image.astype(np.float64) - found.reconstruction
+def reconstruction_tiles(
+    rows: list[tuple[Reconstruction, str]], channel_names: tuple[str, ...] = ()
+) -> list[list[Tile]]:
+    """Show images, each with its name, their reconstructions and what is missing: the differences, on one scale.
+
+    There is a row for each image, or for each channel of each image.
+    """
+    shape = rows[0][0].image.shape
+    names = check_names(channel_names if len(shape) == 3 and len(channel_names) == shape[2] else None, shape)
+    panels = choose_panels(shape, names)
+    differences = [found.image.astype(np.float64) - found.reconstruction for found, _ in rows]
+    limits = [signed_limit(np.ma.stack([panel.of(one) for one in differences])) for panel in panels]
     return [
-        _tile(plain_picture(found.image, limits), f"{name}, original", name),
-        _tile(plain_picture(found.reconstruction, limits), f"{name}, reconstructed", "reconstruction"),
-        _tile(signed_picture(difference, _CMAP), f"{name}, difference", f"missing · rms {found.error:.3g}"),
+        _reconstruction_row(found, name, panel, panel.of(difference), limit)
+        for (found, name), difference in zip(rows, differences, strict=True)
+        for panel, limit in zip(panels, limits, strict=True)
     ]
 
 
+def _reconstruction_row(
+    found: Reconstruction, name: str, panel: Panel, difference: np.ndarray, limit: float
+) -> list[Tile]:
+    original, reconstruction = panel.of(found.image), panel.of(found.reconstruction)
+    limits = common_limits(original)
+    title = _titled(name, panel)
+    return [
+        _tile(plain_picture(original, limits), f"{title}, original", f"{title} · {range_text(*limits)}"),
+        _tile(plain_picture(reconstruction, limits), f"{title}, reconstructed", "reconstruction"),
+        _tile(
+            signed_picture(difference, _CMAP, limit),
+            f"{title}, difference",
+            f"missing · rms {found.error:.3g} · ±{limit:.3g}",
+        ),
+    ]
+
+
+def _titled(title: str, panel: Panel) -> str:
+    return f"{title} · {panel.name}" if panel.name else title
+
+
 def _tile(picture: Picture, alt: str, caption: str) -> Tile:
-    return Tile(picture_uri(_colours(picture)), alt, caption)
-
-
-def _colours(picture: Picture) -> np.ndarray:
-    """Colours (height, width, 3), uint8, as Matplotlib's `imshow` would draw them; with alpha if pixels are hidden."""
-    pixels, options = picture
-    if pixels.ndim == 3:
-        return np.rint(255 * pixels).astype(np.uint8)
-    from matplotlib import colormaps
-
-    low, high = options["vmin"], options["vmax"]
-    scaled = ((pixels.astype(np.float64) - low) / (high - low)).clip(0, 1)
-    colours: np.ndarray = colormaps[options["cmap"]](scaled, bytes=True)
-    return colours if np.ma.is_masked(scaled) else colours[..., :3].copy()
+    return Tile(picture_uri(colours_of(picture)), alt, caption)

@@ -7,6 +7,8 @@ from sklearn.pipeline import make_pipeline
 
 from imgstack_ml import EigenimageDisplay, ImageFlattener, ImagePCA
 
+COLOURS = ("red", "green", "blue")
+
 
 def random_images(shape):
     return np.random.default_rng(0).standard_normal(shape)
@@ -42,7 +44,7 @@ def test_grey_limits_are_symmetric_and_each_picture_has_its_own(channel):
 def test_colour_pictures_have_zero_at_mid_grey():
     eigenimages = random_images((2, 8, 8, 3))
     eigenimages[:, 0, 0] = 0
-    display = EigenimageDisplay(eigenimages).plot()
+    display = EigenimageDisplay(eigenimages, channel_names=COLOURS).plot()
     for image, eigenimage in zip(display.images_, eigenimages, strict=True):
         shown = image.get_array()
         assert np.all(shown[0, 0] == 0.5)
@@ -51,8 +53,47 @@ def test_colour_pictures_have_zero_at_mid_grey():
 
 
 def test_alpha_is_not_shown():
-    (image,) = EigenimageDisplay(random_images((1, 8, 8, 4))).plot().images_
+    (image,) = EigenimageDisplay(random_images((1, 8, 8, 4)), channel_names=(*COLOURS, "alpha")).plot().images_
     assert image.get_array().shape == (8, 8, 3)
+
+
+def test_each_channel_is_a_picture_on_the_scale_of_its_component():
+    """A component whose energy is in the fourth channel was drawn as a grey square."""
+    eigenimages = random_images((2, 8, 8, 4)) * [1e-3, 1e-3, 1e-3, 1]
+    mean = 100 + np.arange(4) * 1000 + random_images((8, 8, 4))
+    display = EigenimageDisplay(eigenimages, [0.9, 0.1], mean, channel_names=["DAPI", "GFP", "c", "d"]).plot()
+    assert [axes.get_title() for axes in display.axes_[[0, 3, 4, 11]]] == [
+        "mean · DAPI",
+        "mean · d",
+        "PC 1 · DAPI",
+        "PC 2 · d",
+    ]
+    assert display.axes_[4].texts[0].get_text() == f"90.0 %, ±{display.images_[4].get_clim()[1]:.2g}"
+    assert display.axes_[3].texts[0].get_text() == "3100 to 3100"
+    for k in range(2):
+        pictures = display.images_[4 + 4 * k : 8 + 4 * k]
+        assert len({picture.get_clim() for picture in pictures}) == 1
+        np.testing.assert_array_equal(np.stack([one.get_array() for one in pictures], axis=-1), eigenimages[k])
+        assert np.abs(pictures[3].get_array()).max() >= pictures[3].get_clim()[1]
+    chosen = EigenimageDisplay(eigenimages).plot(channels=["c3", 0])
+    assert [axes.get_title() for axes in chosen.axes_] == ["PC 1 · c3", "PC 1 · c0", "PC 2 · c3", "PC 2 · c0"]
+
+
+def test_a_composite_adds_up_channels_in_their_colours():
+    eigenimages = np.zeros((1, 2, 2, 4))
+    eigenimages[0, 0, 0, 2], eigenimages[0, 1, 1, 3] = 5.0, -0.1
+    display = EigenimageDisplay(eigenimages).plot(channels=["c2", "c3"], composite=True)
+    (image,) = display.images_
+    np.testing.assert_allclose(image.get_array(), [[[1, 0.5, 0.5], [0.5] * 3], [[0.5] * 3, [0.5, 0, 0.5]]])
+    assert [text.get_text() for text in display.figure_.legends[0].get_texts()] == ["c2", "c3"]
+
+
+def test_large_images_are_drawn_reduced():
+    eigenimages = np.zeros((3, 1100, 2100), np.float32)
+    eigenimages[:, :2] = 3
+    display = EigenimageDisplay(eigenimages, mean_image=eigenimages[0]).plot()
+    assert {image.get_array().shape for image in display.images_} == {(366, 700)}
+    np.testing.assert_allclose(display.images_[1].get_array()[0], 2)
 
 
 @pytest.mark.parametrize(("channels", "value"), [((), 0.0), ((), -2.0), ((3,), 0.0), ((3,), -2.0)])
@@ -74,8 +115,10 @@ def test_a_few_pixels_that_are_not_zero_set_the_limit():
 def test_the_mean_image_is_the_first_picture(faces):
     mean = faces.mean(axis=0)
     display = EigenimageDisplay(random_images((3, 25, 25)), mean_image=mean).plot()
-    assert [axes.get_title() for axes in display.axes_] == ["mean · 0 to 169", "PC 1", "PC 2", "PC 3"]
-    assert display.images_[0].get_clim() == (0, mean.max())
+    assert [axes.get_title() for axes in display.axes_] == ["mean", "PC 1", "PC 2", "PC 3"]
+    low, high = np.percentile(mean, (0.5, 99.5))
+    assert display.images_[0].get_clim() == (low, high)
+    assert display.axes_[0].texts[0].get_text() == f"{low:.3g} to {high:.3g}"
     assert np.array_equal(display.images_[0].get_array(), mean)
 
 
@@ -84,6 +127,7 @@ def test_no_title_touches_a_picture_or_another_title():
     display.figure_.canvas.draw()
     boxes = [axes.title.get_window_extent() for axes in display.axes_]
     boxes += [image.get_window_extent() for image in display.images_]
+    boxes += [axes.texts[0].get_window_extent() for axes in display.axes_]
     for position, box in enumerate(boxes):
         assert box.count_overlaps(boxes[position + 1 :]) == 0
     assert all(box.x0 >= 0 and box.y1 <= display.figure_.bbox.height for box in boxes)
@@ -104,15 +148,31 @@ def test_a_sheet_takes_the_place_of_a_subplot():
     ("arguments", "message"),
     [
         ((random_images((3, 25)),), r"shape \(3, 25\); needed is \(k, height, width"),
-        ((random_images((3, 5, 5, 2)),), r"2 channels cannot be shown as colours; choose one"),
         ((random_images((3, 5, 5)), [0.5]), r"shape \(1,\); 3 eigenimages need \(3,\)"),
         ((random_images((3, 5, 5)), None, np.zeros(25)), r"shape \(25,\); the eigenimages need \(5, 5\)"),
     ],
-    ids=["rows", "two channels", "shares", "mean"],
+    ids=["rows", "shares", "mean"],
 )
 def test_wrong_shapes_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         EigenimageDisplay(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("channels", "message"),
+    [
+        (["x"], "there is no channel 'x'; there are c0, c1"),
+        ([2], "there is no channel 2"),
+        ("c0", "must be a list of names"),
+        (None, r"600 pictures, and at most 256 are drawn. Choose some: channels=\['c0', 'c1'\]"),
+    ],
+)
+def test_channels_that_cannot_be_drawn_are_refused(channels, message):
+    n_channels = 2 if channels else 200
+    with pytest.raises(ValueError, match=message):
+        EigenimageDisplay(random_images((3, 5, 5, n_channels))).plot(channels=channels)
+    with pytest.raises(ValueError, match="a name for each of the 2 channels"):
+        EigenimageDisplay(random_images((3, 5, 5, 2)), channel_names=["a"])
 
 
 def test_from_estimator_draws_the_first_components_and_the_mean(faces, faces_pca):

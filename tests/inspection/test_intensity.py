@@ -20,7 +20,7 @@ def test_intensities_are_those_of_numpy_in_one_read(chunks):
         np.testing.assert_allclose(display.means_[channel].get_ydata(), cells.mean(axis=(1, 2))[:, channel])
         np.testing.assert_array_equal(display.maxima_[channel].get_xdata(), np.arange(60))
     np.testing.assert_allclose(display.plane_.get_data(), cells.mean(axis=(1, 2)).T[:2])
-    assert display.axes_[2].get_xlabel() == "mean red"
+    assert display.axes_[2].get_xlabel() == "mean intensity, red"
     assert [text.get_text() for text in display.axes_[0].get_legend().get_texts()] == ["red", "green", "blue"]
 
 
@@ -38,6 +38,33 @@ def test_grey_images_and_rows(faces):
         np.testing.assert_allclose(display.means[:, 0], faces.mean(axis=(1, 2)))
         assert display.axes_[2].get_ylabel() == "largest intensity"
         assert len(display.marked_) == 0
+
+
+def test_channels_have_their_names_and_are_chosen():
+    values = np.random.default_rng(0).random((20, 4))
+    names = ["DAPI", "GFP", "Cy5", "c"]
+    display = IntensityDisplay(values, values, channel_names=names).plot(channels=["GFP", 3])
+    assert [text.get_text() for text in display.axes_[0].get_legend().get_texts()] == ["GFP", "c"]
+    assert (display.axes_[2].get_xlabel(), display.axes_[2].get_ylabel()) == (
+        "mean intensity, GFP",
+        "mean intensity, c",
+    )
+    np.testing.assert_array_equal(display.means_[1].get_ydata(), values[:, 3])
+
+
+def test_names_and_rings_do_not_touch_and_dots_at_zero_are_whole():
+    values = np.zeros(100)
+    marked = [40, 41, 43, 90, 91, 92]
+    display = IntensityDisplay(
+        values, values, marked=marked, names=[f"image {i} of a plate.tif" for i in range(100)]
+    ).plot()
+    display.figure_.canvas.draw()
+    boxes = [text.get_window_extent() for text in display.axes_[0].texts]
+    assert len(boxes) == 6
+    assert all(box.count_overlaps(boxes[i + 1 :]) == 0 for i, box in enumerate(boxes))
+    radius = display.maxima_[0].get_markersize() / 2 * display.figure_.dpi / 72
+    for axes in display.axes_[:2]:
+        assert axes.transData.transform((0, 0))[1] - radius >= axes.get_window_extent().y0
 
 
 def test_few_marked_files_are_named(tmp_path):

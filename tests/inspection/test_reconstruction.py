@@ -9,6 +9,7 @@ from sklearn.pipeline import make_pipeline
 
 import imgstack_ml as im
 from imgstack_ml.datasets import make_cells
+from imgstack_ml.inspection.pictures import shrink_by
 from tests.lib.images import write_folder
 from tests.lib.stacks import counted, photographs
 
@@ -24,7 +25,7 @@ def test_reconstructions_are_those_of_scikit_learn(faces, faces_pca):
         np.testing.assert_allclose(display.errors[:, step], errors, rtol=1e-3)
     titles = [axes.get_title() for axes in display.axes_[1]]
     assert titles[0] == "image 40"
-    assert titles[1] == f"k = 1 · {display.errors[1, 0]:.3g}"
+    assert titles[1] == f"k = 1 · rms {display.errors[1, 0]:.3g}"
     assert titles[-1] == "missing"
 
 
@@ -33,8 +34,27 @@ def test_pictures_of_a_row_share_limits_and_the_difference_is_symmetric(faces):
     assert display.images_.shape == display.axes_.shape == (4, 5)
     for row in display.images_:
         assert [image.get_clim() for image in row[:-1]] == [(0, 255)] * 4
-        low, high = row[-1].get_clim()
-        assert low == -high
+    ((low, high),) = {row[-1].get_clim() for row in display.images_}  # what is missing is compared
+    missing = display.images - display.reconstructions[:, -1]
+    assert -low == high == pytest.approx(np.percentile(np.abs(missing), 99))
+    captions = [axes.texts[0].get_text() for axes in display.axes_[0]]
+    assert captions == ["0 to 255"] * 4 + [f"±{high:.3g}"]
+
+
+def test_large_images_are_reduced_and_errors_are_those_of_all_pixels(monkeypatch):
+    images = np.random.default_rng(0).random((9, 25, 31, 4)).astype(np.float32)
+    mask = np.random.default_rng(1).random((25, 31)) < 0.8
+    for options, before in (({}, []), ({"mask": mask}, []), ({"whiten": True}, []), ({}, [im.StackCenterer()])):
+        pipeline = make_pipeline(*before, im.ImagePCA(3, **options)).fit(images)
+        monkeypatch.setattr("imgstack_ml.inspection.reconstruction.MAX_SIDE", 512)
+        whole = im.ReconstructionDisplay.from_estimator(pipeline, images, indices=[1, 5])
+        monkeypatch.setattr("imgstack_ml.inspection.reconstruction.MAX_SIDE", 12)
+        monkeypatch.setattr("imgstack_ml.inspection.reduced._BAND_BYTES", 4000)
+        small = im.ReconstructionDisplay.from_estimator(pipeline, images, indices=[1, 5])
+        np.testing.assert_allclose(small.errors, whole.errors, rtol=1e-5)
+        expected = shrink_by(whole.reconstructions.reshape(4, 25, 31, 4), 3).reshape(2, 2, 8, 10, 4)
+        np.testing.assert_allclose(small.reconstructions, expected, rtol=1e-4, atol=1e-5)
+        assert small.axes_.shape == (8, 4)
 
 
 def test_the_originals_are_as_the_last_step_without_inverse_returns_them():

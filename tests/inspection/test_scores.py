@@ -32,19 +32,39 @@ def test_points_are_the_scores_asked_for():
     display = ScoresDisplay(scores, components=(3, 1), explained_variance_ratio=[0.5, 0.3, 1e-5, 0]).plot()
     (points,) = display.points_
     np.testing.assert_array_equal(offsets(points), scores[:, [2, 0]])
-    assert (display.ax_.get_xlabel(), display.ax_.get_ylabel()) == ("PC 3 · <0.1 %", "PC 1 · 50.0 %")
+    assert (display.ax_.get_xlabel(), display.ax_.get_ylabel()) == (
+        "score on PC 3 · <0.1 % of variance",
+        "score on PC 1 · 50.0 % of variance",
+    )
     assert display.ax_.get_legend() is None
 
 
-def test_each_frequent_label_has_a_colour_and_the_others_share_grey():
-    labels = np.repeat(list("abcdefgh"), [9, 8, 7, 6, 5, 4, 2, 1])
+def test_each_frequent_label_has_a_style_and_the_others_share_grey():
+    labels = np.repeat([f"plate {i}" for i in range(90)], [2] * 80 + [1] * 10)
     scores = np.random.default_rng(0).normal(size=(len(labels), 2))
     display = ScoresDisplay(scores, labels=labels).plot()
-    names = [text.get_text() for text in display.ax_.get_legend().get_texts()]
-    assert names == ["others", "a", "b", "c", "d", "e", "f"]
-    assert len({tuple(points.get_facecolor()[0]) for points in display.points_}) == 7
-    np.testing.assert_array_equal(offsets(display.points_[1]), scores[labels == "a"])
-    np.testing.assert_array_equal(offsets(display.points_[0]), scores[np.isin(labels, ["g", "h"])])
+    legend = display.ax_.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["others", *(f"plate {i}" for i in range(80))]
+    styles = {(*points.get_facecolor()[0], points.get_paths()[0].vertices.tobytes()) for points in display.points_[1:]}
+    assert len(styles) == 80
+    np.testing.assert_array_equal(offsets(display.points_[1]), scores[labels == "plate 0"])
+    np.testing.assert_array_equal(offsets(display.points_[0]), scores[160:])
+    assert all(handle.get_sizes()[0] >= 36 and handle.get_alpha() == 1 for handle in legend.legend_handles)
+    assert_drawn_within(display.figure_, [legend])
+
+
+@pytest.mark.parametrize("n_thumbnails", [3, 24, 400])
+def test_thumbnails_cover_no_point_and_no_other_thumbnail(n_thumbnails):
+    scores = np.random.default_rng(0).normal(size=(500, 2))
+    thumbnails = {index: np.zeros((40, 30)) for index in range(n_thumbnails)}
+    display = ScoresDisplay(scores, labels=np.arange(500) % 12, thumbnails=thumbnails).plot()
+    assert_drawn_within(display.figure_, display.thumbnails_)
+    boxes = [box.offsetbox.get_window_extent() for box in display.thumbnails_]
+    points = display.ax_.transData.transform(scores)
+    assert len(boxes) == min(n_thumbnails, len(boxes)) >= min(n_thumbnails, 60)
+    for i, box in enumerate(boxes):
+        assert box.count_overlaps(boxes[i + 1 :]) == 0
+        assert not box.count_contains(points)
 
 
 def test_labels_are_shown_as_they_are():
@@ -87,7 +107,7 @@ def test_known_scores_are_not_read_again_and_thumbnails_read_their_images_only(t
     assert sorted(display.thumbnails) == sorted(chosen)
     for index, picture in display.thumbnails.items():
         np.testing.assert_array_equal(picture, pixels[index])
-    assert [box.xy for box in display.thumbnails_] == [tuple(scores[index, :2]) for index in chosen]
+    assert sorted(box.xy for box in display.thumbnails_) == sorted(tuple(scores[index, :2]) for index in chosen)
     assert_drawn_within(display.figure_, display.thumbnails_)
 
 

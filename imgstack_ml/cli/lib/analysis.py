@@ -69,8 +69,8 @@ def _before_pca(pipeline: Pipeline, stack: ImageStack) -> tuple[Any, Any]:
     return images, pipeline.steps[-1][1]
 
 
-def write_results(folder: OutputFolder, analysis: Analysis, run: Run) -> None:
-    """Write model, scores, the list of skipped files, and pictures."""
+def write_results(folder: OutputFolder, analysis: Analysis, run: Run, *, full_size: bool = False) -> None:
+    """Write model, scores, the list of skipped files, and pictures; with `full_size` also the eigenimages as a TIFF."""
     from ... import save_model
 
     run.terminal.status(f"writing results to {folder.path}")
@@ -80,7 +80,7 @@ def write_results(folder: OutputFolder, analysis: Analysis, run: Run) -> None:
     with folder.writing("scores.csv") as temporary:
         write_csv(temporary, score_names(analysis.scores.shape[1]), analysis.scores, run)
     run.write_skipped(folder)
-    write_pictures(folder, analysis.pipeline)
+    write_pictures(folder, analysis.pipeline, full_size)
 
 
 def write_report(folder: OutputFolder, analysis: Analysis, run: Run, record: dict[str, Any]) -> None:

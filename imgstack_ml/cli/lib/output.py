@@ -30,7 +30,7 @@ __all__ = [
 RUN_FILE = "run.json"
 _CHECKPOINT = "checkpoint"
 # Names of the other files that commands write. A run.json can list any path; only files of these names are removed.
-_RESULT_FILE = re.compile(r"[a-z]+\.(csv|html|png|safetensors)|eigenimages/pc_[0-9]+\.png")
+_RESULT_FILE = re.compile(r"[a-z]+\.(csv|html|png|safetensors|tif)|eigenimages/pc_[0-9]+(_[A-Za-z0-9.-]+)?\.png")
 # Name of a file that was not complete when the process was killed.
 _TEMPORARY_FILE = re.compile(r"\.[a-z_0-9]+-[0-9a-f]{12}\.tmp\.[a-z]+")
 

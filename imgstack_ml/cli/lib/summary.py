@@ -9,8 +9,9 @@ _MAX_SHOWN = 4  # components whose share of the variance is shown one by one, an
 _FILES = {
     "report.html": "all of it on one page, with what to look at first",
     "eigenimages.png": "the mean image and the eigenimages on one sheet",
-    "eigenimages/": "each eigenimage as a picture",
-    "mean.png": "the mean image, white at its largest value",
+    "eigenimages/": "each eigenimage, and each channel, as a picture",
+    "eigenimages.tif": "the eigenimages in full size, for open_stack",
+    "mean.png": "the mean image",
     "scree.png": "variance explained by each component",
     "scores.csv": "one row for each image: file, label if any, PC1, PC2, ...",
     "predictions.csv": "the label of each image and the one predicted",
