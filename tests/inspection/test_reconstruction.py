@@ -42,19 +42,19 @@ def test_pictures_of_a_row_share_limits_and_the_difference_is_symmetric(faces):
 
 
 def test_large_images_are_reduced_and_errors_are_those_of_all_pixels(monkeypatch):
-    images = np.random.default_rng(0).random((9, 25, 31, 4)).astype(np.float32)
+    images = np.random.default_rng(0).random((9, 25, 31, 2)).astype(np.float32)
     mask = np.random.default_rng(1).random((25, 31)) < 0.8
     for options, before in (({}, []), ({"mask": mask}, []), ({"whiten": True}, []), ({}, [im.StackCenterer()])):
         pipeline = make_pipeline(*before, im.ImagePCA(3, **options)).fit(images)
         monkeypatch.setattr("imgstack_ml.inspection.reconstruction.MAX_SIDE", 512)
-        whole = im.ReconstructionDisplay.from_estimator(pipeline, images, indices=[1, 5])
+        whole = im.ReconstructionDisplay.from_estimator(pipeline, images, indices=[5])
         monkeypatch.setattr("imgstack_ml.inspection.reconstruction.MAX_SIDE", 12)
         monkeypatch.setattr("imgstack_ml.inspection.reduced._BAND_BYTES", 4000)
-        small = im.ReconstructionDisplay.from_estimator(pipeline, images, indices=[1, 5])
+        small = im.ReconstructionDisplay.from_estimator(pipeline, images, indices=[5])
         np.testing.assert_allclose(small.errors, whole.errors, rtol=1e-5)
-        expected = shrink_by(whole.reconstructions.reshape(4, 25, 31, 4), 3).reshape(2, 2, 8, 10, 4)
+        expected = shrink_by(whole.reconstructions.reshape(2, 25, 31, 2), 3).reshape(1, 2, 8, 10, 2)
         np.testing.assert_allclose(small.reconstructions, expected, rtol=1e-4, atol=1e-5)
-        assert small.axes_.shape == (8, 4)
+        assert small.axes_.shape == (2, 4)
 
 
 def test_the_originals_are_as_the_last_step_without_inverse_returns_them():
