@@ -138,10 +138,8 @@ class ImagePCA(
         Sum of their weights; `n_samples_` without weights.
     n_features_in_ : int
         Values in one image: height x width x channels.
-    image_shape_ : tuple of int
-        Shape of an image, (n_features_in_,) for rows.
-    channel_names_ : tuple of str
-        Names of the channels, from the files where these have them; absent for grey images and rows.
+    image_shape_, channel_names_ : tuple of int, tuple of str
+        Shape of an image, (n_features_in_,) for rows. Names of its channels, where it has several.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the columns of a data frame, where one was given.
     svd_solver_ : str
