@@ -1,10 +1,12 @@
 """All Displays on one page, on images that need no download: to look at after each change of how they are drawn.
 
-python docs/examples/contact_sheet.py sheet.pdf     # or .png, .svg; takes half a minute
-python docs/examples/contact_sheet.py DIR           # each picture in a file of its own, as PNG and SVG
+python docs/examples/contact_sheet.py                # draws everything, and keeps nothing; half a minute
+python docs/examples/contact_sheet.py sheet.png      # all on one page; or .pdf
+python docs/examples/contact_sheet.py DIR            # each in a file of its own, as PNG and SVG
 """
 
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -110,4 +112,8 @@ def main(target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if len(sys.argv) > 1:
+        main(Path(sys.argv[1]))
+    else:
+        with tempfile.TemporaryDirectory() as scratch:
+            main(Path(scratch))

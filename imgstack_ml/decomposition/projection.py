@@ -26,6 +26,8 @@ __all__ = [
     "scores_of",
 ]
 
+_PIECE = 2**16  # pixels
+
 
 def score_scale(variances: np.ndarray, whiten: bool) -> np.ndarray:
     """Divisor of scores (k,): 1, or the standard deviation along each axis if `whiten`."""
@@ -108,9 +110,9 @@ def _projected(block: np.ndarray, axes: np.ndarray, mean: np.ndarray) -> tuple[n
     with np.errstate(over="ignore"):  # of the mean, in images that are refused below
         shift = mean.astype(dtype).astype(np.float64)
     scores = project_rows([block], 0, shift.size, axes, shift, dtype, exponent)
-    # Rounding to float32 dropped a part of the mean.
+    # Rounding to float32 dropped a part of the mean. In pieces, so that no copy of all axes in float64 is made.
     rest = np.ldexp(mean - shift, -exponent)
-    scores -= axes @ rest
+    scores -= sum(axes[:, i : i + _PIECE] @ rest[i : i + _PIECE] for i in range(0, rest.size, _PIECE))
     return scores, shift, rest, exponent
 
 

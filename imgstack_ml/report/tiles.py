@@ -12,6 +12,7 @@ from ..inspection.pictures import (
     colours_of,
     common_limits,
     component_title,
+    number_text,
     plain_limits,
     plain_picture,
     range_text,
@@ -86,25 +87,27 @@ def reconstruction_tiles(
     differences = [found.image.astype(np.float64) - found.reconstruction for found, _ in rows]
     limits = [signed_limit(np.ma.stack([panel.of(one) for one in differences])) for panel in panels]
     return [
-        _reconstruction_row(found, name, panel, panel.of(difference), limit)
-        for (found, name), difference in zip(rows, differences, strict=True)
+        _reconstruction_row(found, name, panel, limit, with_error=panel is panels[0])
+        for found, name in rows
         for panel, limit in zip(panels, limits, strict=True)
     ]
 
 
 def _reconstruction_row(
-    found: Reconstruction, name: str, panel: Panel, difference: np.ndarray, limit: float
+    found: Reconstruction, name: str, panel: Panel, limit: float, *, with_error: bool
 ) -> list[Tile]:
+    """Show an image or a channel of it; the error is that of all channels, and is written once."""
     original, reconstruction = panel.of(found.image), panel.of(found.reconstruction)
-    limits = common_limits(original)
-    title = _titled(name, panel)
+    difference = original.astype(np.float64) - reconstruction
+    limits, title = common_limits(original), _titled(name, panel)
+    error = f" · rms {number_text(found.error)}" * with_error
     return [
         _tile(plain_picture(original, limits), f"{title}, original", f"{title} · {range_text(*limits)}"),
         _tile(plain_picture(reconstruction, limits), f"{title}, reconstructed", "reconstruction"),
         _tile(
             signed_picture(difference, _CMAP, limit),
             f"{title}, difference",
-            f"missing · rms {found.error:.3g} · ±{limit:.3g}",
+            f"missing{error} · ±{number_text(limit)}",
         ),
     ]
 
