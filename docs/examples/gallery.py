@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from contact_sheet import CHANNELS, microscopy
 
 from imgstack_ml import (
     EigenimageDisplay,
@@ -28,10 +29,13 @@ def draw(images: Path) -> dict[str, plt.Figure]:
     stack = open_stack(images, recursive=True)
     pca = ImagePCA(32).fit(stack)
     cells = make_cells(120, 64)
+    wells = ImagePCA(3).fit(microscopy())
+    ratio = wells.explained_variance_ratio_
     streamed = ImagePCA(12, svd_solver="randomized", max_passes=1, tol=1, random_state=0).fit(stack)
     displays = {
         "eigenimages": EigenimageDisplay.from_estimator(pca, n_components=15, include_mean=True),
         "colour": EigenimageDisplay.from_estimator(ImagePCA(7).fit(cells), include_mean=True),
+        "channels": EigenimageDisplay(wells.eigenimages_, ratio, wells.mean_image_, channel_names=CHANNELS).plot(),
         "scree": ScreeDisplay.from_estimator(streamed),
         "scores": ScoresDisplay.from_estimator(pca, stack, n_thumbnails=14),
         "reconstruction": ReconstructionDisplay.from_estimator(pca, stack, indices=[3, 40, 120]),

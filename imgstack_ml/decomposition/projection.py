@@ -112,7 +112,8 @@ def _projected(block: np.ndarray, axes: np.ndarray, mean: np.ndarray) -> tuple[n
     scores = project_rows([block], 0, shift.size, axes, shift, dtype, exponent)
     # Rounding to float32 dropped a part of the mean. In pieces, so that no copy of all axes in float64 is made.
     rest = np.ldexp(mean - shift, -exponent)
-    scores -= sum(axes[:, i : i + _PIECE] @ rest[i : i + _PIECE] for i in range(0, rest.size, _PIECE))
+    for i in range(0, rest.size, _PIECE):
+        scores -= axes[:, i : i + _PIECE] @ rest[i : i + _PIECE].astype(axes.dtype)
     return scores, shift, rest, exponent
 
 
