@@ -61,8 +61,7 @@ class ChannelStatistics(FeatureTransformer):
     array([[3., 6., 3.],
            [5., 5., 5.]])
     >>> features.get_feature_names_out()
-    array(['c0_mean', 'c0_max', 'c0_percentile50'],
-          dtype=object)
+    array(['c0_mean', 'c0_max', 'c0_percentile50'], dtype=object)
     """
 
     def __init__(self, statistics: Sequence[str] = ("mean", "std", "min", "max"), percentiles: Sequence[float] = ()):

@@ -37,7 +37,7 @@ def test_writes_what_the_transformers_give(suffix, options, names, faces, stack,
 def test_one_image_and_no_labels(tmp_path):
     write_image(tmp_path / "in/1.png", random_pixels((20, 20, 3)))
     assert run("features", tmp_path / "in", "-o", tmp_path / "f.csv").exit_code == 0
-    assert read_table(tmp_path / "f.csv")[0][:2] == ["file", "stats__c0_mean"]
+    assert read_table(tmp_path / "f.csv")[0][:2] == ["file", "stats__red_mean"]
 
 
 def test_record(faces, tmp_path):
