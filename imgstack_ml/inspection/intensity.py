@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MAX_NAMED = 6  # more names beside their points would cover each other
+_MAX_IN_LEGEND = 24  # channels; of a spectrum there is no room for all names
 _RING = "#CC3311"  # red
 
 
@@ -174,7 +175,7 @@ class IntensityDisplay:
         plane = self.figure_.add_subplot(grid[:, 1])
         self.axes_ = np.array([top, bottom, plane])
         self.maxima_ = _draw_by_image(top, maxima, colours, "largest intensity")
-        if len(names) > 1:
+        if 1 < len(names) <= _MAX_IN_LEGEND:
             place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": min(6, len(names))}
             draw_legend(top, self.maxima_, names, **place)
         self.means_ = _draw_by_image(bottom, means, colours, "mean intensity")

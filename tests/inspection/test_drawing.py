@@ -36,3 +36,15 @@ def test_displays_take_the_place_of_a_subplot(faces):
     assert min(ax.get_position().x0 for ax in displays[1].axes_) > middle
     with pytest.raises(ValueError, match="ax must be a subplot"):
         im.IntensityDisplay.from_stack(faces, ax=plt.figure().add_axes((0, 0, 1, 1)))
+
+
+def test_plots_are_vectors_and_pictures_have_one_image_each(faces, tmp_path):
+    pca = im.ImagePCA(3).fit(faces)
+    displays = {
+        "scores": (im.ScoresDisplay.from_estimator(pca, faces, n_thumbnails=3), 3),
+        "intensity": (im.IntensityDisplay.from_stack(faces), 0),
+        "eigenimages": (im.EigenimageDisplay.from_estimator(pca), 3),
+    }
+    for name, (display, n_images) in displays.items():
+        display.figure_.savefig(tmp_path / f"{name}.svg")
+        assert (tmp_path / f"{name}.svg").read_text().count("<image ") == n_images
