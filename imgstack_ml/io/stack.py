@@ -13,7 +13,7 @@ import dask.array as da
 import numpy as np
 from dask.utils import format_bytes
 
-from ..base.channels import colour_names, numbered_names
+from ..base.channels import are_colours, colour_names, numbered_names
 from ..base.notebook import table
 from ..base.validation import FileStack
 from ..base.warn import warn
@@ -165,7 +165,7 @@ class ImageStack(FileStack):
         if not isinstance(key, slice) and np.ndim(key) == 0:
             position = _position(key, len(self))
             image, name = self[[position]].data[0], self.files[position]
-            return ShownImage.of(image, name, self.channel_names, colours=self._in_colours)
+            return ShownImage.of(image, name, self.known_channels, colours=self._in_colours)
         return self._select(_positions(key, len(self)))
 
     def __getattr__(self, name: str) -> Any:
@@ -298,14 +298,8 @@ class ImageStack(FileStack):
 
     @property
     def _in_colours(self) -> bool:
-        """Whether channels are the colours of pictures; a fourth is their transparency only where the files say so."""
-        modes = set() if self.kinds is None else {header.mode for header, _ in self.kinds.counts()}
-        n_channels = self.shape[3] if self.ndim == 4 else 1
-        return (
-            self.dtype == np.uint8
-            and not self.channel_names
-            and (n_channels == 3 or (n_channels == 4 and modes == {"RGBA"}))
-        )
+        """Whether channels are the colours of pictures, in 8 bits."""
+        return self.dtype == np.uint8 and are_colours(self.known_channels)
 
 
 def without_faults(stack: ImageStack, *, finite: bool = False, progress: bool = False) -> ImageStack:
