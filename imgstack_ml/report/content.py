@@ -12,6 +12,7 @@ from ..inspection.pipelines import split_at_pca
 from ..inspection.scores import spread_out
 from .alerts import Alert, Evidence
 from .figures import svg_of
+from .live import live_data
 from .survey import Survey
 from .tables import Table, certificate_table, command_line, fit_table, images_table, verdict, versions_table
 from .tiles import MAX_EIGENIMAGES, Tile, alert_tiles, eigenimage_tiles, reconstruction_tiles
@@ -50,6 +51,7 @@ class Content(NamedTuple):
     command: str
     model: str
     versions: Table
+    live: dict[str, Any] | None
 
 
 def gather(
@@ -98,6 +100,7 @@ def gather(
         command=command_line(run),
         model=repr(estimator),
         versions=versions_table(run),
+        live=live_data(estimator, survey, evidence),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import os
 import tempfile
@@ -20,6 +22,7 @@ from ..inspection.pipelines import split_at_pca
 from ..inspection.stacks import check_stack, image_names, printable
 from .alerts import Alert, Evidence, find_alerts
 from .content import Content, gather
+from .live import as_json
 from .remedies import Run
 from .survey import Survey, outlier_statistics, read_survey
 from .tables import command_line
@@ -31,8 +34,9 @@ __all__ = ["Report", "generate_report"]
 class Report:
     """One HTML page about a fitted estimator and its images, made by `generate_report`.
 
-    The page contains its pictures and styles, and needs no script and no network. A notebook shows it as the value of
-    a cell.
+    The page contains its pictures and styles, and loads nothing. It is complete without scripts. Where they run, its
+    reader can ask for single images, other components, sums of components, and the names of a group of images. A
+    notebook shows it as the value of a cell.
 
     Attributes
     ----------
@@ -87,7 +91,7 @@ class Report:
     def _repr_html_(self) -> str:
         # In a frame, so that the styles of the page and of the notebook do not mix.
         page = html.escape(self.html)
-        return f'<iframe srcdoc="{page}" sandbox title="report" style="width:100%;height:40rem;border:0"></iframe>'
+        return f'<iframe srcdoc="{page}" sandbox="allow-scripts" title="report" style="width:100%;height:40rem;border:0"></iframe>'
 
 
 def generate_report(
@@ -186,8 +190,9 @@ def _check_scores(scores: npt.ArrayLike, k: int) -> np.ndarray:
 
 
 def _render(content: Content) -> str:
-    """Fill the template."""
+    """Fill the template; the page allows its own script, by its hash, and no other."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
 
     environment = Environment(
         loader=PackageLoader("imgstack_ml", "report"),
@@ -196,4 +201,9 @@ def _render(content: Content) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2").render(content=content)
+    script = Path(__file__).with_name("report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    data = None if content.live is None else Markup(as_json(content.live))
+    return environment.get_template("report.html.j2").render(
+        content=content, data=data, script=Markup(script), script_hash=f"sha256-{digest}"
+    )

@@ -1,0 +1,271 @@
+"""What the script of the page draws: scores, names and pictures of images, the mean and the components."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from math import isqrt
+from os.path import commonprefix
+from typing import Any
+
+import numpy as np
+
+from ..inspection.pictures import common_limits, component_title, shrink, visible_channels
+from ..inspection.pipelines import Route, find_eigenimages, find_mask, find_route, hide_outside
+from ..inspection.stacks import printable
+from .alerts import Evidence
+from .survey import Reconstruction, Survey
+
+__all__ = ["MAX_SCORES", "as_json", "live_data"]
+
+MAX_SCORES = 20_000  # images whose scores are on the page
+_MAX_COMPONENTS = 24
+_MAX_LABELS = 500  # with a name of their own
+_MAX_LABEL_LENGTH = 60
+# Shares of a page of at most 8 MB. Numbers and pictures are in base64, which takes a third more than their bytes.
+_NAME_BYTES = 800_000
+_BASIS_BYTES = 800_000
+_SHEET_BYTES = 1_500_000
+_SMALL_SHEET_BYTES = 300_000  # a sheet of pictures up to this size keeps every pixel
+_SIDE = 96  # pixels of mean and components
+_COLUMNS = 32  # of the sheet
+_PERCENTILES = (0.5, 99.5)  # of the intensities that are drawn black and white
+_MOST_PROBED = 2**27  # pixels
+_TOLERANCE = 1e-3
+
+Limits = tuple[float, float]
+
+
+def live_data(estimator: Any, survey: Survey | None, evidence: Evidence) -> dict[str, Any] | None:
+    """Gather what the script of the page draws, as values that JSON can hold; None if there is nothing to draw.
+
+    Arrays are in base64 and little-endian. Numbers are integers of 16 bits times a scale, finer than a screen shows.
+
+    Parameters
+    ----------
+    estimator : ImagePCA or Pipeline
+        Fitted.
+    survey : Survey or None
+        What the read of the stack found.
+    evidence : Evidence
+
+    Returns
+    -------
+    dict or None
+        ``titles``, ``sigma``: name and standard deviation of the first 24 components. ``basis``: mean and components
+        as small pictures, or None if they are none. ``rows``: scores of the worst and best reconstructions, and
+        their limits. ``plot``: scores, names and labels of at most 20,000 images, or None without scores.
+        ``sheet``: pictures of at most 1000 of these, or None.
+    """
+    route = find_route(estimator)
+    ratio = np.asarray(route.pca.explained_variance_ratio_)[:_MAX_COMPONENTS]
+    sigma = _deviations(route.pca)[: len(ratio)]
+    scores = None if evidence.scores is None else evidence.scores[:, : len(ratio)]
+    thumbnails = {} if survey is None else survey.thumbnails
+    shown = None if scores is None else _shown(scores, evidence.names, list(thumbnails))
+    limits = _limits(list(thumbnails.values())[:: max(1, len(thumbnails) // 100)])
+    basis = _basis(estimator, route, sigma)
+    if basis is None and shown is None:
+        return None
+    found = [] if survey is None or basis is None else [*survey.worst, *survey.best]
+    return {
+        "titles": [component_title(number, share) for number, share in enumerate(ratio.tolist(), start=1)],
+        "n_components": len(route.pca.components_),
+        "sigma": sigma.tolist(),
+        "basis": None if basis is None else _packed_basis(*basis, scores, sigma, None if route.before else limits),
+        "rows": [_row(one, evidence.scores[one.position, : len(ratio)]) for one in found],  # type: ignore[index]
+        "plot": None if scores is None or shown is None else _plot(scores, shown, evidence),
+        "sheet": None if shown is None else _sheet(thumbnails, shown, limits),
+    }
+
+
+def as_json(data: dict[str, Any]) -> str:
+    """Write data as JSON that may stand in a ``<script>``: no name in it can end the element, or begin a comment."""
+    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _deviations(pca: Any) -> np.ndarray:
+    """Return the standard deviation of the scores on each component."""
+    variance = np.asarray(pca.explained_variance_, dtype=np.float64)
+    return np.sqrt(np.maximum((variance > 0) if getattr(pca, "whiten", False) else variance, 0.0))
+
+
+def _row(found: Reconstruction, scores: np.ndarray) -> dict[str, Any]:
+    return {"scores": scores.tolist(), "limits": list(map(float, common_limits(found.image[np.newaxis])))}
+
+
+def _limits(pictures: Sequence[np.ndarray]) -> Limits | None:
+    """Intensities to be drawn black and white; None without pictures."""
+    if not len(pictures):
+        return None
+    values = np.concatenate([np.ma.compressed(_colours(picture)) for picture in pictures])
+    low, high = np.percentile(values.astype(np.float64), _PERCENTILES)
+    return float(low), float(high)
+
+
+def _colours(picture: np.ndarray) -> np.ndarray:
+    """Return a picture of visible channels as (height, width, 1) or (height, width, 3)."""
+    return picture[..., np.newaxis] if picture.ndim == 2 else picture[..., :3]
+
+
+def _basis(estimator: Any, route: Route, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Shrink the mean (h, w, c) and the components (k, h, w, c): their sums, by scores, are what `route` reconstructs.
+
+    None if they are no images, or if their sums are something else.
+    """
+    try:
+        components, mean = find_eigenimages(estimator, len(sigma))
+    except ValueError:
+        return None
+    inside = find_mask(estimator)
+    n_channels = mean.shape[2] if mean.ndim == 3 and mean.shape[2] in (3, 4) else 1
+    side = min(_SIDE, isqrt(_BASIS_BYTES // (2 * n_channels * (len(sigma) + 1))))
+
+    def small(image: np.ndarray) -> np.ndarray:
+        return _colours(shrink(visible_channels(image[np.newaxis]), side)[0]).astype(np.float64)
+
+    def reconstructed(*weights: float) -> np.ndarray:
+        whole = np.zeros((1, len(route.pca.components_)))
+        whole[0, : len(weights)] = weights
+        return small(hide_outside(np.asarray(route.reconstruct(whole)), inside)[0])
+
+    # One by one: images can be large. A component of whitened scores is as long as their standard deviations were.
+    lengths = np.sqrt(route.pca.explained_variance_) if getattr(route.pca, "whiten", False) else np.ones(len(sigma))
+    mean_, parts = small(mean), [small(image) * length for image, length in zip(components, lengths, strict=False)]
+    target = reconstructed(*sigma)
+    if not _adds_up(mean_, parts, sigma, target) and mean.size * len(sigma) < _MOST_PROBED:  # as after a StandardScaler
+        mean_ = reconstructed(0)
+        unit = np.diag(np.where(sigma > 0, sigma, 1))
+        parts = [(reconstructed(*row) - mean_) / row.max() for row in unit]
+    return (mean_, np.ma.stack(parts)) if _adds_up(mean_, parts, sigma, target) else None
+
+
+def _adds_up(mean: np.ndarray, parts: list[np.ndarray], weights: np.ndarray, target: np.ndarray) -> bool:
+    """Whether the mean plus a weighted sum of components is the target, to a thousandth of that sum."""
+    if mean.shape != target.shape:
+        return False
+    change = np.ma.filled(sum(weight * part for weight, part in zip(weights, parts, strict=True)), 0)
+    error = np.abs(np.ma.filled(mean - target, 0) + change).max()
+    return bool(error <= _TOLERANCE * np.abs(change).max() + 1e-5 * np.abs(mean).max())
+
+
+def _packed_basis(
+    mean: np.ndarray, components: np.ndarray, scores: np.ndarray | None, sigma: np.ndarray, limits: Limits | None
+) -> dict[str, Any]:
+    """Pack mean and components; the limits of what is drawn are those of 64 images, where others are not given."""
+    some = np.vstack([sigma, -sigma]) if scores is None else scores[:: max(1, len(scores) // 64)][:64]
+    rows = np.ma.filled(components, 0).reshape(len(components), -1)
+    low, high = limits or _limits([np.ma.filled(mean, mean.mean()) + (row @ rows).reshape(mean.shape) for row in some])  # type: ignore[misc]
+    hidden = np.ma.getmaskarray(mean).all(axis=2)
+    return {
+        "shape": mean.shape,
+        "limits": [low, high],
+        "mean": _packed(np.ma.filled(mean, low).reshape(1, -1)),
+        "components": _packed(rows),
+        "hidden": _base64(hidden.astype("u1")) if hidden.any() else None,
+    }
+
+
+def _shown(scores: np.ndarray, names: Sequence[str], pictured: list[int]) -> np.ndarray:
+    """Choose the images of the plot: all, or those with pictures and a random sample of the others."""
+    possible = np.isfinite(scores).all(axis=1)
+    others = possible.copy()
+    others[pictured] = False
+    order = np.concatenate(
+        [np.array(pictured, dtype=int), np.random.default_rng(0).permutation(np.flatnonzero(others))]
+    )
+    order = order[possible[order]][:MAX_SCORES]
+    while len(order) and (size := len(as_json(_shared_names(names, np.sort(order))).encode())) > _NAME_BYTES:
+        order = order[: int(0.9 * len(order) * _NAME_BYTES / size)]
+    return np.sort(order)
+
+
+def _shared_names(names: Sequence[str], shown: np.ndarray) -> dict[str, Any]:
+    """Write each name as the number of letters that it shares with the one before, and the rest: files are alike."""
+    shared, rests, before = [], [], ""
+    for index in shown.tolist():
+        name = names[index]
+        prefix = commonprefix([before, name])  # noqa: RUF071 (letters, not folders)
+        shared.append(len(prefix.encode("utf-16-le")) // 2)  # as JavaScript counts
+        rests.append(name[len(prefix) :])
+        before = name
+    return {"shared": shared, "rests": rests}
+
+
+def _plot(scores: np.ndarray, shown: np.ndarray, evidence: Evidence) -> dict[str, Any]:
+    labels, numbers = _numbered_labels(evidence.labels, shown)
+    return {
+        "n_images": len(scores),
+        "n_shown": len(shown),
+        "positions": _base64(shown.astype("<u4")),
+        "scores": _packed(scores[shown].T),
+        "names": _shared_names(evidence.names, shown),
+        "labels": labels,
+        "label_of": numbers,
+    }
+
+
+def _numbered_labels(labels: np.ndarray | None, shown: np.ndarray) -> tuple[list[str], str | None]:
+    """Give each label a number, the most frequent first; those beyond 500 share the last number."""
+    if labels is None:
+        return [], None
+    names, of_image, counts = np.unique(np.asarray(labels)[shown], return_inverse=True, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    numbers = np.empty(len(names), dtype="<u2")
+    numbers[order] = np.minimum(np.arange(len(names)), _MAX_LABELS)
+    texts = [printable(str(names[index]))[:_MAX_LABEL_LENGTH] for index in order[:_MAX_LABELS].tolist()]
+    return texts + ["other labels"] * (len(names) > _MAX_LABELS), _base64(numbers[of_image])
+
+
+def _sheet(thumbnails: dict[int, np.ndarray], shown: np.ndarray, limits: Limits | None) -> dict[str, Any] | None:
+    """Lay thumbnails side by side in one picture, in the order of the images; ``at`` are their rows in the plot."""
+    positions = [position for position in shown.tolist() if position in thumbnails]
+    if not positions or limits is None:
+        return None
+    height, width, n_channels = _colours(thumbnails[positions[0]]).shape
+    # Cells are whole blocks of a JPEG, so that no picture shines into its neighbours.
+    cell = [-(-size // 8) * 8 for size in (height, width)]
+    n_rows = -(-len(positions) // _COLUMNS)
+    sheet = np.zeros((n_rows, cell[0], _COLUMNS, cell[1], n_channels), np.uint8)
+    padding = ((0, cell[0] - height), (0, cell[1] - width), (0, 0))
+    for place, position in enumerate(positions):
+        row, column = divmod(place, _COLUMNS)
+        pixels = np.ma.filled(_colours(thumbnails[position]).astype(np.float64), limits[0])
+        pixels = 255 * ((pixels - limits[0]) / (limits[1] - limits[0] or 1)).clip(0, 1)
+        sheet[row, :, column] = np.pad(np.rint(pixels).astype(np.uint8), padding, mode="edge")
+    return {
+        "uri": _sheet_uri(sheet.reshape(n_rows * cell[0], _COLUMNS * cell[1], n_channels)),
+        "size": [height, width],
+        "cell": cell,
+        "columns": _COLUMNS,
+        "at": _base64(np.searchsorted(shown, positions).astype("<u2")),
+    }
+
+
+def _sheet_uri(pixels: np.ndarray) -> str:
+    """Encode the sheet: as PNG where that is small, else as the best JPEG that is small enough."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    data, kind = io.BytesIO(), "png"
+    image.save(data, format="PNG", optimize=True)
+    most = _SMALL_SHEET_BYTES
+    for quality in (90, 75, 50, 25, 5):
+        if data.tell() <= most:
+            break
+        data, kind, most = io.BytesIO(), "jpeg", _SHEET_BYTES
+        image.save(data, format="JPEG", quality=quality, subsampling=0)
+    return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode('ascii')}"
+
+
+def _packed(rows: np.ndarray) -> dict[str, Any]:
+    """Write rows of numbers as integers of 16 bits, each row with its own scale."""
+    scales = np.abs(rows).max(axis=1, initial=0) / 32767
+    scales[scales == 0] = 1
+    return {"scales": scales.tolist(), "data": _base64(np.rint(rows / scales[:, np.newaxis]).astype("<i2"))}
+
+
+def _base64(values: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode("ascii")
