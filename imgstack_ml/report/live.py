@@ -245,18 +245,19 @@ def _sheet(thumbnails: dict[int, np.ndarray], shown: np.ndarray, limits: Limits 
 
 
 def _sheet_uri(pixels: np.ndarray) -> str:
-    """Encode the sheet: as PNG where that is small, else as the best JPEG that is small enough."""
+    """Encode the sheet: as PNG where it is small, else as the best JPEG that is small enough."""
     from PIL import Image
 
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    data, kind = io.BytesIO(), "png"
-    image.save(data, format="PNG", optimize=True)
-    most = _SMALL_SHEET_BYTES
-    for quality in (90, 75, 50, 25, 5):
-        if data.tell() <= most:
-            break
-        data, kind, most = io.BytesIO(), "jpeg", _SHEET_BYTES
-        image.save(data, format="JPEG", quality=quality, subsampling=0)
+    data, kind = io.BytesIO(), "png" if pixels.size <= _SMALL_SHEET_BYTES else "jpeg"
+    if kind == "png":
+        image.save(data, format="PNG")
+    else:
+        for quality in (90, 75, 50, 25, 5):
+            data = io.BytesIO()
+            image.save(data, format="JPEG", quality=quality, subsampling=0)
+            if data.tell() <= _SHEET_BYTES:
+                break
     return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode('ascii')}"
 
 

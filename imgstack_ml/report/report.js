@@ -209,12 +209,14 @@
       const step = [1, 2, 5, 10].find((factor) => factor * power >= rough) * power;
       const ticks = [];
       for (let i = Math.ceil(low / step); i * step <= high; i++) ticks.push(i * step);
-      return { low, high, ticks, text: (value) => tickText(value, step) };
+      return { low, high, ticks };
     }
 
-    function tickText(value, step) {
-      if (value && (Math.abs(value) >= 1e6 || step < 1e-4)) return value.toExponential(1).replace("-", "−");
-      return String(Number(value.toPrecision(6))).replace("-", "−");
+    function numberText(value, nDigits) {
+      const size = Math.abs(value);
+      const isPlain = !value || (size >= 1e-4 && size < 1e6);
+      const text = isPlain ? String(Number(value.toPrecision(nDigits))) : value.toExponential(2);
+      return text.replace(/-/g, "−");
     }
 
     const styleOf = (number) => (number < N_STYLES ? Math.floor(number / N_COLOURS) : 0);
@@ -228,29 +230,31 @@
       const context = resize(dots, Math.round(width * ratio), Math.round(height * ratio));
       context.setTransform(ratio, 0, 0, ratio, 0, 0);
       context.clearRect(0, 0, width, height);
-      placeDots(context, colour);
-      const line = axis("across") === ORDER && !labelOf;
-      if (line) {
+      const scales = placeDots();
+      const paintDots = n > MANY ? squaresOn(context) : pathsOn(context);
+      const colours = groups.map((_, number) => colour(number < N_STYLES ? `--c${number % N_COLOURS}` : "--grey"));
+      for (const opacity of [0.15, 0.8]) {
+        const isDrawn = (i) => isFaint(i) === opacity < 0.5 && !chosen[i];
+        groups.forEach((group, number) => paintDots(group.filter(isDrawn), styleOf(number), colours[number], opacity));
+      }
+      const isChosen = (i) => chosen[i];
+      groups.forEach((group, number) => paintDots(group.filter(isChosen), styleOf(number), colour("--ink"), 1));
+      paintDots.end();
+      context.globalCompositeOperation = "destination-over";
+      if (axis("across") === ORDER && !labelOf) {
         context.beginPath();
         for (let i = 0; i < n; i++) context.lineTo(x[i], y[i]);
-        context.strokeStyle = colour("--line");
+        context.strokeStyle = colour("--soft");
+        context.lineWidth = 0.5;
         context.stroke();
       }
-      for (const faint of [true, false]) {
-        context.globalAlpha = faint ? 0.15 : 0.8;
-        groups.forEach((group, number) => {
-          context.fillStyle = colour(number < N_STYLES ? `--c${number % N_COLOURS}` : "--grey");
-          drawDots(context, styleOf(number), group.filter((i) => isFaint(i) === faint && !chosen[i]));
-        });
-      }
-      context.globalAlpha = 1;
-      context.fillStyle = colour("--ink");
-      groups.forEach((group, number) => drawDots(context, styleOf(number), group.filter((i) => chosen[i])));
+      drawAxes(context, colour, scales);
+      context.globalCompositeOperation = "source-over";
       drawMarks();
     }
 
-    /** Compute the places of all dots, and draw the axes. */
-    function placeDots(context, colour) {
+    /** Compute the places of all dots, and return the scales of the axes. */
+    function placeDots() {
       const right = size.width - MARGIN.right;
       const bottom = size.height - MARGIN.bottom;
       const across = columnOf(axis("across"));
@@ -263,21 +267,25 @@
         x[i] = MARGIN.left + (across[i] - scaleX.low) * gainX;
         y[i] = bottom - (up[i] - scaleY.low) * gainY;
       }
+      const placesX = scaleX.ticks.map((tick) => [tick, MARGIN.left + (tick - scaleX.low) * gainX]);
+      const placesY = scaleY.ticks.map((tick) => [tick, bottom - (tick - scaleY.low) * gainY]);
+      return { right, bottom, placesX, placesY };
+    }
+
+    function drawAxes(context, colour, { right, bottom, placesX, placesY }) {
       context.font = "12px system-ui, sans-serif";
       context.lineWidth = 1;
       context.textAlign = "center";
-      for (const tick of scaleX.ticks) {
-        const place = MARGIN.left + (tick - scaleX.low) * gainX;
+      for (const [tick, place] of placesX) {
         drawLine(context, colour(tick ? "--line" : "--grey"), place, MARGIN.top, place, bottom);
         context.fillStyle = colour("--soft");
-        context.fillText(scaleX.text(tick), place, bottom + 16);
+        context.fillText(numberText(tick, 6), place, bottom + 16);
       }
       context.textAlign = "right";
-      for (const tick of scaleY.ticks) {
-        const place = bottom - (tick - scaleY.low) * gainY;
+      for (const [tick, place] of placesY) {
         drawLine(context, colour(tick ? "--line" : "--grey"), MARGIN.left, place, right, place);
         context.fillStyle = colour("--soft");
-        context.fillText(scaleY.text(tick), MARGIN.left - 6, place + 4);
+        context.fillText(numberText(tick, 6), MARGIN.left - 6, place + 4);
       }
       context.fillStyle = colour("--ink");
       context.textAlign = "center";
@@ -297,24 +305,48 @@
       context.stroke();
     }
 
-    /** Draw some dots as circles (0), squares (1) or triangles (2). */
-    function drawDots(context, shape, some) {
-      const r = n > MANY ? 1.5 : n > 500 ? 3 : 4.5;
-      context.beginPath();
-      for (const i of some) {
-        if (n > MANY) context.fillRect(x[i] - r, y[i] - r, 2 * r, 2 * r);
-        else if (shape === 1) context.rect(x[i] - 0.9 * r, y[i] - 0.9 * r, 1.8 * r, 1.8 * r);
-        else if (shape === 0) {
-          context.moveTo(x[i] + r, y[i]);
-          context.arc(x[i], y[i], r, 0, 2 * Math.PI);
-        } else {
-          context.moveTo(x[i], y[i] - 1.1 * r);
-          context.lineTo(x[i] + r, y[i] + 0.8 * r);
-          context.lineTo(x[i] - r, y[i] + 0.8 * r);
-          context.closePath();
+    /** Paint dots as circles (0), squares (1) or triangles (2). */
+    function pathsOn(context) {
+      const r = n > 500 ? 3 : 4.5;
+      const paintDots = (some, shape, colour, opacity) => {
+        context.beginPath();
+        for (const i of some) {
+          if (shape === 0) {
+            context.moveTo(x[i] + r, y[i]);
+            context.arc(x[i], y[i], r, 0, 2 * Math.PI);
+          } else if (shape === 1) context.rect(x[i] - 0.9 * r, y[i] - 0.9 * r, 1.8 * r, 1.8 * r);
+          else {
+            context.moveTo(x[i], y[i] - 1.1 * r);
+            context.lineTo(x[i] + r, y[i] + 0.8 * r);
+            context.lineTo(x[i] - r, y[i] + 0.8 * r);
+            context.closePath();
+          }
         }
-      }
-      context.fill();
+        Object.assign(context, { fillStyle: colour, globalAlpha: opacity });
+        context.fill();
+        context.globalAlpha = 1;
+      };
+      paintDots.end = () => {};
+      return paintDots;
+    }
+
+    /** Paint dots as small squares into an image: as paths, tens of thousands would take too long. */
+    function squaresOn(context) {
+      const { width, height } = dots;
+      const image = context.createImageData(width, height);
+      const pixels = new Uint32Array(image.data.buffer);
+      const side = Math.max(2, Math.round(3 * size.ratio));
+      const paintDots = (some, shape, colour, opacity) => {
+        const [red, green, blue] = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+        const value = ((Math.round(255 * opacity) << 24) | (blue << 16) | (green << 8) | red) >>> 0;
+        for (const i of some) {
+          const left = Math.round(x[i] * size.ratio - side / 2);
+          const top = Math.round(y[i] * size.ratio - side / 2);
+          for (let row = top; row < top + side; row++) pixels.fill(value, row * width + left, row * width + left + side);
+        }
+      };
+      paintDots.end = () => context.putImageData(image, 0, 0);
+      return paintDots;
     }
 
     /** Draw what lies over the dots: the ring around one, and the lasso. */
@@ -394,8 +426,8 @@
       find("card-name").textContent = names[focus];
       find("card-label").textContent = labelOf ? plot.labels[labelOf[focus]] : "";
       const shown = [...new Set([axis("across"), axis("up")])].filter((number) => number !== ORDER);
-      const texts = shown.map((number) => `PC ${number + 1}: ${columnOf(number)[focus].toPrecision(3)}`);
-      find("card-scores").textContent = [`image ${positions[focus]}`, ...texts].join(" · ").replace(/-/g, "−");
+      const texts = shown.map((number) => `PC ${number + 1}: ${numberText(columnOf(number)[focus], 3)}`);
+      find("card-scores").textContent = [`image ${positions[focus]}`, ...texts].join(" · ");
       find("card").classList.remove("empty");
     }
 

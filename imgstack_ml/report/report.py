@@ -91,7 +91,8 @@ class Report:
     def _repr_html_(self) -> str:
         # In a frame, so that the styles of the page and of the notebook do not mix.
         page = html.escape(self.html)
-        return f'<iframe srcdoc="{page}" sandbox="allow-scripts" title="report" style="width:100%;height:40rem;border:0"></iframe>'
+        style = "width:100%;height:40rem;border:0"
+        return f'<iframe srcdoc="{page}" sandbox="allow-scripts" title="report" style="{style}"></iframe>'
 
 
 def generate_report(

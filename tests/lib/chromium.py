@@ -87,11 +87,10 @@ class Browser:
             if is_wanted(message):
                 return message
 
-    def open(self, path, *, width=1200, height=900, dark=False, touch=False, media=""):
+    def open(self, path, *, width=1200, height=900, dark=False, touch=False, media="", scripts=True):
         """Open a page of the disk, in a window of some size."""
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
-        )
+        self.call("Emulation.setScriptExecutionDisabled", value=not scripts)
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.call("Emulation.setEmulatedMedia", media=media, features=scheme)
         self.call("Emulation.setTouchEmulationEnabled", enabled=touch)
@@ -99,7 +98,8 @@ class Browser:
         self.url = path.as_uri()
         self.call("Page.navigate", url=self.url)
         self.wait_for("Page.loadEventFired")
-        self.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(0))))")
+        if scripts:
+            self.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(0))))")
 
     def evaluate(self, expression):
         """Evaluate JavaScript in the page."""
@@ -118,7 +118,8 @@ class Browser:
     def place_of(self, selector):
         """Left, top, width and height of an element, after scrolling to it."""
         return self.evaluate(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}});"
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
+            "e.scrollIntoView({block: 'center'});"
             "const r = e.getBoundingClientRect(); return [r.left, r.top, r.width, r.height]; })()"
         )
 
