@@ -161,7 +161,7 @@
   const N_STYLES = N_COLOURS * SHAPES.length; // labels beyond this number are grey circles
   const MARGIN = { left: 62, right: 12, top: 10, bottom: 44 };
   const MANY = 2000; // dots are small squares beyond this number
-  const NAMES_SHOWN = 1000; // a longer list would make the page slow
+  const NAMES_SHOWN = 500; // a longer list would make the page slow
 
   function startExplorer() {
     const plot = data.plot;
@@ -173,6 +173,7 @@
     const groups = Array.from({ length: labelOf ? Math.min(plot.labels.length, N_STYLES + 1) : 1 }, () => []);
     for (let i = 0; i < n; i++) groups[labelOf ? Math.min(labelOf[i], N_STYLES) : 0].push(i);
     const columns = new Map(); // numbers along an axis
+    const colours = new Map(); // of the light or dark style
     const dots = find("dots");
     const marks = find("marks");
     const x = new Float32Array(n); // places on the screen
@@ -222,20 +223,26 @@
     const styleOf = (number) => (number < N_STYLES ? Math.floor(number / N_COLOURS) : 0);
     const isFaint = (i) => shade >= 0 && labelOf[i] !== shade;
 
+    /** A colour of the style sheet; asked for once, since the answer can take as long as a drawing. */
+    function colour(name) {
+      if (!colours.has(name)) {
+        colours.set(name, getComputedStyle(document.documentElement).getPropertyValue(name).trim());
+      }
+      return colours.get(name);
+    }
+
     function draw() {
       const { width, height, ratio } = size;
       if (!width) return;
-      const style = getComputedStyle(document.documentElement);
-      const colour = (name) => style.getPropertyValue(name).trim();
       const context = resize(dots, Math.round(width * ratio), Math.round(height * ratio));
       context.setTransform(ratio, 0, 0, ratio, 0, 0);
       context.clearRect(0, 0, width, height);
       const scales = placeDots();
       const paintDots = n > MANY ? squaresOn(context) : pathsOn(context);
-      const colours = groups.map((_, number) => colour(number < N_STYLES ? `--c${number % N_COLOURS}` : "--grey"));
+      const colourOf = (number) => colour(number < N_STYLES ? `--c${number % N_COLOURS}` : "--grey");
       for (const opacity of [0.15, 0.8]) {
         const isDrawn = (i) => isFaint(i) === opacity < 0.5 && !chosen[i];
-        groups.forEach((group, number) => paintDots(group.filter(isDrawn), styleOf(number), colours[number], opacity));
+        groups.forEach((group, number) => paintDots(group.filter(isDrawn), styleOf(number), colourOf(number), opacity));
       }
       const isChosen = (i) => chosen[i];
       groups.forEach((group, number) => paintDots(group.filter(isChosen), styleOf(number), colour("--ink"), 1));
@@ -248,7 +255,7 @@
         context.lineWidth = 0.5;
         context.stroke();
       }
-      drawAxes(context, colour, scales);
+      drawAxes(context, scales);
       context.globalCompositeOperation = "source-over";
       drawMarks();
     }
@@ -272,7 +279,7 @@
       return { right, bottom, placesX, placesY };
     }
 
-    function drawAxes(context, colour, { right, bottom, placesX, placesY }) {
+    function drawAxes(context, { right, bottom, placesX, placesY }) {
       context.font = "12px system-ui, sans-serif";
       context.lineWidth = 1;
       context.textAlign = "center";
@@ -355,7 +362,7 @@
       const context = resize(marks, Math.round(width * ratio), Math.round(height * ratio));
       context.setTransform(ratio, 0, 0, ratio, 0, 0);
       context.clearRect(0, 0, width, height);
-      context.strokeStyle = context.fillStyle = getComputedStyle(marks).color;
+      context.strokeStyle = context.fillStyle = colour("--ink");
       context.lineWidth = 2;
       if (focus >= 0) {
         context.beginPath();
@@ -435,19 +442,19 @@
 
     function choose(change) {
       for (let i = 0; i < n; i++) chosen[i] = change(i);
+      draw();
       const some = [];
       let count = 0;
       for (let i = 0; i < n; i++) {
         if (chosen[i] && count++ < NAMES_SHOWN) some.push(names[i]);
       }
-      find("names").value = some.join("\n");
+      find("names").textContent = some.join("\n");
       find("names").hidden = find("copy").disabled = find("clear").disabled = !count;
       find("names").hidden = !count;
       const numberShown = count > NAMES_SHOWN ? `; the first ${NAMES_SHOWN.toLocaleString("en")} names are shown` : "";
       find("count").textContent = count
         ? `${count.toLocaleString("en")} image${count > 1 ? "s" : ""} chosen${numberShown}.`
         : "No image is chosen.";
-      draw();
     }
 
     const toggle = (dot) => choose((i) => (i === dot ? !chosen[i] : chosen[i]));
@@ -571,7 +578,10 @@
       size = { width, height, ratio: window.devicePixelRatio || 1 };
       draw();
     }).observe(marks);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+      colours.clear();
+      draw();
+    });
   }
 
   if (basis) startMixer();

@@ -125,6 +125,7 @@ class Browser:
 
     def mouse(self, kind, x, y, *, pressed=False, modifiers=0):
         """Move, press or release the mouse: ``"Moved"``, ``"Pressed"``, ``"Released"``."""
+        x, y = float(x), float(y)
         button = "none" if kind == "Moved" and not pressed else "left"
         self.call(
             "Input.dispatchMouseEvent",
@@ -142,7 +143,7 @@ class Browser:
         """Touch at the first point, go along the others, and let go."""
         for i, (x, y) in enumerate(points):
             kind = "touchMove" if i else "touchStart"
-            self.call("Input.dispatchTouchEvent", type=kind, touchPoints=[{"x": x, "y": y}])
+            self.call("Input.dispatchTouchEvent", type=kind, touchPoints=[{"x": float(x), "y": float(y)}])
         self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
 
     def click(self, selector):
@@ -168,7 +169,10 @@ class Browser:
         return [url for url in asked if not url.startswith("data:") and url != self.url]
 
     def trace(self, action):
-        """Milliseconds of each handler of an event while an action runs, by the browser's own trace: {type: [ms]}."""
+        """Milliseconds of each handler of an event while an action runs, by the browser's own trace: {type: [ms]}.
+
+        It is the time of the page's thread: of a machine that is busy with other work, this is what the handler takes.
+        """
         self.call("Tracing.start", categories="devtools.timeline", transferMode="ReportEvents")
         action()
         self.events.clear()
@@ -179,5 +183,5 @@ class Browser:
             if event["method"] == "Tracing.dataCollected":
                 for one in event["params"]["value"]:
                     if one["name"] == "EventDispatch" and "dur" in one:
-                        found.setdefault(one["args"]["data"]["type"], []).append(one["dur"] / 1000)
+                        found.setdefault(one["args"]["data"]["type"], []).append(one.get("tdur", one["dur"]) / 1000)
         return found

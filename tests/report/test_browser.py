@@ -1,5 +1,6 @@
 """The page in a real browser: whole without scripts, alive with them; it loads nothing, and names do nothing."""
 
+import base64
 import io
 import json
 from statistics import median, quantiles
@@ -70,13 +71,9 @@ def text(browser, selector):
 
 
 def pixels(browser, selector):
-    """Pixels (height, width, 4) of a canvas."""
-    code = (
-        f"(() => {{ const c = document.querySelector({json.dumps(selector)});"
-        "return [c.height, c.width, [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]]; })()"
-    )
-    height, width, values = browser.evaluate(code)
-    return np.array(values).reshape(height, width, 4)
+    """Pixels (height, width, 3) of a canvas."""
+    uri = browser.evaluate(f"document.querySelector({json.dumps(selector)}).toDataURL()")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")).astype(int)
 
 
 def set_value(browser, selector, value):
@@ -92,7 +89,7 @@ def limits(browser):
 
 
 def drawn(image, low, high):
-    return (255 * (image - low) / (high - low)).clip(0, 255)
+    return (255 * (image - float(low)) / (high - low)).clip(0, 255)
 
 
 def dots(browser, across, up):
@@ -160,7 +157,7 @@ def test_a_dot_shows_its_image_name_and_label(page, made):
         assert text(page, "#card-label") == names[shown].split("/")[0]
         assert f"image {shown} · PC 1: " in text(page, "#card-scores")
         low, high = limits(page)
-        np.testing.assert_allclose(pixels(page, "#card-picture")[..., :3], drawn(images[shown], low, high), atol=1)
+        np.testing.assert_allclose(pixels(page, "#card-picture"), drawn(images[shown], low, high), atol=1)
     assert page.evaluate("document.querySelectorAll('b, #card script, #card img').length") == 0
     assert_quiet(page)
 
@@ -193,15 +190,16 @@ def test_a_lasso_chooses_what_is_inside_and_its_names_are_copied(page, made):
     )
     page.click("#copy")
     assert text(page, "#copied") == "Copied."
-    chosen = page.evaluate("document.getElementById('names').value")
+    chosen = text(page, "#names")
     assert page.evaluate("window.taken") == chosen
     for i in np.flatnonzero(sure):
         assert (names[i] in chosen) == inside[i]
-    assert text(page, "#count") == f"{inside.sum()} images chosen."
+    assert abs(int(text(page, "#count").split()[0]) - inside.sum()) <= (~sure).sum()
     page.click("#clear")
     assert text(page, "#count") == "No image is chosen."
     page.click(f"#legend button:nth-child({1 + sorted(LABELS).index(LABELS[1])})")
-    left, top = places.min(axis=0) - 5
+    places = dots(page, scores[:, 0], scores[:, 1])
+    (left, top), (right, bottom) = places.min(axis=0) - 5, places.max(axis=0) + 5
     page.drag([(left, top), (right, top), (right, bottom), (left, bottom)])
     assert text(page, "#count") == "28 images chosen."
     assert_quiet(page)
@@ -243,10 +241,10 @@ def test_sliders_add_components_to_the_mean(page, made):
     for j, deviations in ((0, 3), (1, -2.5), (23, 0.4)):
         set_value(page, f"#sliders label:nth-child({j + 1}) input", deviations)
         expected = expected + deviations * np.sqrt(pca.explained_variance_[j]) * pca.eigenimages_[j]
-        np.testing.assert_allclose(pixels(page, "#sum")[..., :3], drawn(expected, low, high), atol=1)
+        np.testing.assert_allclose(pixels(page, "#sum"), drawn(expected, low, high), atol=1)
     assert text(page, "#sliders label:nth-child(2) output") == "−2.5 σ"
     page.click("#mean")
-    np.testing.assert_allclose(pixels(page, "#sum")[..., :3], drawn(pca.mean_image_, low, high), atol=1)
+    np.testing.assert_allclose(pixels(page, "#sum"), drawn(pca.mean_image_, low, high), atol=1)
     assert_quiet(page)
 
 
@@ -259,7 +257,7 @@ def test_reconstructions_from_fewer_components(page, made):
         few = np.zeros((1, 30))
         few[0, :k] = scores[names.index(name), :k]
         expected = drawn(pca.inverse_transform(few)[0], 0, 255)
-        np.testing.assert_allclose(pixels(page, ".triple canvas")[..., :3], expected, atol=1)
+        np.testing.assert_allclose(pixels(page, ".triple canvas"), expected, atol=1)
         assert text(page, ".triple .k output") == f"{k} of 30 components"
     set_value(page, ".triple .k input", 25)
     assert page.evaluate("document.querySelector('.triple canvas').checkVisibility()") is False
@@ -283,9 +281,9 @@ def test_handlers_are_fast_with_as_many_scores_as_a_page_has(browser, tmp_path):
         left, top, width, height = browser.place_of("#marks")
         for x, y in rng.random((100, 2)):
             browser.mouse("Moved", left + x * width, top + y * height)
-        for i in range(6):
-            angles = np.linspace(0, 2 * np.pi, 60)
-            radius = (0.1 + 0.05 * i) * height
+        for i in range(24):
+            angles = np.linspace(0, 2 * np.pi, 20)
+            radius = (0.1 + 0.015 * i) * height
             browser.drag(
                 [(left + width / 2 + radius * np.cos(a), top + height / 2 + radius * np.sin(a)) for a in angles]
             )
