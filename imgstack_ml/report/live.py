@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from math import isqrt
 from os.path import commonprefix
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -35,7 +35,10 @@ _PERCENTILES = (0.5, 99.5)  # of the intensities that are drawn black and white
 _MOST_PROBED = 2**27  # pixels
 _TOLERANCE = 1e-3
 
-Limits = tuple[float, float]
+# Channels of each picture that is drawn of an image: one for grey, or three for colours.
+Panels: TypeAlias = list[list[int]]
+# Of each of these pictures, the intensities that are drawn black and white.
+Limits: TypeAlias = list[list[float]]
 
 
 def live_data(estimator: Any, survey: Survey | None, evidence: Evidence) -> dict[str, Any] | None:
@@ -65,8 +68,8 @@ def live_data(estimator: Any, survey: Survey | None, evidence: Evidence) -> dict
     scores = None if evidence.scores is None else evidence.scores[:, : len(ratio)]
     thumbnails = {} if survey is None else survey.thumbnails
     shown = None if scores is None else _shown(scores, evidence.names, list(thumbnails))
-    limits = _limits(list(thumbnails.values())[:: max(1, len(thumbnails) // 100)])
     basis = _basis(estimator, route, sigma)
+    limits = _limits(list(thumbnails.values())[:: max(1, len(thumbnails) // 100)])
     if basis is None and shown is None:
         return None
     found = [] if survey is None or basis is None else [*survey.worst, *survey.best]
@@ -75,7 +78,7 @@ def live_data(estimator: Any, survey: Survey | None, evidence: Evidence) -> dict
         "n_components": len(route.pca.components_),
         "sigma": sigma.tolist(),
         "basis": None if basis is None else _packed_basis(*basis, scores, sigma, None if route.before else limits),
-        "rows": [_row(one, evidence.scores[one.position, : len(ratio)]) for one in found],  # type: ignore[index]
+        "rows": [row for one in found for row in _rows(one, evidence.scores[one.position, : len(ratio)])],  # type: ignore[index]
         "plot": None if scores is None or shown is None else _plot(scores, shown, evidence),
         "sheet": None if shown is None else _sheet(thumbnails, shown, limits),
     }
@@ -92,22 +95,35 @@ def _deviations(pca: Any) -> np.ndarray:
     return np.sqrt(np.maximum((variance > 0) if getattr(pca, "whiten", False) else variance, 0.0))
 
 
-def _row(found: Reconstruction, scores: np.ndarray) -> dict[str, Any]:
-    return {"scores": scores.tolist(), "limits": list(map(float, common_limits(found.image[np.newaxis])))}
+def _rows(found: Reconstruction, scores: np.ndarray) -> list[dict[str, Any]]:
+    """Describe the pictures of a reconstruction: its scores, and the panel and limits of each."""
+    limits = list(map(float, common_limits(found.image[np.newaxis])))
+    return [
+        {"scores": scores.tolist(), "panel": panel, "limits": limits}
+        for panel in range(len(_panels(_with_channels(found.image).shape[2])))
+    ]
+
+
+def _panels(n_channels: int) -> Panels:
+    """Choose the pictures of an image of visible channels."""
+    return [[0, 1, 2]] if n_channels in (3, 4) else [[channel] for channel in range(n_channels)]
 
 
 def _limits(pictures: Sequence[np.ndarray]) -> Limits | None:
-    """Intensities to be drawn black and white; None without pictures."""
+    """Choose the intensities to be drawn black and white in each panel; None without pictures."""
     if not len(pictures):
         return None
-    values = np.concatenate([np.ma.compressed(_colours(picture)) for picture in pictures])
-    low, high = np.percentile(values.astype(np.float64), _PERCENTILES)
-    return float(low), float(high)
+    some = [_with_channels(picture) for picture in pictures]
+    limits = []
+    for panel in _panels(some[0].shape[2]):
+        values = np.concatenate([np.ma.compressed(one[..., panel]) for one in some])
+        limits.append(np.percentile(values.astype(np.float64), _PERCENTILES).tolist())
+    return limits
 
 
-def _colours(picture: np.ndarray) -> np.ndarray:
-    """Return a picture of visible channels as (height, width, 1) or (height, width, 3)."""
-    return picture[..., np.newaxis] if picture.ndim == 2 else picture[..., :3]
+def _with_channels(picture: np.ndarray) -> np.ndarray:
+    """Return a picture as (height, width, n_channels)."""
+    return picture[..., np.newaxis] if picture.ndim == 2 else picture
 
 
 def _basis(estimator: Any, route: Route, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -120,11 +136,11 @@ def _basis(estimator: Any, route: Route, sigma: np.ndarray) -> tuple[np.ndarray,
     except ValueError:
         return None
     inside = find_mask(estimator)
-    n_channels = mean.shape[2] if mean.ndim == 3 and mean.shape[2] in (3, 4) else 1
+    n_channels = visible_channels(np.empty((1, 1, 1, *mean.shape[2:]))).size
     side = min(_SIDE, isqrt(_BASIS_BYTES // (2 * n_channels * (len(sigma) + 1))))
 
     def small(image: np.ndarray) -> np.ndarray:
-        return _colours(shrink(visible_channels(image[np.newaxis]), side)[0]).astype(np.float64)
+        return _with_channels(shrink(visible_channels(image[np.newaxis]), side)[0]).astype(np.float64)
 
     def reconstructed(*weights: float) -> np.ndarray:
         whole = np.zeros((1, len(route.pca.components_)))
@@ -157,12 +173,13 @@ def _packed_basis(
     """Pack mean and components; the limits of what is drawn are those of 64 images, where others are not given."""
     some = np.vstack([sigma, -sigma]) if scores is None else scores[:: max(1, len(scores) // 64)][:64]
     rows = np.ma.filled(components, 0).reshape(len(components), -1)
-    low, high = limits or _limits([np.ma.filled(mean, mean.mean()) + (row @ rows).reshape(mean.shape) for row in some])  # type: ignore[misc]
+    limits = limits or _limits([mean + (row @ rows).reshape(mean.shape) for row in some])
     hidden = np.ma.getmaskarray(mean).all(axis=2)
     return {
         "shape": mean.shape,
-        "limits": [low, high],
-        "mean": _packed(np.ma.filled(mean, low).reshape(1, -1)),
+        "panels": _panels(mean.shape[2]),
+        "limits": limits,
+        "mean": _packed(np.ma.filled(mean, 0).reshape(1, -1)),
         "components": _packed(rows),
         "hidden": _base64(hidden.astype("u1")) if hidden.any() else None,
     }
@@ -224,24 +241,31 @@ def _sheet(thumbnails: dict[int, np.ndarray], shown: np.ndarray, limits: Limits 
     positions = [position for position in shown.tolist() if position in thumbnails]
     if not positions or limits is None:
         return None
-    height, width, n_channels = _colours(thumbnails[positions[0]]).shape
+    height, width, n_colours = _drawn(thumbnails[positions[0]], limits).shape
     # Cells are whole blocks of a JPEG, so that no picture shines into its neighbours.
     cell = [-(-size // 8) * 8 for size in (height, width)]
     n_rows = -(-len(positions) // _COLUMNS)
-    sheet = np.zeros((n_rows, cell[0], _COLUMNS, cell[1], n_channels), np.uint8)
+    sheet = np.zeros((n_rows, cell[0], _COLUMNS, cell[1], n_colours), np.uint8)
     padding = ((0, cell[0] - height), (0, cell[1] - width), (0, 0))
     for place, position in enumerate(positions):
         row, column = divmod(place, _COLUMNS)
-        pixels = np.ma.filled(_colours(thumbnails[position]).astype(np.float64), limits[0])
-        pixels = 255 * ((pixels - limits[0]) / (limits[1] - limits[0] or 1)).clip(0, 1)
-        sheet[row, :, column] = np.pad(np.rint(pixels).astype(np.uint8), padding, mode="edge")
+        sheet[row, :, column] = np.pad(_drawn(thumbnails[position], limits), padding, mode="edge")
     return {
-        "uri": _sheet_uri(sheet.reshape(n_rows * cell[0], _COLUMNS * cell[1], n_channels)),
+        "uri": _sheet_uri(sheet.reshape(n_rows * cell[0], _COLUMNS * cell[1], n_colours)),
         "size": [height, width],
         "cell": cell,
         "columns": _COLUMNS,
         "at": _base64(np.searchsorted(shown, positions).astype("<u2")),
     }
+
+
+def _drawn(picture: np.ndarray, limits: Limits) -> np.ndarray:
+    """Draw the panels of a picture side by side: (height, width, 1 or 3), uint8."""
+    picture, drawn = _with_channels(picture), []
+    for panel, (low, high) in zip(_panels(picture.shape[2]), limits, strict=True):
+        pixels = (np.ma.filled(picture[..., panel].astype(np.float64), low) - low) / (high - low or 1)
+        drawn.append(np.rint(255 * pixels.clip(0, 1)).astype(np.uint8))
+    return np.concatenate(drawn, axis=1)
 
 
 def _sheet_uri(pixels: np.ndarray) -> str:

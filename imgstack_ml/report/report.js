@@ -36,7 +36,7 @@
 
   const basis = data.basis && {
     shape: data.basis.shape,
-    limits: data.basis.limits,
+    panels: data.basis.panels.map((channels, i) => ({ channels, limits: data.basis.limits[i] })),
     mean: numbersOf(rowsOf(data.basis.mean)[0]),
     components: rowsOf(data.basis.components),
     hidden: data.basis.hidden && bytesOf(data.basis.hidden),
@@ -59,17 +59,24 @@
     return canvas.getContext("2d");
   }
 
-  /** Draw values from black to white between two limits; pixels outside a mask are transparent. */
-  function paint(canvas, values, [low, high]) {
-    const [height, width, channels] = basis.shape;
-    const context = resize(canvas, width, height);
+  /**
+   * Draw panels of values side by side: one channel as grey, or three as colours, from black to white between the
+   * limits of the panel. Pixels outside a mask are transparent.
+   */
+  function paint(canvas, values, panels) {
+    const [height, width, depth] = basis.shape;
+    const context = resize(canvas, width * panels.length, height);
     const image = context.createImageData(width, height);
-    const gain = 255 / (high - low || 1);
-    for (let i = 0; i < width * height; i++) {
-      for (let c = 0; c < 3; c++) image.data[4 * i + c] = (values[i * channels + (c % channels)] - low) * gain;
-      image.data[4 * i + 3] = basis.hidden && basis.hidden[i] ? 0 : 255;
-    }
-    context.putImageData(image, 0, 0);
+    panels.forEach(({ channels, limits: [low, high] }, number) => {
+      const gain = 255 / (high - low || 1);
+      for (let i = 0; i < width * height; i++) {
+        for (let c = 0; c < 3; c++) {
+          image.data[4 * i + c] = (values[i * depth + channels[c % channels.length]] - low) * gain;
+        }
+        image.data[4 * i + 3] = basis.hidden && basis.hidden[i] ? 0 : 255;
+      }
+      context.putImageData(image, number * width, 0);
+    });
   }
 
   const sheet = data.sheet && { ...data.sheet, image: new Image(), cellOf: new Map() };
@@ -88,7 +95,7 @@
     context.drawImage(sheet.image, x, y, width, height, 0, 0, width, height);
     if (basis && basis.hidden) {
       const mask = document.createElement("canvas");
-      paint(mask, basis.mean, basis.limits);
+      paint(mask, basis.mean, basis.panels);
       context.globalCompositeOperation = "destination-in";
       context.drawImage(mask, 0, 0, width, height);
     }
@@ -109,7 +116,7 @@
 
   function startMixer() {
     const weights = data.sigma.map(() => 0);
-    const draw = () => paint(find("sum"), sumOf(weights), basis.limits);
+    const draw = () => paint(find("sum"), sumOf(weights), basis.panels);
     const sliders = data.titles.map((title, j) =>
       slider(title, -3, 3, 0.1, 0, (deviations) => {
         weights[j] = deviations * data.sigma[j];
@@ -137,7 +144,8 @@
     const known = data.titles.length;
     const last = known < data.n_components ? known + 1 : known; // the last step is that of all components
     document.querySelectorAll(".triple").forEach((triple, i) => {
-      const { scores, limits } = data.rows[i];
+      const { scores, panel, limits } = data.rows[i];
+      const panels = [{ channels: basis.panels[panel].channels, limits }];
       const figure = triple.children[1];
       const canvas = document.createElement("canvas");
       canvas.setAttribute("role", "img");
@@ -145,7 +153,7 @@
       figure.prepend(canvas);
       const { label } = slider("k", 0, last, 1, last, (k) => {
         figure.classList.toggle("swapped", k < last);
-        if (k < last) paint(canvas, sumOf(scores.slice(0, k)), limits);
+        if (k < last) paint(canvas, sumOf(scores.slice(0, k)), panels);
         return `${k < last ? k : data.n_components} of ${data.n_components} components`;
       });
       label.className = "live k";
@@ -422,7 +430,7 @@
       const cell = sheet && sheet.cellOf.get(focus);
       const hasImage = cell !== undefined && cell !== null && sheet.image.complete;
       if (hasImage) paintThumbnail(picture, cell);
-      else if (basis) paint(picture, sumOf(scores.map(({ scale, integers }) => scale * integers[focus])), basis.limits);
+      else if (basis) paint(picture, sumOf(scores.map(({ scale, integers }) => scale * integers[focus])), basis.panels);
       picture.hidden = !hasImage && !basis;
       picture.classList.toggle("reconstruction", !hasImage);
       find("card-kind").textContent = hasImage

@@ -85,7 +85,7 @@ def set_value(browser, selector, value):
 
 
 def limits(browser):
-    return browser.evaluate("JSON.parse(document.getElementById('data').textContent).basis.limits")
+    return browser.evaluate("JSON.parse(document.getElementById('data').textContent).basis.limits[0]")
 
 
 def drawn(image, low, high):
