@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
 import os
 import tempfile
@@ -21,8 +19,9 @@ from ..files.space import explain_full_disk
 from ..inspection.pipelines import split_at_pca
 from ..inspection.stacks import check_stack, image_names, printable
 from .alerts import Alert, Evidence, find_alerts
-from .content import Content, gather
+from .content import gather
 from .live import as_json
+from .page import render
 from .remedies import Run
 from .survey import Survey, outlier_statistics, read_survey
 from .tables import command_line
@@ -157,7 +156,9 @@ def generate_report(
     if run:
         evidence = evidence._replace(run=Run(run, command_line(run)))
     alerts = find_alerts(evidence)
-    return Report(alerts, _render(gather(estimator, stack, survey, evidence, alerts, run)))
+    content = gather(estimator, stack, survey, evidence, alerts, run)
+    data = None if content.live is None else as_json(content.live)
+    return Report(alerts, render("report.html.j2", title=content.title, content=content, data=data))
 
 
 def _evidence(
@@ -188,23 +189,3 @@ def _check_scores(scores: npt.ArrayLike, k: int) -> np.ndarray:
     if scores.ndim != 2 or scores.shape[1] != k or not len(scores):
         raise ValueError(f"scores has shape {scores.shape}; the PCA has {k} components and needs (n_images, {k})")
     return scores
-
-
-def _render(content: Content) -> str:
-    """Fill the template; the page allows its own script, by its hash, and no other."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=PackageLoader("imgstack_ml", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    script = Path(__file__).with_name("report.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    data = None if content.live is None else Markup(as_json(content.live))
-    return environment.get_template("report.html.j2").render(
-        content=content, data=data, script=Markup(script), script_hash=f"sha256-{digest}"
-    )
