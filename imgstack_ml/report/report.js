@@ -458,7 +458,6 @@
       }
       find("names").textContent = some.join("\n");
       find("names").hidden = find("copy").disabled = find("clear").disabled = !count;
-      find("names").hidden = !count;
       const numberShown = count > NAMES_SHOWN ? `; the first ${NAMES_SHOWN.toLocaleString("en")} names are shown` : "";
       find("count").textContent = count
         ? `${count.toLocaleString("en")} image${count > 1 ? "s" : ""} chosen${numberShown}.`
