@@ -12,7 +12,6 @@ from ..inspection.pipelines import split_at_pca
 from ..inspection.scores import spread_out
 from .alerts import Alert, Evidence
 from .figures import svg_of
-from .live import live_data
 from .survey import Survey
 from .tables import Table, certificate_table, command_line, fit_table, images_table, verdict, versions_table
 from .tiles import MAX_EIGENIMAGES, Tile, alert_tiles, eigenimage_tiles, reconstruction_tiles
@@ -51,7 +50,7 @@ class Content(NamedTuple):
     command: str
     model: str
     versions: Table
-    live: dict[str, Any] | None
+    live: dict[str, Any] | None = None
 
 
 def gather(
@@ -100,7 +99,6 @@ def gather(
         command=command_line(run),
         model=repr(estimator),
         versions=versions_table(run),
-        live=live_data(estimator, survey, evidence),
     )
 
 

@@ -24,10 +24,12 @@ MAX_SCORES = 20_000  # images whose scores are on the page
 _MAX_COMPONENTS = 24
 _MAX_LABELS = 500  # with a name of their own
 _MAX_LABEL_LENGTH = 60
-# Shares of a page of at most 8 MB. Numbers and pictures are in base64, which takes a third more than their bytes.
+# Bytes of names, components and pictures. In base64 they take a third more: with 20,000 scores, 6 MB together.
 _NAME_BYTES = 800_000
 _BASIS_BYTES = 800_000
 _SHEET_BYTES = 1_500_000
+_ALL_BYTES = 6_000_000
+_SMALLEST_SHARE = 0.1
 _SMALL_SHEET_BYTES = 300_000  # a sheet of pictures up to this size keeps every pixel
 _SIDE = 96  # pixels of mean and components
 _COLUMNS = 32  # of the sheet
@@ -41,7 +43,9 @@ Panels: TypeAlias = list[list[int]]
 Limits: TypeAlias = list[list[float]]
 
 
-def live_data(estimator: Any, survey: Survey | None, evidence: Evidence) -> dict[str, Any] | None:
+def live_data(
+    estimator: Any, survey: Survey | None, evidence: Evidence, *, room: int = _ALL_BYTES
+) -> dict[str, Any] | None:
     """Gather what the script of the page draws, as values that JSON can hold; None if there is nothing to draw.
 
     Arrays are in base64 and little-endian. Numbers are integers of 16 bits times a scale, finer than a screen shows.
@@ -53,6 +57,8 @@ def live_data(estimator: Any, survey: Survey | None, evidence: Evidence) -> dict
     survey : Survey or None
         What the read of the stack found.
     evidence : Evidence
+    room : int
+        Bytes that the data and the script may take; with less than 6 MB there is less of everything.
 
     Returns
     -------
@@ -62,13 +68,16 @@ def live_data(estimator: Any, survey: Survey | None, evidence: Evidence) -> dict
         their limits. ``plot``: scores, names and labels of at most 20,000 images, or None without scores.
         ``sheet``: pictures of at most 1000 of these, or None.
     """
+    share = min(1.0, room / _ALL_BYTES)
+    if share < _SMALLEST_SHARE:
+        return None
     route = find_route(estimator)
     ratio = np.asarray(route.pca.explained_variance_ratio_)[:_MAX_COMPONENTS]
     sigma = _deviations(route.pca)[: len(ratio)]
     scores = None if evidence.scores is None else evidence.scores[:, : len(ratio)]
     thumbnails = {} if survey is None else survey.thumbnails
-    shown = None if scores is None else _shown(scores, evidence.names, list(thumbnails))
-    basis = _basis(estimator, route, sigma)
+    shown = None if scores is None else _shown(scores, evidence.names, list(thumbnails), share)
+    basis = _basis(estimator, route, sigma, share)
     limits = _limits(list(thumbnails.values())[:: max(1, len(thumbnails) // 100)])
     if basis is None and shown is None:
         return None
@@ -80,7 +89,7 @@ def live_data(estimator: Any, survey: Survey | None, evidence: Evidence) -> dict
         "basis": None if basis is None else _packed_basis(*basis, scores, sigma, None if route.before else limits),
         "rows": [row for one in found for row in _rows(one, evidence.scores[one.position, : len(ratio)])],  # type: ignore[index]
         "plot": None if scores is None or shown is None else _plot(scores, shown, evidence),
-        "sheet": None if shown is None else _sheet(thumbnails, shown, limits),
+        "sheet": None if shown is None else _sheet(thumbnails, shown, limits, share),
     }
 
 
@@ -126,7 +135,7 @@ def _with_channels(picture: np.ndarray) -> np.ndarray:
     return picture[..., np.newaxis] if picture.ndim == 2 else picture
 
 
-def _basis(estimator: Any, route: Route, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+def _basis(estimator: Any, route: Route, sigma: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray] | None:
     """Shrink the mean (h, w, c) and the components (k, h, w, c): their sums, by scores, are what `route` reconstructs.
 
     None if they are no images, or if their sums are something else.
@@ -137,7 +146,7 @@ def _basis(estimator: Any, route: Route, sigma: np.ndarray) -> tuple[np.ndarray,
         return None
     inside = find_mask(estimator)
     n_channels = visible_channels(np.empty((1, 1, 1, *mean.shape[2:]))).size
-    side = min(_SIDE, isqrt(_BASIS_BYTES // (2 * n_channels * (len(sigma) + 1))))
+    side = min(_SIDE, isqrt(int(share * _BASIS_BYTES) // (2 * n_channels * (len(sigma) + 1))))
 
     def small(image: np.ndarray) -> np.ndarray:
         return _with_channels(shrink(visible_channels(image[np.newaxis]), side)[0]).astype(np.float64)
@@ -185,7 +194,7 @@ def _packed_basis(
     }
 
 
-def _shown(scores: np.ndarray, names: Sequence[str], pictured: list[int]) -> np.ndarray:
+def _shown(scores: np.ndarray, names: Sequence[str], pictured: list[int], share: float) -> np.ndarray:
     """Choose the images of the plot: all, or those with pictures and a random sample of the others."""
     possible = np.isfinite(scores).all(axis=1)
     others = possible.copy()
@@ -193,9 +202,10 @@ def _shown(scores: np.ndarray, names: Sequence[str], pictured: list[int]) -> np.
     order = np.concatenate(
         [np.array(pictured, dtype=int), np.random.default_rng(0).permutation(np.flatnonzero(others))]
     )
-    order = order[possible[order]][:MAX_SCORES]
-    while len(order) and (size := len(as_json(_shared_names(names, np.sort(order))).encode())) > _NAME_BYTES:
-        order = order[: int(0.9 * len(order) * _NAME_BYTES / size)]
+    order = order[possible[order]][: int(share * MAX_SCORES)]
+    most = share * _NAME_BYTES
+    while len(order) and (size := len(as_json(_shared_names(names, np.sort(order))).encode())) > most:
+        order = order[: int(0.9 * len(order) * most / size)]
     return np.sort(order)
 
 
@@ -236,7 +246,9 @@ def _numbered_labels(labels: np.ndarray | None, shown: np.ndarray) -> tuple[list
     return texts + ["other labels"] * (len(names) > _MAX_LABELS), _base64(numbers[of_image])
 
 
-def _sheet(thumbnails: dict[int, np.ndarray], shown: np.ndarray, limits: Limits | None) -> dict[str, Any] | None:
+def _sheet(
+    thumbnails: dict[int, np.ndarray], shown: np.ndarray, limits: Limits | None, share: float
+) -> dict[str, Any] | None:
     """Lay thumbnails side by side in one picture, in the order of the images; ``at`` are their rows in the plot."""
     positions = [position for position in shown.tolist() if position in thumbnails]
     if not positions or limits is None:
@@ -250,13 +262,18 @@ def _sheet(thumbnails: dict[int, np.ndarray], shown: np.ndarray, limits: Limits 
     for place, position in enumerate(positions):
         row, column = divmod(place, _COLUMNS)
         sheet[row, :, column] = np.pad(_drawn(thumbnails[position], limits), padding, mode="edge")
-    return {
-        "uri": _sheet_uri(sheet.reshape(n_rows * cell[0], _COLUMNS * cell[1], n_colours)),
-        "size": [height, width],
-        "cell": cell,
-        "columns": _COLUMNS,
-        "at": _base64(np.searchsorted(shown, positions).astype("<u2")),
-    }
+    uri = _sheet_uri(sheet.reshape(n_rows * cell[0], _COLUMNS * cell[1], n_colours), int(share * _SHEET_BYTES))
+    return (
+        None
+        if uri is None
+        else {
+            "uri": uri,
+            "size": [height, width],
+            "cell": cell,
+            "columns": _COLUMNS,
+            "at": _base64(np.searchsorted(shown, positions).astype("<u2")),
+        }
+    )
 
 
 def _drawn(picture: np.ndarray, limits: Limits) -> np.ndarray:
@@ -268,21 +285,20 @@ def _drawn(picture: np.ndarray, limits: Limits) -> np.ndarray:
     return np.concatenate(drawn, axis=1)
 
 
-def _sheet_uri(pixels: np.ndarray) -> str:
-    """Encode the sheet: as PNG where it is small, else as the best JPEG that is small enough."""
+def _sheet_uri(pixels: np.ndarray, n_bytes: int) -> str | None:
+    """Encode the sheet: as PNG where it is small, else as the best JPEG that is small enough; None if none is."""
     from PIL import Image
 
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    data, kind = io.BytesIO(), "png" if pixels.size <= _SMALL_SHEET_BYTES else "jpeg"
-    if kind == "png":
-        image.save(data, format="PNG")
-    else:
-        for quality in (90, 75, 50, 25, 5):
-            data = io.BytesIO()
-            image.save(data, format="JPEG", quality=quality, subsampling=0)
-            if data.tell() <= _SHEET_BYTES:
-                break
-    return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode('ascii')}"
+    for quality in (100, 90, 75, 50, 25, 5):
+        kind = "png" if quality == 100 else "jpeg"
+        if kind == "png" and pixels.size > _SMALL_SHEET_BYTES:
+            continue
+        data = io.BytesIO()
+        image.save(data, format=kind, quality=quality, subsampling=0)
+        if data.tell() <= n_bytes:
+            return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode('ascii')}"
+    return None
 
 
 def _packed(rows: np.ndarray) -> dict[str, Any]:

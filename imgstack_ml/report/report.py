@@ -20,13 +20,15 @@ from ..inspection.pipelines import split_at_pca
 from ..inspection.stacks import check_stack, image_names, printable
 from .alerts import Alert, Evidence, find_alerts
 from .content import gather
-from .live import as_json
+from .live import as_json, live_data
 from .page import render
 from .remedies import Run
 from .survey import Survey, outlier_statistics, read_survey
 from .tables import command_line
 
 __all__ = ["Report", "generate_report"]
+
+_MAX_BYTES = 8_000_000  # of the page
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -160,8 +162,11 @@ def generate_report(
         evidence = evidence._replace(run=Run(run, command_line(run)))
     alerts = find_alerts(evidence)
     content = gather(estimator, stack, survey, evidence, alerts, run)
-    data = None if content.live is None else as_json(content.live)
-    return Report(alerts, render("report.html.j2", title=content.title, content=content, data=data))
+    page = render("report.html.j2", title=content.title, content=content)
+    room = _MAX_BYTES - len(page.encode())
+    if live := live_data(estimator, survey, evidence, room=room):
+        page = render("report.html.j2", title=content.title, content=content._replace(live=live), data=as_json(live))
+    return Report(alerts, page)
 
 
 def _evidence(

@@ -133,6 +133,18 @@ def test_many_scores_are_a_sample_with_all_that_have_pictures_and_long_names_fit
     assert 100 < len(shown) < MAX_SCORES
 
 
+def test_data_take_no_more_than_their_room():
+    images = np.random.default_rng(0).integers(0, 256, (1000, 48, 48, 3), dtype=np.uint8)
+    pca = im.ImagePCA(30, random_state=0).fit(images[:60])
+    survey = read_survey(pca, images)
+    evidence = evidence_of(pca, survey.scores, [f"{i:200d}" for i in range(1000)])
+    sizes = [len(as_json(live_data(pca, survey, evidence, room=room))) for room in (6_000_000, 2_500_000, 700_000)]
+    assert sizes[0] < 6e6
+    assert sizes[1] < 2.5e6
+    assert sizes[2] < 7e5
+    assert live_data(pca, survey, evidence, room=500_000) is None
+
+
 def test_images_of_every_label_get_pictures():
     labels = np.array(["rare"] * 3 + ["some"] * 200 + ["many"] * 5000)
     chosen = spread_positions(len(labels), N_SPREAD, labels)
