@@ -12,7 +12,7 @@ from ..inspection.stacks import printable, read_images
 from .page import render
 from .report import Report
 from .tables import Table, command_line, versions_table
-from .tiles import Tile, picture_tile
+from .tiles import Tile, _tile
 
 __all__ = ["FeatureWeights", "Predictions", "classification_report"]
 
@@ -200,7 +200,7 @@ def _tiles(stack: Any, positions: list[int], predictions: Predictions) -> list[T
         return []
     limits = common_limits(np.stack(small))
     return [
-        picture_tile(plain_picture(image, limits), printable(predictions.names[at]), _caption(predictions, at))
+        _tile(plain_picture(image, limits), printable(predictions.names[at]), _caption(predictions, at))
         for at, image in zip(positions, small, strict=True)
     ]
 

@@ -22,7 +22,7 @@ from .alerts import Alert
 from .figures import picture_uri
 from .survey import PICTURE_SIDE, Reconstruction, Survey
 
-__all__ = ["MAX_EIGENIMAGES", "Tile", "alert_tiles", "eigenimage_tiles", "picture_tile", "reconstruction_tiles"]
+__all__ = ["MAX_EIGENIMAGES", "Tile", "alert_tiles", "eigenimage_tiles", "reconstruction_tiles"]
 
 MAX_EIGENIMAGES = 24
 _CMAP = "RdBu_r"
@@ -43,7 +43,7 @@ def alert_tiles(alert: Alert, survey: Survey | None, n_most: int) -> list[Tile]:
     if not shown:
         return []
     limits = common_limits(np.ma.stack(list(thumbnails.values())))
-    return [picture_tile(plain_picture(thumbnails[index], limits), f"image {index}", str(index)) for index in shown]
+    return [_tile(plain_picture(thumbnails[index], limits), f"image {index}", str(index)) for index in shown]
 
 
 def eigenimage_tiles(estimator: Any) -> list[Tile]:
@@ -53,12 +53,12 @@ def eigenimage_tiles(estimator: Any) -> list[Tile]:
     except ValueError:
         return []
     mean = shrink(visible_channels(mean_image[np.newaxis]), PICTURE_SIDE)[0]
-    tiles = [picture_tile(plain_picture(mean), "mean of the images", mean_title(mean))]
+    tiles = [_tile(plain_picture(mean), "mean of the images", mean_title(mean))]
     small = shrink(visible_channels(eigenimages), PICTURE_SIDE)
     shares = split_at_pca(estimator)[1].explained_variance_ratio_
     for number, (image, share) in enumerate(zip(small, shares, strict=False), start=1):
         picture = component_picture(image, share, _CMAP)
-        tiles.append(picture_tile(picture, f"eigenimage {number}", component_title(number, share)))
+        tiles.append(_tile(picture, f"eigenimage {number}", component_title(number, share)))
     return tiles
 
 
@@ -67,14 +67,13 @@ def reconstruction_tiles(found: Reconstruction, name: str) -> list[Tile]:
     limits = common_limits(found.image[np.newaxis])
     difference = found.image.astype(np.float64) - found.reconstruction
     return [
-        picture_tile(plain_picture(found.image, limits), f"{name}, original", name),
-        picture_tile(plain_picture(found.reconstruction, limits), f"{name}, reconstructed", "reconstruction"),
-        picture_tile(signed_picture(difference, _CMAP), f"{name}, difference", f"missing · rms {found.error:.3g}"),
+        _tile(plain_picture(found.image, limits), f"{name}, original", name),
+        _tile(plain_picture(found.reconstruction, limits), f"{name}, reconstructed", "reconstruction"),
+        _tile(signed_picture(difference, _CMAP), f"{name}, difference", f"missing · rms {found.error:.3g}"),
     ]
 
 
-def picture_tile(picture: Picture, alt: str, caption: str) -> Tile:
-    """Make a tile of a picture."""
+def _tile(picture: Picture, alt: str, caption: str) -> Tile:
     return Tile(picture_uri(_colours(picture)), alt, caption)
 
 
