@@ -78,7 +78,9 @@ def live_data(
     thumbnails = {} if survey is None else survey.thumbnails
     shown = None if scores is None else _shown(scores, evidence.names, list(thumbnails), share)
     basis = _basis(estimator, route, sigma, share)
-    limits = _limits(list(thumbnails.values())[:: max(1, len(thumbnails) // 100)])
+    some = list(thumbnails.values())[:: max(1, len(thumbnails) // 100)]
+    panels = _panels(some[0].shape) if some else []
+    limits = _limits(some, panels)
     if basis is None and shown is None:
         return None
     found = [] if survey is None or basis is None else [*survey.worst, *survey.best]
@@ -86,10 +88,10 @@ def live_data(
         "titles": [component_title(number, share) for number, share in enumerate(ratio.tolist(), start=1)],
         "n_components": len(route.pca.components_),
         "sigma": sigma.tolist(),
-        "basis": None if basis is None else _packed_basis(*basis, scores, sigma, None if route.before else limits),
+        "basis": None if basis is None else _packed_basis(*basis, scores, sigma, [] if route.before else limits),
         "rows": [row for one in found for row in _rows(one, evidence.scores[one.position, : len(ratio)])],  # type: ignore[index]
         "plot": None if scores is None or shown is None else _plot(scores, shown, evidence),
-        "sheet": None if shown is None else _sheet(thumbnails, shown, limits, share),
+        "sheet": _sheet(thumbnails, shown, panels, limits, share) if some and shown is not None else None,
     }
 
 
@@ -106,25 +108,23 @@ def _deviations(pca: Any) -> np.ndarray:
 
 def _rows(found: Reconstruction, scores: np.ndarray) -> list[dict[str, Any]]:
     """Describe the pictures of a reconstruction: its scores, and the panel and limits of each."""
-    limits = list(map(float, common_limits(found.image[np.newaxis])))
-    return [
-        {"scores": scores.tolist(), "panel": panel, "limits": limits}
-        for panel in range(len(_panels(_with_channels(found.image).shape[2])))
-    ]
+    panels = _panels(found.image.shape)
+    shown = [_with_channels(found.image)[np.newaxis, ..., panel] for panel in panels]
+    limits = [list(map(float, common_limits(images))) for images in shown]
+    return [{"scores": scores.tolist(), "panel": panel, "limits": limits[panel]} for panel in range(len(panels))]
 
 
-def _panels(n_channels: int) -> Panels:
+def _panels(shape: tuple[int, ...]) -> Panels:
     """Choose the pictures of an image of visible channels."""
+    n_channels = shape[2] if len(shape) == 3 else 1
     return [[0, 1, 2]] if n_channels in (3, 4) else [[channel] for channel in range(n_channels)]
 
 
-def _limits(pictures: Sequence[np.ndarray]) -> Limits | None:
-    """Choose the intensities to be drawn black and white in each panel; None without pictures."""
-    if not len(pictures):
-        return None
+def _limits(pictures: Sequence[np.ndarray], panels: Panels) -> Limits:
+    """Choose the intensities to be drawn black and white in each panel."""
     some = [_with_channels(picture) for picture in pictures]
     limits = []
-    for panel in _panels(some[0].shape[2]):
+    for panel in panels:
         values = np.concatenate([np.ma.compressed(one[..., panel]) for one in some])
         limits.append(np.percentile(values.astype(np.float64), _PERCENTILES).tolist())
     return limits
@@ -177,16 +177,17 @@ def _adds_up(mean: np.ndarray, parts: list[np.ndarray], weights: np.ndarray, tar
 
 
 def _packed_basis(
-    mean: np.ndarray, components: np.ndarray, scores: np.ndarray | None, sigma: np.ndarray, limits: Limits | None
+    mean: np.ndarray, components: np.ndarray, scores: np.ndarray | None, sigma: np.ndarray, limits: Limits
 ) -> dict[str, Any]:
-    """Pack mean and components; the limits of what is drawn are those of 64 images, where others are not given."""
+    """Pack mean and components; `limits` are those of 64 reconstructions, where they are not given."""
+    panels = _panels(mean.shape)
     some = np.vstack([sigma, -sigma]) if scores is None else scores[:: max(1, len(scores) // 64)][:64]
     rows = np.ma.filled(components, 0).reshape(len(components), -1)
-    limits = limits or _limits([mean + (row @ rows).reshape(mean.shape) for row in some])
+    limits = limits or _limits([mean + (row @ rows).reshape(mean.shape) for row in some], panels)
     hidden = np.ma.getmaskarray(mean).all(axis=2)
     return {
         "shape": mean.shape,
-        "panels": _panels(mean.shape[2]),
+        "panels": panels,
         "limits": limits,
         "mean": _packed(np.ma.filled(mean, 0).reshape(1, -1)),
         "components": _packed(rows),
@@ -247,13 +248,13 @@ def _numbered_labels(labels: np.ndarray | None, shown: np.ndarray) -> tuple[list
 
 
 def _sheet(
-    thumbnails: dict[int, np.ndarray], shown: np.ndarray, limits: Limits | None, share: float
+    thumbnails: dict[int, np.ndarray], shown: np.ndarray, panels: Panels, limits: Limits, share: float
 ) -> dict[str, Any] | None:
     """Lay thumbnails side by side in one picture, in the order of the images; ``at`` are their rows in the plot."""
     positions = [position for position in shown.tolist() if position in thumbnails]
-    if not positions or limits is None:
+    if not positions:
         return None
-    height, width, n_colours = _drawn(thumbnails[positions[0]], limits).shape
+    height, width, n_colours = _drawn(thumbnails[positions[0]], panels, limits).shape
     # Cells are whole blocks of a JPEG, so that no picture shines into its neighbours.
     cell = [-(-size // 8) * 8 for size in (height, width)]
     n_rows = -(-len(positions) // _COLUMNS)
@@ -261,7 +262,7 @@ def _sheet(
     padding = ((0, cell[0] - height), (0, cell[1] - width), (0, 0))
     for place, position in enumerate(positions):
         row, column = divmod(place, _COLUMNS)
-        sheet[row, :, column] = np.pad(_drawn(thumbnails[position], limits), padding, mode="edge")
+        sheet[row, :, column] = np.pad(_drawn(thumbnails[position], panels, limits), padding, mode="edge")
     uri = _sheet_uri(sheet.reshape(n_rows * cell[0], _COLUMNS * cell[1], n_colours), int(share * _SHEET_BYTES))
     return (
         None
@@ -276,10 +277,10 @@ def _sheet(
     )
 
 
-def _drawn(picture: np.ndarray, limits: Limits) -> np.ndarray:
+def _drawn(picture: np.ndarray, panels: Panels, limits: Limits) -> np.ndarray:
     """Draw the panels of a picture side by side: (height, width, 1 or 3), uint8."""
     picture, drawn = _with_channels(picture), []
-    for panel, (low, high) in zip(_panels(picture.shape[2]), limits, strict=True):
+    for panel, (low, high) in zip(panels, limits, strict=True):
         pixels = (np.ma.filled(picture[..., panel].astype(np.float64), low) - low) / (high - low or 1)
         drawn.append(np.rint(255 * pixels.clip(0, 1)).astype(np.uint8))
     return np.concatenate(drawn, axis=1)
