@@ -135,6 +135,7 @@
       draw();
     });
     draw();
+    find("mixer").classList.toggle("wide", basis.panels.length > 1);
     find("mixer").hidden = false;
   }
 
