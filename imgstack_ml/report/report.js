@@ -135,7 +135,7 @@
       draw();
     });
     draw();
-    find("mixer").classList.toggle("wide", basis.panels.length > 1);
+    find("mixer").classList.toggle("channels", basis.panels.length > 1);
     find("mixer").hidden = false;
   }
 
