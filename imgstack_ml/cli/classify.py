@@ -11,7 +11,7 @@ import click
 
 from ..errors import ImgstackError, MemoryLimitError
 from ..files.space import explain_full_disk
-from .lib.crossval import CLASSIFIERS, Outcome, cross_validate, fit_model, with_kept_pixels
+from .lib.crossval import CLASSIFIERS, Outcome, cross_validate, feature_weights, fit_model, with_kept_pixels
 from .lib.features import count_features, features_option, make_features
 from .lib.images import ImageOptions, image_options
 from .lib.model import MODEL_FILE
@@ -130,6 +130,7 @@ def classify(
     found |= {"name": classifier, "saved": classifier == "logistic", "n_features": n_features}
     _write_results(folder, model, outcome, found, run)
     record = run.describe(features=list(features), classifier=found)
+    _write_report(folder, model, outcome, record, run)
     path = os.path.join(out, MODEL_FILE)
     run.finish(folder, record, f"Next, in Python: model = imgstack_ml.load_model({path!r})")
 
@@ -198,7 +199,7 @@ def _accuracy(labels: Any, outcome: Outcome, n_folds: int) -> dict[str, Any]:
     import numpy as np
     from sklearn.metrics import confusion_matrix
 
-    predicted, fold = outcome
+    predicted, fold = outcome[:2]
     right = predicted == labels
     accuracy = [right[fold == i].mean() for i in range(1, n_folds + 1)]
     classes, counts = np.unique(labels, return_counts=True)
@@ -231,6 +232,17 @@ def _write_results(folder: OutputFolder, model: Pipeline, outcome: Outcome, foun
         # Of a linear model the coefficients are saved. The others could only be saved as code, by pickle.
         save_model(_without_scaling(model) if found["saved"] else model[:1], temporary)
     _draw_confusion(folder, found)
+
+
+def _write_report(folder: OutputFolder, model: Pipeline, outcome: Outcome, record: dict[str, Any], run: Run) -> None:
+    """Write the page about the classifier; only the images that it shows are read once more."""
+    from ..report.classification import Predictions, classification_report
+
+    labels: Any = run.stack.labels
+    predictions = Predictions(run.image_names, labels, outcome.predicted, outcome.chances)
+    page = classification_report(run.stack, predictions, feature_weights(model), record)
+    with folder.writing("report.html") as temporary:
+        page.save_as_html(temporary)
 
 
 def _without_scaling(model: Pipeline) -> Pipeline:

@@ -50,6 +50,7 @@ class Content(NamedTuple):
     command: str
     model: str
     versions: Table
+    live: dict[str, Any] | None = None
 
 
 def gather(

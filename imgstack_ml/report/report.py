@@ -19,20 +19,25 @@ from ..files.space import explain_full_disk
 from ..inspection.pipelines import split_at_pca
 from ..inspection.stacks import check_stack, image_names, printable
 from .alerts import Alert, Evidence, find_alerts
-from .content import Content, gather
+from .content import gather
+from .live import as_json, live_data
+from .page import render
 from .remedies import Run
 from .survey import Survey, outlier_statistics, read_survey
 from .tables import command_line
 
 __all__ = ["Report", "generate_report"]
 
+_MAX_BYTES = 8_000_000  # of the page
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Report:
     """One HTML page about a fitted estimator and its images, made by `generate_report`.
 
-    The page contains its pictures and styles, and needs no script and no network. A notebook shows it as the value of
-    a cell.
+    The page contains its pictures and styles, and loads nothing. It is complete without scripts. Where they run, its
+    reader can ask for single images, other components, sums of components, and the names of a group of images. A
+    notebook shows it as the value of a cell.
 
     Attributes
     ----------
@@ -87,7 +92,8 @@ class Report:
     def _repr_html_(self) -> str:
         # In a frame, so that the styles of the page and of the notebook do not mix.
         page = html.escape(self.html)
-        return f'<iframe srcdoc="{page}" sandbox title="report" style="width:100%;height:40rem;border:0"></iframe>'
+        style = "width:100%;height:40rem;border:0"
+        return f'<iframe srcdoc="{page}" sandbox="allow-scripts" title="report" style="{style}"></iframe>'
 
 
 def generate_report(
@@ -133,6 +139,9 @@ def generate_report(
     -----
     Peak memory: the blocks being read, up to 1000 thumbnails, and 300 to 400 bytes for the statistics of each image.
 
+    The page takes at most 8 MB. It holds the scores of at most 20,000 images, which are a sample of more, and pictures
+    of at most 1000 of these; others it shows as their reconstruction from at most 24 components.
+
     Examples
     --------
     >>> from imgstack_ml import ImagePCA, generate_report
@@ -152,7 +161,12 @@ def generate_report(
     if run:
         evidence = evidence._replace(run=Run(run, command_line(run)))
     alerts = find_alerts(evidence)
-    return Report(alerts, _render(gather(estimator, stack, survey, evidence, alerts, run)))
+    content = gather(estimator, stack, survey, evidence, alerts, run)
+    page = render("report.html.j2", title=content.title, content=content)
+    room = _MAX_BYTES - len(page.encode())
+    if live := live_data(estimator, survey, evidence, room=room):
+        page = render("report.html.j2", title=content.title, content=content._replace(live=live), data=as_json(live))
+    return Report(alerts, page)
 
 
 def _evidence(
@@ -183,17 +197,3 @@ def _check_scores(scores: npt.ArrayLike, k: int) -> np.ndarray:
     if scores.ndim != 2 or scores.shape[1] != k or not len(scores):
         raise ValueError(f"scores has shape {scores.shape}; the PCA has {k} components and needs (n_images, {k})")
     return scores
-
-
-def _render(content: Content) -> str:
-    """Fill the template."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("imgstack_ml", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2").render(content=content)

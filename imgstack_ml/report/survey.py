@@ -12,14 +12,14 @@ from ..base.validation import StackLike
 from ..decomposition.residuals import OutlierStatistics, hotelling
 from ..inspection.pictures import shrink, visible_channels
 from ..inspection.pipelines import Route, find_mask, find_route, hide_outside, refuse_marks
-from ..inspection.stacks import check_stack, evenly_spaced
+from ..inspection.stacks import check_stack
 from ..inspection.statistics import ImageStatistics, concatenate_lists, concatenate_statistics, image_statistics
 from ..passes.runner import PassRunner
+from .samples import N_SPREAD, Extreme, Extremes, extreme_rows, extreme_values, keep_extreme, spread_positions
 
 __all__ = ["Reconstruction", "Survey", "outlier_statistics", "read_survey"]
 
-MAX_THUMBNAILS = 1000  # images with a thumbnail: 25 MB at most
-THUMBNAIL_SIDE = 48
+THUMBNAIL_SIDE = 48  # of 1000 images: 25 MB at most
 PICTURE_SIDE = 160
 N_SHOWN = 4  # best and worst reconstructions
 _TILE = 2**21  # bytes of raw images handled at once; the work takes about ten times this memory
@@ -54,7 +54,8 @@ class Survey(NamedTuple):
         Root mean square difference of image and reconstruction. The image is compared as the last step that cannot be
         inverted returns it.
     thumbnails : dict of int to ndarray
-        Small copies of up to 1000 evenly spaced images, by position; none of 2-D input.
+        Small copies of up to 1000 images, by position: some of each label, evenly spaced, and those of extreme scores
+        or errors. None of 2-D input.
     worst, best : list of Reconstruction
         Those of largest and of smallest error, the extreme one first; empty if the PCA gets rows.
     prepared : ImageStatistics or None
@@ -101,14 +102,21 @@ def read_survey(estimator: Any, X: StackLike, *, progress: bool = False) -> Surv
     route = find_route(estimator)
     refuse_marks("generate_report", route.pca)
     has_thumbnail = np.zeros(len(images.data), dtype=bool)
-    has_thumbnail[evenly_spaced(len(has_thumbnail), MAX_THUMBNAILS)] = True
+    has_thumbnail[spread_positions(len(has_thumbnail), N_SPREAD, getattr(X, "labels", None))] = True
     runner = PassRunner(images, progress=progress, whole=True)
     found = runner.run(_survey_of_batch, _merge, shared=(route, has_thumbnail, inside), label="report")
     parts, scores, errors = zip(*found.rows, strict=True)
     statistics = concatenate_statistics([part.images for part in parts])
     changed = [part.prepared for part in parts if part.prepared is not None]
-    prepared = concatenate_statistics(changed) if changed else None
-    return Survey(statistics, np.concatenate(scores), np.concatenate(errors), *found[1:], prepared)
+    return Survey(
+        statistics,
+        np.concatenate(scores),
+        np.concatenate(errors),
+        dict(sorted((found.thumbnails | {at: extreme.thumbnail for at, extreme in found.extremes.items()}).items())),
+        found.worst,
+        found.best,
+        concatenate_statistics(changed) if changed else None,
+    )
 
 
 def outlier_statistics(pca: Any, survey: Survey) -> OutlierStatistics:
@@ -132,13 +140,14 @@ class _Partial(NamedTuple):
     thumbnails: dict[int, np.ndarray]
     worst: list[Reconstruction]
     best: list[Reconstruction]
+    extremes: Extremes  # of images that are not among `thumbnails`
 
 
 def _survey_of_batch(
     blocks: list[np.ndarray], start: int, route: Route, has_thumbnail: np.ndarray, inside: np.ndarray | None = None
 ) -> _Partial:
     """Step of the pass."""
-    found = _Partial([], {}, [], [])
+    found = _Partial([], {}, [], [], {})
     for block in blocks:
         step = max(1, _TILE // max(1, block[:1].nbytes))
         for i in range(0, len(block), step):
@@ -167,9 +176,13 @@ def _survey_of_tile(
     if route.before:
         changed = image_statistics(prepared) if prepared.ndim > 2 else None
     rows = (_Statistics(statistics, changed), scores.astype(np.float64), errors)
-    thumbnails = _thumbnails(images, start, has_thumbnail)
+    if images.ndim < 3:
+        return _Partial([rows], {}, [], [], {})
+    spread = has_thumbnail[start : start + len(images)]
+    thumbnails = _thumbnails(images, start, np.flatnonzero(spread))
+    extremes = _extremes(images, start, np.flatnonzero(~spread), extreme_values(*rows[1:]), before)
     if prepared.ndim < 3:
-        return _Partial([rows], thumbnails, [], [])
+        return _Partial([rows], thumbnails, [], [], extremes)
     order = np.argsort(errors, kind="stable")
     largest, smallest = order[::-1][:N_SHOWN], order[:N_SHOWN]
     if len(before.worst) == N_SHOWN:
@@ -184,16 +197,23 @@ def _survey_of_tile(
         ]
         for chosen in (largest, smallest)
     )
-    return _Partial([rows], thumbnails, worst, best)
+    return _Partial([rows], thumbnails, worst, best, extremes)
 
 
-def _thumbnails(images: np.ndarray, start: int, has_thumbnail: np.ndarray) -> dict[int, np.ndarray]:
-    """Make thumbnails, by position in the stack, of consecutive images from `start` on."""
-    chosen = np.flatnonzero(has_thumbnail[start : start + len(images)])
-    if images.ndim < 3 or not len(chosen):
+def _thumbnails(images: np.ndarray, start: int, chosen: np.ndarray) -> dict[int, np.ndarray]:
+    """Make thumbnails, by position in the stack, of those chosen among consecutive images from `start` on."""
+    if not len(chosen):
         return {}
     small = shrink(visible_channels(images[chosen]), THUMBNAIL_SIDE)
     return dict(zip((start + chosen).tolist(), small, strict=True))
+
+
+def _extremes(images: np.ndarray, start: int, candidates: np.ndarray, values: np.ndarray, before: _Partial) -> Extremes:
+    """Make thumbnails of those candidates whose values are more extreme than those in `before`."""
+    known = [extreme.values for extreme in before.extremes.values()]
+    rows = extreme_rows(np.array([*known, *values[candidates]])) - len(known)
+    pictures = _thumbnails(images, start, candidates[rows[rows >= 0]])
+    return {at: Extreme(values[at - start], picture) for at, picture in pictures.items()}
 
 
 def _small(images: np.ndarray) -> np.ndarray:
@@ -215,6 +235,7 @@ def _merge(earlier: _Partial, later: _Partial) -> _Partial:
         earlier.thumbnails | later.thumbnails,
         _most_extreme(earlier.worst + later.worst, lambda found: (-found.error, found.position)),
         _most_extreme(earlier.best + later.best, lambda found: (found.error, found.position)),
+        keep_extreme(earlier.extremes | later.extremes),
     )
 
 

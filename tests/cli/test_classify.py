@@ -21,8 +21,11 @@ from imgstack_ml.cli.classify import _accuracy
 from imgstack_ml.cli.lib.crossval import Outcome
 from imgstack_ml.cli.lib.features import FEATURES, make_features
 from imgstack_ml.cli.lib.rows import plan_dtype
+from imgstack_ml.report import classification
+from imgstack_ml.report.classification import classification_report
 from tests.lib.commands import assert_refused, read_table, recorded_reads, run
 from tests.lib.images import random_pixels, write_image
+from tests.lib.pages import Page
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +59,11 @@ def test_writes_all_results(classified):
     result, out, reads = classified
     assert result.exit_code == 0
     assert len(reads) == 24  # the images are kept for pca, the features and the folds
-    assert {p.name for p in out.iterdir()} == {"predictions.csv", "confusion.png", "model.safetensors", "run.json"}
+    names = {"report.html", "predictions.csv", "confusion.png", "model.safetensors", "run.json"}
+    assert {p.name for p in out.iterdir()} == names
+    page = Page((out / "report.html").read_text(encoding="utf-8"))
+    assert "of 24 images in 2 classes" in page.text
+    assert "texture__channel0_" in page.text
     assert re.search(r"classifier +face or nonface: \d+\.\d ± \d+\.\d % right over 5 folds", result.stdout)
     assert re.search(r"baseline +50\.0 % right", result.stdout)
     found = json.loads((out / "run.json").read_text())["classifier"]
@@ -78,7 +85,12 @@ def test_writes_all_results(classified):
     [("hist",), ("stats", "pca"), pytest.param(FEATURES, marks=pytest.mark.slow)],
     ids="+".join,
 )
-def test_predictions_are_those_of_cross_validating_the_whole_pipeline(names, faces, stack, tmp_path, without_picture):
+def test_predictions_are_those_of_cross_validating_the_whole_pipeline(
+    names, faces, stack, tmp_path, without_picture, monkeypatch
+):
+    shown = []
+    page = classification_report
+    monkeypatch.setattr(classification, "classification_report", lambda *known: shown.append(known) or page(*known))
     options = [part for name in names for part in ("-f", name)]
     assert run("classify", faces, "-o", tmp_path, *options, "--folds", 4, "--seed", 3, "-q").exit_code == 0
     whole = whole_pipeline(names, stack, n_fitted=18)
@@ -88,6 +100,15 @@ def test_predictions_are_those_of_cross_validating_the_whole_pipeline(names, fac
     assert [row[2] for row in rows] == cross_val_predict(whole, stack, stack.labels, cv=folds).tolist()
     for number, (_, test) in enumerate(folds.split(stack.labels, stack.labels), start=1):
         assert {int(rows[i][3]) for i in test} == {number}
+    of_classes = cross_val_predict(whole, stack, stack.labels, cv=folds, method="predict_proba")
+    chances = shown[0][1].chances
+    assert_allclose(chances[:, 0], of_classes.max(axis=1), atol=1e-3)
+    assert_allclose(chances[:, 1], of_classes[np.arange(24), (stack.labels == "nonface").astype(int)], atol=1e-3)
+    weights = shown[0][2]
+    whole = whole.fit(stack, stack.labels)
+    assert weights.names == whole[0].get_feature_names_out().tolist()
+    assert_allclose(weights.sizes, np.abs(whole[-1].coef_[0]), atol=2e-2 * weights.sizes.max())
+    assert (weights.classes == "nonface").tolist() == (whole[-1].coef_[0] > 0).tolist()
 
 
 def test_rows_in_float32_and_in_parts_give_the_same_predictions(faces, stack, tmp_path, without_picture, monkeypatch):
@@ -169,7 +190,9 @@ def test_a_stored_stack_keeps_its_labels(faces, stack, tmp_path, reads, without_
     for source, out in ((tmp_path / "stack.zarr", "a"), (faces, "b")):
         options = ("-f", "texture", "-f", "hist", "-f", "stats", "-q")
         assert run("classify", source, "-o", tmp_path / out, *options).exit_code == 0
-    assert len(reads) == 24  # for all features of all folds together
+    # Once for all features of all folds together, and those that the report shows.
+    assert len(set(reads[:24])) == 24
+    assert len(reads) <= 48
     assert read_table(tmp_path / "a/predictions.csv") == read_table(tmp_path / "b/predictions.csv")
 
 

@@ -18,18 +18,30 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
     from ... import ImageFeatureUnion, ImagePCA
+    from ...report.classification import FeatureWeights
 
-__all__ = ["CLASSIFIERS", "Outcome", "cross_validate", "fit_model", "with_kept_pixels"]
+__all__ = ["CLASSIFIERS", "Outcome", "cross_validate", "feature_weights", "fit_model", "with_kept_pixels"]
 
 CLASSIFIERS = ("logistic", "svm", "forest")
 _PART_BYTES = 2**24  # of rows that are scaled at a time
 
 
 class Outcome(NamedTuple):
-    """For each image the label predicted by the model of the other folds, (n_images,), and its fold, from 1."""
+    """For each image what the model of the other folds predicts.
+
+    Attributes
+    ----------
+    predicted : ndarray of shape (n_images,)
+        The label.
+    fold : ndarray of shape (n_images,)
+        Fold of the image, from 1.
+    chances : ndarray of shape (n_images, 2), or None
+        Probabilities of the predicted and of the true label, where the classifier gives them.
+    """
 
     predicted: np.ndarray
     fold: np.ndarray
+    chances: np.ndarray | None = None
 
 
 class _KeptReader:
@@ -122,6 +134,7 @@ def cross_validate(model: Pipeline, rows: RowFile, run: Run, *, n_folds: int, se
     stack, labels = run.stack, run.stack.labels
     assert labels is not None, "the command checks that there are labels"
     predicted, folds = np.empty_like(labels), np.empty(len(labels), dtype=int)
+    chances = np.empty((len(labels), 2)) if hasattr(model[-1], "predict_proba") else None
     parts = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(labels, labels)
     for number, (train, test) in enumerate(parts, start=1):
         run.terminal.status(f"fold {number} of {n_folds}")
@@ -135,8 +148,40 @@ def cross_validate(model: Pipeline, rows: RowFile, run: Run, *, n_folds: int, se
             if scores is not None:
                 unknown[:, -scores[1].shape[1] :] = scores[1][place]
             predicted[test[place]] = steps.predict(unknown)
+            if chances is not None:
+                chances[test[place]] = _chances(steps, unknown, predicted[test[place]], labels[test[place]])
         folds[test] = number
-    return Outcome(predicted, folds)
+    return Outcome(predicted, folds, chances)
+
+
+def _chances(steps: Pipeline, rows: np.ndarray, *names: np.ndarray) -> np.ndarray:
+    """Return the probabilities (n, 2) of two labels of each row; of all classes only for a few rows at a time."""
+    import numpy as np
+
+    places = [np.searchsorted(steps.classes_, some) for some in names]
+    step = max(1, _PART_BYTES // (8 * len(steps.classes_)))
+    found = []
+    for first in range(0, len(rows), step):
+        part = slice(first, first + step)
+        shares = steps.predict_proba(rows[part])
+        found.append(np.column_stack([shares[np.arange(len(shares)), place[part]] for place in places]))
+    return np.concatenate(found)
+
+
+def feature_weights(model: Pipeline) -> FeatureWeights | None:
+    """Return how much each feature counts in the classifier of `fit_model`; None if it does not tell."""
+    import numpy as np
+
+    from ...report.classification import FeatureWeights
+
+    names, last = model[0].get_feature_names_out().tolist(), model[-1]
+    if hasattr(last, "feature_importances_"):
+        return FeatureWeights(names, last.feature_importances_, None)
+    if not hasattr(last, "coef_") or last.coef_.shape[1] != len(names):
+        return None
+    if len(last.coef_) == 1:
+        return FeatureWeights(names, np.abs(last.coef_[0]), last.classes_[(last.coef_[0] > 0).astype(int)])
+    return FeatureWeights(names, np.linalg.norm(last.coef_, axis=0), last.classes_[last.coef_.argmax(axis=0)])
 
 
 def _fit(steps: Pipeline, rows: np.ndarray, labels: np.ndarray) -> Pipeline:
