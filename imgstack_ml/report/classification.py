@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..inspection.pictures import common_limits, plain_picture, shrink, visible_channels
+from ..base.channels import channel_names_of
+from ..inspection.channels import whole_pictures
+from ..inspection.pictures import shrink, visible_channels
 from ..inspection.stacks import printable, read_images
 from .page import render
 from .report import Report
@@ -198,10 +200,10 @@ def _tiles(stack: Any, positions: list[int], predictions: Predictions) -> list[T
         small += list(shrink(visible_channels(images), _SIDE))
     if not small:
         return []
-    limits = common_limits(np.stack(small))
+    pictures = whole_pictures(small, channel_names_of(stack, stack.shape[1:], stack.dtype))
     return [
-        _tile(plain_picture(image, limits), printable(predictions.names[at]), _caption(predictions, at))
-        for at, image in zip(positions, small, strict=True)
+        _tile(picture, printable(predictions.names[at]), _caption(predictions, at))
+        for at, picture in zip(positions, pictures, strict=True)
     ]
 
 

@@ -12,8 +12,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..inspection.channels import check_names, choose_panels
 from ..inspection.pictures import common_limits, component_title, shrink, visible_channels
-from ..inspection.pipelines import Route, find_eigenimages, find_mask, find_route, hide_outside
+from ..inspection.pipelines import Route, find_channel_names, find_eigenimages, find_mask, find_route, hide_outside
 from ..inspection.stacks import printable
 from .alerts import Evidence
 from .survey import Reconstruction, Survey
@@ -79,7 +80,8 @@ def live_data(
     shown = None if scores is None else _shown(scores, evidence.names, list(thumbnails), share)
     basis = _basis(estimator, route, sigma, share)
     some = list(thumbnails.values())[:: max(1, len(thumbnails) // 100)]
-    panels = _panels(some[0].shape) if some else []
+    names = find_channel_names(estimator)
+    panels = _panels(some[0].shape, names) if some else []
     limits = _limits(some, panels)
     if basis is None and shown is None:
         return None
@@ -88,8 +90,8 @@ def live_data(
         "titles": [component_title(number, share) for number, share in enumerate(ratio.tolist(), start=1)],
         "n_components": len(route.pca.components_),
         "sigma": sigma.tolist(),
-        "basis": None if basis is None else _packed_basis(*basis, scores, sigma, [] if route.before else limits),
-        "rows": [row for one in found for row in _rows(one, evidence.scores[one.position, : len(ratio)])],  # type: ignore[index]
+        "basis": None if basis is None else _packed_basis(*basis, scores, sigma, [] if route.before else limits, names),
+        "rows": [row for one in found for row in _rows(one, evidence.scores[one.position, : len(ratio)], names)],  # type: ignore[index]
         "plot": None if scores is None or shown is None else _plot(scores, shown, evidence),
         "sheet": _sheet(thumbnails, shown, panels, limits, share) if some and shown is not None else None,
     }
@@ -106,18 +108,19 @@ def _deviations(pca: Any) -> np.ndarray:
     return np.sqrt(np.maximum((variance > 0) if getattr(pca, "whiten", False) else variance, 0.0))
 
 
-def _rows(found: Reconstruction, scores: np.ndarray) -> list[dict[str, Any]]:
+def _rows(found: Reconstruction, scores: np.ndarray, names: tuple[str, ...]) -> list[dict[str, Any]]:
     """Describe the pictures of a reconstruction: its scores, and the panel and limits of each."""
-    panels = _panels(found.image.shape)
+    panels = _panels(found.image.shape, names)
     shown = [_with_channels(found.image)[np.newaxis, ..., panel] for panel in panels]
     limits = [list(map(float, common_limits(images))) for images in shown]
     return [{"scores": scores.tolist(), "panel": panel, "limits": limits[panel]} for panel in range(len(panels))]
 
 
-def _panels(shape: tuple[int, ...]) -> Panels:
-    """Choose the pictures of an image of visible channels."""
+def _panels(shape: tuple[int, ...], names: tuple[str, ...]) -> Panels:
+    """Choose the pictures of an image of visible channels, as Displays do."""
     n_channels = shape[2] if len(shape) == 3 else 1
-    return [[0, 1, 2]] if n_channels in (3, 4) else [[channel] for channel in range(n_channels)]
+    known = check_names(names if len(names) == n_channels else None, shape)
+    return [list(panel.positions or (0,)) for panel in choose_panels(shape, known)]
 
 
 def _limits(pictures: Sequence[np.ndarray], panels: Panels) -> Limits:
@@ -177,10 +180,15 @@ def _adds_up(mean: np.ndarray, parts: list[np.ndarray], weights: np.ndarray, tar
 
 
 def _packed_basis(
-    mean: np.ndarray, components: np.ndarray, scores: np.ndarray | None, sigma: np.ndarray, limits: Limits
+    mean: np.ndarray,
+    components: np.ndarray,
+    scores: np.ndarray | None,
+    sigma: np.ndarray,
+    limits: Limits,
+    names: tuple[str, ...],
 ) -> dict[str, Any]:
     """Pack mean and components; `limits` are those of 64 reconstructions, where they are not given."""
-    panels = _panels(mean.shape)
+    panels = _panels(mean.shape, names)
     some = np.vstack([sigma, -sigma]) if scores is None else scores[:: max(1, len(scores) // 64)][:64]
     rows = np.ma.filled(components, 0).reshape(len(components), -1)
     limits = limits or _limits([mean + (row @ rows).reshape(mean.shape) for row in some], panels)

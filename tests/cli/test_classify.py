@@ -63,7 +63,7 @@ def test_writes_all_results(classified):
     assert {p.name for p in out.iterdir()} == names
     page = Page((out / "report.html").read_text(encoding="utf-8"))
     assert "of 24 images in 2 classes" in page.text
-    assert "texture__channel0_" in page.text
+    assert "texture__c0_" in page.text
     assert re.search(r"classifier +face or nonface: \d+\.\d ± \d+\.\d % right over 5 folds", result.stdout)
     assert re.search(r"baseline +50\.0 % right", result.stdout)
     found = json.loads((out / "run.json").read_text())["classifier"]
