@@ -154,5 +154,5 @@ def _summary_of_model(model: Any) -> Summary:
     if hasattr(model, "residual_variance_image_"):
         squares = np.ldexp(model._inside(model.residual_variance_image_.ravel()) * _degrees(model), -2 * exponent)
         squares += np.einsum("ij,ij->j", rows, rows, dtype=np.float64)
-    n = getattr(model, "total_weight_", model.n_samples_)
+    n = float(getattr(model, "total_weight_", model.n_samples_))
     return Summary(n, mean, drift, total, rows, lost, no_draws, np.empty(0), squares, rounding, exponent)

@@ -43,7 +43,7 @@ class Summary(NamedTuple):
 
     Attributes
     ----------
-    n : int or float
+    n : float
         Number of images, or the sum of their weights.
     mean, rest : ndarray of shape (p,), float64
         The mean in two parts, as in `Moments`.
@@ -162,7 +162,7 @@ def _summarise(
 
     Images are cast to `dtype` tile by tile, so that no cast copy of all of them is held.
     """
-    n: float = n_rows(blocks)
+    n = float(n_rows(blocks))
     exponent = exponent_of(blocks)
     if in_bytes:
         products, pixels = run(_exact_inner, _side_by_side, blocks)
