@@ -4,12 +4,16 @@ Libraries that are slow to import (NumPy, Dask, scikit-learn, matplotlib) are im
 them, so that ``--help`` answers at once.
 """
 
+from typing import Any
+
 import click
 
 from .. import __version__
 from .classify import classify
 from .demo import demo
 from .features import features
+from .lib.signals import INTERRUPTED
+from .lib.terminal import echo
 from .pca import pca
 from .reconstruct import reconstruct
 from .report import report
@@ -20,7 +24,19 @@ from .transform import transform
 __all__ = ["main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Commands(click.Group):
+    """The program. Ctrl-C ends it with a line before a command begins, too."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that is named."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            echo("interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
 @click.version_option(__version__, prog_name="imgstack-ml")
 def main() -> None:
     """Principal components of image collections that do not fit in memory.

@@ -2,8 +2,6 @@
 
 import contextlib
 import re
-import signal
-import threading
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -12,12 +10,13 @@ from typing import Any
 import click
 
 from ...errors import ImgstackError, NonFiniteError
+from .line import typed
+from .signals import TerminatedError, print_stop, signals_as_exceptions
 from .terminal import echo
 
-__all__ = ["FAILED", "INTERRUPTED", "TERMINATED", "Task", "TerminatedError", "hint"]
+__all__ = ["FAILED", "Task", "hint"]
 
 FAILED = 1
-INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT and SIGTERM, as shells have it
 _CONNECT_SECONDS = 10
 
 # What an input can cause. Anything else is taken for an error of this package, and its class is printed too.
@@ -33,10 +32,6 @@ _IN_OPTIONS = (
 )
 
 
-class TerminatedError(BaseException):
-    """SIGTERM was received. It unwinds the program as Ctrl-C does, so that files and locks are closed."""
-
-
 class Task(click.Command):
     """A command that prints an expected failure, or a signal to end, as one line on stderr and sets the exit code.
 
@@ -44,24 +39,31 @@ class Task(click.Command):
     for the traceback. A parameter named ``scheduler`` is the address of a cluster on which the command computes.
     """
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the command line; ``--shape H W``, as version 0.1 had it, is refused with the line to type."""
+        for i in range(len(args) - 2):
+            if args[i] == "--shape" and args[i + 1].isdecimal() and args[i + 2].isdecimal():
+                words = [*args[: i + 1], f"{args[i + 1]}x{args[i + 2]}", *args[i + 3 :]]
+                line = typed("imgstack-ml", str(self.name), *words)
+                raise click.UsageError(f"--shape takes height and width as one word; type: {line}", ctx)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        with warnings.catch_warnings(), _sigterm_as_exception():
+        with warnings.catch_warnings(), signals_as_exceptions() as stops:
             warnings.showwarning = _print_warning
             try:
                 with _on_cluster(ctx.params.get("scheduler"), quiet=ctx.params.get("quiet", False)):
                     return super().invoke(ctx)
-            except KeyboardInterrupt as stop:
-                _print_stop("interrupted", stop)
-                ctx.exit(INTERRUPTED)
-            except TerminatedError as stop:
-                _print_stop("terminated", stop)
-                ctx.exit(TERMINATED)
+            except (KeyboardInterrupt, TerminatedError) as stop:
+                ctx.exit(print_stop(ctx, type(stop)))
             except BrokenPipeError:
                 raise  # the reader of our output has gone: click ends quietly
             except (click.ClickException, click.exceptions.Exit, click.Abort):
                 raise
             except Exception as error:
+                if stops.kind is not None:  # a library has made another error of it
+                    ctx.exit(print_stop(ctx, stops.kind))
                 if isinstance(error, NonFiniteError) and ctx.params.get("on_error") == "raise":
                     error.add_note("to leave out images with NaN or infinity: --on-error skip")
                 _print_error(error, debug=ctx.params.get("debug", False))
@@ -90,11 +92,6 @@ def _print_error(error: Exception, *, debug: bool) -> None:
         error.add_note("the option --debug shows where this happened")
     echo(f"error: {message or type(error).__name__}", err=True)
     _print_hints(error)
-
-
-def _print_stop(word: str, stop: BaseException) -> None:
-    echo(word, err=True)
-    _print_hints(stop)
 
 
 def _print_hints(error: BaseException) -> None:
@@ -127,20 +124,3 @@ def _on_cluster(address: str | None, *, quiet: bool) -> Iterator[None]:
             workers = f"{n_workers:,} worker{'s' if n_workers > 1 else ''}"
             echo(f"computing on {address}, {workers}; dashboard: {client.dashboard_link}", err=True)
         yield
-
-
-@contextlib.contextmanager
-def _sigterm_as_exception() -> Iterator[None]:
-    """Raise `TerminatedError` on SIGTERM. Only the main thread receives signals; elsewhere nothing changes."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _raise_terminated)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _raise_terminated(*_: Any) -> None:
-    raise TerminatedError
