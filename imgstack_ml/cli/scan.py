@@ -6,7 +6,7 @@ import itertools
 import os
 from contextlib import suppress
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -26,10 +26,12 @@ from .lib.options import run_options
 from .lib.output import refuse_inputs, refuse_inside
 from .lib.task import Task
 from .lib.terminal import Terminal
+from .lib.words import in_options
 from .pca import pca
 
 if TYPE_CHECKING:
     from .. import ImageStack
+    from ..io.summary import StackSummary
 
 __all__ = ["scan"]
 
@@ -72,34 +74,50 @@ def scan(
       imgstack-ml scan photos.zip --json
     """  # noqa: D301 (click looks for the real character)
     terminal.status(f"reading the headers of {source}")
-    options = ImageOptions(source, recursive, "skip", mode, shape, select, level, fit)
-    stack, found = _open(options)
-    found.warn_of_stretching(stack, terminal)
-    if verify:
-        stack = found.without_faults(stack, terminal)
-    line = _next_line(found, stack)
-    mixed = found is not options
-    terminal.result(_text(stack, line, mixed=mixed), _record(stack, line, mixed=mixed), n_skipped=len(stack.problems))
+    found = _open(ImageOptions(source, recursive, "skip", mode, shape, select, level, fit))
+    if found.stack is not None:
+        found.options.warn_of_stretching(found.stack, terminal)
+        if verify:
+            found = found._replace(stack=found.options.without_faults(found.stack, terminal))
+    problems = () if found.stack is None else found.stack.problems
+    terminal.result(_text(found), _record(found), n_skipped=len(problems))
 
 
-def _open(options: ImageOptions) -> tuple[ImageStack, ImageOptions]:
-    """Open the images; those of several kinds by the options that bring most of them to one, returned too."""
+class _Found(NamedTuple):
+    """What is there: a table of kinds, and the stack with options that give it; None where no options do."""
+
+    stack: ImageStack | None
+    options: ImageOptions
+    summary: StackSummary
+    is_mixed: bool = True
+
+    @property
+    def next_line(self) -> str | None:
+        """The command that analyses these images, with a folder that it can write."""
+        if self.stack is None or len(self.stack) < 2:  # one image has no components
+            return None
+        on_error = "skip" if self.stack.problems else "raise"
+        out = _free_folder(self.options.source, self.stack)
+        return command_line(pca, {**asdict(self.options), "on_error": on_error, "out": out})
+
+
+def _open(options: ImageOptions) -> _Found:
+    """Open the images; those of several kinds by the options that bring most of them to one."""
+    from ..io.summary import StackSummary
+
     try:
-        return options.read_headers(), options
+        stack = options.read_headers()
+        return _Found(stack, options, stack.summary(), is_mixed=False)
     except MixedStackError as error:
         opened = []
         for other in options.for_one_kind(error):
             with suppress(ImgstackError):
                 opened.append((other.read_headers(), other))
         if not opened:
-            raise
-        return max(opened, key=lambda pair: len(pair[0]))
-
-
-def _next_line(options: ImageOptions, stack: ImageStack) -> str:
-    """Write the command that analyses these images, with a folder that it can write."""
-    on_error = "skip" if stack.problems else "raise"
-    return command_line(pca, {**asdict(options), "on_error": on_error, "out": _free_folder(options.source, stack)})
+            return _Found(None, options, StackSummary(error.counts, 0))
+        stack, other = max(opened, key=lambda pair: len(pair[0]))
+        n_unfit = sum(count for _, count in error.counts) - len(stack)  # no problem of the file
+        return _Found(stack, other, StackSummary(error.counts, len(stack.problems) - n_unfit, stack.unread))
 
 
 def _free_folder(source: str, stack: ImageStack) -> str:
@@ -116,20 +134,26 @@ def _free_folder(source: str, stack: ImageStack) -> str:
     raise AssertionError("some number is free")
 
 
-def _text(stack: ImageStack, line: str, *, mixed: bool) -> str:
-    table = repr(stack.summary())
-    lines = [
-        f"{table}\nThese are of several kinds: the next line brings them to one." if mixed else f"{stack!r}\n{table}"
-    ]
-    lines += [f"bad: {path!r}: {reason}" for path, reason in stack.problems]
-    return "\n".join([*lines, f"\nNext: {line}"])
+def _text(found: _Found) -> str:
+    stack, line = found.stack, found.next_line
+    lines = [repr(found.summary)]
+    if not found.is_mixed:
+        lines.insert(0, repr(stack))
+    elif stack is None:
+        lines.append("No option brings these to one kind: choose some by a pattern in quotes, such as 'FOLDER/a*.png'.")
+    else:
+        lines.append("These are of several kinds: the next line brings them to one.")
+    lines += [f"bad: {path!r}: {in_options(reason)}" for path, reason in (stack.problems if stack is not None else ())]
+    return "\n".join(lines if line is None else [*lines, f"\nNext: {line}"])
 
 
-def _record(stack: ImageStack, line: str, *, mixed: bool) -> dict[str, Any]:
+def _record(found: _Found) -> dict[str, Any]:
+    stack = None if found.is_mixed else found.stack
+    problems = () if found.stack is None else found.stack.problems
     return {
-        "n_images": len(stack),
-        "image_shape": None if mixed else list(stack.shape[1:]),
-        "dtype": None if mixed else str(stack.dtype),
+        "n_images": sum(count for _, count in found.summary.counts) if stack is None else len(stack),
+        "image_shape": None if stack is None else list(stack.shape[1:]),
+        "dtype": None if stack is None else str(stack.dtype),
         "kinds": [
             {
                 "n_images": count,
@@ -138,9 +162,9 @@ def _record(stack: ImageStack, line: str, *, mixed: bool) -> dict[str, Any]:
                 "format": header.format,
                 "mode": header.mode,
             }
-            for header, count in stack.summary().counts
+            for header, count in found.summary.counts
         ],
-        "problems": [{"file": path, "reason": reason} for path, reason in stack.problems],
-        "unread": dict(stack.unread),
-        "next": line,
+        "problems": [{"file": path, "reason": reason} for path, reason in problems],
+        "unread": dict(found.summary.unread),
+        "next": found.next_line,
     }

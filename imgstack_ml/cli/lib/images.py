@@ -17,6 +17,7 @@ from .options import add_options
 from .output import refuse_inputs, refuse_inside
 from .run import Run
 from .terminal import Terminal
+from .words import in_options
 
 if TYPE_CHECKING:
     from ... import ImageStack
@@ -190,7 +191,7 @@ class ImageOptions:
                 check(stack)
             stack = self.without_faults(stack, terminal)
         for path, reason in stack.problems[:_MAX_NAMED]:
-            terminal.warn(f"left out {path!r}: {reason}")
+            terminal.warn(f"left out {path!r}: {in_options(reason)}")
         if len(stack.problems) > _MAX_NAMED:
             terminal.warn(f"left out {len(stack.problems) - _MAX_NAMED:,} more")
         if out is not None:
@@ -229,14 +230,8 @@ class ImageOptions:
             shape, fit = headers[0].shape[:2], "resize"
         one_type = len({(header.shape[2:], header.dtype) for header in headers}) == 1
         colour = headers[0].shape[2:] in ((3,), (4,))
-        modes = (
-            [self.mode]
-            if self.mode or one_type
-            else ["RGB", "RGBA", "L", "F"]
-            if colour
-            else ["L", "I;16", "I", "F", "RGB"]
-        )
-        for mode in modes:
+        modes = ("RGB", "RGBA", "L", "F") if colour else ("L", "I;16", "I", "F", "RGB")
+        for mode in [self.mode] if self.mode or one_type else modes:
             yield replace(self, mode=mode, shape=shape, fit=fit)
 
     def warn_of_stretching(self, stack: ImageStack, terminal: Terminal) -> None:
@@ -251,10 +246,13 @@ class ImageOptions:
         if changed:
             heights, widths = ([shape[axis] for shape, _ in counts] for axis in (0, 1))
             least, most = (f"{chosen(heights)}x{chosen(widths)}" for chosen in (min, max))
+            way = f"--shape {least} --fit crop, or --shape {most} --fit pad"
+            if least == most:
+                factor = min(height / heights[0], width / widths[0])
+                way = f"--shape {max(1, round(factor * heights[0]))}x{max(1, round(factor * widths[0]))}"
             terminal.warn(
                 f"--shape {height}x{width} stretches {sum(n for *_, n in changed):,} of {len(stack):,} images, such as "
-                f"those of {changed[0][0]} × {changed[0][1]}. To keep the ratio of height to width: --shape {least} "
-                f"--fit crop, or --shape {most} --fit pad"
+                f"those of {changed[0][0]} × {changed[0][1]}. To keep the ratio of height to width: {way}"
             )
 
     @contextmanager

@@ -17,6 +17,7 @@ from ...errors import StoreError
 from .line import NOT_RECORDED, command_line
 from .summary import summary
 from .terminal import Terminal
+from .words import in_options
 
 if TYPE_CHECKING:
     from ... import ImageStack
@@ -64,7 +65,7 @@ class Run:
     def skipped(self) -> list[tuple[str, str]]:
         """Name of each file that was left out, relative to the source, and the reason."""
         names = relative_names([path for path, _ in self.stack.problems], self.source)
-        return [(name, reason) for name, (_, reason) in zip(names, self.stack.problems, strict=True)]
+        return [(name, in_options(reason)) for name, (_, reason) in zip(names, self.stack.problems, strict=True)]
 
     def describe(self, **found: Any) -> dict[str, Any]:
         """Describe the run in values that JSON can hold: how it was called, what it read, and what it `found`."""

@@ -1,7 +1,6 @@
 """The class of all commands: errors and signals become messages and exit codes."""
 
 import contextlib
-import re
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from ...errors import ImgstackError, NonFiniteError
 from .line import typed
 from .signals import TerminatedError, print_stop, signals_as_exceptions
 from .terminal import echo
+from .words import in_options
 
 __all__ = ["FAILED", "Task", "hint"]
 
@@ -21,15 +21,6 @@ _CONNECT_SECONDS = 10
 
 # What an input can cause. Anything else is taken for an error of this package, and its class is printed too.
 _EXPECTED = (ImgstackError, OSError, ValueError, ImportError, MemoryError)
-
-# Advice of errors that is Python, and what stands for it on the command line.
-_IN_OPTIONS = (
-    (re.compile(r" Repair it or leave it out, e\.g\. keep = .*", re.DOTALL), ""),
-    (re.compile(r" If it is right: open_stack\(\.\.\., max_pixels=\.\.\.\)"), ""),
-    (re.compile(r" To (?:read it|try imageio): [^\n]*open_stack\([^\n]*"), ""),
-    (re.compile(r"open_stack\(('[^']*'|\"[^\"]*\")\)"), r"\1"),
-    (re.compile(r"open the stack again|open it again"), "run the command again"),
-)
 
 
 class Task(click.Command):
@@ -85,8 +76,7 @@ def _print_error(error: Exception, *, debug: bool) -> None:
         echo("".join(traceback.format_exception(error)).rstrip(), err=True)
         return
     message = str(error) if not isinstance(error, OSError) or error.strerror is None else _system_message(error)
-    for advice, text in _IN_OPTIONS:
-        message = advice.sub(text, message)
+    message = in_options(message)
     if not isinstance(error, _EXPECTED):
         message = f"{type(error).__name__}: {message}"
         error.add_note("the option --debug shows where this happened")
@@ -105,7 +95,7 @@ def _system_message(error: OSError) -> str:
 
 
 def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    echo(f"warning: {message}", err=True)
+    echo(f"warning: {in_options(str(message))}", err=True)
 
 
 @contextlib.contextmanager

@@ -221,7 +221,7 @@ def test_commands_take_a_level(tmp_path):
     assert "the report is made without the images" not in run("report", tmp_path / "out").stderr
     result = run("pca", tmp_path / "in" / "a.tif", "-o", tmp_path / "no", "--level", 2)
     assert result.exit_code == 1
-    assert "no level=2; its levels are 0 of shape" in result.stderr
+    assert "no --level 2; its levels are 0 of shape" in result.stderr
 
 
 def test_commands_take_a_selection(tmp_path):
