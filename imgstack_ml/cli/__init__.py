@@ -10,6 +10,7 @@ import click
 
 from .. import __version__
 from .classify import classify
+from .cluster import cluster
 from .demo import demo
 from .features import features
 from .lib.signals import INTERRUPTED
@@ -48,6 +49,7 @@ def main() -> None:
       imgstack-ml pca photos -o results             your own images
       imgstack-ml transform results new -o new.csv  other images, same model
       imgstack-ml classify plates -o told-apart     sub-folders told apart
+      imgstack-ml cluster photos -k 6 -o groups     images that are alike
       imgstack-ml features photos -o all.csv        a table of features for other programs
 
     \b
@@ -59,5 +61,5 @@ def main() -> None:
     """  # noqa: D301 (click looks for the real character)
 
 
-for command in (classify, demo, features, pca, reconstruct, report, sample, scan, transform):
+for command in (classify, cluster, demo, features, pca, reconstruct, report, sample, scan, transform):
     main.add_command(command)

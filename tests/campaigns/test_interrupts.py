@@ -36,6 +36,7 @@ def commands(folder):
         ["pca", images, "-r", "-k", 3, "--rescale", "--no-report", "-o"],
         ["pca", images, "-r", "-k", 3, "--on-error", "skip", "--no-report", "-o"],
         ["classify", images, "-f", "stats", "-f", "hist", "--folds", 2, "-o"],
+        ["cluster", images, "-r", "-k", 2, "-f", "stats", "-o"],
         ["features", images, "-r", "-f", "stats", "-f", "texture", "-o"],
         ["transform", model, images, "-r", "-o"],
         ["reconstruct", model, images, "-r", "-o"],

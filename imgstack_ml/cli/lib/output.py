@@ -37,9 +37,9 @@ __all__ = [
 ]
 
 RUN_FILE = "run.json"
-CHECKPOINT = "checkpoint"
+CHECKPOINT, CHECKPOINT_FILE = "checkpoint", "fit.json"  # see passes.checkpoint.holds_checkpoint
 # Names of the other files that commands write. A run.json can list any path; only files of these names are removed.
-_RESULT_FILE = re.compile(r"[a-z]+\.(csv|html|png|safetensors)|eigenimages/pc_[0-9]+\.png")
+_RESULT_FILE = re.compile(r"[a-z]+\.(csv|html|npy|png|safetensors)|eigenimages/pc_[0-9]+\.png")
 # Name of a file that was not complete when the process was killed.
 _TEMPORARY_FILE = re.compile(r"\.[a-z_0-9]+-[0-9a-f]{12}\.tmp\.[a-z]+")
 
@@ -123,9 +123,8 @@ class OutputFolder:
     @property
     def is_resumable(self) -> bool:
         """Whether the folder holds a checkpoint from which a fit can be resumed."""
-        from ...passes.checkpoint import holds_checkpoint
-
-        return holds_checkpoint(self.checkpoint)
+        # Asked for when a command is stopped: an import of NumPy that Ctrl-C has cut off must not be repeated.
+        return os.path.exists(os.path.join(self.checkpoint, CHECKPOINT_FILE))
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[str]:
