@@ -40,7 +40,7 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
 @click.version_option(__version__, prog_name="imgstack-ml")
 def main() -> None:
-    """Principal components of image collections that do not fit in memory.
+    """Principal components, features and classes of image collections that do not fit in memory.
 
     \b
     Start here:
@@ -50,7 +50,7 @@ def main() -> None:
       imgstack-ml transform results new -o new.csv  other images, same model
       imgstack-ml classify plates -o told-apart     sub-folders told apart
       imgstack-ml cluster photos -k 6 -o groups     images that are alike
-      imgstack-ml features photos -o all.csv        a table of features for other programs
+      imgstack-ml features photos -o all.csv        features, for other programs
 
     \b
     Completion by the Tab key in bash (or zsh_source, fish_source):

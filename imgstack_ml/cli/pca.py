@@ -104,8 +104,9 @@ def pca(
       imgstack-ml pca photos --plan
       imgstack-ml pca photos -o results -k 16
       imgstack-ml pca frames -o results --mask roi.png
-      imgstack-ml pca plates --recursive --rescale --memory-limit 2GB -o results
-      imgstack-ml pca plates --recursive --rescale --memory-limit 2GB -o results --resume
+      imgstack-ml pca plates -r --rescale --memory-limit 2GB -o results
+      imgstack-ml pca plates -r --rescale --memory-limit 2GB -o results --resume
+      imgstack-ml pca mixed --mode RGB --shape 256x256 --fit crop -o results
     """  # noqa: D301 (click looks for the real character)
     started = perf_counter()
     make_pipeline = partial(_make_pipeline, rescale, mask, n_components, solver, memory_limit)

@@ -72,7 +72,7 @@ def reconstruct(
     Examples:
       imgstack-ml reconstruct results photos -k 8 -o drawn
       imgstack-ml reconstruct results plates -r -o drawn
-      imgstack-ml reconstruct results photos --components 1,3-5 --residuals -o left.zarr
+      imgstack-ml reconstruct results photos -k 8 --residuals -o left.zarr
       imgstack-ml reconstruct results photos -o drawn.zarr
     """  # noqa: D301 (click looks for the real character)
     started = perf_counter()

@@ -100,14 +100,16 @@ def _classification(found: dict[str, Any]) -> list[tuple[str, str]]:
     mean, std, majority = (100 * found[key] for key in ("accuracy_mean", "accuracy_std", "majority_rate"))
     names = list(found["classes"])
     classes = " or ".join(names) if len(names) <= _MAX_SHOWN else f"{len(names)} classes"
+    groups = f" of {found['n_groups']} groups" if "n_groups" in found else ""
     rows = [
-        ("classifier", f"{classes}: {mean:.1f} ± {std:.1f} % right over {found['n_folds']} folds"),
+        ("classifier", f"{classes}: {mean:.1f} ± {std:.1f} % right over {found['n_folds']} folds{groups}"),
         ("baseline", f"{majority:.1f} % right by always predicting the most frequent class"),
     ]
     if "balanced_accuracy" in found:
         rows.append(("balanced", f"{100 * found['balanced_accuracy']:.1f} % right where every class counts the same"))
     n_images = sum(found["classes"].values())
-    rows.append(("predicted", f"{found['n_right']} of {n_images} right, each by a model fitted without it"))
+    without = "its group" if groups else "it"
+    rows.append(("predicted", f"{found['n_right']} of {n_images} right, each by a model fitted without {without}"))
     if not found.get("saved", True):
         rows.append(("saved", "the features only; a file of this classifier would be code (a pickle)"))
     return rows
