@@ -28,7 +28,7 @@ __all__ = ["report"]
 
 
 @click.command(cls=Task, short_help="Make the report of an earlier run again.")
-@click.argument("out", type=OutputPath(exists=True, file_okay=False))
+@click.argument("out", type=OutputPath(exists=True))
 @click.option(
     "--read/--no-read",
     default=True,
@@ -49,6 +49,11 @@ def report(out: str, terminal: Terminal, read: bool) -> None:
     """  # noqa: D301 (click looks for the real character)
     from .. import generate_report
 
+    if os.path.isfile(out):
+        raise StoreError(
+            f"{out!r} is a file, and the report is about the folder of results of pca, demo, classify or cluster; a "
+            "table has no page"
+        )
     run = _with_line(read_record(out))
     if "fit" not in run:
         _tell(out, run, terminal)

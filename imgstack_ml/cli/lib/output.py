@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -188,7 +189,8 @@ def read_record(folder: str) -> dict[str, Any]:
             return record
     except (FileNotFoundError, NotADirectoryError):
         raise StoreError(
-            f"{folder!r} holds no {RUN_FILE}, so it is no finished run; make one: imgstack-ml pca FOLDER -o {folder}"
+            f"{folder!r} holds no {RUN_FILE}, so it is no finished run; make one: imgstack-ml pca FOLDER -o "
+            f"{shlex.quote(folder)}. To see what images are in it: imgstack-ml scan {shlex.quote(folder)}"
         ) from None
     except (ValueError, TypeError):
         pass

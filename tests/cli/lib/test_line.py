@@ -18,7 +18,8 @@ def test_a_line_gives_the_same_parameters():
     """Options in all forms that click has, values that need quotes, and a name that looks like an option."""
     given = [
         "pca", "./-odd $name", "-o", "it's", "-k", "3", "-r", "--rescale", "--no-report", "--shape", "5x6",
-        "--fit", "pad", "--select", "c=DAPI", "--select", "t=0:9", "--level", "1", "--memory-limit", "2GB", "--mode", "I;16",
+        "--fit", "pad", "--select", "c=DAPI", "--select", "t=0:9", "--level", "1",
+        "--memory-limit", "2GB", "--mode", "I;16",
     ]  # fmt: skip
     command = main.commands["pca"]
     parameters = command.make_context("pca", given[1:]).params
