@@ -71,7 +71,7 @@ def write_images(
     ------
     StoreError
         `folder` is a URL; it is not empty and `overwrite` is False; it is a file; it is, holds or lies in a folder of
-        the input; another process writes into it; or its disk is full.
+        the input (it may lie beside the only file of it); another process writes into it; or its disk is full.
     ValueError
         The format does not take images of this shape or dtype; a block is not of the shape or dtype that `stack`
         declares; or a name is empty, hidden, used twice, or has a separator.
