@@ -104,7 +104,7 @@ def plan_bytes(n_clusters: int, n_images: int, n_columns: int, memory_limit: str
 
     candidates = 1 + _ROUNDS * _CANDIDATES * n_clusters
     # A thread holds a block, its scaled copy and products of it; the candidates are clustered in memory.
-    needed = 4 * CPU_COUNT * max(_BLOCK_BYTES, 8 * n_columns) + 4 * candidates * n_columns * 8 + 64 * n_images
+    needed = 8 * CPU_COUNT * max(_BLOCK_BYTES, 8 * n_columns) + 4 * candidates * n_columns * 8 + 200 * n_images
     allowed = allowance(memory_limit).limit
     if needed > allowed:
         raise MemoryLimitError(
