@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -106,7 +106,16 @@ def _open(options: ImageOptions) -> _Found:
     from ..io.summary import StackSummary
 
     try:
-        stack = options.read_headers()
+        try:
+            stack = options.read_headers()
+        except FileNotFoundError:
+            if options.recursive or not os.path.isdir(options.source):
+                raise
+            options = replace(options, recursive=True)  # images may lie in sub-folders only
+            with suppress(FileNotFoundError):
+                stack = options.read_headers()
+                return _Found(stack, options, stack.summary(), is_mixed=False)
+            raise
         return _Found(stack, options, stack.summary(), is_mixed=False)
     except MixedStackError as error:
         opened = []

@@ -1,6 +1,7 @@
 """``imgstack-ml scan``."""
 
 import json
+import re
 import shlex
 
 import pytest
@@ -43,6 +44,11 @@ def test_verifies_and_brings_to_one_kind(tmp_path):
     result = run("scan", tmp_path / "empty")
     assert result.exit_code == 1
     assert "hint: to read the sub-folders too: --recursive" in result.stderr
+    write_image(tmp_path / "empty/sub/a.jpg", random_pixels((32, 32)))
+    write_image(tmp_path / "empty/sub/b.jpg", random_pixels((32, 32)))
+    result = run("scan", tmp_path / "empty")
+    assert result.exit_code == 0
+    assert re.search(r"Next: imgstack-ml pca \S+empty -o results -r\n$", result.stdout)
 
 
 def test_shape_has_one_form(tmp_path):
