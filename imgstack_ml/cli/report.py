@@ -72,9 +72,9 @@ def report(out: str, terminal: Terminal, read: bool) -> None:
 
 
 def _tell(out: str, run: dict[str, Any], terminal: Terminal) -> None:
-    """Print again what a command found that has no page."""
-    text = summary(run, out, f"There is no page about {run['command']}: these files show what it found.")
-    terminal.result(text)
+    """Print again what a command found whose page is not made again from its files."""
+    page = "report.html is its page" if "report.html" in run["outputs"] else "there is no page about it"
+    terminal.result(summary(run, out, f"A run of {run['command']}: {page}, and these files show what it found."))
 
 
 def _with_line(record: dict[str, Any]) -> dict[str, Any]:

@@ -113,14 +113,14 @@ def run_cold(words, delay):
 @pytest.mark.slow
 def test_random_interrupts_leave_a_line_and_no_traceback(tmp_path):
     for label in "ab":
-        write_folder(tmp_path / "in" / label, 60, (128, 128, 3))
+        write_folder(tmp_path / "in" / label, 30, (96, 96, 3))
     assert run("pca", tmp_path / "in", "-r", "-k", 3, "-o", tmp_path / "model", "--no-report").exit_code == 0
     (tmp_path / "logs").mkdir()
     warm, rng, ends, n_again = Warm(tmp_path / "logs"), random.Random(0), Counter(), 0
     all_commands, seconds = commands(tmp_path), {}
     for number in range(N_INTERRUPTS):
-        cold = number % (N_INTERRUPTS // N_COLD) == 0
         place = number % len(all_commands)
+        cold = (number + number // len(all_commands)) % (N_INTERRUPTS // N_COLD) == 0  # each command in its turn
         words = [str(word) for word in all_commands[place]]
         if words[-1] == "-o":
             words.append(str(tmp_path / f"out{number}{'.csv' if words[0] in ('features', 'transform') else ''}"))
@@ -140,7 +140,7 @@ def test_random_interrupts_leave_a_line_and_no_traceback(tmp_path):
         assert "interrupted" in err.splitlines(), name
         assert not [path for path in tmp_path.rglob(".*") if path.is_file() and not path.name.endswith(".lock")], name
         line = re.search(r"^hint: to (?:resume|start again): (.*)$", err, re.MULTILINE)
-        if line:
+        if line and number % 3 == 0:
             code, err, _ = warm.run(shlex.split(line[1])[1:], None)
             assert code == 0, (name, err)
             n_again += 1
