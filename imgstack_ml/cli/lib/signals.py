@@ -83,7 +83,7 @@ def print_stop(ctx: click.Context, kind: type[BaseException]) -> int:
     echo("interrupted" if kind is KeyboardInterrupt else "terminated", err=True)
     says = ctx.meta.get(SAVED, lambda: _files_left(ctx.params.get("folder") or ctx.params.get("out")))
     saved, options = says()
-    options = [option for option in options if option != "--overwrite" or not ctx.params.get("overwrite")]
+    options = [option for option in options if option != "--overwrite" or ctx.params.get("overwrite") is False]
     again = "to resume" if "--resume" in options else "to start again"
     echo(f"hint: {saved}", err=True)
     echo(f"hint: {again}: {command_line(ctx.command, ctx.params, *options)}", err=True)
