@@ -135,6 +135,7 @@ def test_random_interrupts_leave_a_line_and_no_traceback(tmp_path):
         assert "Exception ignored" not in err, name
         assert code in (0, 130, -signal.SIGINT), name  # the last: at the very end of Python
         ends[code] += 1
+        print(number + 1, dict(ends), flush=True)
         if code != 130:
             continue
         assert "interrupted" in err.splitlines(), name

@@ -65,7 +65,7 @@ def signals_as_exceptions() -> Iterator[Stops]:
         again.start()
 
     before = {signal.SIGTERM: signal.signal(signal.SIGTERM, stops.on(TerminatedError))}
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    if callable(signal.getsignal(signal.SIGINT)):  # in the background it is ignored
         before[signal.SIGINT] = signal.signal(signal.SIGINT, stops.on(KeyboardInterrupt))
     sys.unraisablehook = repeat
     try:
