@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import logging
 import os
 import signal
 import sys
@@ -37,6 +38,9 @@ class Stops:
 
         def handle(*_: Any) -> None:
             self.kind = kind
+            # An exception within `queue.get` can leave its lock open (CPython issue 29988): threads that still put
+            # results there fail, and this logger would print it. What they compute is not wanted any more.
+            logging.getLogger("concurrent.futures").disabled = True
             raise kind
 
         return handle
