@@ -96,6 +96,8 @@ def print_stop(ctx: click.Context, kind: type[BaseException]) -> int:
 
 def _files_left(out: str | None) -> tuple[str, list[str]]:
     """Say what is left of a command that writes files one by one, or one file as a whole."""
+    if out is not None and os.path.isfile(out):  # it is written whole, and is the earlier one only under --overwrite
+        return f"{out!r} is complete", ["--overwrite"]
     if out is None or not os.path.isdir(out) or not os.listdir(out):
         return "nothing was saved", []
     return f"the files in {out!r} are complete; others are missing", ["--overwrite"]
