@@ -143,13 +143,13 @@ def classify(
     _write_results(folder, model, outcome, groups, found, run)
     record = run.describe(features=list(features), classifier=found)
     _write_report(folder, model, outcome, record, run)
-    path = os.path.join(out, MODEL_FILE)
+    run.finish(folder, record, _next_lines(out, classifier))
+
+
+def _next_lines(out: str, classifier: str) -> str:
     others = f"\nor, for other images: {typed('imgstack-ml', 'transform', out)} FOLDER -o predicted.csv"
-    run.finish(
-        folder,
-        record,
-        f"Next, in Python: model = imgstack_ml.load_model({path!r})" + others * (classifier == "logistic"),
-    )
+    path = os.path.join(out, MODEL_FILE)
+    return f"Next, in Python: model = imgstack_ml.load_model({path!r})" + others * (classifier == "logistic")
 
 
 class _Plan(NamedTuple):
