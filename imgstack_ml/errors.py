@@ -76,7 +76,14 @@ class MixedStackError(ImgstackError, ValueError):
     """The images of a source have different shapes or dtypes, so that they are not one stack.
 
     Raised when a stack is opened. The message names images of each kind, and how to select or convert them.
+
+    Attributes
+    ----------
+    counts : tuple of (Header, int)
+        Each kind and its number of images, as in `ImageStack.summary`, the most frequent first; empty for arrays.
     """
+
+    counts: tuple[tuple[Any, int], ...] = ()
 
 
 class MemoryLimitError(ImgstackError, ValueError):

@@ -4,12 +4,17 @@ Libraries that are slow to import (NumPy, Dask, scikit-learn, matplotlib) are im
 them, so that ``--help`` answers at once.
 """
 
+from typing import Any
+
 import click
 
 from .. import __version__
 from .classify import classify
+from .cluster import cluster
 from .demo import demo
 from .features import features
+from .lib.signals import INTERRUPTED
+from .lib.terminal import echo
 from .pca import pca
 from .reconstruct import reconstruct
 from .report import report
@@ -20,10 +25,22 @@ from .transform import transform
 __all__ = ["main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Commands(click.Group):
+    """The program. Ctrl-C ends it with a line before a command begins, too."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that is named."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            echo("interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
 @click.version_option(__version__, prog_name="imgstack-ml")
 def main() -> None:
-    """Principal components of image collections that do not fit in memory.
+    """Principal components, features and classes of image collections that do not fit in memory.
 
     \b
     Start here:
@@ -32,7 +49,8 @@ def main() -> None:
       imgstack-ml pca photos -o results             your own images
       imgstack-ml transform results new -o new.csv  other images, same model
       imgstack-ml classify plates -o told-apart     sub-folders told apart
-      imgstack-ml features photos -o all.csv        a table of features for other programs
+      imgstack-ml cluster photos -k 6 -o groups     images that are alike
+      imgstack-ml features photos -o all.csv        features, for other programs
 
     \b
     Completion by the Tab key in bash (or zsh_source, fish_source):
@@ -43,5 +61,5 @@ def main() -> None:
     """  # noqa: D301 (click looks for the real character)
 
 
-for command in (classify, demo, features, pca, reconstruct, report, sample, scan, transform):
+for command in (classify, cluster, demo, features, pca, reconstruct, report, sample, scan, transform):
     main.add_command(command)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from ..errors import ImgstackError, MemoryLimitError
+from ..errors import MemoryLimitError
 from ..files.space import explain_full_disk
 from .lib.crossval import CLASSIFIERS, Outcome, cross_validate, feature_weights, fit_model, with_kept_pixels
 from .lib.features import count_features, features_option, make_features
+from .lib.groups import LabelError, group_option, grouped, make_folds
 from .lib.images import ImageOptions, image_options
+from .lib.line import typed
 from .lib.model import MODEL_FILE
 from .lib.options import (
     memory_limit_option,
@@ -25,23 +28,21 @@ from .lib.options import (
 )
 from .lib.output import OutputFolder, pyplot_without_windows
 from .lib.rows import RowFile, plan_dtype
-from .lib.run import Run
+from .lib.run import Run, relative_names
 from .lib.task import Task, hint
 from .lib.terminal import Terminal
 
 if TYPE_CHECKING:
+    import numpy as np
     from sklearn.pipeline import Pipeline
 
-    from .. import ImageStack
+    from .. import ImageFeatureUnion, ImageStack
 
 __all__ = ["classify"]
 
 _MAX_NUMBERED = 25  # with more classes, the numbers in the confusion matrix would be too small to read
+_LESS_MEMORY = "here these are the options --memory-limit and -k; or take fewer features: -f stats; or -c logistic"
 _MAX_SHOWN = 100  # of more classes, the confusion matrix shows those with the most errors
-
-
-class LabelError(ImgstackError, ValueError):
-    """The sub-folders give no classes that a classifier can learn and be tested on."""
 
 
 @click.command(cls=Task, short_help="Learn to tell sub-folders of images apart.")
@@ -65,6 +66,7 @@ class LabelError(ImgstackError, ValueError):
     show_default=True,
     help="Parts into which the images are divided; each is predicted by a model fitted to the others.",
 )
+@group_option
 @click.option("--balanced", is_flag=True, help="Let rare classes count as much as frequent ones.")
 @seed_option("Seed of folds and trees.")
 @memory_limit_option
@@ -79,6 +81,7 @@ def classify(
     classifier: str,
     n_components: int | None,
     folds: int,
+    group_by: str | None,
     balanced: bool,
     seed: int,
     memory_limit: str,
@@ -87,34 +90,41 @@ def classify(
     """Learn to tell the sub-folders of FOLDER apart by their images, and measure how well that works.
 
     The name of a sub-folder is the label of the images in it. Accuracy is measured by stratified cross-validation:
-    each image is predicted by a model fitted without it, principal components and scaling included. The share of the
+    each image is predicted by a model fitted without it, principal components and scaling included; with --group-by,
+    by a model fitted without all images of its plate, well or donor. The share of the
     most frequent class is printed for comparison. Only the range of intensities, which hist and texture learn for
     images of more than 8 bits, comes from all images. The model that is saved is fitted to all images.
 
     \b
     Examples:
-      imgstack-ml sample textures textures && imgstack-ml classify textures -o results
-      imgstack-ml classify plates -f texture -f hist -c svm --balanced -o results
+      imgstack-ml sample textures textures
+      imgstack-ml classify textures -o results
+      imgstack-ml classify plates -f texture -f hist -c svm -o results
+      imgstack-ml classify wells --group-by 2 -o results
+      imgstack-ml classify wells --group-by donors.csv:donor -o results
     """  # noqa: D301 (click looks for the real character)
     started = perf_counter()
     folder = OutputFolder(out, overwrite=overwrite)
-    run = images.open(terminal, started, out=out)
-    stack = run.stack
-    _check_labels(stack, images.source, folds)
+
+    def plan(stack: ImageStack) -> _Plan:
+        labels, groups = grouped(stack, images.source, group_by)
+        stack = replace(stack, labels=labels)
+        _check_labels(stack, images.source, 2 if groups is not None else folds)
+        parts = make_folds(stack.labels, groups, folds, seed)  # type: ignore[arg-type]
+        n_fitted = min(len(train) for train, _ in parts)
+        transformer = make_features(
+            features, stack, n_components=n_components, n_fitted=n_fitted, memory_limit=memory_limit
+        )
+        return _Plan(stack, groups, parts, transformer, *_plan_rows(classifier, transformer, stack, memory_limit))
+
+    run = images.open(terminal, started, out=out, check=plan)
+    stack, groups, parts, transformer, n_features, dtype, n_bytes = plan(run.stack)
+    run = replace(run, stack=stack)
     from dask.utils import format_bytes
 
     from ..passes.memory import allowance
 
-    n_fitted = len(stack) - -(-len(stack) // folds)  # in the smallest fit: without the largest fold
-    transformer = make_features(
-        features, stack, n_components=n_components, n_fitted=n_fitted, memory_limit=memory_limit
-    )
-    n_features = count_features(transformer, stack)
-    n_classes = len(set(stack.labels.tolist()))  # type: ignore[union-attr]
-    size = {"n_images": len(stack), "n_features": n_features, "n_classes": n_classes}
-    options = "here these are the options --memory-limit and -k; or take fewer features, e.g. -f stats; or -c logistic"
-    with hint(MemoryLimitError, options):
-        dtype, n_bytes = plan_dtype(classifier, **size, memory_limit=memory_limit)
+    with hint(MemoryLimitError, _LESS_MEMORY):
         folder.create()
         terminal.status(f"describing {len(stack):,} images by {', '.join(features)}")
         planned = f"the classifier takes at most {format_bytes(n_bytes)}"
@@ -124,15 +134,45 @@ def classify(
                 room = min(rows.n_bytes(len(stack)) // folds, allowance(memory_limit).limit - n_bytes)
                 run = with_kept_pixels(run, room)
             model = fit_model(transformer, classifier, rows, run, balanced=balanced, seed=seed)
-            outcome = cross_validate(model, rows, run, n_folds=folds, seed=seed)
+            outcome = cross_validate(model, rows, run, parts)
     folder.remove_record()
     found = _accuracy(stack.labels, outcome, folds)
     found |= {"name": classifier, "saved": classifier == "logistic", "n_features": n_features}
-    _write_results(folder, model, outcome, found, run)
+    if groups is not None:
+        found |= {"n_groups": len(set(groups.tolist()))}
+    _write_results(folder, model, outcome, groups, found, run)
     record = run.describe(features=list(features), classifier=found)
     _write_report(folder, model, outcome, record, run)
+    run.finish(folder, record, _next_lines(out, classifier))
+
+
+def _next_lines(out: str, classifier: str) -> str:
+    others = f"\nor, for other images: {typed('imgstack-ml', 'transform', out)} FOLDER -o predicted.csv"
     path = os.path.join(out, MODEL_FILE)
-    run.finish(folder, record, f"Next, in Python: model = imgstack_ml.load_model({path!r})")
+    return f"Next, in Python: model = imgstack_ml.load_model({path!r})" + others * (classifier == "logistic")
+
+
+class _Plan(NamedTuple):
+    """The labelled stack, its groups, the folds, the features (not fitted), their number, dtype and memory."""
+
+    stack: ImageStack
+    groups: np.ndarray | None
+    parts: list[tuple[np.ndarray, np.ndarray]]
+    transformer: ImageFeatureUnion
+    n_features: int
+    dtype: str
+    n_bytes: int
+
+
+def _plan_rows(
+    classifier: str, transformer: ImageFeatureUnion, stack: ImageStack, memory_limit: str
+) -> tuple[int, str, int]:
+    """Plan the rows that the classifier learns from: their width, dtype and the memory that they take."""
+    n_features = count_features(transformer, stack)
+    n_classes = len(set(stack.labels.tolist()))  # type: ignore[union-attr]
+    size = {"n_images": len(stack), "n_features": n_features, "n_classes": n_classes}
+    with hint(MemoryLimitError, _LESS_MEMORY):
+        return n_features, *plan_dtype(classifier, **size, memory_limit=memory_limit)
 
 
 def _check_labels(stack: ImageStack, source: str, n_folds: int) -> None:
@@ -177,7 +217,7 @@ def _empty_sub_folders(stack: ImageStack, source: str) -> list[str]:
 
     if os.path.abspath(source) in stack.inputs or stack.labels is None or not os.path.isdir(source):
         return []
-    with_images = {label.partition("/")[0] for label in stack.labels.tolist()}
+    with_images = {name.partition("/")[0] for name in relative_names(stack.files, source)}
     with os.scandir(source) as entries:
         names = [entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name)]
     return sorted(set(names) - with_images)
@@ -222,11 +262,22 @@ def _accuracy(labels: Any, outcome: Outcome, n_folds: int) -> dict[str, Any]:
     }
 
 
-def _write_results(folder: OutputFolder, model: Pipeline, outcome: Outcome, found: dict[str, Any], run: Run) -> None:
+def _write_results(
+    folder: OutputFolder,
+    model: Pipeline,
+    outcome: Outcome,
+    groups: np.ndarray | None,
+    found: dict[str, Any],
+    run: Run,
+) -> None:
     from .. import save_model
 
-    texts: Any = (run.image_names, run.stack.labels, outcome.predicted)
-    folder.write_table("predictions.csv", ["file", "label", "predicted", "fold"], texts, [outcome.fold])
+    texts: Any = [run.image_names, run.stack.labels, outcome.predicted]
+    header = ["file", "label", "predicted", "fold"]
+    if groups is not None:
+        texts.append(groups)
+        header.insert(3, "group")
+    folder.write_table("predictions.csv", header, texts, [outcome.fold])
     run.write_skipped(folder)
     with folder.writing(MODEL_FILE) as temporary:
         # Of a linear model the coefficients are saved. The others could only be saved as code, by pickle.

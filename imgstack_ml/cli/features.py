@@ -1,7 +1,10 @@
 """``imgstack-ml features``: one row of numbers for every image."""
 
+from __future__ import annotations
+
 import os
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +16,9 @@ from .lib.output import make_folder, refuse_existing
 from .lib.table import in_small_blocks, print_table_written, table_option, write_table
 from .lib.task import Task, hint
 from .lib.terminal import Terminal
+
+if TYPE_CHECKING:
+    from .. import ImageFeatureUnion, ImageStack
 
 __all__ = ["features"]
 
@@ -45,9 +51,13 @@ def features(
     """  # noqa: D301 (click looks for the real character)
     started = perf_counter()
     refuse_existing(out, overwrite=overwrite)
-    run = images.open(terminal, started)
+
+    def make(stack: ImageStack) -> ImageFeatureUnion:
+        return make_features(features, stack, n_components=n_components, n_fitted=len(stack))
+
+    run = images.open(terminal, started, check=make)
     make_folder(os.path.dirname(os.path.abspath(out)))
-    transformer = make_features(features, run.stack, n_components=n_components, n_fitted=len(run.stack))
+    transformer = make(run.stack)
     terminal.status(f"describing {len(run.stack)} images by {', '.join(features)}")
     with hint(MemoryLimitError, "fewer components: -k; or leave pca out, e.g. -f stats -f texture"):
         transformer.fit(run.stack)

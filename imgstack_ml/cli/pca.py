@@ -26,8 +26,8 @@ from .lib.options import (
     run_options,
 )
 from .lib.output import OutputFolder
-from .lib.run import Run
-from .lib.task import Task, TerminatedError, hint
+from .lib.run import Run, tell_finished
+from .lib.task import Task, hint
 from .lib.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ _hint_options = partial(hint, MemoryLimitError, "here these are the options --me
     "--resume",
     is_flag=True,
     help="Resume a run that was interrupted or killed: repeat its command with this option added. Reads of the fit "
-    "whose results were saved are not repeated.",
+    "whose results were saved are not repeated. A run that is finished is left as it is.",
 )
 @run_options()
 def pca(
@@ -110,8 +110,9 @@ def pca(
       imgstack-ml pca photos --plan
       imgstack-ml pca photos -o results -k 16
       imgstack-ml pca frames -o results --mask roi.png
-      imgstack-ml pca plates --recursive --rescale --memory-limit 2GB -o results
-      imgstack-ml pca plates --recursive --rescale --memory-limit 2GB -o results --resume
+      imgstack-ml pca plates -r --rescale --memory-limit 2GB -o results
+      imgstack-ml pca plates -r --rescale --memory-limit 2GB -o results --resume
+      imgstack-ml pca mixed --mode RGB --shape 256x256 --fit crop -o results
     """  # noqa: D301 (click looks for the real character)
     started = perf_counter()
     make_pipeline = partial(_make_pipeline, rescale, mask, n_components, solver, memory_limit)
@@ -120,17 +121,14 @@ def pca(
         return
     if out is None:
         raise click.UsageError("Missing option '-o' / '--out'.")
+    if resume and tell_finished(out, terminal):
+        return
     folder = OutputFolder(out, overwrite=overwrite, resume=resume)
-    run = images.open(terminal, started, out=out)
+    run = images.open(terminal, started, out=out, check=partial(_check_plan, make_pipeline))
     pipeline = make_pipeline(run.stack, folder.checkpoint)
     folder.create()
-    try:
-        with _hint_options():
-            analysis = analyse(pipeline, run)
-    except (KeyboardInterrupt, TerminatedError) as stop:
-        if folder.is_resumable:
-            stop.add_note("to resume: the same command with --resume")
-        raise
+    with _hint_options():
+        analysis = analyse(pipeline, run)
     write_results(folder, analysis, run, full_size=full_size)
     record = run.describe(fit=describe_fit(analysis))
     if report:
@@ -141,6 +139,12 @@ def pca(
         f"Next, in Python: model = imgstack_ml.load_model({os.path.join(out, MODEL_FILE)!r})\n"
         f"or, for other images: imgstack-ml transform {shlex.quote(out)} FOLDER -o scores.csv",
     )
+
+
+def _check_plan(make_pipeline: Callable[..., Pipeline], stack: ImageStack) -> None:
+    """Refuse a fit that cannot be, before images are decoded."""
+    with _hint_options():
+        plan_of(make_pipeline(stack, None), stack)
 
 
 def _print_plan(run: Run, make_pipeline: Callable[..., Pipeline]) -> None:

@@ -1,17 +1,24 @@
 """``imgstack-ml reconstruct``: images as the components of a saved model draw them."""
 
+from __future__ import annotations
+
 import os
-import shlex
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import click
 
 from .lib.images import ImageOptions, image_options
+from .lib.line import typed
 from .lib.model import errors_that_name_options, model_argument, open_model
 from .lib.options import ComponentNumbers, OutputPath, n_components_option, overwrite_option, run_options
 from .lib.output import make_folder, refuse_existing
 from .lib.task import Task
 from .lib.terminal import Terminal
+
+if TYPE_CHECKING:
+    from .. import ImageStack
+    from .lib.reconstruction import Reconstruction
 
 __all__ = ["reconstruct"]
 
@@ -23,7 +30,7 @@ __all__ = ["reconstruct"]
     "--out",
     required=True,
     type=OutputPath(),
-    help="A name that ends in .zarr for one array, or a folder for one file an image.",
+    help="A name that ends in .zarr for one array, or a folder for one file an image, in the sub-folders of FOLDER.",
 )
 @n_components_option("Use the first N components only.  [default: all]")
 @click.option(
@@ -64,7 +71,8 @@ def reconstruct(
     \b
     Examples:
       imgstack-ml reconstruct results photos -k 8 -o drawn
-      imgstack-ml reconstruct results photos --components 1,3-5 --residuals -o left.zarr
+      imgstack-ml reconstruct results plates -r -o drawn
+      imgstack-ml reconstruct results photos -k 8 --residuals -o left.zarr
       imgstack-ml reconstruct results photos -o drawn.zarr
     """  # noqa: D301 (click looks for the real character)
     started = perf_counter()
@@ -74,16 +82,23 @@ def reconstruct(
         raise click.UsageError("-k and --components both choose components; give one of them")
     refuse_existing(out, overwrite=overwrite)
     fitted = open_model(model)
-    run = images.open(terminal, started, out=out)
-    with errors_that_name_options():
-        chosen = components if n_components is None else list(range(1, n_components + 1))
-        option = "--components" if n_components is None else "-k"
-        drawn = reconstruct_images(fitted, model, run.stack, chosen, residuals=residuals, option=option)
+    chosen = components if n_components is None else list(range(1, n_components + 1))
+    option = "--components" if n_components is None else "-k"
+
+    def draw(stack: ImageStack) -> Reconstruction:
+        with errors_that_name_options():
+            return reconstruct_images(fitted, model, stack, chosen, residuals=residuals, option=option)
+
+    run = images.open(terminal, started, out=out, check=draw)
+    drawn = draw(run.stack)
     make_folder(os.path.dirname(os.path.abspath(out)))
     k = len(drawn.numbers)
     what = f"{len(run.stack):,} images {'without' if residuals else 'from'} {k} component{'s' if k > 1 else ''}"
     terminal.status(f"drawing {what}, to {out}")
-    dtype = str(write_reconstruction(out, drawn, run.stack, kind=kind, overwrite=overwrite, progress=terminal.progress))
+    options = {"overwrite": overwrite, "progress": terminal.progress}
+    dtype = str(write_reconstruction(out, drawn, run.stack, run.image_names, kind=kind, **options))
     record = run.describe_output(out, n_components=k, components=drawn.numbers, residuals=residuals, dtype=dtype)
-    seconds, next_line = record["seconds"], f"Next: imgstack-ml scan {shlex.quote(out)}"
+    in_folders = not out.lower().endswith(".zarr") and any("/" in name for name in run.image_names)
+    recursive = ["-r"] * in_folders
+    seconds, next_line = record["seconds"], f"Next: {typed('imgstack-ml', 'scan', out, *recursive)}"
     run.print_result(f"{what} in {out}: {dtype}, in {seconds:.1f} s\n\n{next_line}", record)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import ImgstackError, StoreError
 from .lib.cells import of_cell
-from .lib.images import parse_select
+from .lib.images import ImageOptions
 from .lib.model import open_model
 from .lib.options import OutputPath, run_options
-from .lib.output import RUN_FILE, write_record
-from .lib.run import relative_names
+from .lib.output import read_record, write_record
+from .lib.run import line_again, relative_names
+from .lib.summary import summary
 from .lib.task import Task
 from .lib.terminal import Terminal
 
@@ -29,7 +28,7 @@ __all__ = ["report"]
 
 
 @click.command(cls=Task, short_help="Make the report of an earlier run again.")
-@click.argument("out", type=OutputPath(exists=True, file_okay=False))
+@click.argument("out", type=OutputPath(exists=True))
 @click.option(
     "--read/--no-read",
     default=True,
@@ -41,6 +40,7 @@ def report(out: str, terminal: Terminal, read: bool) -> None:
     """Write OUT/report.html from what an earlier run of pca or demo left in OUT.
 
     The model, its scores and the record of the run are enough for most of the page: the images themselves may be gone.
+    Of other commands, such as cluster, there is no page: what they found, and the files to look at, are printed again.
 
     \b
     Examples:
@@ -49,7 +49,15 @@ def report(out: str, terminal: Terminal, read: bool) -> None:
     """  # noqa: D301 (click looks for the real character)
     from .. import generate_report
 
-    run = _read_record(out)
+    if os.path.isfile(out):
+        raise StoreError(
+            f"{out!r} is a file, and the report is about the folder of results of pca, demo, classify or cluster; a "
+            "table has no page"
+        )
+    run = _with_line(read_record(out))
+    if "fit" not in run:
+        _tell(out, run, terminal)
+        return
     model = open_model(out)
     names, scores = _read_scores(os.path.join(out, "scores.csv"))
     stack = _open_images(run, names, terminal) if read else None
@@ -63,19 +71,19 @@ def report(out: str, terminal: Terminal, read: bool) -> None:
     terminal.result(f"{path}{findings}")
 
 
-def _read_record(out: str) -> dict[str, Any]:
-    path = os.path.join(out, RUN_FILE)
-    try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-        if {"command", "parameters", "versions", "input", "fit", "seconds", "outputs"} <= set(record):
-            return record
-    except FileNotFoundError:
-        raise StoreError(
-            f"{out!r} holds no {RUN_FILE}, so it is no finished run; make one with imgstack-ml pca FOLDER -o {out}"
-        ) from None
-    except (ValueError, TypeError):
-        pass
-    raise StoreError(f"{path!r} is damaged or not the record of a run; run imgstack-ml pca again with --overwrite")
+def _tell(out: str, run: dict[str, Any], terminal: Terminal) -> None:
+    """Print again what a command found whose page is not made again from its files."""
+    page = "report.html is its page" if "report.html" in run["outputs"] else "there is no page about it"
+    terminal.result(summary(run, out, f"A run of {run['command']}: {page}, and these files show what it found."))
+
+
+def _with_line(record: dict[str, Any]) -> dict[str, Any]:
+    """Add the line to type, which records of earlier versions lack."""
+    context = click.get_current_context()
+    group = context.parent.command if context.parent else None
+    command = group.get_command(context, record["command"]) if isinstance(group, click.Group) else None
+    again = {} if command is None else {"command_line": line_again(command, record["parameters"])}
+    return {**again, **record}
 
 
 def _read_scores(path: str) -> tuple[list[str], np.ndarray]:
@@ -99,21 +107,13 @@ def _list_as_output(out: str, run: dict[str, Any]) -> None:
 
 def _open_images(run: dict[str, Any], names: list[str], terminal: Terminal) -> ImageStack | None:
     """Open the images of the run; where they are gone or others are there, warn and return None."""
-    from .. import open_stack
-
     source, options = run["input"]["source"], run["parameters"]
-    recursive = options.get("recursive", run["command"] == "demo")
+    names_of_options = ("mode", "shape", "select", "level", "fit")
+    given = {name: options[name] for name in names_of_options if options.get(name) is not None}
+    # demo and classify read sub-folders always.
+    recursive = options.get("recursive", False) or run["command"] in ("demo", "classify")
     try:
-        shape = options.get("shape")
-        stack = open_stack(
-            source,
-            recursive=recursive,
-            mode=options.get("mode"),
-            shape=tuple(shape) if shape else None,
-            on_error=options.get("on_error", "raise"),
-            select=parse_select(options.get("select", ())),
-            level=options.get("level", 0),
-        )
+        stack = ImageOptions(source, recursive, options.get("on_error", "raise"), **given).read_headers()
     except (ImgstackError, OSError) as error:
         terminal.warn(f"the report is made without the images: {error}")
         return None

@@ -29,7 +29,7 @@ def sample(name: str, folder: str, terminal: Terminal, n_images: int | None, see
     \b
     faces      200 grey faces and non-faces, 25 x 25, in two sub-folders
     digits     1797 handwritten digits, 8 x 8, in ten sub-folders
-    textures   192 patches of brick, grass and gravel, 64 x 64, in three sub-folders
+    textures   192 patches of brick, grass, gravel, 64 x 64, in three sub-folders
     tissue     64 patches of stained tissue, 64 x 64 RGB
     cells      generated images of cells, as many as -n asks for, 256 x 256 RGB
 

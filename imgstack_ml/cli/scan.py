@@ -1,52 +1,54 @@
-"""``imgstack-ml scan``: what is in a folder of images, and which files are damaged."""
+"""``imgstack-ml scan``: what is in a folder of images, which files are damaged, and the line that analyses them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import itertools
+import os
+from contextlib import suppress
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from ..errors import ImgstackError, MixedStackError, StoreError
 from .lib.images import (
     ImageOptions,
+    fit_option,
     level_option,
     mode_option,
-    parse_select,
     recursive_option,
     select_option,
     shape_option,
     source_argument,
-    without_skip_warnings,
 )
+from .lib.line import command_line
 from .lib.options import run_options
+from .lib.output import refuse_inputs, refuse_inside
 from .lib.task import Task
 from .lib.terminal import Terminal
+from .lib.words import in_options
+from .pca import pca
 
 if TYPE_CHECKING:
     from .. import ImageStack
+    from ..io.summary import StackSummary
 
 __all__ = ["scan"]
 
 
-class _Scan(Task):
-    """The command; it still takes ``--shape H W``, as in version 0.1."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the command line."""
-        for i in range(len(args) - 2):
-            if args[i] == "--shape" and args[i + 1].isdecimal() and args[i + 2].isdecimal():
-                args = [*args[: i + 1], f"{args[i + 1]}x{args[i + 2]}", *args[i + 3 :]]
-                break
-        return super().parse_args(ctx, args)
-
-
-@click.command(cls=_Scan, short_help="What is in a folder: shapes, types, modes, bad files.")
+@click.command(cls=Task, short_help="What is in a folder: shapes, types, modes, bad files.")
 @source_argument
 @recursive_option()
 @select_option
 @level_option
 @mode_option
 @shape_option
-@click.option("--verify", is_flag=True, help="Also decode every image: that finds damage beyond the headers.")
+@fit_option
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Also decode every image: that finds damage beyond the headers, and images with NaN or infinity.",
+)
 @run_options()
 def scan(
     source: str,
@@ -54,6 +56,7 @@ def scan(
     recursive: bool,
     mode: str | None,
     shape: tuple[int, int] | None,
+    fit: str,
     select: tuple[str, ...],
     level: int,
     verify: bool,
@@ -61,45 +64,105 @@ def scan(
     """Print what images are in FOLDER, and which files cannot be read as images.
 
     FOLDER can also be a pattern in quotes, an archive, a TIFF of many pages, a zarr array: whatever
-    imgstack_ml.open_stack takes. Only headers are read, unless --verify is given. The exit code is 3 if files cannot
-    be read. Images of kinds that are not read, such as HEIC, are counted.
+    imgstack_ml.open_stack takes. Only headers are read, unless --verify is given. The last line is the command that
+    finds the principal components of these images, with the options that they need. The exit code is 3 if files
+    cannot be read. Images of kinds that are not read, such as HEIC, are counted.
 
     \b
     Examples:
       imgstack-ml scan photos --recursive
       imgstack-ml scan photos.zip --json
     """  # noqa: D301 (click looks for the real character)
-    from .. import open_stack
-
     terminal.status(f"reading the headers of {source}")
-    options = ImageOptions(source, recursive, "skip", mode, shape, select, level)
-    with options.errors_that_name_options(), without_skip_warnings():
-        stack = open_stack(
-            source,
-            recursive=recursive,
-            mode=mode,
-            shape=shape,
-            on_error="skip",
-            select=parse_select(select),
-            level=level,
-        )
+    found = _open(ImageOptions(source, recursive, "skip", mode, shape, select, level, fit))
+    if found.stack is not None:
+        found.options.warn_of_stretching(found.stack, terminal)
         if verify:
-            terminal.status(f"decoding {len(stack):,} images")
-            stack = stack.verify(progress=terminal.progress)
-    terminal.result(_text(stack), _record(stack), n_skipped=len(stack.problems))
+            found = found._replace(stack=found.options.without_faults(found.stack, terminal))
+    problems = () if found.stack is None else found.stack.problems
+    terminal.result(_text(found), _record(found), n_skipped=len(problems))
 
 
-def _text(stack: ImageStack) -> str:
-    lines = [repr(stack), repr(stack.summary())]
-    lines += [f"bad: {path!r}: {reason}" for path, reason in stack.problems]
-    return "\n".join(lines)
+class _Found(NamedTuple):
+    """What is there: a table of kinds, and the stack with options that give it; None where no options do."""
+
+    stack: ImageStack | None
+    options: ImageOptions
+    summary: StackSummary
+    is_mixed: bool = True
+
+    @property
+    def next_line(self) -> str | None:
+        """The command that analyses these images, with a folder that it can write."""
+        if self.stack is None or len(self.stack) < 2:  # one image has no components
+            return None
+        on_error = "skip" if self.stack.problems else "raise"
+        out = _free_folder(self.options.source, self.stack)
+        return command_line(pca, {**asdict(self.options), "on_error": on_error, "out": out})
 
 
-def _record(stack: ImageStack) -> dict[str, Any]:
+def _open(options: ImageOptions) -> _Found:
+    """Open the images; those of several kinds by the options that bring most of them to one."""
+    from ..io.summary import StackSummary
+
+    try:
+        try:
+            stack = options.read_headers()
+        except FileNotFoundError:
+            if options.recursive or not os.path.isdir(options.source):
+                raise
+            options = replace(options, recursive=True)  # images may lie in sub-folders only
+            with suppress(FileNotFoundError):
+                stack = options.read_headers()
+                return _Found(stack, options, stack.summary(), is_mixed=False)
+            raise
+        return _Found(stack, options, stack.summary(), is_mixed=False)
+    except MixedStackError as error:
+        opened = []
+        for other in options.for_one_kind(error):
+            with suppress(ImgstackError):
+                opened.append((other.read_headers(), other))
+        if not opened:
+            return _Found(None, options, StackSummary(error.counts, 0))
+        stack, other = max(opened, key=lambda pair: len(pair[0]))
+        n_unfit = sum(count for _, count in error.counts) - len(stack)  # no problem of the file
+        return _Found(stack, other, StackSummary(error.counts, len(stack.problems) - n_unfit, stack.unread))
+
+
+def _free_folder(source: str, stack: ImageStack) -> str:
+    """Name a folder for results that does not exist: here, or, where that is in the input, beside the input."""
+    beside = os.path.dirname(os.path.abspath(source))
+    for number in itertools.count(1):
+        name = f"results{number if number > 1 else ''}"
+        for folder in (name, os.path.join(beside, name)):
+            with suppress(StoreError):
+                refuse_inside(folder, [source])
+                refuse_inputs(folder, source, stack)
+                if not os.path.lexists(folder):
+                    return folder
+    raise AssertionError("some number is free")
+
+
+def _text(found: _Found) -> str:
+    stack, line = found.stack, found.next_line
+    lines = [repr(found.summary)]
+    if not found.is_mixed:
+        lines.insert(0, repr(stack))
+    elif stack is None:
+        lines.append("No option brings these to one kind: choose some by a pattern in quotes, such as 'FOLDER/a*.png'.")
+    else:
+        lines.append("These are of several kinds: the next line brings them to one.")
+    lines += [f"bad: {path!r}: {in_options(reason)}" for path, reason in (stack.problems if stack is not None else ())]
+    return "\n".join(lines if line is None else [*lines, f"\nNext: {line}"])
+
+
+def _record(found: _Found) -> dict[str, Any]:
+    stack = None if found.is_mixed else found.stack
+    problems = () if found.stack is None else found.stack.problems
     return {
-        "n_images": len(stack),
-        "image_shape": list(stack.shape[1:]),
-        "dtype": str(stack.dtype),
+        "n_images": sum(count for _, count in found.summary.counts) if stack is None else len(stack),
+        "image_shape": None if stack is None else list(stack.shape[1:]),
+        "dtype": None if stack is None else str(stack.dtype),
         "kinds": [
             {
                 "n_images": count,
@@ -108,8 +171,9 @@ def _record(stack: ImageStack) -> dict[str, Any]:
                 "format": header.format,
                 "mode": header.mode,
             }
-            for header, count in stack.summary().counts
+            for header, count in found.summary.counts
         ],
-        "problems": [{"file": path, "reason": reason} for path, reason in stack.problems],
-        "unread": dict(stack.unread),
+        "problems": [{"file": path, "reason": reason} for path, reason in problems],
+        "unread": dict(found.summary.unread),
+        "next": found.next_line,
     }

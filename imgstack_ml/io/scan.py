@@ -305,10 +305,12 @@ def _one_layout(names: Sequence[str], kinds: Kinds, layout_of: Callable[[Header]
         f"\n  {count} of shape {shape}, {dtype}, e.g. {', '.join(map(repr, examples))}"
         for (shape, dtype), count, examples in ranked
     )
-    raise MixedStackError(
+    error = MixedStackError(
         f"the {len(names)} images are not of one shape and dtype:{described}\n"
         f"{_remedy([layout for layout, _, _ in ranked], ranked[0][2][0], kinds.headers[0].format)}"
     )
+    error.counts = kinds.counts()
+    raise error
 
 
 def _remedy(layouts: list[Layout], name: str, format: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shlex
 from hashlib import blake2b
 from importlib.metadata import version
 from typing import Any, TypeAlias
@@ -107,22 +106,8 @@ def fit_table(estimator: Any, pca: Any, run: dict[str, Any] | None) -> Table:
 
 
 def command_line(run: dict[str, Any] | None) -> str:
-    """Write the command of a run as it can be typed again; empty without a run."""
-    if not run:
-        return ""
-    options = dict(run["parameters"])
-    words = [
-        options.pop("source", None) or options.pop("out"),
-        *(["-o", options.pop("out")] if "out" in options else []),
-    ]
-    short_options = {"n_components": "-k", "recursive": "-r"}
-    for name, value in options.items():
-        option = short_options.get(name, f"--{name.replace('_', '-')}")
-        if value is True:
-            words.append(option)
-        elif value not in (False, None):
-            words += [option, "x".join(map(str, value)) if name == "shape" else str(value)]
-    return shlex.join(["imgstack-ml", run["command"], *map(str, words)])
+    """Give the command of a run as it can be typed again; empty without a run."""
+    return str((run or {}).get("command_line", ""))
 
 
 def versions_table(run: dict[str, Any] | None) -> Table:

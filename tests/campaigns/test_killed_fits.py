@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -175,15 +176,19 @@ def test_a_stopped_command_goes_on(how, code, word, options, photos, whole_run, 
     returned, said, err = stopped(photos, out, how, *options)
     assert (returned, said) == (code, "")
     assert "Traceback" not in err
+    line = shlex.join(["imgstack-ml", *arguments(photos, out, *options, "--resume")])
     if word:
-        assert err.splitlines()[-2:] == [word, "hint: to resume: the same command with --resume"]
+        said_word, saved, to_resume = err.splitlines()[-3:]
+        assert said_word == word
+        assert saved == f"hint: what was computed from the images read so far is saved in {str(out / 'checkpoint')!r}"
+        line = to_resume.removeprefix("hint: to resume: ")
     assert not (out / "run.json").exists()
 
     again = pca_command(photos, out, *options)
     assert again.exit_code == 1
     assert "A run that did not finish left it: resume it with --resume" in again.stderr
 
-    resumed = pca_command(photos, out, *options, "--resume")
+    resumed = CliRunner().invoke(main, shlex.split(line)[1:])
     assert resumed.exit_code == 0, resumed.stderr
     assert "warning" not in resumed.stderr
     assert not (out / "checkpoint").exists()
@@ -227,8 +232,12 @@ def test_results_cut_off_are_made_again(photos, whole_run, tmp_path):
     assert {p.name for p in out.rglob("*")} == {p.name for p in whole_run.rglob("*")}
 
 
-def test_a_finished_run_is_not_resumed(photos, whole_run):
+def test_a_finished_run_is_left_as_it_is(photos, whole_run):
+    before = (whole_run / "run.json").stat()
     again = pca_command(photos, whole_run, "--resume")
-    assert again.exit_code == 1
-    assert "--overwrite" in again.stderr
-    assert "did not finish" not in again.stderr
+    assert again.exit_code == 0
+    assert again.stdout.splitlines()[-1] == "This run is finished, and nothing was computed. To repeat it: --overwrite"
+    assert (whole_run / "run.json").stat() == before
+    other = pca_command(photos, whole_run, "--resume", "--rescale")
+    assert other.exit_code == 1
+    assert "holds the results of another run, which is finished: imgstack-ml pca" in other.stderr

@@ -30,6 +30,7 @@ def test_help_shows_an_example(command):
     result = run(command, "--help")
     assert result.exit_code == 0
     assert f"imgstack-ml {command}" in result.stdout.split("Example")[1]
+    assert max(map(len, (result.stdout + run("--help").stdout).splitlines())) <= 80
 
 
 def test_version():
@@ -44,9 +45,11 @@ def test_version():
         (["pca", "folder", "-o", "out", "--memory-limit", "lots"], "'lots' is no size"),
         (["pca", "folder", "-o", "out", "--memory-limit", "0MB"], "'0MB' is no size"),
         (["pca", "folder", "-o", "out", "--shape", "256"], "'256' is no height and width"),
+        (["pca", "folder", "-o", "out", "--shape", "5", "6"], "type: imgstack-ml pca folder -o out --shape 5x6"),
         (["pca", "folder", "-o", "out", "--shape", "0x5"], "'0x5' is no height and width"),
         (["pca", "folder", "-o", "out", "--solver", "full"], "'full'"),
         (["pca", "folder", "-o", __file__], "is a file"),
+        (["classify", "folder", "-o", "out", "--group-by", "0"], "'0' is neither a level of folders"),
         (["sample", "cats", "folder"], "'cats'"),
         (["sample", "faces", "folder", "--seed", "1"], "always the same"),
     ],

@@ -25,9 +25,12 @@ def test_draws_what_the_components_give(k, finished, faces, stack, model, tmp_pa
     assert (again.files, again.labels.tolist()) == (stack.files, stack.labels.tolist())
     np.testing.assert_allclose(again.data.compute(), expected, atol=1e-4)
     run("reconstruct", finished, faces, "-r", "-o", tmp_path / "tiff", "--format", "tiff", *options)
-    np.testing.assert_array_equal(im.open_stack(tmp_path / "tiff").data.compute(), again.data.compute())
-    run("reconstruct", finished, faces, "-r", "-o", tmp_path / "png", *options)
-    pictures = im.open_stack(tmp_path / "png").data.compute()
+    in_folders = im.open_stack(tmp_path / "tiff", recursive=True)
+    np.testing.assert_array_equal(in_folders.data.compute(), again.data.compute())
+    assert in_folders.labels.tolist() == stack.labels.tolist()
+    result = run("reconstruct", finished, faces, "-r", "-o", tmp_path / "png", *options)
+    assert result.stdout.splitlines()[-1] == f"Next: imgstack-ml scan {tmp_path / 'png'} -r"
+    pictures = im.open_stack(tmp_path / "png", recursive=True).data.compute()
     assert pictures.dtype == np.uint8
     np.testing.assert_array_equal(pictures, np.rint(again.data.compute()).clip(0, 255))
 
@@ -44,9 +47,9 @@ def test_chosen_components_and_residuals(finished, faces, stack, model, tmp_path
     np.testing.assert_allclose(left.data.compute(), model[-1].residuals(images, [0, 2, 3]), atol=1e-3)
     result = run("reconstruct", finished, faces, "-r", "-o", tmp_path / "tiff", *options[:3])
     assert "24 images without 3 components" in result.stdout
-    np.testing.assert_array_equal(im.open_stack(tmp_path / "tiff").data.compute(), left.data.compute())
+    np.testing.assert_array_equal(im.open_stack(tmp_path / "tiff", recursive=True).data.compute(), left.data.compute())
     assert run("reconstruct", finished, faces, "-r", "-o", tmp_path / "some", "--components", 2).exit_code == 0
-    drawn = im.open_stack(tmp_path / "some").data.compute()
+    drawn = im.open_stack(tmp_path / "some", recursive=True).data.compute()
     np.testing.assert_array_equal(drawn, model[-1].reconstruct(images, [1], "uint8"))
     flat = make_pipeline(im.IntensityRescaler(), im.ImageFlattener(), im.ImagePCA(3)).fit(stack)
     im.save_model(flat, tmp_path / "m.safetensors")

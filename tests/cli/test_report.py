@@ -64,6 +64,16 @@ def test_images_that_were_brought_to_one_kind(tmp_path):
     assert "--mode L --shape 8x8" in page
 
 
+def test_other_results(faces, tmp_path):
+    """What a command without a page has found is printed again; a table is named."""
+    out = tmp_path / "out"
+    ended = run("classify", faces, "-f", "stats", "-o", out)
+    again = run("report", out)
+    assert again.exit_code == 0
+    assert again.stdout.split("\n\nResults")[0] == ended.stdout.split("\n\nResults")[0]
+    assert_refused(run("report", out / "predictions.csv"), "is a file", "a table has no page")
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

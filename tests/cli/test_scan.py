@@ -1,10 +1,12 @@
 """``imgstack-ml scan``."""
 
 import json
+import re
+import shlex
 
 import pytest
 
-from tests.lib.commands import assert_refused, cut_off, run
+from tests.lib.commands import assert_refused, cut_off, run, run_pca
 from tests.lib.images import random_pixels, touch, write_folder, write_image
 
 
@@ -30,36 +32,69 @@ def test_verifies_and_brings_to_one_kind(tmp_path):
     damaged = tmp_path / "in/c.jpg"
     write_image(damaged, random_pixels((32, 32)))
     cut_off(damaged)
-    result = run("scan", tmp_path / "in")
-    assert result.exit_code == 1
-    assert "not of one shape and dtype" in result.stderr
-    options = ("--mode", "L", "--shape", 16, 16)
+    options = ("--mode", "L", "--shape", "16x16")
     assert run("scan", tmp_path / "in", *options).exit_code == 0
     result = run("scan", tmp_path / "in", *options, "--verify")
     assert result.exit_code == 3
     assert f"bad: {str(damaged)!r}" in result.stdout
-    assert [line.split()[0] for line in result.stderr.splitlines()] == ["reading", "decoding"]
+    said = [line.split()[0] for line in result.stderr.splitlines()]
+    assert said == ["reading", "warning:", "decoding"]
+    assert "--shape 32x30 --fit crop, or --shape 32x32 --fit pad" in result.stderr
     (tmp_path / "empty/sub").mkdir(parents=True)
     result = run("scan", tmp_path / "empty")
     assert result.exit_code == 1
     assert "hint: to read the sub-folders too: --recursive" in result.stderr
+    write_image(tmp_path / "empty/sub/a.jpg", random_pixels((32, 32)))
+    write_image(tmp_path / "empty/sub/b.jpg", random_pixels((32, 32)))
+    result = run("scan", tmp_path / "empty")
+    assert result.exit_code == 0
+    assert re.search(r"Next: imgstack-ml pca \S+empty -o results -r\n$", result.stdout)
 
 
-def test_shape_has_one_form_and_takes_that_of_before(tmp_path):
+def test_shape_has_one_form(tmp_path):
     write_folder(tmp_path, 2)
-    for shape in (("--shape", "5x4"), ("--shape", 5, 4), ("--shape=5x4",)):
+    for shape in (("--shape", "5x4"), ("--shape=5x4",)):
         record = json.loads(run("scan", tmp_path, *shape, "--json", "-q").stdout)
         assert record["image_shape"] == [5, 4, 3]
+    result = run("scan", tmp_path, "--shape", 5, 4)
+    assert result.exit_code == 2
+    assert f"type: imgstack-ml scan {tmp_path} --shape 5x4\n" in result.stderr
     result = run("scan", tmp_path, "--shape", "5")
     assert result.exit_code == 2
     assert "is no height and width; give e.g. 256x256" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("images", "needed"),
+    [
+        ([(8, 8), (8, 8)], ""),
+        ([(8, 8, 3), (8, 8, 3), (8, 6)], " --mode RGB --shape 8x8"),
+        ([(8, 8), (8, 8, 3)], " --mode L"),
+        ([(8, 8), (8, 8), (8, 8, 1)], " --mode 'I;16'"),
+        ([(8, 8, 3), (8, 8, 3), (8, 8, 3, 1)], " --mode RGB --on-error skip"),
+        ([(8, 8), (8, 8), None], " --on-error skip"),
+    ],
+    ids=["one kind", "colour and shape", "grey", "bits", "none fits all", "damaged"],
+)
+def test_the_last_line_runs(images, needed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for i, shape in enumerate(images):
+        if shape is None:
+            (tmp_path / "in/x.png").write_text("no image")
+        else:
+            deep = shape[-1] == 1  # 16 bits a channel
+            pixels = random_pixels(shape[:-1], "uint16", seed=i) if deep else random_pixels(shape, seed=i)
+            write_image(tmp_path / f"in/{i}.{'tif' if deep else 'png'}", pixels)
+    result = run("scan", "in")
+    assert result.exit_code == (3 if "skip" in needed else 0), result.output
+    *table, line = result.stdout.splitlines()
+    assert f"{len(images) - (None in images)} images" in "\n".join(table)
+    assert line == "Next: imgstack-ml pca in -o results" + needed
+    assert run_pca(*shlex.split(line)[3:]).exit_code == result.exit_code
+    assert run("scan", "in").stdout.splitlines()[-1] == line.replace("results", "results2")
+
+
 def test_errors_name_options(tmp_path):
-    write_image(tmp_path / "in/a.png", random_pixels((8, 8)))
-    write_image(tmp_path / "in/b.png", random_pixels((8, 9, 3)))
-    kinds = ["--mode, e.g. --mode RGB, or --shape, e.g. --shape 256x256", "a pattern in quotes"]
-    assert_refused(run("scan", tmp_path / "in"), "not of one shape", hints=kinds)
     assert_refused(run("scan", tmp_path / "in/*.tif"), "no file matches")
     h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "x.h5", "w") as file:

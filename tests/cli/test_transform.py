@@ -57,6 +57,27 @@ def test_by_features(stack, faces, tmp_path):
     assert record["outputs"] == [str(tmp_path / "f.csv")]
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npy"])
+def test_labels_that_a_classifier_predicts(suffix, faces, stack, small_parts, reads, tmp_path):
+    """The labels are those of the model itself; each image is read once, a block at a time."""
+    classifier = make_pipeline(im.ImagePCA(2), LogisticRegression(max_iter=5000)).fit(stack, stack.labels)
+    im.save_model(classifier, tmp_path / "model")
+    reads.clear()
+    out = tmp_path / f"p{suffix}"
+    result = run("transform", tmp_path / "model", faces, "-r", "-o", out)
+    assert result.exit_code == 0, result.stderr
+    assert "file, label, predicted and 2 columns" in result.stdout
+    assert len(reads) == 24
+    if suffix == ".npy":
+        table = np.load(out)
+        predicted, shares = table["predicted"], table["values"]
+    else:
+        table = pd.read_csv(out) if suffix == ".csv" else pd.read_parquet(out)
+        predicted, shares = table["predicted"], table[["p_face", "p_nonface"]]
+    np.testing.assert_array_equal(predicted, classifier.predict(stack))
+    np.testing.assert_allclose(shares, classifier.predict_proba(stack), rtol=1e-6)
+
+
 def test_refuses(finished, faces, stack, tmp_path):
     out = tmp_path / "s.csv"
     result = run("transform", finished, faces, "-r", "-o", out, "--shape", "9x9")
@@ -64,9 +85,6 @@ def test_refuses(finished, faces, stack, tmp_path):
     assert_refused(run("transform", faces, faces, "-r", "-o", out), "model.safetensors")
     (tmp_path / "no.safetensors").write_text("x")
     assert_refused(run("transform", tmp_path / "no.safetensors", faces, "-r", "-o", out), "no.safetensors")
-    classifier = make_pipeline(im.ImagePCA(2), LogisticRegression(max_iter=5000)).fit(stack, stack.labels)
-    im.save_model(classifier, tmp_path / "told-apart")
-    assert_refused(run("transform", tmp_path / "told-apart", faces, "-r", "-o", out), "LogisticRegression", ".predict(")
     im.save_model(im.StackCenterer().fit(stack), tmp_path / "centred")
     assert_refused(run("transform", tmp_path / "centred", faces, "-r", "-o", out), "StackCenterer", "save_stack")
     assert run("transform", tmp_path / "nowhere", faces, "-o", out).exit_code == 2

@@ -42,6 +42,7 @@ def test_certificates_are_told():
 def test_a_run_of_the_command_line_is_described(faces):
     run = {
         "command": "pca",
+        "command_line": "imgstack-ml pca 'my faces' -o o -k 4 -r --shape 2x3",
         "parameters": {
             "source": "my faces",
             "out": "o",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
@@ -116,18 +116,18 @@ def fit_model(
     return Pipeline([("features", features), *steps.steps])
 
 
-def cross_validate(model: Pipeline, rows: RowFile, run: Run, *, n_folds: int, seed: int) -> Outcome:
+def cross_validate(model: Pipeline, rows: RowFile, run: Run, parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> Outcome:
     """Predict the label of each image by a model that is fitted to the images of the other folds.
 
     The result is that of scikit-learn's `cross_val_predict` for the whole Pipeline. Features that depend on one image
     alone are the same in every fold, and come from `rows`; principal components are fitted in each fold. One
     exception: histograms and textures use the range of all images, where they learn it.
 
-    `model` and `rows` are the results of `fit_model`.
+    `model` and `rows` are the results of `fit_model`; `parts` are the positions of the images that each model is fitted
+    to, and of those that it predicts.
     """
     import numpy as np
     from sklearn.base import clone
-    from sklearn.model_selection import StratifiedKFold
 
     name, last = model[0].transformer_list[-1]
     pca = last if name == "pca" else None
@@ -135,9 +135,8 @@ def cross_validate(model: Pipeline, rows: RowFile, run: Run, *, n_folds: int, se
     assert labels is not None, "the command checks that there are labels"
     predicted, folds = np.empty_like(labels), np.empty(len(labels), dtype=int)
     chances = np.empty((len(labels), 2)) if hasattr(model[-1], "predict_proba") else None
-    parts = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(labels, labels)
     for number, (train, test) in enumerate(parts, start=1):
-        run.terminal.status(f"fold {number} of {n_folds}")
+        run.terminal.status(f"fold {number} of {len(parts)}")
         scores = None if pca is None else _scores(clone(pca), stack[train], stack[test], run)
         known = rows.take(train)
         if scores is not None:

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import functools
-import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ...errors import BadImageError, MixedStackError
 from .options import add_options
-from .output import refuse_inside
+from .output import refuse_inputs, refuse_inside
 from .run import Run
 from .terminal import Terminal
+from .words import in_options
 
 if TYPE_CHECKING:
     from ... import ImageStack
 
 __all__ = [
     "ImageOptions",
+    "fit_option",
     "image_options",
     "level_option",
     "mode_option",
@@ -35,6 +36,7 @@ __all__ = [
     "without_skip_warnings",
 ]
 
+_MAX_STRETCH = 0.02  # of the ratio of height to width: less is rounding
 _MAX_NAMED = 5  # skipped files that are named on the terminal
 # The advice at the end of some errors of open_stack, which is Python.
 _PYTHON_ADVICE = re.compile(r"[ \n](?:To|Give) [^\n]*open_stack\(.*", re.DOTALL)
@@ -68,7 +70,16 @@ shape_option = click.option(
     "--shape",
     metavar="HxW",
     callback=_height_and_width,
-    help="Resize all images to this height and width first, e.g. 256x256; for folders of images of different sizes.",
+    help="Bring all images to this height and width first, e.g. 256x256; for folders of images of different sizes.",
+)
+fit_option = click.option(
+    "--fit",
+    type=click.Choice(["resize", "crop", "pad"]),
+    default="resize",
+    show_default=True,
+    help="How to bring images to --shape. resize: by averaging, which stretches those of another ratio of height to "
+    "width; crop: keep the middle of images that are as large or larger; pad: add a border of 0 to images that are as "
+    "small or smaller.",
 )
 
 
@@ -117,9 +128,10 @@ level_option = click.option(
 )
 
 
-def recursive_option(*, labels: bool = False) -> Callable:
-    """Make the option that reads sub-folders; `labels` says that they become a column of the output."""
+def recursive_option(*, labels: bool = False, always: bool = False) -> Callable:
+    """Make the option that reads sub-folders: they become a column of the output, or are `always` read."""
     text = "Read the sub-folders of FOLDER too" + ("; their names become the column label." if labels else ".")
+    text = "Read the sub-folders of FOLDER: here they always are, and the option may be left out." if always else text
     return click.option("-r", "--recursive", is_flag=True, help=text)
 
 
@@ -142,6 +154,8 @@ class ImageOptions:
         See `parse_select`.
     level : int
         As in `imgstack_ml.open_stack`.
+    fit : {"resize", "crop", "pad"}
+        As in `imgstack_ml.open_stack`.
     """
 
     source: str
@@ -151,43 +165,95 @@ class ImageOptions:
     shape: tuple[int, int] | None = None
     select: Sequence[str] = ()
     level: int = 0
+    fit: str = "resize"
 
-    def open(self, terminal: Terminal, started: float, *, out: str | None = None) -> Run:
+    def open(
+        self,
+        terminal: Terminal,
+        started: float,
+        *,
+        out: str | None = None,
+        check: Callable[[ImageStack], Any] | None = None,
+    ) -> Run:
         """Open the images for a run that began at `started`.
 
-        The folder `out`, if given, will be written: it must lie outside the folders that are read. Errors say what to
-        type on the command line, instead of what to write in Python.
+        The folder `out`, if given, will be written: it must lie outside the folders that are read. `check` is called
+        with the stack before any image is decoded, and refuses what the run cannot do. Errors say what to type on the
+        command line, instead of what to write in Python.
         """
         if out is not None:
             refuse_inside(out, [self.source])
         terminal.status(f"reading the headers of {self.source}")
-        with self.errors_that_name_options(), without_skip_warnings():
-            stack = self._open(terminal)
+        stack = self.read_headers()
+        self.warn_of_stretching(stack, terminal)
+        if self.on_error == "skip":
+            if check is not None:
+                check(stack)
+            stack = self.without_faults(stack, terminal)
         for path, reason in stack.problems[:_MAX_NAMED]:
-            terminal.warn(f"left out {path!r}: {reason}")
+            terminal.warn(f"left out {path!r}: {in_options(reason)}")
         if len(stack.problems) > _MAX_NAMED:
             terminal.warn(f"left out {len(stack.problems) - _MAX_NAMED:,} more")
         if out is not None:
-            refuse_inside(out, _folders_of(stack))
+            refuse_inputs(out, self.source, stack)
         return Run(self.source, stack, terminal, started)
 
-    def _open(self, terminal: Terminal) -> ImageStack:
+    def read_headers(self) -> ImageStack:
+        """Open the stack by its headers."""
         from ... import open_stack
+
+        with self.errors_that_name_options(), without_skip_warnings():
+            return open_stack(
+                self.source,
+                recursive=self.recursive,
+                mode=self.mode,
+                shape=self.shape,
+                fit=self.fit,
+                on_error=self.on_error,
+                select=parse_select(self.select),
+                level=self.level,
+            )
+
+    def without_faults(self, stack: ImageStack, terminal: Terminal) -> ImageStack:
+        """Decode all images once, and leave out those that are damaged or hold NaN or infinity."""
         from ...io.stack import without_faults
 
-        stack = open_stack(
-            self.source,
-            recursive=self.recursive,
-            mode=self.mode,
-            shape=self.shape,
-            on_error=self.on_error,
-            select=parse_select(self.select),
-            level=self.level,
-        )
-        if self.on_error != "skip":
-            return stack
         terminal.status(f"decoding {len(stack):,} images once, to find those that are damaged")
-        return without_faults(stack, finite=True, progress=terminal.progress)
+        with self.errors_that_name_options(), without_skip_warnings():
+            return without_faults(stack, finite=True, progress=terminal.progress)
+
+    def for_one_kind(self, error: MixedStackError) -> Iterator[ImageOptions]:
+        """Give options that may bring images of several kinds to one, the best first; `error` counts the kinds."""
+        headers = [header for header, _ in error.counts]
+        shape, fit = self.shape, self.fit
+        if shape is None and len({header.shape[:2] for header in headers}) > 1:
+            shape, fit = headers[0].shape[:2], "resize"
+        one_type = len({(header.shape[2:], header.dtype) for header in headers}) == 1
+        colour = headers[0].shape[2:] in ((3,), (4,))
+        modes = ("RGB", "RGBA", "L", "F") if colour else ("L", "I;16", "I", "F", "RGB")
+        for mode in [self.mode] if self.mode or one_type else modes:
+            yield replace(self, mode=mode, shape=shape, fit=fit)
+
+    def warn_of_stretching(self, stack: ImageStack, terminal: Terminal) -> None:
+        """Warn of images whose ratio of height to width is another one in the stack."""
+        if self.shape is None or self.fit != "resize":
+            return
+        height, width = self.shape
+        counts = [(header.shape[:2], count) for header, count in stack.summary().counts]
+        if not counts:  # an array
+            counts = [(getattr(stack.reader, "reader", stack.reader).shape[:2], len(stack))]
+        changed = [(h, w, n) for (h, w), n in counts if abs(h * width / (w * height) - 1) > _MAX_STRETCH]
+        if changed:
+            heights, widths = ([shape[axis] for shape, _ in counts] for axis in (0, 1))
+            least, most = (f"{chosen(heights)}x{chosen(widths)}" for chosen in (min, max))
+            way = f"--shape {least} --fit crop, or --shape {most} --fit pad"
+            if least == most:
+                factor = min(height / heights[0], width / widths[0])
+                way = f"--shape {max(1, round(factor * heights[0]))}x{max(1, round(factor * widths[0]))}"
+            terminal.warn(
+                f"--shape {height}x{width} stretches {sum(n for *_, n in changed):,} of {len(stack):,} images, such as "
+                f"those of {changed[0][0]} × {changed[0][1]}. To keep the ratio of height to width: {way}"
+            )
 
     @contextmanager
     def errors_that_name_options(self) -> Iterator[None]:
@@ -201,6 +267,7 @@ class ImageOptions:
         except (FileNotFoundError, MixedStackError) as error:
             text = str(error)
             told = type(error)(_PYTHON_ADVICE.sub("", text))
+            vars(told).update(vars(error))
             if isinstance(error, MixedStackError):
                 told.add_note("bring them to one kind by --mode, e.g. --mode RGB, or --shape, e.g. --shape 256x256")
                 told.add_note("or choose images of one kind by a pattern in quotes, such as 'FOLDER/a*.png'")
@@ -215,13 +282,14 @@ def image_options(*, recursive: bool = True, labels: bool = False) -> Callable[[
     Parameters
     ----------
     recursive : bool, default=True
-        Whether there is an option to read sub-folders; without it they are always read.
+        Whether sub-folders are read only where the option says so; else they are always read.
     labels : bool, default=False
         As in `recursive_option`.
     """
-    options = [source_argument, select_option, level_option, mode_option, shape_option, _on_error_option]
-    if recursive:
-        options.insert(1, recursive_option(labels=labels))
+    options = [source_argument, recursive_option(labels=labels, always=not recursive), select_option, level_option]
+    options += [mode_option, shape_option, fit_option, _on_error_option]
+
+    always = not recursive
 
     def decorate(command: Callable) -> Callable:
         @functools.wraps(command)
@@ -233,10 +301,12 @@ def image_options(*, recursive: bool = True, labels: bool = False) -> Callable[[
             shape: tuple[int, int] | None,
             select: tuple[str, ...],
             level: int,
-            recursive: bool = True,
+            fit: str,
+            recursive: bool,
             **others: Any,
         ) -> Any:
-            return command(images=ImageOptions(source, recursive, on_error, mode, shape, select, level), **others)
+            images = ImageOptions(source, recursive or always, on_error, mode, shape, select, level, fit)
+            return command(images=images, **others)
 
         return add_options(options, with_images)
 
@@ -249,8 +319,3 @@ def without_skip_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"\d+ of \d+ (files|images) cannot be")
         yield
-
-
-def _folders_of(stack: ImageStack) -> list[str]:
-    """Folders that a stack is read from."""
-    return sorted({path if os.path.isdir(path) else os.path.dirname(path) for path in stack.inputs})

@@ -1,14 +1,17 @@
 """The folder that a command writes: refused where that could do harm, each file whole, ``run.json`` last."""
 
+from __future__ import annotations
+
 import contextlib
 import csv
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,21 +19,28 @@ from ...errors import StoreError
 from ...files.atomic import atomic_path
 from ...files.locks import lock_output
 from .cells import as_cell
+from .signals import SAVED
+
+if TYPE_CHECKING:
+    from ... import ImageStack
 
 __all__ = [
+    "CHECKPOINT",
     "RUN_FILE",
     "OutputFolder",
     "make_folder",
     "pyplot_without_windows",
+    "read_record",
     "refuse_existing",
+    "refuse_inputs",
     "refuse_inside",
     "write_record",
 ]
 
 RUN_FILE = "run.json"
-_CHECKPOINT = "checkpoint"
+CHECKPOINT, CHECKPOINT_FILE = "checkpoint", "fit.json"  # see passes.checkpoint.holds_checkpoint
 # Names of the other files that commands write. A run.json can list any path; only files of these names are removed.
-_RESULT_FILE = re.compile(r"[a-z]+\.(csv|html|png|safetensors|tif)|eigenimages/pc_[0-9]+(_[A-Za-z0-9.-]+)?\.png")
+_RESULT_FILE = re.compile(r"[a-z]+\.(csv|html|npy|png|safetensors|tif)|eigenimages/pc_[0-9]+(_[A-Za-z0-9.-]+)?\.png")
 # Name of a file that was not complete when the process was killed.
 _TEMPORARY_FILE = re.compile(r"\.[a-z_0-9]+-[0-9a-f]{12}\.tmp\.[a-z]+")
 
@@ -62,10 +72,11 @@ class OutputFolder:
 
     def __init__(self, path: str, *, overwrite: bool, resume: bool = False):
         self.path = path
-        self.checkpoint = os.path.join(path, _CHECKPOINT)
+        self.checkpoint = os.path.join(path, CHECKPOINT)
         self.written: list[str] = []
         self._overwrite, self._resume = overwrite, resume
         self._earlier = self._earlier_results()
+        click.get_current_context().meta[SAVED] = self.describe_saved
 
     def _earlier_results(self) -> set[str]:
         """Names of the results of an earlier run, which this one replaces; a folder that must not change is refused."""
@@ -92,12 +103,29 @@ class OutputFolder:
 
             remove_checkpoint(self.checkpoint)
 
+    def describe_saved(self) -> tuple[str, list[str]]:
+        """Say what a run that is stopped now has saved, and with which options its command goes on."""
+        options = ["--resume"] if self._takes_resume else ["--overwrite"]
+        if os.path.exists(os.path.join(self.path, RUN_FILE)) and RUN_FILE in self.written:
+            return f"all results are in {self.path!r}", options
+        if self.is_resumable:
+            return f"what was computed from the images read so far is saved in {self.checkpoint!r}", options
+        if self.written:
+            return (
+                f"{', '.join(self.written)} {'are' if len(self.written) > 1 else 'is'} saved in {self.path!r}",
+                options,
+            )
+        return "nothing was saved", []
+
+    @property
+    def _takes_resume(self) -> bool:
+        return any(parameter.name == "resume" for parameter in click.get_current_context().command.params)
+
     @property
     def is_resumable(self) -> bool:
         """Whether the folder holds a checkpoint from which a fit can be resumed."""
-        from ...passes.checkpoint import holds_checkpoint
-
-        return holds_checkpoint(self.checkpoint)
+        # Asked for when a command is stopped: an import of NumPy that Ctrl-C has cut off must not be repeated.
+        return os.path.exists(os.path.join(self.checkpoint, CHECKPOINT_FILE))
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[str]:
@@ -146,6 +174,29 @@ class OutputFolder:
         return record
 
 
+def read_record(folder: str) -> dict[str, Any]:
+    """Read the record of a finished run.
+
+    Raises
+    ------
+    StoreError
+        If the folder holds none, or it is damaged.
+    """
+    path = os.path.join(folder, RUN_FILE)
+    try:
+        record: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        if {"command", "parameters", "versions", "input", "seconds", "outputs"} <= set(record):
+            return record
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreError(
+            f"{folder!r} holds no {RUN_FILE}, so it is no finished run; make one: imgstack-ml pca FOLDER -o "
+            f"{shlex.quote(folder)}. To see what images are in it: imgstack-ml scan {shlex.quote(folder)}"
+        ) from None
+    except (ValueError, TypeError):
+        pass
+    raise StoreError(f"{path!r} is damaged or not the record of a run; repeat the run with --overwrite")
+
+
 def write_record(folder: str, record: dict[str, Any]) -> None:
     """Write the record of a run, ``run.json``, into the folder of its results."""
     with atomic_path(os.path.join(folder, RUN_FILE)) as temporary:
@@ -178,15 +229,27 @@ def refuse_existing(path: str, *, overwrite: bool) -> None:
 
 def refuse_inside(out: str, inputs: Iterable[str]) -> None:
     """Refuse an output folder that is, or lies inside, an input folder: results would be read as images."""
-    # Images may also be read from the sub-folder that results are written to.
-    written = [os.path.realpath(out), os.path.realpath(os.path.join(out, "eigenimages"))]
     for folder in inputs:
-        for path in written:
+        for path in _written_folders(out):
             if Path(path).is_relative_to(os.path.realpath(folder)):
                 raise StoreError(
                     f"the results would be written in {path!r}, inside the input folder {folder!r}; "
                     "name a folder outside it"
                 )
+
+
+def refuse_inputs(out: str, source: str, stack: ImageStack) -> None:
+    """Refuse an output folder in a folder that images are read from; beside a file that is read alone, it may lie."""
+    folders = sorted({path if os.path.isdir(path) else os.path.dirname(path) for path in stack.inputs})
+    if not os.path.isfile(source):
+        refuse_inside(out, folders)
+    elif os.path.realpath(os.path.dirname(source)) in _written_folders(out):
+        raise StoreError(f"{out!r} holds the input {source!r}, which results could replace; name another folder")
+
+
+def _written_folders(out: str) -> list[str]:
+    """Folders that results are written to: images may also be read from the sub-folder."""
+    return [os.path.realpath(out), os.path.realpath(os.path.join(out, "eigenimages"))]
 
 
 def pyplot_without_windows() -> Any:
@@ -212,8 +275,8 @@ def _files_in(path: str) -> set[str]:
     """Names of all files in a folder except those of its checkpoint, with ``/`` between folder and name."""
     names: set[str] = set()
     for parent, folders, files in os.walk(path):
-        if parent == path and _CHECKPOINT in folders:
-            folders.remove(_CHECKPOINT)
+        if parent == path and CHECKPOINT in folders:
+            folders.remove(CHECKPOINT)
         names.update(os.path.relpath(os.path.join(parent, name), path).replace(os.sep, "/") for name in files)
     return names
 

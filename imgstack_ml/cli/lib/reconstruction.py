@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -10,11 +11,12 @@ import dask.array as da
 import numpy as np
 from sklearn.exceptions import NotFittedError
 
-from ... import ImageStack, save_stack, write_images
+from ... import ImageStack, save_stack
 from ...base.lazy import note_samples
 from ...base.validation import data_and_files
 from ...files.atomic import atomic_folder
 from ...inspection.pipelines import find_route
+from ...io.write.write_images import write_in_folders
 from .model import ModelError
 
 __all__ = ["Reconstruction", "reconstruct_images", "write_reconstruction"]
@@ -75,12 +77,19 @@ def reconstruct_images(
 
 
 def write_reconstruction(
-    out: str, drawn: Reconstruction, stack: ImageStack, *, kind: str | None, overwrite: bool, progress: bool
+    out: str,
+    drawn: Reconstruction,
+    stack: ImageStack,
+    names: Sequence[str],
+    *,
+    kind: str | None,
+    overwrite: bool,
+    progress: bool,
 ) -> np.dtype:
     """Write reconstructions, as an array if `out` ends in ``.zarr``, else as files in a folder, and return their dtype.
 
-    `kind` is the format of files: "png", "tiff", or None for PNG where it can hold the dtype of the images. Results
-    are named after the images in `stack`.
+    `kind` is the format of files: "png", "tiff", or None for PNG where it can hold the dtype of the images. Files are
+    named after the images in `stack`, in folders after those in their `names` relative to the source.
 
     Raises
     ------
@@ -98,7 +107,8 @@ def write_reconstruction(
         note_samples(images, stack)
     # A new folder appears when all of its images are written; in a folder that exists they appear one by one.
     with nullcontext(out) if os.path.lexists(out) else atomic_folder(out) as folder:
-        write_images(images, folder, format=kind, overwrite=overwrite, progress=progress)
+        folders = [name.rpartition("/")[0] for name in names]
+        write_in_folders(images, folder, folders, format=kind, overwrite=overwrite, progress=progress)
     return images.dtype
 
 

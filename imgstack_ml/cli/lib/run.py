@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...errors import StoreError
+from .line import NOT_RECORDED, command_line
 from .summary import summary
 from .terminal import Terminal
+from .words import in_options
 
 if TYPE_CHECKING:
     from ... import ImageStack
     from .output import OutputFolder
 
-__all__ = ["Run", "relative_names"]
+__all__ = ["Run", "line_again", "relative_names", "tell_finished"]
 
-_NOT_RECORDED = ("as_json", "quiet", "debug", "resume", "scheduler", "plan")  # parameters that change no result
 _PACKAGES = ("imgstack_ml", "numpy", "dask", "scikit-learn", "pillow", "tifffile", "matplotlib")
 
 
@@ -63,14 +65,15 @@ class Run:
     def skipped(self) -> list[tuple[str, str]]:
         """Name of each file that was left out, relative to the source, and the reason."""
         names = relative_names([path for path, _ in self.stack.problems], self.source)
-        return [(name, reason) for name, (_, reason) in zip(names, self.stack.problems, strict=True)]
+        return [(name, in_options(reason)) for name, (_, reason) in zip(names, self.stack.problems, strict=True)]
 
     def describe(self, **found: Any) -> dict[str, Any]:
         """Describe the run in values that JSON can hold: how it was called, what it read, and what it `found`."""
         context = click.get_current_context()
         return {
             "command": context.info_name,
-            "parameters": {name: value for name, value in context.params.items() if name not in _NOT_RECORDED},
+            "command_line": line_again(context.command, context.params),
+            "parameters": {name: value for name, value in context.params.items() if name not in NOT_RECORDED},
             "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
             "input": {
                 "source": _absolute(self.source),
@@ -101,6 +104,41 @@ class Run:
     def print_result(self, text: str, record: dict[str, Any]) -> None:
         """Print the result; the exit code says whether files were left out."""
         self.terminal.result(text, record, n_skipped=len(self.stack.problems))
+
+
+def line_again(command: click.Command, parameters: dict[str, Any]) -> str:
+    """Write the line that makes the results of a run again, in any folder; it replaces them."""
+    replaces = any(parameter.name == "overwrite" for parameter in command.params)
+    return command_line(command, parameters, *["--overwrite"] * replaces, anywhere=True)
+
+
+def tell_finished(out: str, terminal: Terminal) -> bool:
+    """Print the results in `out` and return True, where this very command has finished there.
+
+    Raises
+    ------
+    StoreError
+        If a run of other parameters has.
+    """
+    from ...passes.checkpoint import holds_checkpoint
+    from .output import CHECKPOINT, read_record
+
+    context = click.get_current_context()
+    try:
+        record = read_record(out)
+    except StoreError:
+        return False
+    if holds_checkpoint(os.path.join(out, CHECKPOINT)):  # a later run, with --overwrite, that did not finish
+        return False
+    before, now = (line_again(context.command, values) for values in (record["parameters"], context.params))
+    if record["command"] != context.command.name or before != now:
+        raise StoreError(
+            f"{out!r} holds the results of another run, which is finished: {before.removesuffix(' --overwrite')}. Name "
+            "another folder, or replace them with --overwrite and without --resume"
+        )
+    text = summary(record, out, "This run is finished, and nothing was computed. To repeat it: --overwrite")
+    terminal.result(text, record, n_skipped=record["input"]["n_skipped"])
+    return True
 
 
 def relative_names(files: Sequence[str], source: str) -> list[str]:

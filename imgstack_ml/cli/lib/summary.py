@@ -6,6 +6,7 @@ from typing import Any
 __all__ = ["summary"]
 
 _MAX_SHOWN = 4  # components whose share of the variance is shown one by one, and classes that are named
+_MAX_SIZES = 8  # of clusters
 _FILES = {
     "report.html": "all of it on one page, with what to look at first",
     "eigenimages.png": "the mean image and the eigenimages on one sheet",
@@ -15,6 +16,9 @@ _FILES = {
     "scree.png": "variance explained by each component",
     "scores.csv": "one row for each image: file, label if any, PC1, PC2, ...",
     "predictions.csv": "the label of each image and the one predicted",
+    "clusters.csv": "the cluster of each image, and how near it is",
+    "clusters.png": "images in the middle and on the border of each cluster",
+    "features.npy": "the features of each image, a row each; names in run.json",
     "confusion.png": "labels against predicted labels",
     "skipped.csv": "the files left out, and why",
     "model.safetensors": "the fitted Pipeline, for imgstack_ml.load_model",
@@ -56,8 +60,10 @@ def _findings(record: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(
             ("model", f"the saved one gives the same scores, to {record['reload_difference']:.0e} of the largest")
         )
-    if "features" in record:
+    if "features" in record and "classifier" in record:
         rows.append(("features", f"{record['classifier']['n_features']:,}: {', '.join(record['features'])}"))
+    if "clusters" in record:
+        rows += _clusters(record["clusters"], len(record["feature_names"]), record["features"])
     if "classifier" in record:
         rows += _classification(record["classifier"])
     to_fit = f", of which {record['fit']['seconds']:.1f} s to fit" if "fit" in record else ""
@@ -95,16 +101,31 @@ def _classification(found: dict[str, Any]) -> list[tuple[str, str]]:
     mean, std, majority = (100 * found[key] for key in ("accuracy_mean", "accuracy_std", "majority_rate"))
     names = list(found["classes"])
     classes = " or ".join(names) if len(names) <= _MAX_SHOWN else f"{len(names)} classes"
+    groups = f" of {found['n_groups']} groups" if "n_groups" in found else ""
     rows = [
-        ("classifier", f"{classes}: {mean:.1f} ± {std:.1f} % right over {found['n_folds']} folds"),
+        ("classifier", f"{classes}: {mean:.1f} ± {std:.1f} % right over {found['n_folds']} folds{groups}"),
         ("baseline", f"{majority:.1f} % right by always predicting the most frequent class"),
     ]
     if "balanced_accuracy" in found:
         rows.append(("balanced", f"{100 * found['balanced_accuracy']:.1f} % right where every class counts the same"))
     n_images = sum(found["classes"].values())
-    rows.append(("predicted", f"{found['n_right']} of {n_images} right, each by a model fitted without it"))
+    without = "its group" if groups else "it"
+    rows.append(("predicted", f"{found['n_right']} of {n_images} right, each by a model fitted without {without}"))
     if not found.get("saved", True):
         rows.append(("saved", "the features only; a file of this classifier would be code (a pickle)"))
+    return rows
+
+
+def _clusters(found: dict[str, Any], n_features: int, names: list[str]) -> list[tuple[str, str]]:
+    sizes = [f"{size:,}" for size in found["sizes"]]
+    shown = ", ".join(sizes[:_MAX_SIZES]) + (", ..." if len(sizes) > _MAX_SIZES else "")
+    rows = [
+        ("features", f"{n_features:,}: {', '.join(names)}"),
+        ("clusters", f"{found['n_clusters']} of {shown} images"),
+        ("variance", f"{100 * found['explained']:.1f} % of that of the features lies between the clusters"),
+    ]
+    if "rand_index" in found:
+        rows.append(("labels", f"adjusted Rand index {found['rand_index']:.2f} (1: the same division; 0: by chance)"))
     return rows
 
 

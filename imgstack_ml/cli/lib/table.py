@@ -129,7 +129,9 @@ def compute_rows(rows: Any, run: Run, label: str) -> np.ndarray:
     return found
 
 
-def write_table(path: str, columns: Sequence[str], rows: Any, run: Run, label: str) -> None:
+def write_table(
+    path: str, columns: Sequence[str], rows: Any, run: Run, label: str, *, classes: Sequence[str] | None = None
+) -> None:
     """Write a table with a row for each image, part by part: neither table nor images need to fit into memory.
 
     Parameters
@@ -145,12 +147,21 @@ def write_table(path: str, columns: Sequence[str], rows: Any, run: Run, label: s
         The run whose images they describe.
     label : str
         Text before the bar.
+    classes : sequence of str, optional
+        A name for each column. That of the largest number of a row is its text ``predicted``.
     """
     with atomic_path(path) as temporary:
-        _WRITERS[_suffix(path)](temporary, columns, rows, run, label)
+        _WRITERS[_suffix(path)](temporary, columns, rows, run, label, classes)
 
 
-def write_csv(path: str, columns: Sequence[str], rows: Any, run: Run, label: str = "") -> None:
+def write_csv(
+    path: str,
+    columns: Sequence[str],
+    rows: Any,
+    run: Run,
+    label: str = "",
+    classes: Sequence[str] | None = None,
+) -> None:
     """Write a table as CSV; see `write_table`. The text of the numbers is made in the tasks that compute them."""
     import dask.array as da
     import numpy as np
@@ -158,10 +169,10 @@ def write_csv(path: str, columns: Sequence[str], rows: Any, run: Run, label: str
     if isinstance(rows, np.ndarray):
         rows = da.from_array(rows, chunks=(max(1, _BLOCK_BYTES // rows[:1].nbytes), -1), name=False)
     rows = rows.rechunk({1: -1})
-    lines = rows.map_blocks(lines_of, dtype=object, drop_axis=1, meta=np.empty(0, object))
+    lines = rows.map_blocks(lines_of, classes, dtype=object, drop_axis=1, meta=np.empty(0, object))
     with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         table = csv.writer(file)
-        table.writerow([*_text_columns(run), *map(as_cell, columns)])
+        table.writerow([*_text_columns(run, classes), *map(as_cell, columns)])
         beginnings: list[str] = []
         words = csv.writer(SimpleNamespace(write=beginnings.append), lineterminator=",")
         for names, numbers in _parts(lines, run, label, row_bytes=_TEXT_BYTES * rows.shape[1]):
@@ -170,14 +181,21 @@ def write_csv(path: str, columns: Sequence[str], rows: Any, run: Run, label: str
             beginnings.clear()
 
 
-def lines_of(rows: np.ndarray) -> np.ndarray:
-    """Write each row (n, n_columns) as numbers between commas: the shortest text that gives the same number back."""
+def lines_of(rows: np.ndarray, classes: Sequence[str] | None = None) -> np.ndarray:
+    """Write each row (n, n_columns) as numbers between commas: the shortest text that gives the same number back.
+
+    With `classes`, the name of the largest number of the row comes first.
+    """
     import numpy as np
 
     lines = np.empty(len(rows), object)
     step = max(1, _NUMBERS_AT_ONCE // max(1, rows.shape[1]))
     for i in range(0, len(rows), step):
         lines[i : i + step] = _joined_numbers(rows[i : i + step])
+    if classes is not None:
+        cells: list[str] = []
+        csv.writer(SimpleNamespace(write=cells.append), lineterminator=",").writerows([as_cell(c)] for c in classes)
+        lines = np.array(cells, object)[rows.argmax(axis=1)] + lines
     return lines
 
 
@@ -196,10 +214,12 @@ def _joined_numbers(rows: np.ndarray) -> list[str]:
     return lines
 
 
-def print_table_written(path: str, n_columns: int, run: Run, record: dict[str, Any]) -> None:
+def print_table_written(
+    path: str, n_columns: int, run: Run, record: dict[str, Any], *, classes: Sequence[str] | None = None
+) -> None:
     """Print what a table holds and the line of Python that reads it, or the record."""
     readers = {".csv": "pandas.read_csv", ".parquet": "pandas.read_parquet", ".npy": "numpy.load"}
-    names, seconds = ", ".join(_text_columns(run)), record["seconds"]
+    names, seconds = ", ".join(_text_columns(run, classes)), record["seconds"]
     run.print_result(
         f"{len(run.stack):,} rows in {path}: {names} and {n_columns:,} columns of numbers, in {seconds:.1f} s"
         f"\n\nNext, in Python: {readers[_suffix(path)]}({path!r})",
@@ -207,34 +227,39 @@ def print_table_written(path: str, n_columns: int, run: Run, record: dict[str, A
     )
 
 
-def _text_columns(run: Run) -> list[str]:
-    return ["file"] if run.stack.labels is None else ["file", "label"]
+def _text_columns(run: Run, classes: Sequence[str] | None = None) -> list[str]:
+    return ["file", *["label"] * (run.stack.labels is not None), *["predicted"] * (classes is not None)]
 
 
-def _parts(rows: Any, run: Run, label: str, *, row_bytes: int | None = None) -> Iterator[Part]:
+def _parts(
+    rows: Any, run: Run, label: str, classes: Sequence[str] | None = None, *, row_bytes: int | None = None
+) -> Iterator[Part]:
     """Compute rows, and yield those of consecutive images with the columns of text before them."""
     start = 0
     row_bytes = _NAME_BYTES + (row_bytes or rows.dtype.itemsize * rows.shape[1])
     for numbers in iterate_rows(rows, run, label, row_bytes=row_bytes):
         stop = start + len(numbers)
         labels = [] if run.stack.labels is None else [run.stack.labels[start:stop].tolist()]
-        yield [run.names(start, stop), *labels], numbers
+        predicted = [] if classes is None else [[classes[i] for i in numbers.argmax(axis=1).tolist()]]
+        yield [run.names(start, stop), *labels, *predicted], numbers
         start = stop
 
 
-def _write_parquet(path: str, columns: Sequence[str], rows: Any, run: Run, label: str) -> None:
+def _write_parquet(
+    path: str, columns: Sequence[str], rows: Any, run: Run, label: str, classes: Sequence[str] | None
+) -> None:
     import numpy as np
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
-    fields = [(name, pa.string()) for name in _text_columns(run)]
+    fields = [(name, pa.string()) for name in _text_columns(run, classes)]
     schema = pa.schema(fields + [(name, pa.from_numpy_dtype(rows.dtype)) for name in columns])
     # The file's index of each column of each group stays in memory, about 2 KB: groups are large, and filled in place.
     size = max(1, min(len(rows), _GROUP_BYTES // (rows.dtype.itemsize * len(columns))))
     group, n_filled = np.empty((len(columns), size), rows.dtype), 0
     names: list[list[str]] = [[] for _ in fields]
     with ParquetWriter(path, schema) as writer:
-        for words, numbers in _parts(rows, run, label):
+        for words, numbers in _parts(rows, run, label, classes):
             start = 0
             while start < len(numbers):
                 stop = min(start + size - n_filled, len(numbers))
@@ -249,7 +274,9 @@ def _write_parquet(path: str, columns: Sequence[str], rows: Any, run: Run, label
             writer.write_table(pa.table([*names, *group[:, :n_filled]], schema=schema))
 
 
-def _write_npy(path: str, columns: Sequence[str], rows: Any, run: Run, label: str) -> None:
+def _write_npy(
+    path: str, columns: Sequence[str], rows: Any, run: Run, label: str, classes: Sequence[str] | None
+) -> None:
     import numpy as np
 
     names = (run.names(start, start + _NAMES_AT_ONCE) for start in range(0, len(run.stack), _NAMES_AT_ONCE))
@@ -257,11 +284,15 @@ def _write_npy(path: str, columns: Sequence[str], rows: Any, run: Run, label: st
     widths = [("file", f"U{max(1, longest)}")]
     if run.stack.labels is not None:
         widths.append(("label", run.stack.labels.dtype.str[1:]))
+    if classes is not None:
+        widths.append(("predicted", f"U{max(map(len, classes))}"))
     dtype = np.dtype([*widths, ("values", rows.dtype, (len(columns),))])
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (len(run.stack),)}
     with open(path, "wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
-        for words, numbers in _parts(rows, run, label):  # not in a memory map, whose pages would stay in memory
+        for words, numbers in _parts(
+            rows, run, label, classes
+        ):  # not in a memory map, whose pages would stay in memory
             part = np.empty(len(numbers), dtype)
             for (name, _), column in zip(widths, words, strict=True):
                 part[name] = column

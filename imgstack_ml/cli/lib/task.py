@@ -1,9 +1,6 @@
 """The class of all commands: errors and signals become messages and exit codes."""
 
 import contextlib
-import re
-import signal
-import threading
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -12,29 +9,18 @@ from typing import Any
 import click
 
 from ...errors import ImgstackError, NonFiniteError
+from .line import typed
+from .signals import TerminatedError, print_stop, signals_as_exceptions
 from .terminal import echo
+from .words import in_options
 
-__all__ = ["FAILED", "INTERRUPTED", "TERMINATED", "Task", "TerminatedError", "hint"]
+__all__ = ["FAILED", "Task", "hint"]
 
 FAILED = 1
-INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT and SIGTERM, as shells have it
 _CONNECT_SECONDS = 10
 
 # What an input can cause. Anything else is taken for an error of this package, and its class is printed too.
 _EXPECTED = (ImgstackError, OSError, ValueError, ImportError, MemoryError)
-
-# Advice of errors that is Python, and what stands for it on the command line.
-_IN_OPTIONS = (
-    (re.compile(r" Repair it or leave it out, e\.g\. keep = .*", re.DOTALL), ""),
-    (re.compile(r" If it is right: open_stack\(\.\.\., max_pixels=\.\.\.\)"), ""),
-    (re.compile(r" To (?:read it|try imageio): [^\n]*open_stack\([^\n]*"), ""),
-    (re.compile(r"open_stack\(('[^']*'|\"[^\"]*\")\)"), r"\1"),
-    (re.compile(r"open the stack again|open it again"), "run the command again"),
-)
-
-
-class TerminatedError(BaseException):
-    """SIGTERM was received. It unwinds the program as Ctrl-C does, so that files and locks are closed."""
 
 
 class Task(click.Command):
@@ -44,24 +30,31 @@ class Task(click.Command):
     for the traceback. A parameter named ``scheduler`` is the address of a cluster on which the command computes.
     """
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the command line; ``--shape H W``, as version 0.1 had it, is refused with the line to type."""
+        for i in range(len(args) - 2):
+            if args[i] == "--shape" and args[i + 1].isdecimal() and args[i + 2].isdecimal():
+                words = [*args[: i + 1], f"{args[i + 1]}x{args[i + 2]}", *args[i + 3 :]]
+                line = typed("imgstack-ml", str(self.name), *words)
+                raise click.UsageError(f"--shape takes height and width as one word; type: {line}", ctx)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        with warnings.catch_warnings(), _sigterm_as_exception():
+        with warnings.catch_warnings(), signals_as_exceptions() as stops:
             warnings.showwarning = _print_warning
             try:
                 with _on_cluster(ctx.params.get("scheduler"), quiet=ctx.params.get("quiet", False)):
                     return super().invoke(ctx)
-            except KeyboardInterrupt as stop:
-                _print_stop("interrupted", stop)
-                ctx.exit(INTERRUPTED)
-            except TerminatedError as stop:
-                _print_stop("terminated", stop)
-                ctx.exit(TERMINATED)
+            except (KeyboardInterrupt, TerminatedError) as stop:
+                ctx.exit(print_stop(ctx, type(stop)))
             except BrokenPipeError:
                 raise  # the reader of our output has gone: click ends quietly
             except (click.ClickException, click.exceptions.Exit, click.Abort):
                 raise
             except Exception as error:
+                if stops.kind is not None:  # a library has made another error of it
+                    ctx.exit(print_stop(ctx, stops.kind))
                 if isinstance(error, NonFiniteError) and ctx.params.get("on_error") == "raise":
                     error.add_note("to leave out images with NaN or infinity: --on-error skip")
                 _print_error(error, debug=ctx.params.get("debug", False))
@@ -83,18 +76,12 @@ def _print_error(error: Exception, *, debug: bool) -> None:
         echo("".join(traceback.format_exception(error)).rstrip(), err=True)
         return
     message = str(error) if not isinstance(error, OSError) or error.strerror is None else _system_message(error)
-    for advice, text in _IN_OPTIONS:
-        message = advice.sub(text, message)
+    message = in_options(message)
     if not isinstance(error, _EXPECTED):
         message = f"{type(error).__name__}: {message}"
         error.add_note("the option --debug shows where this happened")
     echo(f"error: {message or type(error).__name__}", err=True)
     _print_hints(error)
-
-
-def _print_stop(word: str, stop: BaseException) -> None:
-    echo(word, err=True)
-    _print_hints(stop)
 
 
 def _print_hints(error: BaseException) -> None:
@@ -108,7 +95,7 @@ def _system_message(error: OSError) -> str:
 
 
 def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    echo(f"warning: {message}", err=True)
+    echo(f"warning: {in_options(str(message))}", err=True)
 
 
 @contextlib.contextmanager
@@ -127,20 +114,3 @@ def _on_cluster(address: str | None, *, quiet: bool) -> Iterator[None]:
             workers = f"{n_workers:,} worker{'s' if n_workers > 1 else ''}"
             echo(f"computing on {address}, {workers}; dashboard: {client.dashboard_link}", err=True)
         yield
-
-
-@contextlib.contextmanager
-def _sigterm_as_exception() -> Iterator[None]:
-    """Raise `TerminatedError` on SIGTERM. Only the main thread receives signals; elsewhere nothing changes."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _raise_terminated)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _raise_terminated(*_: Any) -> None:
-    raise TerminatedError

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ..formats.registry import how_read
 from ..locations.names import natural_key
 
-__all__ = ["file_names"]
+__all__ = ["file_names", "names_in_folders"]
 
 # Control characters, what Windows refuses, separators of paths, and bytes that are not UTF-8.
 _UNFIT = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\ud800-\udfff]')
@@ -51,6 +51,31 @@ def file_names(names: Sequence[str] | None, sources: Sequence[str] | None, n_ima
     if len(set(map(_folded, found))) == n_images and found == sorted(found, key=natural_key):
         return found
     return [f"{number}_{stem}{suffix}" for number, stem in zip(numbers, plain, strict=True)]
+
+
+def names_in_folders(folders: Sequence[str], sources: Sequence[str], suffix: str) -> list[str]:
+    """Return the name of a file for each image, with ``/`` after the folder that it lies in.
+
+    Parameters
+    ----------
+    folders : sequence of str
+        Of each image, with ``/`` between folders; empty, or ``"."``, for none.
+    sources : sequence of str
+        Files that the images came from.
+    suffix : str
+        Of the format, with the dot.
+    """
+    members: dict[str, list[int]] = {}
+    for i, folder in enumerate(folders):
+        members.setdefault(folder, []).append(i)
+    plain = ["/".join(_stem(part) for part in folder.split("/") if part not in ("", ".")) for folder in members]
+    unique = len(set(map(_folded, plain))) == len(plain)
+    found = [""] * len(sources)
+    for number, (name, places) in enumerate(zip(plain, members.values(), strict=True)):
+        parent = name if unique else f"{number}_{name.replace('/', '_')}"
+        for i, file in zip(places, file_names(None, [sources[i] for i in places], len(places), suffix), strict=True):
+            found[i] = f"{parent}/{file}" if parent else file
+    return found
 
 
 def _stem(source: str) -> str:

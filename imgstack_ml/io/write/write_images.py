@@ -17,11 +17,11 @@ from ...files.locks import lock_output
 from ...files.names import refuse_url
 from ...files.space import explain_full_disk
 from ...passes.progress import ImageBar
-from .filenames import file_names
+from .filenames import file_names, names_in_folders
 from .save_stack import array_name, refuse_overlap
 from .waves import BLOCK_BYTES, as_dask, named_stack, regions_of, run_on_blocks
 
-__all__ = ["write_images"]
+__all__ = ["write_images", "write_in_folders"]
 
 _SUFFIXES = {"png": ".png", "tiff": ".tif"}
 _PNG = [("uint8", ()), ("uint8", (2,)), ("uint8", (3,)), ("uint8", (4,)), ("uint16", ())]
@@ -71,7 +71,7 @@ def write_images(
     ------
     StoreError
         `folder` is a URL; it is not empty and `overwrite` is False; it is a file; it is, holds or lies in a folder of
-        the input; another process writes into it; or its disk is full.
+        the input (it may lie beside the only file of it); another process writes into it; or its disk is full.
     ValueError
         The format does not take images of this shape or dtype; a block is not of the shape or dtype that `stack`
         declares; or a name is empty, hidden, used twice, or has a separator.
@@ -92,6 +92,23 @@ def write_images(
     >>> [os.path.basename(path) for path in paths]
     ['0.png', '1.png', '2.png']
     """
+    return write_in_folders(stack, folder, None, format=format, names=names, overwrite=overwrite, progress=progress)
+
+
+def write_in_folders(
+    stack: StackLike,
+    folder: str | os.PathLike[str],
+    folders: Sequence[str] | None,
+    *,
+    format: str = "png",
+    names: Sequence[str] | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> list[str]:
+    """Write images as `write_images` does, each in a folder below `folder`: in ``folders[i]``, with ``/`` in it.
+
+    Names of folders become such that every system takes, and no folder lies outside of `folder`.
+    """
     if format not in _SUFFIXES:
         raise ValueError(f"format={format!r} is not known; it is one of {', '.join(map(repr, _SUFFIXES))}")
     refuse_url(folder)
@@ -101,11 +118,16 @@ def write_images(
     named = named_stack(stack)
     sources = None if named is None else named.files
     _refuse_input_folders(named, sources or (), target)
-    paths = [os.path.join(target, name) for name in file_names(names, sources, len(data), _SUFFIXES[format])]
+    if folders is None or sources is None:
+        found = file_names(names, sources, len(data), _SUFFIXES[format])
+    else:
+        found = names_in_folders(folders, sources, _SUFFIXES[format])
+    paths = [os.path.join(target, *name.split("/")) for name in found]
     _check_folder(target, overwrite)
     with lock_output(target), explain_full_disk(target, int(data.nbytes)):
         _check_folder(target, overwrite)  # again: another process may have filled it before the lock
-        os.makedirs(target, exist_ok=True)
+        for parent in {target, *map(os.path.dirname, paths)}:
+            os.makedirs(parent, exist_ok=True)
         _refuse_links(paths)
         _write_files(whole_images(data), paths, format, progress)
     return paths
@@ -133,10 +155,12 @@ def _refuse_input_folders(stack: Any, files: Sequence[str], target: str) -> None
     """Raise if the files would be read as input the next time, or replace files of the input."""
     refuse_overlap(stack, target)
     # A store names files that it does not read. Writing below their folder is harmless, writing over them is not.
+    # A film or a TIFF of many pages is opened by its own name, so that a folder beside it is no input either.
     reads_own_store = getattr(getattr(stack, "reader", None), "is_own_store", False)
+    is_alone = len(files) > 1 and len(getattr(stack, "inputs", ())) == 1
     for folder in {os.path.dirname(file) for file in files}:
         source = os.path.realpath(folder)
-        if source == target or (not reads_own_store and target.startswith(os.path.join(source, ""))):
+        if source == target or (not (reads_own_store or is_alone) and target.startswith(os.path.join(source, ""))):
             raise StoreError(f"{target!r} is, or lies in, the folder {source!r} of the input; choose another place")
 
 

@@ -52,6 +52,26 @@ def test_broken_file_is_skipped(with_broken_file, tmp_path):
     assert not (out / "skipped.csv").exists()
 
 
+def test_plans_are_checked_before_images_are_decoded(finished, tmp_path, reads):
+    write_folder(tmp_path / "in" / "a", 6, (9, 9))
+    write_folder(tmp_path / "in" / "b", 6, (9, 9))
+    for command, said in (
+        (["pca", "-r", "-k", 2, "--memory-limit", "10kB"], "Nothing was read. Give --memory-limit"),
+        (["classify", "--memory-limit", "10kB"], "the classifier 'logistic' of 12 images"),
+        (["cluster", "-r", "-k", 2, "--memory-limit", "10kB"], "2 clusters of 12 images"),
+        (["features", "-r", "-f", "pca", "-k", 99], "give -k 12 or less"),
+        (["transform", finished, "-r"], "of shape (25, 25)"),
+        (["reconstruct", finished, "-r", "-k", 9], "give -k 5 or less"),
+    ):
+        name, *options = command
+        out = tmp_path / ("out.csv" if name in ("features", "transform") else "out")
+        model = [options.pop(0)] if name in ("transform", "reconstruct") else []
+        result = run(name, *model, tmp_path / "in", *options, "-o", out, "--on-error", "skip")
+        assert_refused(result, said)
+        assert "decoding" not in result.stderr
+    assert reads == []
+
+
 def test_many_broken_files_do_not_flood_the_terminal(with_broken_file, tmp_path):
     for i in range(20, 30):
         (with_broken_file / f"img{i}.png").write_text("no image")
@@ -221,7 +241,7 @@ def test_commands_take_a_level(tmp_path):
     assert "the report is made without the images" not in run("report", tmp_path / "out").stderr
     result = run("pca", tmp_path / "in" / "a.tif", "-o", tmp_path / "no", "--level", 2)
     assert result.exit_code == 1
-    assert "no level=2; its levels are 0 of shape" in result.stderr
+    assert "no --level 2; its levels are 0 of shape" in result.stderr
 
 
 def test_commands_take_a_selection(tmp_path):

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tifffile
 
 import imgstack_ml as im
 from imgstack_ml.files.locks import lock_output
@@ -57,9 +58,10 @@ def test_output_inside_the_input_is_refused(tmp_path):
         (folder, tmp_path / "link" / "out"),
         (tmp_path / "link", folder / "out"),
         (tmp_path / "in*" / "*.png", folder / "out"),
-        (folder / "a" / "img1.png", folder / "a" / "out"),
     ]:
         assert_refused(run_pca(source, "-o", out, "-k", 2, "--overwrite"), "inside the input folder")
+    result = run_pca(folder / "a" / "img1.png", "-o", folder / "a", "-k", 2, "--overwrite")
+    assert_refused(result, "holds the input", "name another folder")
     write_folder(tmp_path / "deep" / "a", 4)
     result = run_pca(tmp_path / "deep", "-r", "-o", tmp_path / "deep" / "out", "-k", 2)
     assert_refused(result, "inside the input folder", repr(str(tmp_path / "deep")))
@@ -85,6 +87,15 @@ def test_images_that_results_would_replace_are_refused(tmp_path):
     result = run_pca(tmp_path / "out/eigenimages", "-o", tmp_path / "out", "-k", 2, "--overwrite")
     assert_refused(result, "inside the input folder")
     np.testing.assert_array_equal(im.open_stack(tmp_path / "out/eigenimages").data.compute(), pixels)
+
+
+def test_results_lie_beside_a_single_file(tmp_path):
+    tifffile.imwrite(tmp_path / "film.tif", random_pixels((6, 5, 5)))
+    assert run_pca(tmp_path / "film.tif", "-o", tmp_path / "out", "-k", 2).exit_code == 0
+    for drawn in ("drawn", "drawn.zarr"):
+        result = run("reconstruct", tmp_path / "out", tmp_path / "film.tif", "-o", tmp_path / drawn)
+        assert result.exit_code == 0, result.stderr
+        assert im.open_stack(tmp_path / drawn).shape == (6, 5, 5)
 
 
 def test_a_folder_that_cannot_be_made(faces, tmp_path):

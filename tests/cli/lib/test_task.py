@@ -26,7 +26,8 @@ def test_interrupt_is_exit_code_130(tmp_path):
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert (out, err) == ("", "interrupted\n")
+    line = f"imgstack-ml sample cells {tmp_path / 'cells'} -n 1000000"
+    assert (out, err) == ("", f"interrupted\nhint: nothing was saved\nhint: to start again: {line}\n")
 
 
 def test_debug_shows_the_traceback(tmp_path):
