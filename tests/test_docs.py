@@ -116,3 +116,12 @@ def test_tests_and_files_that_pages_name_are_there():
         assert f"def {name}" in sources, name
     for file in set(re.findall(r"(?:tests|imgstack_ml)/[\w/]+\.py\b", text)):
         assert (root / file).exists() or "NAME" in file, file
+
+
+def test_links_to_files_lead_somewhere():
+    root = DOCS.parent
+    pages = [*PAGES, *root.glob("*.md"), *(root / ".github").glob("*.md"), *(root / "benchmarks").glob("*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
