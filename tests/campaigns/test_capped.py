@@ -22,8 +22,9 @@ def run_capped(scale, names):
     return found
 
 
-def test_stacks_larger_than_the_memory_left():
-    for one in run_capped("small", CASES):
+@pytest.mark.parametrize("names", [["stack", "save"], pytest.param(CASES, marks=pytest.mark.slow)])
+def test_stacks_larger_than_the_memory_left(names):
+    for one in run_capped("small", names):
         assert one["peak"] <= one["room"] < one["stack"]
 
 
