@@ -12,9 +12,10 @@ import numpy as np
 from ..base.mask import is_finite_wanted
 from ..base.validation import Images
 from ..base.weights import check_total_weight
+from ..errors import MemoryLimitError
 from ..passes.blas import one_blas_thread
 from ..passes.finite import finite_pixels
-from ..passes.memory import Allowance, allowance, within_plan
+from ..passes.memory import Allowance, allowance, format_bytes, within_plan
 from ..passes.runner import PassRunner
 from .checks import check_n_components, check_parameters, fit_size, refusing_units, uncentred
 from .missing import READS_BEFORE, als_cost, filled_images, solve_observed
@@ -125,10 +126,24 @@ def _plan(images: Images, params: Mapping[str, Any], allowed: Allowance) -> Plan
     check_n_components(params["n_components"], n, p, inside=bool(images.values_read))
     check_parameters(params)
     size = fit_size(images, params)
+    if images.absent and isinstance(images.data, np.ndarray):
+        allowed = _beside_copy(allowed, images.data.nbytes)
     if params["missing"] == "als":
         _check_reads(plan := plan_fit(size, "auto", allowed, {ALS: als_cost}), params)
         return plan
     return plan_fit(size, params["svd_solver"], allowed)
+
+
+def _beside_copy(allowed: Allowance, n_bytes: int) -> Allowance:
+    """Return what a copy of the images that have a weight above 0 leaves of the memory."""
+    left = allowed.limit - n_bytes
+    if left <= 0:
+        raise MemoryLimitError(
+            f"The images of a weight above 0 were copied, which takes {format_bytes(n_bytes)}, and the memory limit is "
+            f"{format_bytes(allowed.limit)}. Leave the others out before the fit, X = X[sample_weight > 0]; or pass "
+            "dask.array.from_array(X), which is not copied."
+        )
+    return Allowance(left, min(allowed.keep, left))
 
 
 def _check_reads(plan: Plan, params: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from imgstack_ml import (
     ComponentFilter,
     ImageFlattener,
     ImagePCA,
+    MemoryLimitError,
     NonFiniteError,
     RankWarning,
     StackCenterer,
@@ -246,6 +247,16 @@ def test_wrong_weights_are_refused(weights, message):
         with pytest.raises(ValueError, match=message):
             method(X, sample_weight=weights)
     fit_stack.assert_same_fit(fitted, ImagePCA(2).fit(X))
+
+
+def test_the_copy_of_images_that_count_is_part_of_the_memory_limit():
+    X, weights = np.zeros((200, 100, 500), np.uint8), np.r_[0, np.ones(199)]
+    pca = ImagePCA(2, svd_solver="gram", memory_limit="9MB")
+    with pytest.raises(MemoryLimitError, match=r"copied, which takes 9\.49 MiB.*X\[sample_weight > 0\]"):
+        pca.fit(X, sample_weight=weights)
+    pca.set_params(memory_limit="30MB").plan(X)  # without weights there is no copy
+    with pytest.raises(MemoryLimitError, match=r"the memory limit is 19\.1"):
+        pca.fit(X, sample_weight=weights)
 
 
 def test_weights_that_add_up_to_1_are_refused_where_variances_divide_by_their_sum():
