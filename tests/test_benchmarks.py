@@ -179,6 +179,7 @@ def test_streaming_measures_all_workflows_and_the_floor(tmp_path, capsys, in_thi
     assert "times it" in printed.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_checkpoint_measures_both(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(_checkpoint, "_SHARE", np.inf)  # such a short fit would save nothing
     options = ["--n", "2560", "--size", "64", "--memory-limit", "75MB", "--rounds", "1", "--folder", str(tmp_path)]
@@ -306,6 +307,7 @@ def test_planted_variances_are_those_of_the_stack(tmp_path):
     assert (np.abs(found / planted - 1) < 4 * deviation).all()
 
 
+@pytest.mark.slow
 def test_peers_shows_figures_failures_and_floors(tmp_path, capsys, monkeypatch, in_this_process):
     fits = [peers.READING_AND_MULTIPLYING, peers.OWN, *IN_FRESH_PROCESS]
     page, picture = tmp_path / "benchmarks.md", tmp_path / "peers.png"
