@@ -14,6 +14,7 @@ __all__ = ["file_names", "names_in_folders"]
 _UNFIT = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\ud800-\udfff]')
 _SEPARATORS = re.compile(r"[/\\]|::")
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+_INDEX = re.compile(r"\[([0-9]+)\]$")
 _MAX_BYTES = 200  # most systems take 255; the rest is for a number and the suffix
 
 
@@ -46,7 +47,7 @@ def file_names(names: Sequence[str] | None, sources: Sequence[str] | None, n_ima
     numbers = [f"{i:0{digits}}" for i in range(n_images)]
     if sources is None:
         return [number + suffix for number in numbers]
-    plain = [_stem(source) for source in sources]
+    plain = _padded([_stem(source) for source in sources])
     found = [stem + suffix for stem in plain]
     if len(set(map(_folded, found))) == n_images and found == sorted(found, key=natural_key):
         return found
@@ -76,6 +77,16 @@ def names_in_folders(folders: Sequence[str], sources: Sequence[str], suffix: str
         for i, file in zip(places, file_names(None, [sources[i] for i in places], len(places), suffix), strict=True):
             found[i] = f"{parent}/{file}" if parent else file
     return found
+
+
+def _padded(stems: list[str]) -> list[str]:
+    """Write the numbers of pages and frames, such as in ``film[7]``, with as many digits: most programs sort by text."""
+    parts = [_INDEX.search(stem) for stem in stems]
+    digits = max((len(part[1]) for part in parts if part), default=0)
+    return [
+        f"{stem[: part.start()]}[{part[1].zfill(digits)}]" if part else stem
+        for stem, part in zip(stems, parts, strict=True)
+    ]
 
 
 def _stem(source: str) -> str:

@@ -46,3 +46,9 @@ def test_no_name_leaves_the_folder():
 @given(st.lists(st.text(max_size=300), max_size=12))
 def test_any_names_are_safe_unique_and_in_order(sources):
     assert_safe(file_names(None, sources, len(sources), ".png"))
+
+
+def test_frames_are_in_order_for_programs_that_sort_by_text():
+    names = file_names(None, [f"/data/film.tif[{i}]" for i in range(120)], 120, ".tif")
+    assert names == sorted(names)
+    assert names[7] == "film.tif[007].tif"
