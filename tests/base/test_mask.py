@@ -24,6 +24,7 @@ def test_a_mask_is_for_all_channels_or_for_each(mask):
         (HALF.T, r"shape \(5, 6\).*need \(6, 5\) or \(6, 5, 3\)\. Pass mask=mask\.T\.$"),
         (HALF.ravel(), r"Pass mask=mask\.reshape\(6, 5\)\.$"),
         (HALF[:4], r"Crop or resize"),
+        (np.stack([HALF] * 4, axis=-1), r"Pass mask=mask\[\.\.\., :3\]\.any\(axis=-1\)\.$"),
         (HALF & False, r"False everywhere.*mask=~mask\.$"),
         ("roi.png", r"mask=skimage\.io\.imread\('roi\.png'\) > 0\.$"),
         (3, "Boolean"),
