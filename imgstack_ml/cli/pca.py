@@ -102,8 +102,9 @@ def pca(
 ) -> None:
     """Find the principal components (eigenimages) of the images in FOLDER.
 
-    FOLDER can also be a pattern in quotes, such as 'plate*/*.tif', or a stack stored by imgstack_ml.save_stack.
-    The images must have one shape and dtype; JPEG, PNG and TIFF are read.
+    FOLDER can also be a pattern in quotes, such as 'plate*/*.tif', an archive, a TIFF of many pages, a zarr array:
+    whatever imgstack_ml.open_stack takes. Images of several sizes or modes need --shape and --mode, and
+    "imgstack-ml scan FOLDER" prints the line for them.
 
     \b
     Examples:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import warnings
 from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -120,7 +121,8 @@ def _open(options: ImageOptions) -> _Found:
     except MixedStackError as error:
         opened = []
         for other in options.for_one_kind(error):
-            with suppress(ImgstackError):
+            with suppress(ImgstackError), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", ".* they are left out: ")  # said when the folder was listed first
                 opened.append((other.read_headers(), other))
         if not opened:
             return _Found(None, options, StackSummary(error.counts, 0))

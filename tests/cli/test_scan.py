@@ -113,4 +113,6 @@ def test_images_that_are_not_read_are_counted(tmp_path):
     assert f"bad: {str(tmp_path / 'img9.png')!r}: No such file" in result.stdout
     assert result.stderr.count("warning: ") == 1
     assert "holds 3 images of kinds that are not read" in result.stderr
+    write_image(tmp_path / "other.png", random_pixels((9, 9)))  # tried by several options, and said once
+    assert run("scan", tmp_path).stderr.count("holds 3 images of kinds") == 1
     assert json.loads(run("scan", tmp_path, "--json", "-q").stdout)["unread"] == {".heic": 2, ".oir": 1}
