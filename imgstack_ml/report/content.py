@@ -51,6 +51,7 @@ class Content(NamedTuple):
     model: str
     versions: Table
     live: dict[str, Any] | None = None
+    by_channel: bool = False  # whether the channels of an eigenimage are drawn one by one
 
 
 def gather(
@@ -100,6 +101,7 @@ def gather(
         command=command_line(run),
         model=repr(estimator),
         versions=versions_table(run),
+        by_channel=len(eigenimages) > 1 + min(len(pca.components_), MAX_EIGENIMAGES),
     )
 
 

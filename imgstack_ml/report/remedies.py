@@ -57,19 +57,20 @@ def remedy(kind: str, estimator: Any, names: Sequence[str] = (), run: Run | None
     """
     if run is None or run.record["command"] != "pca":
         return _python(kind, estimator)
-    options = run.record["parameters"]
+    options, source = run.record["parameters"], run.record["input"]["source"]  # this one is absolute, as in `command`
     again = run.command if "--overwrite" in run.command else f"{run.command} --overwrite"
     if kind == "skipped":
         recursive = ["-r"] if options.get("recursive") else []
-        return shlex.join(["imgstack-ml", "scan", options["source"], *recursive])
+        return shlex.join(["imgstack-ml", "scan", source, *recursive, "--verify"])
     if kind == "rescale":
         return f"{again} --rescale"
-    paths = [os.path.join(options["source"], name) for name in names]
+    paths = [os.path.join(source, name) for name in names]
     if 0 < len(paths) <= MAX_MOVED and all(map(os.path.isfile, paths)):
-        return f"mkdir -p set-aside\n{shlex.join(['mv', '--', *paths, 'set-aside'])}\n{again}"
+        aside = f"{source.rstrip('/')}-set-aside"  # beside the folder: within it, the images would be read again
+        return f"{shlex.join(['mkdir', '-p', aside])}\n{shlex.join(['mv', '--', *paths, aside])}\n{again}"
     lines = _python(kind, estimator)
     report = "report = generate_report(model, stack)\n" * ("report." in lines)
-    return f"{_opening(options)}\n{report}{lines}"
+    return f"{_opening(options, source, shlex.split(run.command))}\n{report}{lines}"
 
 
 def rescales(estimator: Any) -> bool:
@@ -87,18 +88,19 @@ def _python(kind: str, estimator: Any) -> str:
     return lines.format(kind=kind, parameter=masks[0])
 
 
-def _opening(options: dict[str, Any]) -> str:
-    """Lines that open what a command read and wrote."""
+def _opening(options: dict[str, Any], source: str, command: list[str]) -> str:
+    """Lines that open, in any folder, what a command read and wrote."""
     words = {name: options.get(name) for name in ("recursive", "mode", "shape", "fit", "on_error", "level")}
     words = {name: tuple(value) if name == "shape" and value else value for name, value in words.items()}
     given = "".join(
         f", {name}={value!r}" for name, value in words.items() if value and value not in ("raise", "resize")
     )
-    model = os.path.join(options["out"], "model.safetensors")
+    out = command[command.index("-o") + 1] if "-o" in command else options["out"]
+    model = os.path.join(out, "model.safetensors")
     select = [
         f"# open_stack also needs select={{...}}, as --select had it: {text}\n" for text in options.get("select") or ()
     ]
     return "".join(select) + (
         "from imgstack_ml import generate_report, load_model, open_stack\n"
-        f"stack, model = open_stack({options['source']!r}{given}), load_model({model!r})"
+        f"stack, model = open_stack({source!r}{given}), load_model({model!r})"
     )
