@@ -65,9 +65,7 @@ def _other_shape(shape: tuple[int, ...], image_shape: tuple[int, ...]) -> str:
     needed = " or ".join(map(str, dict.fromkeys((image_shape[:2], image_shape))))
     same_size = [one for one in (image_shape, image_shape[:2]) if np.prod(shape) == np.prod(one)]
     line = "mask=mask.T" if shape[::-1] in same_size else f"mask=mask.reshape{same_size[0]}" if same_size else ""
-    if (
-        len(shape) == 3 and shape[:2] == image_shape[:2] and shape[2] in (2, 3, 4)
-    ):  # a picture in colours, or with alpha
+    if len(shape) == 3 and shape[:2] == image_shape[:2] and shape[2] in (2, 3, 4):  # in colours, or with alpha
         line = f"mask=mask[..., :{1 if shape[2] == 2 else 3}].any(axis=-1)"
     advice = f"Pass {line}." if line else "Crop or resize it as the images were."
     return f"mask has shape {shape}, and images of shape {image_shape} need {needed}. {advice}"

@@ -147,7 +147,7 @@ def _free_folder(source: str, stack: ImageStack) -> str:
 
 def _text(found: _Found) -> str:
     stack, line = found.stack, found.next_line
-    lines = [repr(found.summary)]
+    lines = [repr(found.summary).replace(", see .problems", ", see below")]
     if not found.is_mixed:
         lines.insert(0, repr(stack))
     elif stack is None:

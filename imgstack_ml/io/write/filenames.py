@@ -80,7 +80,7 @@ def names_in_folders(folders: Sequence[str], sources: Sequence[str], suffix: str
 
 
 def _padded(stems: list[str]) -> list[str]:
-    """Write the numbers of pages and frames, such as in ``film[7]``, with as many digits: most programs sort by text."""
+    """Write the numbers of pages and frames, as in ``film[7]``, with as many digits: most programs sort by text."""
     parts = [_INDEX.search(stem) for stem in stems]
     digits = max((len(part[1]) for part in parts if part), default=0)
     return [
