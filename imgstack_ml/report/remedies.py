@@ -95,6 +95,7 @@ def _opening(options: dict[str, Any], source: str, command: list[str]) -> str:
     given = "".join(
         f", {name}={value!r}" for name, value in words.items() if value and value not in ("raise", "resize")
     )
+    verified = ".verify()" if options.get("on_error") == "skip" else ""  # damage beyond the headers, as the command did
     out = command[command.index("-o") + 1] if "-o" in command else options["out"]
     model = os.path.join(out, "model.safetensors")
     select = [
@@ -102,5 +103,5 @@ def _opening(options: dict[str, Any], source: str, command: list[str]) -> str:
     ]
     return "".join(select) + (
         "from imgstack_ml import generate_report, load_model, open_stack\n"
-        f"stack, model = open_stack({source!r}{given}), load_model({model!r})"
+        f"stack, model = open_stack({source!r}{given}){verified}, load_model({model!r})"
     )
