@@ -103,7 +103,7 @@ def pca(
     """Find the principal components (eigenimages) of the images in FOLDER.
 
     FOLDER can also be a pattern in quotes, such as 'plate*/*.tif', or a stack stored by imgstack_ml.save_stack.
-    The images must have one shape and dtype; JPEG, PNG and TIFF are read.
+    The images must have one shape and dtype; JPEG, PNG, TIFF, GIF and many other kinds are read.
 
     \b
     Examples:
