@@ -76,8 +76,10 @@ def reconstruct(
       imgstack-ml reconstruct results photos -o drawn.zarr
     """  # noqa: D301 (click looks for the real character)
     started = perf_counter()
+    from ..io.write.filenames import refuse_file_suffix
     from .lib.reconstruction import reconstruct_images, write_reconstruction
 
+    refuse_file_suffix(out, "a folder of files, one an image,", "-o {0}, with --format tiff for TIFF; or -o {0}.zarr")
     if components is not None and n_components is not None:
         raise click.UsageError("-k and --components both choose components; give one of them")
     refuse_existing(out, overwrite=overwrite)

@@ -310,12 +310,12 @@ def _leverage(scores: np.ndarray, evidence: Evidence) -> Alert | None:
     strong = total > 1e-9 * total.max(initial=0)  # a component of almost no variance is arbitrary
     if len(squares) < MIN_IMAGES or not strong.any():
         return None
-    share = squares[:, strong] / total[strong]
+    found = (squares[:, strong] / total[strong]).max(axis=1) > LEVERAGE_SHARE
     return _about_images(
         "leverage",
-        share.max(axis=1) > LEVERAGE_SHARE,
+        found,
         evidence,
-        "{} with a component of their own",
+        f"{{}} with a component of {'its' if found.sum() == 1 else 'their'} own",
         f"A single image makes up more than {_percent(LEVERAGE_SHARE)} of the variance of a component. That component "
         "says nothing about the other images.",
     )

@@ -123,6 +123,7 @@ def test_refuses(finished, faces, stack, tmp_path):
     assert_refused(run("reconstruct", finished, faces, "-r", "-o", out, "-k", 6), "-k 6", "-k 5 or less")
     assert_refused(run("reconstruct", finished, faces, "-r", "-o", faces / "out"), "inside the input folder")
     im.save_model(im.ImageHistogram().fit(stack), tmp_path / "m")
+    assert_refused(run("reconstruct", finished, faces, "-r", "-o", tmp_path / "a.tif"), "-o a, with --format tiff")
     assert_refused(run("reconstruct", tmp_path / "m", faces, "-r", "-o", out), "no principal components")
     floats = write_folder(tmp_path / "in", 4, (9, 7), "float32", ".tif")
     im.save_model(im.ImagePCA(2).fit(floats), tmp_path / "floats")

@@ -166,6 +166,7 @@ def test_one_strong_image_is_named_by_its_leverage():
     digits[123] = np.indices((8, 8)).sum(axis=0) % 2 * 2000
     alerts = alerts_of(digits)
     np.testing.assert_array_equal(alerts["leverage"].images, [123])
+    assert alerts["leverage"].title == "1 image with a component of its own"
 
 
 @pytest.mark.parametrize("last", [0.5, 1.6])

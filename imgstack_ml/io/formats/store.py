@@ -75,7 +75,8 @@ def is_own_store(path: str) -> bool:
         return True
     try:
         with open(os.path.join(path, "zarr.json"), encoding="utf-8") as file:
-            return ATTRIBUTE in json.load(file).get("attributes", {})
+            # Datasets of ImagePCA.to_xarray have the version under this name: they are groups of several arrays.
+            return isinstance(json.load(file).get("attributes", {}).get(ATTRIBUTE), dict)
     except (OSError, ValueError, AttributeError):
         return False
 

@@ -5,10 +5,12 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from ...errors import StoreError
 from ..formats.registry import how_read
+from ..locations.known import known_by_name
 from ..locations.names import natural_key
 
-__all__ = ["file_names", "names_in_folders"]
+__all__ = ["file_names", "names_in_folders", "refuse_file_suffix"]
 
 # Control characters, what Windows refuses, separators of paths, and bytes that are not UTF-8.
 _UNFIT = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\ud800-\udfff]')
@@ -16,6 +18,29 @@ _SEPARATORS = re.compile(r"[/\\]|::")
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 _INDEX = re.compile(r"\[([0-9]+)\]$")
 _MAX_BYTES = 200  # most systems take 255; the rest is for a number and the suffix
+
+
+def refuse_file_suffix(folder: str, written: str, example: str) -> None:
+    """Raise if a folder to be made has the name of a file, as ``out.tif``; one that exists is what the user has.
+
+    Parameters
+    ----------
+    folder : str
+    written : str
+        What is written.
+    example : str
+        What to type, with ``{}`` for the name without its suffix.
+
+    Raises
+    ------
+    StoreError
+        Naming the folder, and what to type.
+    """
+    known = known_by_name(folder)
+    if known and not os.path.exists(folder):
+        name = os.path.basename(folder)
+        stem = name[: -len(known[0])].removesuffix(".ome") or "out"
+        raise StoreError(f"{name!r} has the suffix of a file, and {written} is written: {example.format(stem)}")
 
 
 def file_names(names: Sequence[str] | None, sources: Sequence[str] | None, n_images: int, suffix: str) -> list[str]:

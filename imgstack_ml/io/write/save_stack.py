@@ -24,6 +24,7 @@ from ...files.names import refuse_url
 from ...files.space import explain_full_disk, require_space
 from ...passes.progress import ImageBar
 from ..formats.store import ATTRIBUTE, FORMAT, chunk_files, chunk_names, is_zarr, mark_complete
+from .filenames import refuse_file_suffix
 from .waves import BLOCK_BYTES, Region, as_dask, named_stack, regions_of, run_on_blocks, run_on_regions
 
 __all__ = ["array_name", "refuse_overlap", "save_stack"]
@@ -79,8 +80,8 @@ def save_stack(
     Raises
     ------
     StoreError
-        `path` is a URL; it exists and is not replaced; it is, holds or lies in the input; another process writes it;
-        or its disk has no room for the uncompressed pixels.
+        `path` is a URL, or has the suffix of a file, as ``out.tif``; it exists and is not replaced; it is, holds or
+        lies in the input; another process writes it; or its disk has no room for the uncompressed pixels.
     BadImageError
         An image cannot be read.
     TypeError
@@ -130,6 +131,9 @@ def save_stack(
     if chunks is not None and (not isinstance(chunks, int) or isinstance(chunks, bool) or chunks < 1):
         raise ValueError(f"chunks={chunks!r} is not a number of images in a chunk; give e.g. chunks=1")
     refuse_overlap(stack, target)
+    files = f"write_images({array_name(stack)}, '{{0}}', format='tiff')"
+    example = f"save_stack({array_name(stack)}, '{{0}}.zarr')"
+    refuse_file_suffix(target, "a zarr array, which is a folder,", f"{example}. Files: {files}")
     _check_replaced(target, overwrite)
     described = _description(stack, data)
     if resume:

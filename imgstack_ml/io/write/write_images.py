@@ -17,7 +17,7 @@ from ...files.locks import lock_output
 from ...files.names import refuse_url
 from ...files.space import explain_full_disk
 from ...passes.progress import ImageBar
-from .filenames import file_names, names_in_folders
+from .filenames import file_names, names_in_folders, refuse_file_suffix
 from .save_stack import array_name, refuse_overlap
 from .waves import BLOCK_BYTES, as_dask, named_stack, regions_of, run_on_blocks
 
@@ -70,8 +70,9 @@ def write_images(
     Raises
     ------
     StoreError
-        `folder` is a URL; it is not empty and `overwrite` is False; it is a file; it is, holds or lies in a folder of
-        the input (it may lie beside the only file of it); another process writes into it; or its disk is full.
+        `folder` is a URL, or has the suffix of a file, as ``out.tif``; it is not empty and `overwrite` is False; it is
+        a file; it is, holds or lies in a folder of the input (it may lie beside the only file of it); another process
+        writes into it; or its disk is full.
     ValueError
         The format does not take images of this shape or dtype; a block is not of the shape or dtype that `stack`
         declares; or a name is empty, hidden, used twice, or has a separator.
@@ -123,6 +124,8 @@ def write_in_folders(
     else:
         found = names_in_folders(folders, sources, _SUFFIXES[format])
     paths = [os.path.join(target, *name.split("/")) for name in found]
+    example = f"write_images({array_name(stack)}, '{{}}', format={format!r})"
+    refuse_file_suffix(target, "a folder of files, one an image,", example)
     _check_folder(target, overwrite)
     with lock_output(target), explain_full_disk(target, int(data.nbytes)):
         _check_folder(target, overwrite)  # again: another process may have filled it before the lock

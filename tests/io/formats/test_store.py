@@ -8,7 +8,7 @@ import pytest
 import zarr
 
 from imgstack_ml import open_stack, save_stack
-from imgstack_ml.errors import StoreError
+from imgstack_ml.errors import BadImageError, StoreError
 from imgstack_ml.io.formats.store import MARKER
 from tests.lib.arrays import chunk_files
 from tests.lib.images import random_pixels
@@ -18,6 +18,13 @@ def test_store_without_marker_is_refused(store):
     os.remove(os.path.join(store, MARKER))
     with pytest.raises(StoreError, match=r"stack\.zarr' is incomplete: .*save_stack\(stack, .*overwrite=True\)"):
         open_stack(store)
+
+
+def test_a_dataset_of_a_pca_is_no_store_that_was_cut(tmp_path):
+    group = zarr.open_group(str(tmp_path / "pca.zarr"), mode="w", attributes={"imgstack_ml": "0.2"})
+    group.create_array("scores", shape=(6, 2), dtype="f4")
+    with pytest.raises(BadImageError, match=r"it holds \['scores'\]. Give one: open_stack\(.*pca.zarr/scores"):
+        open_stack(tmp_path / "pca.zarr")
 
 
 @pytest.mark.parametrize("marker", ["", "text", "[]", "{}"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import zarr
 
-from imgstack_ml import open_stack, save_stack
+from imgstack_ml import open_stack, save_stack, write_images
 from imgstack_ml.errors import BadImageError, StoreError
 from imgstack_ml.io.formats.store import MARKER
 from tests.lib.arrays import chunk_files
@@ -181,6 +181,15 @@ def test_only_a_zarr_array_is_replaced(tmp_path):
     with pytest.raises(StoreError, match="is a file"):
         save_stack(np.ones((2, 4, 4)), folder / "chapter1.tex", overwrite=True)
     assert os.listdir(folder) == ["chapter1.tex"]
+
+
+def test_a_folder_with_the_suffix_of_a_file_is_refused(tmp_path):
+    images = np.ones((2, 4, 4), np.uint8)
+    with pytest.raises(StoreError, match=r"'all.ome.tif' has .*: save_stack\(stack, 'all.zarr'\). Files: write_images"):
+        save_stack(images, tmp_path / "all.ome.tif")
+    with pytest.raises(StoreError, match=r"'all.PNG' has .*: write_images\(stack, 'all', format='png'\)"):
+        write_images(images, tmp_path / "all.PNG")
+    assert not os.listdir(tmp_path)
 
 
 def test_output_over_or_in_the_input_is_refused(store, tmp_path):
