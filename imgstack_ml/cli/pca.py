@@ -6,6 +6,7 @@ import math
 import os
 import shlex
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ from .lib.options import (
     run_options,
 )
 from .lib.output import OutputFolder
-from .lib.run import Run, tell_finished
+from .lib.run import Run, refusing_another_run, tell_finished
 from .lib.task import Task, hint
 from .lib.terminal import Terminal
 
@@ -128,7 +129,7 @@ def pca(
     run = images.open(terminal, started, out=out, check=partial(_check_plan, make_pipeline))
     pipeline = make_pipeline(run.stack, folder.checkpoint)
     folder.create()
-    with _hint_options():
+    with _hint_options(), refusing_another_run(out) if resume else nullcontext():
         analysis = analyse(pipeline, run)
     write_results(folder, analysis, run, full_size=full_size)
     record = run.describe(fit=describe_fit(analysis))

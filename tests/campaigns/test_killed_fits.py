@@ -211,13 +211,16 @@ def test_a_new_run_forgets_the_unfinished_one(photos, whole_run, tmp_path):
 
 
 @pytest.mark.slow
-def test_resuming_with_another_option_says_so(photos, tmp_path):
+def test_resuming_with_another_option_is_refused(photos, whole_run, tmp_path):
     out = tmp_path / "out"
     stopped(photos, out, signal.SIGINT)
     again = [sys.executable, "-m", "imgstack_ml", *arguments(photos, out, "--resume", "-k", "5")]
-    resumed = subprocess.run(again, capture_output=True, text=True)  # where warnings are no errors
-    assert resumed.returncode == 0, resumed.stderr
-    assert "the fit starts again: n_components was 4 and is 5" in resumed.stderr
+    refused = subprocess.run(again, capture_output=True, text=True)  # where warnings are no errors
+    assert refused.returncode == 1, refused.stderr
+    assert "this command cannot resume: n_components was 4 and is 5" in refused.stderr
+    resumed = pca_command(photos, out, "--resume")  # nothing is lost
+    assert resumed.exit_code == 0, resumed.stderr
+    assert results(out)[1:] == results(whole_run)[1:]
 
 
 def test_results_cut_off_are_made_again(photos, whole_run, tmp_path):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from ... import ImageStack
     from .output import OutputFolder
 
-__all__ = ["Run", "line_again", "relative_names", "tell_finished"]
+__all__ = ["Run", "line_again", "refusing_another_run", "relative_names", "tell_finished"]
 
 _PACKAGES = ("imgstack_ml", "numpy", "dask", "scikit-learn", "pillow", "tifffile", "matplotlib")
 
@@ -139,6 +141,28 @@ def tell_finished(out: str, terminal: Terminal) -> bool:
     text = summary(record, out, "This run is finished, and nothing was computed. To repeat it: --overwrite")
     terminal.result(text, record, n_skipped=record["input"]["n_skipped"])
     return True
+
+
+@contextmanager
+def refusing_another_run(out: str) -> Iterator[None]:
+    """Keep what an unfinished run of other parameters or images has saved in `out`, where a fit would begin anew.
+
+    Raises
+    ------
+    StoreError
+        Naming what differs.
+    """
+    begins = "the fit starts again: "
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", f"The checkpoint .* is not used, and {begins}")
+        try:
+            yield
+        except UserWarning as warning:
+            reason = str(warning).partition(begins)[2].removesuffix(".")
+            raise StoreError(
+                f"{out!r} holds a run that did not finish, which this command cannot resume: {reason}. Repeat the command "
+                "of that run with --resume, name another folder, or replace it with --overwrite and without --resume"
+            ) from None
 
 
 def relative_names(files: Sequence[str], source: str) -> list[str]:
