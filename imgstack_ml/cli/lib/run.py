@@ -160,8 +160,8 @@ def refusing_another_run(out: str) -> Iterator[None]:
         except UserWarning as warning:
             reason = str(warning).partition(begins)[2].removesuffix(".")
             raise StoreError(
-                f"{out!r} holds a run that did not finish, which this command cannot resume: {reason}. Repeat the command "
-                "of that run with --resume, name another folder, or replace it with --overwrite and without --resume"
+                f"{out!r} holds a run that did not finish, which this command cannot resume: {reason}. Repeat the "
+                "command of that run with --resume, name another folder, or replace it with --overwrite and without --resume"
             ) from None
 
 
