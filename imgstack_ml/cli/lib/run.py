@@ -161,7 +161,8 @@ def refusing_another_run(out: str) -> Iterator[None]:
             reason = str(warning).partition(begins)[2].removesuffix(".")
             raise StoreError(
                 f"{out!r} holds a run that did not finish, which this command cannot resume: {reason}. Repeat the "
-                "command of that run with --resume, name another folder, or replace it with --overwrite and without --resume"
+                "command of that run with --resume, name another folder, or replace it with --overwrite, without "
+                "--resume"
             ) from None
 
 
