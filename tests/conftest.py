@@ -10,11 +10,6 @@ os.environ["MPLBACKEND"] = "Agg"
 gc.disable()  # until the tests are collected: what they import and their parameters stay
 
 
-def pytest_xdist_auto_num_workers(config):
-    """One more worker than there are cores: many tests wait for processes that they start."""
-    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else None
-
-
 def pytest_collection_finish():
     """Collections of garbage need not look at half a million objects that stay."""
     gc.freeze()
