@@ -324,7 +324,8 @@ def test_squares_beneath_float32_take_no_more_than_planned(monkeypatch):
 
 
 @linux
-@pytest.mark.parametrize("earlier", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("earlier", [False, True])
 def test_freed_memory_of_other_threads_stays_within_the_plan(earlier):
     """It took 470 MB where 189 MB were planned."""
     pca = streaming(10, memory_limit="190MB", max_passes=3)
