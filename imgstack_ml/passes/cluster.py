@@ -17,10 +17,20 @@ from dask.core import flatten
 
 from ..errors import ClusterLostError
 
-__all__ = ["client_of", "gather_unless_lost", "get_unless_lost", "scheduler_of"]
+__all__ = ["DataLostError", "client_of", "gather_unless_lost", "get_unless_lost", "scheduler_of"]
 
 _POLL_SECONDS = 0.5
 _PATIENCE = 30.0  # seconds without a worker; a worker that its nanny starts again is back by then
+
+
+class DataLostError(CancelledError):
+    """A worker was lost, and with it the only copy of data that had been sent to the cluster: it can be sent again."""
+
+    def __init__(self, address: str):
+        super().__init__(
+            f"a worker of the cluster at {address} was lost, and with it data that nothing there can compute again. "
+            "Call again."
+        )
 
 
 def scheduler_of(*collections: Any) -> Any:
@@ -79,14 +89,17 @@ def gather_unless_lost(client: Any, futures: list[Any], packed: Any, on_poll: Ca
     ------
     ClusterLostError
         There were workers, and then there was none for half a minute.
+    DataLostError
+        Data that had been sent to the workers is lost.
     """
     try:
         _wait(client, futures, on_poll)
         return client.gather(packed)
-    except CancelledError as error:  # data that the client had sent to the workers is lost with them
-        if client.status == "running" and not _has_workers(client):
-            raise ClusterLostError(client.scheduler.address) from error
-        raise
+    except CancelledError as error:
+        if client.status != "running" or "scheduler-restart" in str(error):  # so the user told Dask
+            raise
+        _wait_for_a_worker(client)
+        raise DataLostError(client.scheduler.address) from error
     finally:
         for future in futures:
             future.release()
@@ -109,6 +122,14 @@ def _wait(client: Any, futures: list[Any], on_poll: Callable[[], None]) -> None:
         if had_workers and monotonic() - last_seen > _PATIENCE:
             client.cancel(futures)
             raise ClusterLostError(client.scheduler.address)
+
+
+def _wait_for_a_worker(client: Any) -> None:
+    """Wait for one worker, half a minute at most."""
+    try:
+        client.wait_for_workers(1, timeout=_PATIENCE)
+    except TimeoutError as error:
+        raise ClusterLostError(client.scheduler.address) from error
 
 
 def _has_workers(client: Any) -> bool:

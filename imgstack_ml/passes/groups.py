@@ -9,11 +9,14 @@ from ..base.gate import Check
 from .batches import Batch, Group, Groups, Layout
 from .blas import one_blas_thread
 from .checkpoint import PassRecord
+from .cluster import DataLostError
 from .executors import Executor
 from .graphs import wave_graph
 from .progress import ImageBar
 
 __all__ = ["Source", "Work", "run_groups"]
+
+_MOST_LOSSES = 3  # of data that was sent to the workers, while no wave is finished
 
 
 class Source(NamedTuple):
@@ -48,18 +51,25 @@ def run_groups(
     n_images = sum(layout.n_images(*group) for group in groups[:n_done])
     bar.initial = n_images
     bar.advance(n_images)
-    if n_done == len(groups):
-        return total
-    with executor.send((*work.inside, *work.shared)) as sent:
-        n_inside = len(work.inside)
-        work = work._replace(inside=sent[:n_inside], shared=sent[n_inside:])
-        while n_done < len(groups):
-            wave = groups[n_done : n_done + longest]
-            total = _run_wave(executor, source, work, wave, bar, total)
-            n_done += len(wave)
-            if record is not None:
-                n_images += sum(layout.n_images(*group) for group in wave)
-                record.save(n_done, n_images, total)
+    waves = [groups[first : first + longest] for first in range(n_done, len(groups), longest)]
+    times_lost = 0
+    while waves:
+        try:
+            with executor.send((*work.inside, *work.shared)) as sent:
+                n_inside = len(work.inside)
+                sent_work = work._replace(inside=sent[:n_inside], shared=sent[n_inside:])
+                while waves:
+                    total = _run_wave(executor, source, sent_work, waves[0], bar, total)
+                    wave, times_lost = waves.pop(0), 0
+                    n_done += len(wave)
+                    n_images += sum(layout.n_images(*group) for group in wave)
+                    if record is not None:
+                        record.save(n_done, n_images, total)
+        except DataLostError:  # with a worker: the other copies may have been dropped, as Dask does to save memory
+            times_lost += 1
+            if times_lost == _MOST_LOSSES:
+                raise
+            bar.advance(n_images - bar.n)
     return total
 
 

@@ -104,18 +104,19 @@ def nothing_yet():
 
 
 class Killer(threading.Thread):
-    """Kills a worker by SIGKILL a moment after some block was begun."""
+    """Kills workers by SIGKILL a moment after some block was begun."""
 
-    def __init__(self, victim, log, last):
+    def __init__(self, victims, log, last):
         super().__init__()
-        self._victim, self._log, self._last = victim, log, last
+        self._victims, self._log, self._last = victims, log, last
         self.over = threading.Event()
 
     def run(self):
         while n_noted(self._log) < self._last:
             if self.over.wait(0.001):
                 return
-        os.kill(self._victim, signal.SIGKILL)
+        for victim in self._victims:
+            os.kill(victim, signal.SIGKILL)
 
 
 def n_tasks(dask_scheduler):
@@ -161,7 +162,7 @@ def test_a_lost_worker_changes_nothing(client, serial, way, n_runs, tmp_path):
         n_blocks = case.shape[0] // case.rows
         log = tmp_path / str(run) / "log"
         log.parent.mkdir()
-        killer = Killer(rng.choice(before), log, rng.randint(1, n_blocks - 5))
+        killer = Killer([rng.choice(before)], log, rng.randint(1, n_blocks - 5))
         if way == "SIGKILL":
             killer.start()
         make = partial(make_or_fail, fault=fault, fatal=rng.randrange(n_blocks))
@@ -171,6 +172,19 @@ def test_a_lost_worker_changes_nothing(client, serial, way, n_runs, tmp_path):
         wait_until(lambda before=before: processes(client) != before)  # there was a fault
         wait_until(lambda: not client.run_on_scheduler(n_tasks))  # and nothing of the fit stays
     print(f"\n{n_runs} workers lost by {way}: all fits equal the serial one")
+
+
+def test_what_was_sent_is_sent_again_where_all_who_hold_it_are_lost(client, serial, tmp_path):
+    """One copy may be all there is: Dask drops others to save memory."""
+    before = processes(client)
+    log = tmp_path / "log"
+    killer = Killer(before, log, 8)
+    killer.start()
+    found = fit_stack.estimator("randomized").fit(fit_stack.stack("randomized", log=log))
+    killer.over.set()
+    assert_same(found, serial["randomized"])
+    wait_until(lambda: not set(before) & set(processes(client)))
+    wait_until(lambda: not client.run_on_scheduler(n_tasks))
 
 
 def test_a_file_that_one_worker_cannot_read_is_named(client, tmp_path):
