@@ -15,6 +15,7 @@ FLAGS = """
     --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
     --disable-component-update --disable-sync --hide-scrollbars
 """.split()  # noqa: SIM905 (a list would be long)
+DRAWN = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(0))))"
 KEYS = {"ArrowRight": 39, "ArrowLeft": 37, "ArrowUp": 38, "ArrowDown": 40, "Enter": 13, "Escape": 27, "Home": 36}
 
 
@@ -99,7 +100,7 @@ class Browser:
         self.call("Page.navigate", url=self.url)
         self.wait_for("Page.loadEventFired")
         if scripts:
-            self.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(0))))")
+            self.evaluate(DRAWN)
 
     def evaluate(self, expression):
         """Evaluate JavaScript in the page."""
