@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, product
 from typing import Any, NamedTuple, TypeAlias
 
 import dask
@@ -13,7 +13,7 @@ import numpy as np
 from dask.layers import ArrayBlockwiseDep
 
 from ..errors import NonFiniteError
-from .mask import pixels_at
+from .mask import pixels_at, positions_inside
 
 __all__ = ["Check", "Place", "Places", "checked_block", "first_nonfinite", "gated"]
 
@@ -36,12 +36,15 @@ class Place(NamedTuple):
         The shape that the stack declares.
     files : sequence of str, or None
         Of its images, where they are known.
+    positions : ndarray of int, or None
+        Of the pixels inside a mask, in its part of an image; None for all.
     """
 
     number: tuple[int, ...]
     start: int
     shape: tuple[int, ...]
     files: Sequence[str] | None
+    positions: np.ndarray | None = None
 
     def __str__(self) -> str:
         number = ", ".join(map(str, self.number if any(self.number[1:]) else self.number[:1]))
@@ -52,11 +55,21 @@ class Place(NamedTuple):
 
 
 class Places(ArrayBlockwiseDep):
-    """The `Place` of each block, as an argument of `dask.array.blockwise` with the first `n_axes` axes as indices."""
+    """The `Place` of each block, as an argument of `dask.array.blockwise` with the first `n_axes` axes as indices.
 
-    def __init__(self, chunks: tuple[tuple[int, ...], ...], files: Sequence[str] | None, n_axes: int | None = None):
+    `mask` is that of whole images, of which blocks hold parts.
+    """
+
+    def __init__(
+        self,
+        chunks: tuple[tuple[int, ...], ...],
+        files: Sequence[str] | None,
+        n_axes: int | None = None,
+        mask: np.ndarray | None = None,
+    ):
         super().__init__(chunks[:n_axes])
         self._all_chunks = chunks
+        self._inside = None if mask is None else _positions_of_parts(mask, chunks[1:])
         self._starts = (0, *accumulate(chunks[0]))
         self._files = files
 
@@ -64,7 +77,8 @@ class Places(ArrayBlockwiseDep):
         number = (*idx, *(0,) * (len(self._all_chunks) - len(idx)))  # one block along the axes that are no indices
         start, stop = self._starts[number[0] : number[0] + 2]
         shape = tuple(sizes[i] for sizes, i in zip(self._all_chunks, number, strict=True))
-        return Place(number, start, shape, None if self._files is None else self._files[start:stop])
+        files = None if self._files is None else self._files[start:stop]
+        return Place(number, start, shape, files, None if self._inside is None else self._inside[number[1:]])
 
     def check_of(self, dtype: np.dtype, first: int, stop: int, whole: bool = False, missing: bool = False) -> Check:
         """Return the check of the blocks `first` to `stop` of a stack of `dtype` whose blocks are of whole images.
@@ -75,7 +89,21 @@ class Places(ArrayBlockwiseDep):
         return partial(_checked_blocks, dtype, [self[(i,)] for i in range(first, stop)], whole, missing)
 
 
-def gated(data: da.Array, files: Sequence[str] | None = None, *, finite: bool = False) -> da.Array:
+def _positions_of_parts(
+    mask: np.ndarray, chunks: tuple[tuple[int, ...], ...]
+) -> dict[tuple[int, ...], np.ndarray | None]:
+    """Positions of the pixels inside a mask in the part of an image of each chunk, by the number of the chunk."""
+    edges = [np.cumsum((0, *sizes)).tolist() for sizes in chunks]
+    numbers = product(*(range(len(sizes)) for sizes in chunks))
+    return {
+        number: positions_inside(mask[tuple(slice(*axis[i : i + 2]) for axis, i in zip(edges, number, strict=True))])
+        for number in numbers
+    }
+
+
+def gated(
+    data: da.Array, files: Sequence[str] | None = None, *, finite: bool = False, mask: np.ndarray | None = None
+) -> da.Array:
     """Return a lazy stack whose blocks are checked when they are computed, in the same task where Dask can fuse them.
 
     Parameters
@@ -85,6 +113,9 @@ def gated(data: da.Array, files: Sequence[str] | None = None, *, finite: bool = 
         Files of the images, for error messages.
     finite : bool
         Whether NaN and infinity are errors.
+    mask : ndarray of bool, optional
+        Of pixels that are looked at. Blocks of which it leaves pixels out are rows of those inside when they are
+        computed, whatever shape they have here.
     """
     axes = tuple(range(data.ndim))
     checked: da.Array = da.blockwise(
@@ -92,9 +123,9 @@ def gated(data: da.Array, files: Sequence[str] | None = None, *, finite: bool = 
         axes,
         data,
         axes,
-        Places(data.chunks, files),
+        Places(data.chunks, files, mask=mask),
         axes,
-        name=f"checked-{dask.base.tokenize(data.name, finite)}",
+        name=f"checked-{dask.base.tokenize(data.name, finite, mask)}",
         dtype=data.dtype,
         meta=np.empty((0,) * data.ndim, data.dtype),
         align_arrays=False,
@@ -123,7 +154,7 @@ def checked_block(
         What the task of the block returned.
     place : Place
     positions : ndarray of int, optional
-        Of the pixels inside a mask. Those outside are not looked at.
+        Of the pixels inside a mask; by default those of `place`. Those outside are not looked at.
     whole : bool
         Return the whole block in spite of `positions`.
     missing : bool
@@ -153,6 +184,7 @@ def checked_block(
             )
         block = block.astype(dtype)
     images: np.ndarray = block
+    positions = place.positions if positions is None else positions
     used = images if positions is None else pixels_at(images, positions)
     bad = first_nonfinite(used, missing) if finite else None
     if bad is not None:

@@ -16,7 +16,6 @@ from ..linalg.moments import moments, weighted_pixels
 from ..linalg.orthonormal import orthonormalise_rows
 from ..linalg.scaling import ALL_ZERO, exponent_of
 from ..linalg.tiles import weights_of
-from ..passes.regions import assembled
 from ..passes.runner import PassRunner
 from ..passes.steps import concatenated
 from .leading import Leading, completed_factors, components_of_kept, weights_and_scores
@@ -71,8 +70,7 @@ def _solve_by_regions(runner: PassRunner, cost: SolverCost, size: FitSize, reque
         label="components",
         by_region=True,
     )
-    regions = list(runner.regions.values())
-    mean, squares, components = (assembled((part[i] for part in parts), regions) for i in range(3))
+    mean, squares, components = (runner.assembled(part[i] for part in parts) for i in range(3))
     del parts
     orthonormalise_rows(components, runner.run_pixels)
     return completed_factors(mean, components, leading, scores, squares, found.exponent)

@@ -275,8 +275,9 @@ def _gram_by_regions(size: FitSize, allowed: Allowance, threads: int, multiply_a
     batch, taken = (batches[0], each[0]) if large else (batches[1], each[1])
     in_flight = max(1, min(threads, (allowed.limit - fixed) // taken, max(4, _IN_FLIGHT // taken)))
     reading, peak = in_flight * (batch + square), fixed + in_flight * taken
-    keeps = peak + size.raw_bytes <= allowed.room_to_keep(peak)
-    peak, passes = (peak + size.raw_bytes, 1) if keeps else (peak, 2)
+    kept = size.n * size.p * size.itemsize
+    keeps = peak + kept <= allowed.room_to_keep(peak)
+    peak, passes = (peak + kept, 1) if keeps else (peak, 2)
     return SolverCost("gram", passes, multiply_adds, peak, keeps, 0, reading, _gram_seconds(size, 1))
 
 

@@ -214,8 +214,9 @@ class FitSize:
 
     @property
     def region_bytes(self) -> int:
-        """Bytes of the part of all raw images that is in the largest chunks."""
-        return self.n * prod(self.chunk[1:]) * self.itemsize
+        """Bytes of the part of all raw images that is in the largest chunks, and of one chunk that a mask cuts."""
+        chunk = prod(self.chunk) if self.values_read else 0
+        return (self.n * prod(self.chunk[1:]) + chunk) * self.itemsize
 
     @property
     def joining_bytes(self) -> int:

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import dask.array as da
 import numpy as np
 
-__all__ = ["Region", "assembled", "bands", "n_values", "shares_of", "stored_regions"]
+__all__ = ["Region", "assembled", "bands", "inside_regions", "n_values", "shares_of", "stored_regions"]
 
 #: A slice for each axis of an image. Dask does not look into it.
 Region: TypeAlias = tuple[slice, ...]
@@ -47,8 +47,18 @@ def shares_of(regions: Sequence[Region], n_images: int) -> list[int]:
     return [n_images * b // done[-1] - n_images * a // done[-1] for a, b in pairwise(done)]
 
 
-def assembled(parts: Iterable[np.ndarray], regions: Sequence[Region]) -> np.ndarray:
-    """Images (..., p) from their regions, (..., p_i) each, of which one at a time is needed."""
+def inside_regions(regions: dict[tuple[int, ...], Region], mask: np.ndarray | None) -> dict[tuple[int, ...], Region]:
+    """Regions in which a mask leaves pixels."""
+    return regions if mask is None else {number: region for number, region in regions.items() if mask[region].any()}
+
+
+def assembled(parts: Iterable[np.ndarray], regions: Sequence[Region], mask: np.ndarray | None = None) -> np.ndarray:
+    """Images (..., p) from their regions, (..., p_i) each, of which one at a time is needed.
+
+    With a mask, parts and images have the pixels inside only, and regions in which there are none may be left out.
+    """
+    if mask is not None:
+        return _assembled_inside(parts, regions, mask)
     shape = tuple(max(region[axis].stop for region in regions) for axis in range(len(regions[0])))
     whole: np.ndarray | None = None
     for part, region in zip(parts, regions, strict=True):
@@ -58,3 +68,14 @@ def assembled(parts: Iterable[np.ndarray], regions: Sequence[Region]) -> np.ndar
         whole[index] = part.reshape(whole[index].shape)
     assert whole is not None
     return whole.reshape(*whole.shape[: -len(shape)], prod(shape))  # of no images, -1 would mean nothing
+
+
+def _assembled_inside(parts: Iterable[np.ndarray], regions: Sequence[Region], mask: np.ndarray) -> np.ndarray:
+    numbers = (np.cumsum(mask) - 1).reshape(mask.shape)  # of the pixels inside
+    whole: np.ndarray | None = None
+    for part, region in zip(parts, regions, strict=True):
+        if whole is None:
+            whole = np.empty((*part.shape[:-1], np.count_nonzero(mask)), part.dtype)
+        whole[..., numbers[region][mask[region]]] = part
+    assert whole is not None
+    return whole

@@ -8,7 +8,7 @@ completion, so that results repeat.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial, reduce
 from itertools import accumulate, pairwise
@@ -41,7 +41,7 @@ from .graphs import batches_as_tasks, regions_as_tasks, without_empty_blocks
 from .groups import Source, Work, run_groups
 from .memory import return_freed_memory, reuse_freed_memory
 from .progress import ImageBar
-from .regions import Region, bands, shares_of, stored_regions
+from .regions import Region, assembled, bands, inside_regions, shares_of, stored_regions
 from .steps import Pass, combined, concatenated, no_result, raw_blocks, raw_regions
 
 __all__ = ["Pass", "PassRunner", "no_result"]
@@ -105,6 +105,7 @@ class PassRunner:
         self.blocks: list[np.ndarray] | None = None
         self._lazy: da.Array | None = None
         self._stored: da.Array | None = None
+        self._mask: np.ndarray | None = None  # of chunks that hold parts of images
         self._kept: list[list[np.ndarray]] | None = None
         self._image_shape = images.image_shape
         self._unselected: list[np.ndarray] | None = None  # NumPy input of which a mask leaves pixels out
@@ -114,8 +115,9 @@ class PassRunner:
         if isinstance(data, da.Array):
             stored = stored_parts(data)
             self._lazy = whole_images(without_empty_blocks(data))
-            if stored is not None and self._inside is None and not self._missing:
-                self._stored = gated(without_empty_blocks(stored), images.files, finite=True)
+            if stored is not None and not self._missing:
+                self._mask = None if self._inside is None else images.mask
+                self._stored = gated(without_empty_blocks(stored), images.files, finite=True, mask=self._mask)
             sizes = self._lazy.chunks[0]
         else:
             rows = batch_rows(images)
@@ -260,8 +262,15 @@ class PassRunner:
 
     @property
     def regions(self) -> dict[tuple[int, ...], Region]:
-        """Regions of a lazy stack whose chunks hold parts of images, by the numbers of these chunks; else none."""
-        return {} if self._stored is None else stored_regions(self._stored)
+        """Regions of a lazy stack whose chunks hold parts of images, by the numbers of these chunks; else none.
+
+        Regions outside a mask are left out: their chunks are not read.
+        """
+        return {} if self._stored is None else inside_regions(stored_regions(self._stored), self._mask)
+
+    def assembled(self, parts: Iterable[np.ndarray]) -> np.ndarray:
+        """Images (..., n_pixels) from their parts in all regions."""
+        return assembled(parts, list(self.regions.values()), self._mask)
 
     def once(self, compute: Callable[[], Partial], label: str) -> Partial:
         """Return the result of `compute`, which runs passes of its own, or the one that an earlier process saved."""

@@ -108,6 +108,37 @@ def test_inner_products_and_scores_run_over_the_chunks(limit, n_passes, dtype):
     assert_allclose(scores, whole, atol=1e-5 * np.abs(whole).max())
 
 
+@pytest.mark.parametrize(
+    ("limit", "dtype", "scheduler"),
+    [("auto", "uint8", "threads"), ("least", "float32", "synchronous")],
+)
+def test_with_a_mask_chunks_outside_are_not_read(limit, dtype, scheduler):
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(120, 6)) * 2.0 ** np.arange(6) @ rng.normal(size=(6, 48_000)) + rng.random(48_000) * 60
+    images = (images + 100).clip(0, 255).astype(dtype).reshape(120, 40, 600, 2)
+    mask = np.zeros((40, 600, 2), bool)
+    mask[7:38, 110:390] = mask[3, 410, 1] = True  # all of some chunks, parts of others, a single pixel
+    if dtype != "uint8":
+        images[:, ~mask] = np.nan
+    store = Store(images, (40, 10, 100, 2))
+    weights = np.arange(120) % 3
+    pca = ImagePCA(4, svd_solver="gram", mask=mask)
+    if limit == "least":
+        pca.set_params(memory_limit=refusal(pca, store.lazy))
+    with dask.config.set(scheduler=scheduler):
+        pca.fit(store.lazy, sample_weight=weights)
+    places = {(y, x) for _, y, x, _ in store.reads}
+    assert places == {(y, x) for y in (0, 10, 20, 30) for x in (100, 200, 300)} | {(0, 400)}
+    assert set(store.reads.values()) == {pca.n_passes_} == {1 if limit == "auto" else 2}
+    rows = np.repeat(images[:, mask].astype(float), weights, axis=0)
+    mean = rows.mean(axis=0)
+    _, singular, directions = np.linalg.svd(rows - mean, full_matrices=False)
+    assert_allclose(pca.singular_values_, singular[:4], rtol=1e-6)
+    assert_allclose(np.abs(np.sum(pca.components_[:, mask.ravel()] * directions[:4], axis=1)), 1, rtol=1e-6)
+    assert_allclose(pca.mean_[mask.ravel()], mean, rtol=1e-6)
+    assert not pca.components_[:, ~mask.ravel()].any()
+
+
 @pytest.mark.parametrize("chunks", [(10, (3, 0, 5), 6, 2), (10, (0, 8), 6, (1, 0, 1)), (10, (8, 0), 6, 2)])
 def test_chunks_of_no_pixels_have_no_scores(chunks):
     images = photographs(30, (8, 6, 2), "uint8")
