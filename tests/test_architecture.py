@@ -138,35 +138,34 @@ def test_no_pickle_anywhere():
             assert not {"pickle", "joblib", "cloudpickle", "shelve"} & set(names), path
 
 
-def modules_after(statement):
-    code = f"import sys; before = set(sys.modules); {statement}; print(*sorted(set(sys.modules) - before))"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+def modules_after(*statements):
+    """Names of the modules that are imported after each of some statements."""
+    lines = "; ".join(f"{statement}; print(*sorted(set(sys.modules) - before))" for statement in statements)
+    code = f"import sys; before = set(sys.modules); {lines}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return [line.split() for line in done.stdout.splitlines()]
 
 
 def test_importing_the_package_is_cheap():
-    loaded = modules_after("import imgstack_ml")
+    (loaded,) = modules_after("import imgstack_ml")
     heavy = {"numpy", "scipy", "dask", "sklearn", "skimage", "matplotlib", "pandas", "dask_ml", "distributed", "zarr"}
     assert not heavy & {name.split(".")[0] for name in loaded}
     assert len(loaded) < 80
 
 
-def test_importing_estimators_and_displays_leaves_heavy_guests_out():
-    names = "ImagePCA, ScreeDisplay, generate_report, open_stack"
-    loaded = {name.split(".")[0] for name in modules_after(f"from imgstack_ml import {names}")}
-    assert "sklearn" in loaded
-    assert not {"matplotlib", "dask_ml", "distributed", "skimage"} & loaded
-
-
-def test_work_in_one_process_leaves_distributed_out():
-    """It takes 15 MB, and Dask imports it to look for a client."""
-    loaded = modules_after(
-        "import dask.array as da, numpy as np, tempfile; from imgstack_ml import ImagePCA, StackCenterer, save_stack;"
+def test_heavy_guests_are_left_out():
+    """Distributed takes 15 MB, and Dask imports it to look for a client."""
+    imported, worked = modules_after(
+        "from imgstack_ml import ImagePCA, ScreeDisplay, generate_report, open_stack",
+        "import dask.array as da, numpy as np, tempfile; from imgstack_ml import StackCenterer, save_stack;"
         "X = np.arange(7200.0).reshape(20, 18, 20) % 255; lazy = da.from_array(X, chunks=(5, 18, 20));"
         "[ImagePCA(2).fit(StackCenterer().fit_transform(stack)) for stack in (X, lazy)];"
-        "save_stack(lazy, tempfile.mkdtemp() + '/stack.zarr')"
+        "save_stack(lazy, tempfile.mkdtemp() + '/stack.zarr')",
     )
-    assert "imgstack_ml.decomposition.solvers" in loaded
-    assert "distributed" not in {name.split(".")[0] for name in loaded}
+    assert "sklearn" in imported
+    assert not {"matplotlib", "dask_ml", "distributed", "skimage"} & {name.split(".")[0] for name in imported}
+    assert "imgstack_ml.decomposition.solvers" in worked
+    assert "distributed" not in worked
 
 
 _MEMORY_OF_FITS = """

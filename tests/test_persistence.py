@@ -4,7 +4,6 @@ import json
 import os
 import pickle
 import struct
-import subprocess
 import sys
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from imgstack_ml.files import tensors
 from imgstack_ml.persistence import FORMAT_VERSION, HEADER_KEY, MAX_HEADER_BYTES, load_model, save_model
 from imgstack_ml.preprocessing import ImageFlattener, IntensityRescaler, StackCenterer
 from tests.lib.faults import every_fault
+from tests.lib.workers import run_code
 
 
 @pytest.fixture(scope="module")
@@ -305,8 +305,7 @@ def test_large_components_are_not_read_before_they_are_used(tmp_path):
     large = np.random.default_rng(0).integers(0, 256, (12, 1000, 1000), dtype=np.uint8)
     save_model(ImagePCA(10, svd_solver="gram").fit(large), tmp_path / "large")
     save_model(ImagePCA(10, svd_solver="gram").fit(large[:, :5, :5]), tmp_path / "small")
-    command = [sys.executable, "-c", MAPPED_GROWTH, str(tmp_path / "small"), str(tmp_path / "large")]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_code(MAPPED_GROWTH, tmp_path / "small", tmp_path / "large")
     assert done.returncode == 0, done.stderr
     n_bytes, opened, copied = map(int, done.stdout.split())
     print(f"\ncomponents of {n_bytes:,} bytes: opened with {opened:,} more, a transform took {copied:,} beside them")
@@ -432,8 +431,7 @@ def test_hostile_files_take_no_memory(tmp_path):
             paths[-1].write_bytes(content)
         else:
             write_file(paths[-1], content)
-    command = [sys.executable, "-c", GROWTH, str(tmp_path / "good"), *map(str, paths)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_code(GROWTH, tmp_path / "good", *paths)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 64 * 2**20
     assert not (tmp_path / "exploded").exists()

@@ -1,11 +1,12 @@
 """Stacks larger than the memory that the system lets a process take: RLIMIT_DATA, in processes of their own."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.lib.workers import run_code, run_script
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="caps and peaks are Linux's")
 
@@ -14,7 +15,7 @@ CASES = ["stack", "wide", "pipeline", "features", "save"]
 
 
 def run_capped(scale, names):
-    done = subprocess.run([sys.executable, str(SCRIPT), scale, *names], capture_output=True, text=True)
+    done = run_script(SCRIPT, scale, *names)
     print("\n" + done.stdout)
     assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
@@ -46,5 +47,5 @@ most = psutil.Process().memory_info().{used} + 400_000_000
 resource.setrlimit(resource.{limit}, (most, most))
 print(allowance("auto").limit)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = run_code(program)
     assert 180e6 < int(done.stdout) <= 200e6

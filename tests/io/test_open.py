@@ -4,8 +4,6 @@ import inspect
 import os
 import pickle
 import resource
-import subprocess
-import sys
 import zipfile
 
 import dask
@@ -18,6 +16,7 @@ from imgstack_ml import imread, open_stack
 from imgstack_ml.errors import BadImageError
 from tests.lib.arrays import sources
 from tests.lib.images import random_pixels, write_folder, write_image
+from tests.lib.workers import run_code
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
@@ -159,9 +158,7 @@ def test_many_files_with_few_handles(tmp_path, n):
     for i in range(n):
         (tmp_path / "many" / f"{i}.png").write_bytes(content)
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= 256
-    done = subprocess.run(
-        [sys.executable, "-c", MANY, str(tmp_path / "many")], capture_output=True, text=True, check=True
-    )
+    done = run_code(MANY, tmp_path / "many")
     assert done.stdout.split() == [str(n), "True"]
     assert path.endswith("one.png")
 
