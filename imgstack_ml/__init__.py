@@ -7,7 +7,7 @@ from typing import Any
 
 import lazy_loader
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
 
 # __init__.pyi, which type checkers read too, lists the names and the modules that define them.
 _import_public, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

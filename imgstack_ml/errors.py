@@ -24,7 +24,17 @@ __all__ = [
 
 
 class ImgstackError(Exception):
-    """Base class of the errors that this package defines. Catch it to catch them all."""
+    """Base class of the errors that this package defines. Catch it to catch them all.
+
+    Examples
+    --------
+    >>> from imgstack_ml import ImgstackError, load_model
+    >>> try:
+    ...     load_model("missing.safetensors")
+    ... except ImgstackError as error:
+    ...     print(error)
+    there is no model file 'missing.safetensors'
+    """
 
 
 class BadImageError(ImgstackError, OSError):
@@ -39,6 +49,20 @@ class BadImageError(ImgstackError, OSError):
         The file.
     reason : str
         What is wrong with it.
+
+    Examples
+    --------
+    >>> import os
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from imgstack_ml import BadImageError, imread
+    >>> file = Path(tempfile.mkdtemp(), "damaged.png")
+    >>> _ = file.write_text("no image")
+    >>> try:
+    ...     imread(file)
+    ... except BadImageError as error:
+    ...     os.path.basename(error.path)
+    'damaged.png'
     """
 
     def __init__(self, path: str, reason: str):
@@ -59,6 +83,17 @@ class ClusterLostError(ImgstackError, RuntimeError):
     ----------
     address : str
         Address of the scheduler.
+
+    Examples
+    --------
+    >>> from imgstack_ml import ClusterLostError, ImagePCA
+    >>> from imgstack_ml.datasets import load_faces
+    >>> pca = ImagePCA(2, checkpoint="fit")
+    >>> try:  # on a cluster whose workers may be taken away
+    ...     pca.fit(load_faces()[0])
+    ... except ClusterLostError as error:
+    ...     print(f"start workers for {error.address} and fit again: pca resumes where it was")
+    ImagePCA(checkpoint='fit', n_components=2)
     """
 
     def __init__(self, address: str):
@@ -81,6 +116,21 @@ class MixedStackError(ImgstackError, ValueError):
     ----------
     counts : tuple of (Header, int)
         Each kind and its number of images, as in `ImageStack.summary`, the most frequent first; empty for arrays.
+
+    Examples
+    --------
+    >>> import os
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from imgstack_ml import MixedStackError, open_stack, write_images
+    >>> folder = tempfile.mkdtemp()
+    >>> for side in (4, 5):
+    ...     _ = write_images(np.zeros((1, side, side), np.uint8), os.path.join(folder, str(side)))
+    >>> try:
+    ...     open_stack(folder, recursive=True)
+    ... except MixedStackError as error:
+    ...     [header.shape for header, n_images in error.counts]
+    [(4, 4), (5, 5)]
     """
 
     counts: tuple[tuple[Any, int], ...] = ()
@@ -90,6 +140,16 @@ class MemoryLimitError(ImgstackError, ValueError):
     """A fit or transform needs more memory than `memory_limit` allows.
 
     Raised before any pixel is read. The message says how many bytes are needed, and what would need fewer.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> from imgstack_ml import ImagePCA, MemoryLimitError
+    >>> try:
+    ...     ImagePCA(2, memory_limit="1MB").fit(da.zeros((600, 64, 64)))
+    ... except MemoryLimitError as error:
+    ...     print(str(error).partition(" need")[0])
+    600 images of 4096 values with 2 components
     """
 
 
@@ -104,6 +164,18 @@ class ImageError(ImgstackError):
         File of the image, if it is known.
     message : str
         Follows the position and the file in the text.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from imgstack_ml import ImageError, ImagePCA
+    >>> images = np.ones((5, 4, 4))
+    >>> images[3, 0, 0] = np.nan
+    >>> try:
+    ...     ImagePCA(1).fit(images)
+    ... except ImageError as error:
+    ...     error.index
+    3
     """
 
     _more: tuple[Any, ...] = ()  # further arguments that a subclass takes after `file`
@@ -143,6 +215,17 @@ class NonFiniteError(ImageError, ValueError):
         File of the image, if it is known.
     reason : str, optional
         What is wrong with its pixels, if that is something else than NaN or infinity among them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from imgstack_ml import ImageHistogram, NonFiniteError
+    >>> images = np.array([[[0.0, 1.0]], [[np.inf, 0.0]]])
+    >>> try:
+    ...     ImageHistogram(range=(0, 1)).fit_transform(images)
+    ... except NonFiniteError as error:
+    ...     print(str(error).partition(".")[0])
+    image 1 contains NaN or infinity
     """
 
     def __init__(self, index: int, file: str | None = None, reason: str | None = None):
@@ -168,6 +251,18 @@ class ImageFunctionError(ImageError, RuntimeError):
         What went wrong.
     n_images : int
         Number of images that the function got at once.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from imgstack_ml import ImageFunctionError, ImageMap
+    >>> def contrast(image):
+    ...     return image * (255 // int(image.max()))
+    >>> try:
+    ...     ImageMap(contrast).fit_transform(np.zeros((2, 4, 4), np.uint8))
+    ... except ImageFunctionError as error:
+    ...     print(error.index, repr(error.__cause__).partition("(")[0])
+    0 ZeroDivisionError
     """
 
     def __init__(self, index: int, file: str | None, reason: str, n_images: int = 1):
@@ -182,6 +277,16 @@ class ImagesChangedError(ImgstackError, RuntimeError):
     """A fit read the images several times, and the pixels were not the same each time.
 
     Store the stack once and fit the stored one, as the message shows.
+
+    Examples
+    --------
+    >>> from imgstack_ml import ImagePCA, ImagesChangedError, open_stack, save_stack
+    >>> from imgstack_ml.datasets import load_faces
+    >>> stack = load_faces()[0]
+    >>> try:
+    ...     pca = ImagePCA(2).fit(stack)
+    ... except ImagesChangedError:  # while a microscope still writes the files
+    ...     pca = ImagePCA(2).fit(open_stack(save_stack(stack, "stack.zarr")))
     """
 
     def __init__(self) -> None:
@@ -199,6 +304,17 @@ class StoreError(ImgstackError, OSError):
     """A stored stack, model or other output is missing, incomplete or damaged, or cannot be written.
 
     The message says which of these, and what to do.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from imgstack_ml import StoreError, save_stack
+    >>> try:
+    ...     save_stack(np.zeros((2, 4, 4)), tempfile.gettempdir())
+    ... except StoreError as error:
+    ...     print("choose another name")
+    choose another name
     """
 
 
@@ -206,4 +322,16 @@ class RankWarning(UserWarning):
     """The images have fewer independent directions than `n_components`.
 
     The remaining components are arbitrary orthonormal ones of variance 0. Choose fewer components to avoid the warning.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> import numpy as np
+    >>> from imgstack_ml import ImagePCA, RankWarning
+    >>> images = np.arange(4.0)[:, None, None] * np.ones((4, 3, 3))  # of one direction
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore", RankWarning)
+    ...     pca = ImagePCA(2).fit(images)
+    >>> pca.explained_variance_.round(9)
+    array([15.,  0.])
     """

@@ -142,6 +142,17 @@ def load_model(path: str | os.PathLike[str], *, mmap_mode: Literal["r"] | None =
         If the file does not exist, is damaged, is not a model file, or was written by a newer version.
     ValueError
         If `mmap_mode` is neither None nor ``"r"``.
+
+    Examples
+    --------
+    >>> import os
+    >>> import tempfile
+    >>> from imgstack_ml import ImagePCA, load_model, save_model
+    >>> from imgstack_ml.datasets import load_faces
+    >>> file = os.path.join(tempfile.mkdtemp(), "faces.safetensors")
+    >>> save_model(ImagePCA(4).fit(load_faces()[0]), file)
+    >>> load_model(file).eigenimages_.shape
+    (4, 25, 25)
     """
     if mmap_mode not in (None, "r"):
         raise ValueError(f"mmap_mode={mmap_mode!r} must be None or 'r'")

@@ -9,7 +9,15 @@ __all__ = ["PlantedStack", "make_planted"]
 
 
 class PlantedStack(NamedTuple):
-    """A stack and its principal components, from `make_planted`."""
+    """A stack and its principal components, from `make_planted`.
+
+    Examples
+    --------
+    >>> from imgstack_ml.datasets import make_planted
+    >>> stack, mean, singular_values, modes = make_planted(20, (4, 5), n_modes=3)
+    >>> stack.shape, mean.shape, singular_values.shape, modes.shape
+    ((20, 4, 5), (4, 5), (3,), (3, 4, 5))
+    """
 
     stack: np.ndarray
     mean: np.ndarray

@@ -37,6 +37,13 @@ def load_digits() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.str_]]:
         Grey images; scikit-learn's levels 0..16 are scaled to 0..255 and rounded.
     labels : ndarray of shape (1797,)
         ``"0"`` to ``"9"``.
+
+    Examples
+    --------
+    >>> from imgstack_ml.datasets import load_digits
+    >>> stack, labels = load_digits()
+    >>> stack.shape, str(labels[0])
+    ((1797, 8, 8), '0')
     """
     from sklearn.datasets import load_digits as sklearn_digits  # slow to import, and needed only here
 
@@ -58,6 +65,13 @@ def load_textures(patch: int = 64) -> tuple[npt.NDArray[np.uint8], npt.NDArray[n
         Grey images, 192 for the default patch.
     labels : ndarray of shape (n_images,)
         ``"brick"``, ``"grass"`` or ``"gravel"``.
+
+    Examples
+    --------
+    >>> from imgstack_ml.datasets import load_textures
+    >>> stack, labels = load_textures(patch=128)
+    >>> stack.shape, str(labels[0])
+    ((48, 128, 128), 'brick')
     """
     photographs = {
         "brick": skimage_data.brick(),
@@ -80,6 +94,12 @@ def load_tissue(patch: int = 64) -> npt.NDArray[np.uint8]:
     -------
     stack : ndarray of shape (n_images, patch, patch, 3), uint8
         RGB images from ``skimage.data.immunohistochemistry``, 64 for the default patch.
+
+    Examples
+    --------
+    >>> from imgstack_ml.datasets import load_tissue
+    >>> load_tissue().shape
+    (64, 64, 64, 3)
     """
     return _patches(skimage_data.immunohistochemistry(), patch)
 

@@ -19,7 +19,15 @@ __all__ = ["SAMPLES", "SampleImage", "write_sample"]
 
 
 class SampleImage(NamedTuple):
-    """One image of a sample: its path within a folder, its pixels, and its label or None."""
+    """One image of a sample: its path within a folder, its pixels, and its label or None.
+
+    Examples
+    --------
+    >>> from imgstack_ml.datasets import SAMPLES
+    >>> first = next(SAMPLES["faces"](1, 0))
+    >>> first.file, first.image.shape, first.label
+    ('face/0001.png', (25, 25), 'face')
+    """
 
     file: str
     image: np.ndarray
@@ -103,6 +111,18 @@ def write_sample(name: str, folder: str | os.PathLike[str], *, n: int | None = N
         If there is no sample of this name, or it has fewer than `n` images.
     StoreError
         If the folder is a URL, is not empty, or is a file.
+
+    Examples
+    --------
+    >>> import os
+    >>> import tempfile
+    >>> from imgstack_ml import open_stack
+    >>> from imgstack_ml.datasets import write_sample
+    >>> folder = os.path.join(tempfile.mkdtemp(), "digits")
+    >>> len(write_sample("digits", folder, n=20))
+    20
+    >>> open_stack(folder, recursive=True).shape
+    (20, 8, 8)
     """
     refuse_url(folder)
     if name not in SAMPLES:

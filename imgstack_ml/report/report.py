@@ -46,6 +46,18 @@ class Report:
         ``"duplicates"``. `Alert` lists and explains the kinds.
     html : str
         The page.
+
+    Examples
+    --------
+    >>> import os
+    >>> import tempfile
+    >>> from imgstack_ml import ImagePCA, generate_report
+    >>> from imgstack_ml.datasets import load_faces
+    >>> faces = load_faces()[0][:100]
+    >>> report = generate_report(ImagePCA(4).fit(faces), faces)
+    >>> sorted(report.alerts)
+    ['clipped']
+    >>> report.save_as_html(os.path.join(tempfile.mkdtemp(), "report.html"))
     """
 
     alerts: dict[str, Alert]

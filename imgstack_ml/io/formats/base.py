@@ -84,6 +84,14 @@ class ImageSeries(NamedTuple):
     starts : sequence of int
         Positions of the images at which decoding begins, such as the keyframes of a film, in order from 0 on. Empty
         where it begins at any image. Blocks of a stack begin there, as far as memory allows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from imgstack_ml.io import ImageSeries
+    >>> film = ImageSeries((480, 640), np.dtype("uint8"), range(100), axes="t", sizes=(100,))
+    >>> len(film.keys)
+    100
     """
 
     shape: tuple[int, ...]
@@ -117,6 +125,14 @@ class OpenFile(NamedTuple):
         A number that differs once the file is written anew, where it is known.
     level : int
         Level of a pyramid whose images are listed; 0 is the full resolution.
+
+    Examples
+    --------
+    >>> import io
+    >>> from imgstack_ml.io import OpenFile
+    >>> pixels = bytes(36)
+    >>> OpenFile("six.dump", io.BytesIO(pixels), len(pixels), pixels[:1024]).n_bytes
+    36
     """
 
     name: str

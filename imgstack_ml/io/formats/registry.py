@@ -90,6 +90,20 @@ def register_format(kind: type[ImageFormat], *, override: bool = False) -> None:
         It is no subclass of `ImageFormat`, or one that lacks a part.
     ValueError
         It has the name or a suffix of another format, and does not override.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from imgstack_ml.io import ImageFormat, ImageSeries, register_format
+    >>> class Camera(ImageFormat):
+    ...     name, suffixes = "camera", (".camera",)
+    ...
+    ...     def list_images(self):
+    ...         return [ImageSeries((480, 640), np.dtype("<u2"))]
+    ...
+    ...     def read(self, key, out):
+    ...         out[...] = np.frombuffer(self.source.file.read(), out.dtype).reshape(out.shape)
+    >>> register_format(Camera)
     """
     _check_kind(kind)
     for other in [*_BUILT_IN, *_registered]:
