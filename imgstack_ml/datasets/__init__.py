@@ -1,6 +1,10 @@
 """Sample images: real ones that scikit-image and scikit-learn ship, and generated ones in any number.
 
 Nothing is downloaded. ``write_sample`` puts any of them on disk as a folder of image files.
+
+>>> from imgstack_ml import datasets
+>>> sorted(datasets.SAMPLES)
+['cells', 'digits', 'faces', 'textures', 'tissue']
 """
 
 from .cells import cell_image, make_cells

@@ -114,7 +114,7 @@ class ScreeDisplay:
         """
         ax = axes_or_new(ax, (6.4, 3.8))
         self.ax_, self.cumulative_ax_ = ax, ax.twinx()
-        self.figure_ = ax.get_figure()
+        self.figure_: Any = ax.get_figure()
         percent = 100 * self.explained_variance_ratio
         self.share_ = _draw_share(self.ax_, percent)
         self.cumulative_ = _draw_cumulative(self.cumulative_ax_, np.cumsum(percent))
