@@ -128,7 +128,7 @@ def load_model(path: str | os.PathLike[str], *, mmap_mode: Literal["r"] | None =
     mmap_mode : {None, "r"}, default=None
         With ``"r"``, arrays of 1 MiB or more are memory-mapped, as by `numpy.load`: for components larger than memory,
         or shared by many processes. They are read-only and not checked for NaN. The file must not be changed while
-        the model is in use, but `save_model` may replace it.
+        the model is in use, but `save_model` may replace it (on Windows, once the model is gone).
 
     Returns
     -------

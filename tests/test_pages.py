@@ -110,7 +110,7 @@ def refusal_of_arguments(args):
             command.make_context(name, rest, parent=group)
     except click.exceptions.Exit:  # --help
         return None
-    except click.MissingParameter as error:
+    except (click.MissingParameter, click.BadOptionUsage) as error:
         return None if "…" in args else error.format_message()
     except click.ClickException as error:  # files of the user's are not here, and N stands for a number
         message = error.format_message()
@@ -137,7 +137,7 @@ def missing_part(program, args):
 EXTRAS = PROJECT["optional-dependencies"]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=name_of)
 def test_commands_can_be_typed(page):
     for program, *args in filter(None, commands_of(page)):
         assert missing_part(program, args) is None, shlex.join([program, *args])

@@ -45,7 +45,8 @@ def atomic_path(path: Path, *, overwrite: bool = True) -> Iterator[str]:
     Raises
     ------
     StoreError
-        `path` is a URL or a folder, its parent folder is missing, or it exists and `overwrite` is False.
+        `path` is a URL or a folder, its parent folder is missing, or it exists and `overwrite` is False, or the system
+        does not let it be replaced.
     """
     refuse_url(path)
     target = os.path.realpath(path)
@@ -56,7 +57,7 @@ def atomic_path(path: Path, *, overwrite: bool = True) -> Iterator[str]:
     try:
         yield temporary
         _sync(temporary)
-        os.replace(temporary, target)
+        _replace(temporary, target)
         _sync(os.path.dirname(target))
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -122,6 +123,16 @@ def _check_target(target: str, overwrite: bool) -> None:
         raise StoreError(f"there is no folder {parent!r} to write in; make it first: os.makedirs({parent!r})")
     if not overwrite and os.path.lexists(target):
         raise StoreError(f"{target!r} exists already; pass overwrite=True to replace it")
+
+
+def _replace(temporary: str, target: str) -> None:
+    try:
+        os.replace(temporary, target)
+    except PermissionError as error:  # Windows replaces no file that is open or mapped, Linux no other user's in /tmp
+        raise StoreError(
+            f"{target!r} cannot be replaced: a program has it open, or it belongs to another user; "
+            "close the program, or write to another name"
+        ) from error
 
 
 def _swap_folder(new: str, target: str) -> None:

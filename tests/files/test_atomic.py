@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -63,6 +64,22 @@ def test_longest_file_name(tmp_path, letter):
     with atomic_path(target) as temporary, open(temporary, "w"):
         pass
     assert target.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="becomes another user for a moment")
+def test_a_file_that_must_not_be_replaced_is_named():
+    """As on Windows, where a program has it open."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = os.path.join(folder, "model")
+        open(file, "w").close()
+        os.chmod(folder, 0o1777)  # as /tmp is: names belong to those who made them
+        os.seteuid(65534)
+        try:
+            with pytest.raises(StoreError, match="model' cannot be replaced"), atomic_path(file) as temporary:
+                open(temporary, "w").close()
+        finally:
+            os.seteuid(0)
+        assert os.listdir(folder) == ["model"]
 
 
 @pytest.mark.parametrize("opened", [atomic_path, atomic_folder])

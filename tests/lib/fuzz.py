@@ -13,7 +13,6 @@ import itertools
 import json
 import os
 import re
-import resource
 import signal
 import struct
 import sys
@@ -374,6 +373,8 @@ def limit_memory():
     """Let the process have little more memory than it has now: what goes beyond raises MemoryError."""
     with open("/proc/self/statm") as file:
         n_pages = int(file.read().split()[0])
+    import resource  # not on Windows
+
     resource.setrlimit(resource.RLIMIT_AS, (n_pages * resource.getpagesize() + EXTRA_MEMORY,) * 2)
 
 

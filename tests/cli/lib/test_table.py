@@ -1,7 +1,6 @@
 """Tables of rows about images: formats, names, and writing in parts."""
 
 import re
-import resource
 import subprocess
 import sys
 import time
@@ -104,6 +103,7 @@ def test_numbers_in_text_are_the_numbers(dtype, with_pyarrow, monkeypatch):
 @pytest.mark.parametrize("command", ["features", "classify"])
 def test_a_hundred_thousand_small_images(command, tmp_path):
     """Files of 1 KB, rows of 15 KB: peak of a fresh process, seconds and CPU seconds."""
+    resource = pytest.importorskip("resource", reason="Windows has none")
     rng = np.random.default_rng(0)
     for i in range(100_000):
         image = rng.integers(0, 256, (32, 32), dtype="uint8") // (1 + i % 2)
