@@ -174,10 +174,10 @@ def write_csv(
         table = csv.writer(file)
         table.writerow([*_text_columns(run, classes), *map(as_cell, columns)])
         beginnings: list[str] = []
-        words = csv.writer(SimpleNamespace(write=beginnings.append), lineterminator=",")
+        words = csv.writer(SimpleNamespace(write=lambda line: beginnings.append(line[:-2])))  # without the end of a line
         for names, numbers in _parts(lines, run, label, row_bytes=_TEXT_BYTES * rows.shape[1]):
             words.writerows(zip(*(map(as_cell, column) for column in names), strict=True))
-            file.writelines(f"{begin}{line}\r\n" for begin, line in zip(beginnings, numbers, strict=True))
+            file.writelines(f"{begin},{line}\r\n" for begin, line in zip(beginnings, numbers, strict=True))
             beginnings.clear()
 
 
@@ -194,8 +194,8 @@ def lines_of(rows: np.ndarray, classes: Sequence[str] | None = None) -> np.ndarr
         lines[i : i + step] = _joined_numbers(rows[i : i + step])
     if classes is not None:
         cells: list[str] = []
-        csv.writer(SimpleNamespace(write=cells.append), lineterminator=",").writerows([as_cell(c)] for c in classes)
-        lines = np.array(cells, object)[rows.argmax(axis=1)] + lines
+        csv.writer(SimpleNamespace(write=lambda line: cells.append(line[:-2]))).writerows([as_cell(c)] for c in classes)
+        lines = np.array(cells, object)[rows.argmax(axis=1)] + "," + lines
     return lines
 
 

@@ -31,13 +31,15 @@ def test_tables_are_written_in_parts_that_read_each_image_once(finished, faces, 
     np.testing.assert_array_equal(np.load(tmp_path / "parts.npy"), np.load(tmp_path / "whole.npy"))
 
 
-def test_names_that_are_not_utf8(tmp_path):
+def test_names_that_are_not_utf8_or_have_several_lines(tmp_path):
     pytest.importorskip("pyarrow")
     write_folder(tmp_path / "in", 2)
     (tmp_path / "in/img1.png").rename(tmp_path / "in" / b"img1\xff.png".decode("utf-8", "surrogateescape"))
+    (tmp_path / "in/img0.png").rename(tmp_path / "in/img0\n0.png")
     for name in ("f.csv", "f.parquet"):
         assert run("features", tmp_path / "in", "-o", tmp_path / name, "-f", "stats").exit_code == 0
-    assert pd.read_parquet(tmp_path / "f.parquet")["file"].tolist() == ["img0.png", r"img1\xff.png"]
+    assert pd.read_parquet(tmp_path / "f.parquet")["file"].tolist() == ["img0\n0.png", r"img1\xff.png"]
+    assert read_table(tmp_path / "f.csv")[1][0][0] == "img0\n0.png"
     assert read_table(tmp_path / "f.csv")[1][1][0].encode("utf-8", "surrogateescape") == b"img1\xff.png"
 
 
