@@ -256,7 +256,9 @@ def _refuse_no_array(caller: str, X: Any) -> None:
         raise TypeError(f"X holds {len(items)} paths or texts; {caller} needs images. Pass {line} for paths.")
     if isinstance(X, bytes | bytearray):
         line = "np.asarray(PIL.Image.open(io.BytesIO(X)))[None], if they are of an image file"
-    elif isinstance(X, Mapping) and not hasattr(X, "data_vars"):
+    elif isinstance(X, Mapping) and not any(
+        hasattr(X, name) for name in ("data_vars", "nnz")
+    ):  # sparse, before SciPy 1.15
         line = f"one of its values: X[{next(iter(X), '')!r}]"
     elif isinstance(X, Iterator | Set):
         line = "np.stack(list(X))"

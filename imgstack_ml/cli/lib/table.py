@@ -174,7 +174,9 @@ def write_csv(
         table = csv.writer(file)
         table.writerow([*_text_columns(run, classes), *map(as_cell, columns)])
         beginnings: list[str] = []
-        words = csv.writer(SimpleNamespace(write=lambda line: beginnings.append(line[:-2])))  # without the end of a line
+        words = csv.writer(
+            SimpleNamespace(write=lambda line: beginnings.append(line[:-2]))
+        )  # without the end of a line
         for names, numbers in _parts(lines, run, label, row_bytes=_TEXT_BYTES * rows.shape[1]):
             words.writerows(zip(*(map(as_cell, column) for column in names), strict=True))
             file.writelines(f"{begin},{line}\r\n" for begin, line in zip(beginnings, numbers, strict=True))
