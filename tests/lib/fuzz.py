@@ -57,6 +57,9 @@ def picture(shape, dtype="uint8", mode=None, **options):
 STILL = {".jp2": "JPEG2000", ".bmp": "BMP", ".ppm": "PPM", ".tga": "TGA", ".ico": "ICO"}
 STILL |= {".dds": "DDS", ".pcx": "PCX", ".sgi": "SGI", ".qoi": "QOI"}
 ANIMATED = {".gif": "GIF", ".webp": "WEBP", ".avif": "AVIF", ".png": "PNG", ".mpo": "MPO"}
+Image.init()
+STILL = {suffix: kind for suffix, kind in STILL.items() if kind in Image.SAVE}  # old versions of Pillow read more
+ANIMATED = {suffix: kind for suffix, kind in ANIMATED.items() if kind in Image.SAVE_ALL}
 
 
 def animation(kind):
