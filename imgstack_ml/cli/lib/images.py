@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...errors import BadImageError, MixedStackError
+from .labels import labels_option, read_table
 from .options import add_options
 from .output import refuse_inputs, refuse_inside
-from .run import Run
+from .run import Run, relative_names
 from .terminal import Terminal
 from .words import in_options
 
@@ -156,6 +157,8 @@ class ImageOptions:
         As in `imgstack_ml.open_stack`.
     fit : {"resize", "crop", "pad"}
         As in `imgstack_ml.open_stack`.
+    labels : str, optional
+        The table that the labels come from, as `labels.read_table` takes it.
     """
 
     source: str
@@ -166,6 +169,7 @@ class ImageOptions:
     select: Sequence[str] = ()
     level: int = 0
     fit: str = "resize"
+    labels: str | None = None
 
     def open(
         self,
@@ -203,7 +207,7 @@ class ImageOptions:
         from ... import open_stack
 
         with self.errors_that_name_options(), without_skip_warnings():
-            return open_stack(
+            stack = open_stack(
                 self.source,
                 recursive=self.recursive,
                 mode=self.mode,
@@ -213,6 +217,12 @@ class ImageOptions:
                 select=parse_select(self.select),
                 level=self.level,
             )
+        return stack if self.labels is None else self._with_labels(stack, self.labels)
+
+    def _with_labels(self, stack: ImageStack, table: str) -> ImageStack:
+        import numpy as np
+
+        return replace(stack, labels=np.array(read_table(table, "label", relative_names(stack.files, self.source))))
 
     def without_faults(self, stack: ImageStack, terminal: Terminal) -> ImageStack:
         """Decode all images once, and leave out those that are damaged or hold NaN or infinity."""
@@ -286,8 +296,8 @@ def image_options(*, recursive: bool = True, labels: bool = False) -> Callable[[
     labels : bool, default=False
         As in `recursive_option`.
     """
-    options = [source_argument, recursive_option(labels=labels, always=not recursive), select_option, level_option]
-    options += [mode_option, shape_option, fit_option, _on_error_option]
+    options = [source_argument, recursive_option(labels=labels, always=not recursive), labels_option]
+    options += [select_option, level_option, mode_option, shape_option, fit_option, _on_error_option]
 
     always = not recursive
 
@@ -303,9 +313,10 @@ def image_options(*, recursive: bool = True, labels: bool = False) -> Callable[[
             level: int,
             fit: str,
             recursive: bool,
+            labels: str | None,
             **others: Any,
         ) -> Any:
-            images = ImageOptions(source, recursive or always, on_error, mode, shape, select, level, fit)
+            images = ImageOptions(source, recursive or always, on_error, mode, shape, select, level, fit, labels)
             return command(images=images, **others)
 
         return add_options(options, with_images)
