@@ -15,7 +15,7 @@ from ..files.space import explain_full_disk
 from .lib.crossval import CLASSIFIERS, Outcome, cross_validate, feature_weights, fit_model, with_kept_pixels
 from .lib.features import count_features, features_option, make_features
 from .lib.groups import group_option, grouped, make_folds
-from .lib.images import ImageOptions, image_options
+from .lib.images import ImageOptions, image_options, sub_folders
 from .lib.labels import LabelError
 from .lib.line import typed
 from .lib.model import MODEL_FILE
@@ -243,14 +243,10 @@ def _check_sub_folders(stack: ImageStack, source: str) -> None:
 
 def _empty_sub_folders(stack: ImageStack, source: str) -> list[str]:
     """Names of the sub-folders without an image in the stack."""
-    from ..io.locations.names import is_hidden
-
-    if os.path.abspath(source) in stack.inputs or stack.labels is None or not os.path.isdir(source):
+    if os.path.abspath(source) in stack.inputs:
         return []
     with_images = {name.partition("/")[0] for name in relative_names(stack.files, source)}
-    with os.scandir(source) as entries:
-        names = [entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name)]
-    return sorted(set(names) - with_images)
+    return [name for name in sub_folders(source) if name not in with_images]
 
 
 def _sub_folders_text(names: list[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +35,7 @@ __all__ = [
     "select_option",
     "shape_option",
     "source_argument",
+    "sub_folders",
     "without_skip_warnings",
 ]
 
@@ -256,7 +258,8 @@ class ImageOptions:
         if changed:
             heights, widths = ([shape[axis] for shape, _ in counts] for axis in (0, 1))
             least, most = (f"{chosen(heights)}x{chosen(widths)}" for chosen in (min, max))
-            way = f"--shape {least} --fit crop, or --shape {most} --fit pad"
+            names = " and ".join(_smallest(stack, min(heights), min(widths)))
+            way = f"--shape {least} --fit crop (the size of {names}), or --shape {most} --fit pad"
             if least == most:
                 factor = min(height / heights[0], width / widths[0])
                 way = f"--shape {max(1, round(factor * heights[0]))}x{max(1, round(factor * widths[0]))}"
@@ -284,6 +287,22 @@ class ImageOptions:
             elif "recursive=True" in text and not self.recursive:
                 told.add_note("to read the sub-folders too: --recursive")
             raise told from error
+
+
+def _smallest(stack: ImageStack, height: int, width: int) -> list[str]:
+    """Name the image of this height and width, or two where none has both, one for each."""
+    assert stack.kinds is not None, "images of several sizes come from files"
+    shapes = [header.shape for header in stack.kinds.headers]
+    both, tall, wide = (
+        next((i for i, shape in enumerate(shapes) if fits(shape)), None)
+        for fits in (
+            lambda shape: shape[:2] == (height, width),
+            lambda shape: shape[0] == height,
+            lambda shape: shape[1] == width,
+        )
+    )
+    kinds = [both] if both is not None else [tall, wide]
+    return [repr(os.path.basename(stack.files[stack.kinds.numbers.tolist().index(kind)])) for kind in kinds]
 
 
 def image_options(*, recursive: bool = True, labels: bool = False) -> Callable[[Callable], Callable]:
@@ -322,6 +341,16 @@ def image_options(*, recursive: bool = True, labels: bool = False) -> Callable[[
         return add_options(options, with_images)
 
     return decorate
+
+
+def sub_folders(folder: str) -> list[str]:
+    """Names of the sub-folders of a folder on this machine that are not hidden; none of anything else."""
+    from ...io.locations.names import is_hidden
+
+    if not os.path.isdir(folder):
+        return []
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name))
 
 
 @contextmanager

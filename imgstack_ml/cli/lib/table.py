@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ... import ImageStack
 
 __all__ = [
+    "Classes",
     "compute_rows",
     "in_small_blocks",
     "iterate_rows",
@@ -42,6 +43,30 @@ _NAMES_AT_ONCE = 10_000
 _NAME_BYTES = 500  # of the name of an image and its label, as text in Python and NumPy
 _GROUP_BYTES = 2**26  # of a row group in a Parquet file
 _PIXEL_BYTES = 64  # a feature makes up to eight arrays of float64 of an image
+
+
+class Classes(NamedTuple):
+    """What the columns of numbers stand for: the largest number of a row tells its class, or the least, its cluster.
+
+    Attributes
+    ----------
+    names : list of str
+        One for each column of numbers.
+    column : str, default="predicted"
+        Name of the column of text that tells the class.
+    least : bool, default=False
+        Whether the least number tells it, as a distance does.
+    """
+
+    names: list[str]
+    column: str = "predicted"
+    least: bool = False
+
+    def positions(self, rows: np.ndarray) -> np.ndarray:
+        """Position of the class of each row."""
+        found: np.ndarray = rows.argmin(axis=1) if self.least else rows.argmax(axis=1)
+        return found
+
 
 Part = tuple[list[list[str]], "np.ndarray"]  # columns of text, and rows, of consecutive images
 
@@ -130,7 +155,7 @@ def compute_rows(rows: Any, run: Run, label: str) -> np.ndarray:
 
 
 def write_table(
-    path: str, columns: Sequence[str], rows: Any, run: Run, label: str, *, classes: Sequence[str] | None = None
+    path: str, columns: Sequence[str], rows: Any, run: Run, label: str, *, classes: Classes | None = None
 ) -> None:
     """Write a table with a row for each image, part by part: neither table nor images need to fit into memory.
 
@@ -147,8 +172,8 @@ def write_table(
         The run whose images they describe.
     label : str
         Text before the bar.
-    classes : sequence of str, optional
-        A name for each column. That of the largest number of a row is its text ``predicted``.
+    classes : Classes, optional
+        What the columns of numbers stand for, and the column of text before them that tells it.
     """
     with atomic_path(path) as temporary:
         _WRITERS[_suffix(path)](temporary, columns, rows, run, label, classes)
@@ -160,7 +185,7 @@ def write_csv(
     rows: Any,
     run: Run,
     label: str = "",
-    classes: Sequence[str] | None = None,
+    classes: Classes | None = None,
 ) -> None:
     """Write a table as CSV; see `write_table`. The text of the numbers is made in the tasks that compute them."""
     import dask.array as da
@@ -181,10 +206,10 @@ def write_csv(
             beginnings.clear()
 
 
-def lines_of(rows: np.ndarray, classes: Sequence[str] | None = None) -> np.ndarray:
+def lines_of(rows: np.ndarray, classes: Classes | None = None) -> np.ndarray:
     """Write each row (n, n_columns) as numbers between commas: the shortest text that gives the same number back.
 
-    With `classes`, the name of the largest number of the row comes first.
+    With `classes`, the name of that of the row comes first.
     """
     import numpy as np
 
@@ -194,8 +219,10 @@ def lines_of(rows: np.ndarray, classes: Sequence[str] | None = None) -> np.ndarr
         lines[i : i + step] = _joined_numbers(rows[i : i + step])
     if classes is not None:
         cells: list[str] = []
-        csv.writer(SimpleNamespace(write=cells.append), lineterminator=",").writerows([as_cell(c)] for c in classes)
-        lines = np.array(cells, object)[rows.argmax(axis=1)] + lines
+        csv.writer(SimpleNamespace(write=cells.append), lineterminator=",").writerows(
+            [as_cell(c)] for c in classes.names
+        )
+        lines = np.array(cells, object)[classes.positions(rows)] + lines
     return lines
 
 
@@ -215,7 +242,7 @@ def _joined_numbers(rows: np.ndarray) -> list[str]:
 
 
 def print_table_written(
-    path: str, n_columns: int, run: Run, record: dict[str, Any], *, classes: Sequence[str] | None = None
+    path: str, n_columns: int, run: Run, record: dict[str, Any], *, classes: Classes | None = None
 ) -> None:
     """Print what a table holds and the line of Python that reads it, or the record."""
     readers = {".csv": "pandas.read_csv", ".parquet": "pandas.read_parquet", ".npy": "numpy.load"}
@@ -227,12 +254,12 @@ def print_table_written(
     )
 
 
-def _text_columns(run: Run, classes: Sequence[str] | None = None) -> list[str]:
-    return ["file", *["label"] * (run.stack.labels is not None), *["predicted"] * (classes is not None)]
+def _text_columns(run: Run, classes: Classes | None = None) -> list[str]:
+    return ["file", *["label"] * (run.stack.labels is not None), *([] if classes is None else [classes.column])]
 
 
 def _parts(
-    rows: Any, run: Run, label: str, classes: Sequence[str] | None = None, *, row_bytes: int | None = None
+    rows: Any, run: Run, label: str, classes: Classes | None = None, *, row_bytes: int | None = None
 ) -> Iterator[Part]:
     """Compute rows, and yield those of consecutive images with the columns of text before them."""
     start = 0
@@ -240,14 +267,12 @@ def _parts(
     for numbers in iterate_rows(rows, run, label, row_bytes=row_bytes):
         stop = start + len(numbers)
         labels = [] if run.stack.labels is None else [run.stack.labels[start:stop].tolist()]
-        predicted = [] if classes is None else [[classes[i] for i in numbers.argmax(axis=1).tolist()]]
+        predicted = [] if classes is None else [[classes.names[i] for i in classes.positions(numbers).tolist()]]
         yield [run.names(start, stop), *labels, *predicted], numbers
         start = stop
 
 
-def _write_parquet(
-    path: str, columns: Sequence[str], rows: Any, run: Run, label: str, classes: Sequence[str] | None
-) -> None:
+def _write_parquet(path: str, columns: Sequence[str], rows: Any, run: Run, label: str, classes: Classes | None) -> None:
     import numpy as np
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
@@ -274,9 +299,7 @@ def _write_parquet(
             writer.write_table(pa.table([*names, *group[:, :n_filled]], schema=schema))
 
 
-def _write_npy(
-    path: str, columns: Sequence[str], rows: Any, run: Run, label: str, classes: Sequence[str] | None
-) -> None:
+def _write_npy(path: str, columns: Sequence[str], rows: Any, run: Run, label: str, classes: Classes | None) -> None:
     import numpy as np
 
     names = (run.names(start, start + _NAMES_AT_ONCE) for start in range(0, len(run.stack), _NAMES_AT_ONCE))
@@ -285,7 +308,7 @@ def _write_npy(
     if run.stack.labels is not None:
         widths.append(("label", run.stack.labels.dtype.str[1:]))
     if classes is not None:
-        widths.append(("predicted", f"U{max(map(len, classes))}"))
+        widths.append((classes.column, f"U{max(map(len, classes.names))}"))
     dtype = np.dtype([*widths, ("values", rows.dtype, (len(columns),))])
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (len(run.stack),)}
     with open(path, "wb") as file:
