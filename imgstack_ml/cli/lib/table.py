@@ -68,7 +68,7 @@ class Classes(NamedTuple):
         return found
 
 
-Part = tuple[list[list[str]], "np.ndarray"]  # columns of text, and rows, of consecutive images
+Part = tuple[list[list[Any]], "np.ndarray"]  # columns of text or positions, and rows, of consecutive images
 
 
 def _check_format(ctx: click.Context, param: click.Parameter, path: str) -> str:
@@ -163,9 +163,10 @@ def write_table(
     ----------
     path : str
         Its suffix chooses the format: ``.csv``; ``.parquet``; or ``.npy``, a structured array of the fields ``file``,
-        ``label`` where the stack has labels, and ``values`` (n_columns,).
+        ``label`` where the stack has labels, those of the axes of its files, and ``values`` (n_columns,).
     columns : sequence of str
-        Names of the columns of numbers. Before them come the file and, where the stack has labels, the label.
+        Names of the columns of numbers. Before them come the file; the label, where the stack has labels; and, where
+        its files have axes, the positions along them, such as ``t`` of a movie.
     rows : ndarray or dask array of shape (n_images, n_columns)
         Of a stack from `in_small_blocks`.
     run : Run
@@ -255,7 +256,9 @@ def print_table_written(
 
 
 def _text_columns(run: Run, classes: Classes | None = None) -> list[str]:
-    return ["file", *["label"] * (run.stack.labels is not None), *([] if classes is None else [classes.column])]
+    """Names of the columns before the numbers; those of axes, such as the frame ``t`` of a movie, are positions."""
+    labels = ["label"] * (run.stack.labels is not None)
+    return ["file", *labels, *run.stack.coords, *([] if classes is None else [classes.column])]
 
 
 def _parts(
@@ -268,7 +271,8 @@ def _parts(
         stop = start + len(numbers)
         labels = [] if run.stack.labels is None else [run.stack.labels[start:stop].tolist()]
         predicted = [] if classes is None else [[classes.names[i] for i in classes.positions(numbers).tolist()]]
-        yield [run.names(start, stop), *labels, *predicted], numbers
+        axes = [places[start:stop].tolist() for places in run.stack.coords.values()]
+        yield [run.names(start, stop), *labels, *axes, *predicted], numbers
         start = stop
 
 
@@ -277,12 +281,13 @@ def _write_parquet(path: str, columns: Sequence[str], rows: Any, run: Run, label
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
-    fields = [(name, pa.string()) for name in _text_columns(run, classes)]
+    axes = run.stack.coords
+    fields = [(name, pa.int64() if name in axes else pa.string()) for name in _text_columns(run, classes)]
     schema = pa.schema(fields + [(name, pa.from_numpy_dtype(rows.dtype)) for name in columns])
     # The file's index of each column of each group stays in memory, about 2 KB: groups are large, and filled in place.
     size = max(1, min(len(rows), _GROUP_BYTES // (rows.dtype.itemsize * len(columns))))
     group, n_filled = np.empty((len(columns), size), rows.dtype), 0
-    names: list[list[str]] = [[] for _ in fields]
+    names: list[list[Any]] = [[] for _ in fields]
     with ParquetWriter(path, schema) as writer:
         for words, numbers in _parts(rows, run, label, classes):
             start = 0
@@ -307,6 +312,7 @@ def _write_npy(path: str, columns: Sequence[str], rows: Any, run: Run, label: st
     widths = [("file", f"U{max(1, longest)}")]
     if run.stack.labels is not None:
         widths.append(("label", run.stack.labels.dtype.str[1:]))
+    widths += [(axis, "i8") for axis in run.stack.coords]
     if classes is not None:
         widths.append((classes.column, f"U{max(map(len, classes.names))}"))
     dtype = np.dtype([*widths, ("values", rows.dtype, (len(columns),))])
@@ -330,6 +336,6 @@ def _suffix(path: str) -> str:
     return os.path.splitext(path)[1].lower()
 
 
-def _in_utf8(name: str) -> str:
+def _in_utf8(name: Any) -> Any:
     """Replace the bytes of a file name that are not UTF-8, which Parquet cannot hold, by escapes."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return name if isinstance(name, int) else os.fsencode(name).decode("utf-8", "backslashreplace")
