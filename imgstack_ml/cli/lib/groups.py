@@ -24,7 +24,7 @@ class GroupBy(TableFile):
     """A level of folders, from 1, or a CSV file."""
 
     name = "level or csv"
-    what = "a level of folders, from 1, nor a CSV file, e.g. donors.csv"
+    what = "neither a level of folders, from 1, nor a CSV file, e.g. donors.csv"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Check the value of the option."""

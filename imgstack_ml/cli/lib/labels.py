@@ -26,13 +26,13 @@ class TableFile(click.ParamType):
     """A CSV file, whose path becomes absolute; ``FILE:COLUMN`` names a column."""
 
     name = "csv"
-    what = "a CSV file, e.g. labels.csv"
+    what = "no CSV file; give e.g. labels.csv"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Check the value of the option."""
         path, _, column = (value, "", "") if os.path.isfile(value) else value.rpartition(":")
         if not os.path.isfile(path):
-            self.fail(f"{value!r} is not {self.what}", param, ctx)
+            self.fail(f"{value!r} is {self.what}", param, ctx)
         return os.path.abspath(path) + (f":{column}" if column else "")
 
 
