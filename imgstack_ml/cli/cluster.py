@@ -199,7 +199,13 @@ def _draw(folder: OutputFolder, found: Clusters, stack: ImageStack) -> None:
 
 
 def _small_pictures(stack: ImageStack, positions: np.ndarray) -> list[np.ndarray]:
-    """Decode some images one by one, and reduce each at once: memory for one image, whatever its size."""
+    """Decode some images one by one, and reduce each at once: memory for one image, whatever its size.
+
+    They are read here, not by the workers of a cluster, where each would take a round trip.
+    """
+    import dask
+
     from ..inspection.pictures import shrink, visible_channels
 
-    return [shrink(visible_channels(stack[[i]].data.compute()), _SIDE)[0] for i in positions.tolist()]
+    with dask.config.set(scheduler="threads"):
+        return [shrink(visible_channels(stack[[i]].data.compute()), _SIDE)[0] for i in positions.tolist()]
