@@ -1,5 +1,6 @@
 """``python -m imgstack_ml``: the same as the console script ``imgstack-ml``."""
 
+import gc
 import signal
 import sys
 from typing import Any
@@ -21,9 +22,22 @@ def main() -> None:
         commands(prog_name="imgstack-ml")
     except (KeyboardInterrupt, StoppedError):
         sys.stderr.write("interrupted\n")
+        _wake_idle_threads()
         sys.exit(130)
+    except SystemExit as end:
+        if end.code in (130, 143):  # stopped by a signal
+            _wake_idle_threads()
+        raise
     finally:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # while the interpreter ends, Python would print a traceback
+
+
+def _wake_idle_threads() -> None:
+    """Let the threads of pools end, for which Python waits: of one whose start Ctrl-C cut off, it does not know."""
+    pools: Any = getattr(sys.modules.get("concurrent.futures.thread"), "ThreadPoolExecutor", ())
+    for one in gc.get_objects():
+        if issubclass(type(one), pools):
+            one.shutdown(wait=False, cancel_futures=True)
 
 
 def _stop(*_: Any) -> None:

@@ -34,6 +34,7 @@ SAVABLE = {
     "ImageHistogram": "imgstack_ml.features:ImageHistogram",
     "ImagePCA": "imgstack_ml.decomposition:ImagePCA",
     "IntensityRescaler": "imgstack_ml.preprocessing:IntensityRescaler",
+    "KMeans": "sklearn.cluster:KMeans",
     "LogisticRegression": "sklearn.linear_model:LogisticRegression",
     "Pipeline": "sklearn.pipeline:Pipeline",
     "StackCenterer": "imgstack_ml.preprocessing:StackCenterer",
@@ -46,6 +47,7 @@ MEMBERS = {"ImageFeatureUnion": "transformer_list", "Pipeline": "steps"}  # para
 NESTED = {"ComponentFilter", "FrozenEstimator"}  # whose parameter `estimator` is one; `estimator_` is the fitted copy
 # What partial_fit learns on from: a private attribute, and its type, a NamedTuple of numbers and arrays.
 STATES = {"ImagePCA": ("_summary", "imgstack_ml.linalg.incremental:Summary")}
+PRIVATE = {"KMeans": {"_n_threads": 1}}  # what a fitted model has beside its attributes
 PASSTHROUGH = "passthrough"
 DROP = "drop"
 # Parameters that version 0.1 does not have: defaults are not saved.
@@ -66,8 +68,8 @@ def save_model(model: Any, path: str | os.PathLike[str], *, overwrite: bool = Fa
     Parameters
     ----------
     model : estimator
-        An estimator of this package except ImageMap; scikit-learn's StandardScaler, LogisticRegression or
-        FrozenEstimator; or a Pipeline of these. Others need a pickle, and loading a pickle runs code.
+        An estimator of this package except ImageMap; scikit-learn's StandardScaler, LogisticRegression, KMeans
+        or FrozenEstimator; or a Pipeline of these. Others need a pickle, and loading a pickle runs code.
     path : path
         The file to write, e.g. ``"model.safetensors"``. If saving fails, no file is left, or the old one is unchanged.
     overwrite : bool, default=False
@@ -330,7 +332,7 @@ def _model_from_json(node: dict[str, Any], arrays: Tensors, prefix: str) -> Any:
         fitted[key] = arrays.take(prefix + key)
     if fitted and name in ("ImageFlattener", "ImagePCA"):  # saved by version 0.1, without a mask
         fitted = {"mask_": None} | fitted
-    vars(model).update(fitted | nested)
+    vars(model).update(fitted | nested | (PRIVATE.get(name, {}) if fitted else {}))
     if "state" in node:
         _restore_state(model, name, _get(node, "state", dict), arrays, prefix)
     return model

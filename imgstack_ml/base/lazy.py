@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import dask
 import dask.array as da
 import numpy as np
+from dask.array.core import implements
 
 from ..errors import ImageError, NonFiniteError
 from ..linalg.large_integers import refuse_inexact
@@ -35,6 +36,15 @@ __all__ = [
 ]
 
 _IN_MEMORY_BYTES = 2**22  # of a NumPy stack, mapped at a time: temporary arrays stay small
+
+
+@implements(np.may_share_memory)  # type: ignore[untyped-decorator]
+def _may_share_memory(*_: Any, **__: Any) -> bool:
+    """Tell scikit-learn's checks that a Dask array may share memory: Dask, which has no such function, computes it.
+
+    The images would be decoded once more for each such check, with a FutureWarning. "It may" costs a copy of rows.
+    """
+    return True
 
 
 class Source(NamedTuple):

@@ -14,8 +14,9 @@ from ..errors import MemoryLimitError
 from ..files.space import explain_full_disk
 from .lib.crossval import CLASSIFIERS, Outcome, cross_validate, feature_weights, fit_model, with_kept_pixels
 from .lib.features import count_features, features_option, make_features
-from .lib.groups import LabelError, group_option, grouped, make_folds
-from .lib.images import ImageOptions, image_options
+from .lib.groups import group_option, grouped, make_folds
+from .lib.images import ImageOptions, image_options, sub_folders
+from .lib.labels import LabelError
 from .lib.line import typed
 from .lib.model import MODEL_FILE
 from .lib.options import (
@@ -42,6 +43,11 @@ __all__ = ["classify"]
 
 _MAX_NUMBERED = 25  # with more classes, the numbers in the confusion matrix would be too small to read
 _LESS_MEMORY = "here these are the options --memory-limit and -k; or take fewer features: -f stats; or -c logistic"
+_WELLS = (
+    "if the sub-folders are wells, plates or donors, give the classes in a table, file and label, with a row for each "
+    "image or folder: --labels platemap.csv"
+)
+_MANY_CLASSES, _FEW_IMAGES = 20, 20  # of each: where sub-folders may be wells
 _MAX_SHOWN = 100  # of more classes, the confusion matrix shows those with the most errors
 
 
@@ -89,7 +95,8 @@ def classify(
 ) -> None:
     """Learn to tell the sub-folders of FOLDER apart by their images, and measure how well that works.
 
-    The name of a sub-folder is the label of the images in it. Accuracy is measured by stratified cross-validation:
+    The name of a sub-folder is the label of the images in it, unless --labels names a table of labels. Accuracy is
+    measured by stratified cross-validation:
     each image is predicted by a model fitted without it, principal components and scaling included; with --group-by,
     by a model fitted without all images of its plate, well or donor. The share of the
     most frequent class is printed for comparison. Only the range of intensities, which hist and texture learn for
@@ -100,6 +107,7 @@ def classify(
       imgstack-ml sample textures textures
       imgstack-ml classify textures -o results
       imgstack-ml classify plates -f texture -f hist -c svm -o results
+      imgstack-ml classify photos --labels labels.csv -o results
       imgstack-ml classify wells --group-by 2 -o results
       imgstack-ml classify wells --group-by donors.csv:donor -o results
     """  # noqa: D301 (click looks for the real character)
@@ -107,9 +115,9 @@ def classify(
     folder = OutputFolder(out, overwrite=overwrite)
 
     def plan(stack: ImageStack) -> _Plan:
-        labels, groups = grouped(stack, images.source, group_by)
+        labels, groups = grouped(stack, images.source, group_by, has_table=images.labels is not None)
         stack = replace(stack, labels=labels)
-        _check_labels(stack, images.source, 2 if groups is not None else folds)
+        _check_labels(stack, images, 2 if groups is not None else folds)
         parts = make_folds(stack.labels, groups, folds, seed)  # type: ignore[arg-type]
         n_fitted = min(len(train) for train, _ in parts)
         transformer = make_features(
@@ -120,6 +128,9 @@ def classify(
     run = images.open(terminal, started, out=out, check=plan)
     stack, groups, parts, transformer, n_features, dtype, n_bytes = plan(run.stack)
     run = replace(run, stack=stack)
+    n_classes = len(set(stack.labels.tolist()))  # type: ignore[union-attr]
+    if images.labels is None and n_classes > _MANY_CLASSES and len(stack) < _FEW_IMAGES * n_classes:
+        terminal.status(f"{n_classes:,} classes, with {len(stack) / n_classes:.3g} images on average; {_WELLS}")
     from dask.utils import format_bytes
 
     from ..passes.memory import allowance
@@ -175,52 +186,67 @@ def _plan_rows(
         return n_features, *plan_dtype(classifier, **size, memory_limit=memory_limit)
 
 
-def _check_labels(stack: ImageStack, source: str, n_folds: int) -> None:
+def _check_labels(stack: ImageStack, images: ImageOptions, n_folds: int) -> None:
     """Refuse labels from which no classifier can learn, or on which cross-validation cannot test it."""
+    if images.labels is None:
+        _check_sub_folders(stack, images.source)
+    assert stack.labels is not None, "there is a table, or sub-folders"
+    counts, table = Counter(stack.labels.tolist()), images.labels
+    if len(counts) == 1:
+        raise LabelError(
+            f"all {len(stack):,} images are labelled {str(stack.labels[0])!r}, and a classifier needs two classes. "
+            + (
+                "Give the folder above, or put images of another class into a sub-folder beside it"
+                if table is None
+                else f"Give other labels in {table!r}, or another of its columns: --labels {table}:COLUMN"
+            )
+        )
+    small = {label: n for label, n in sorted(counts.items()) if n < n_folds}
+    if not small:
+        return
+    if (fewest := min(small.values())) >= 2:
+        error = LabelError(
+            f"{n_folds} folds need {n_folds} images of each class, and there are {_counts_text(small)}. Add images, or "
+            f"divide them into fewer parts: --folds {fewest}"
+        )
+    else:
+        cure = "move the sub-folders of these classes elsewhere" if table is None else "give these other labels"
+        error = LabelError(
+            f"a class needs 2 images, one to learn from and one to test, and there are {_counts_text(small)}. Add "
+            f"images, or {cure}"
+        )
+    if table is None and len(small) > len(counts) // 2:
+        error.add_note(_WELLS)
+    raise error
+
+
+def _check_sub_folders(stack: ImageStack, source: str) -> None:
+    """Refuse a folder whose sub-folders do not give a label to each image, and an image to each label."""
     if stack.labels is None:
         raise LabelError(
-            f"{source!r} gives no labels. Give a folder whose sub-folders hold the images, one for each class"
+            f"{source!r} gives no labels. Give a folder whose sub-folders hold the images, one for each class; or a "
+            "table with the columns file and label: --labels labels.csv"
         )
-    counts = Counter(stack.labels.tolist())
-    if loose := counts["."]:
-        first = stack.files[stack.labels.tolist().index(".")]
+    labels = stack.labels.tolist()
+    if loose := labels.count("."):
         raise LabelError(
-            f"{source!r} itself holds {loose:,} of the images, such as {os.path.basename(first)!r}, without a label. "
-            "Move each into the sub-folder of its class"
+            f"{source!r} itself holds {loose:,} of the images, such as "
+            f"{os.path.basename(stack.files[labels.index('.')])!r}, without a label. Move each into the sub-folder of "
+            "its class, or give the labels of all images in a table: --labels labels.csv"
         )
     if empty := _empty_sub_folders(stack, source):
         raise LabelError(
             f"no image was found in {_sub_folders_text(empty)}. Put images there, or move the sub-folder elsewhere "
             "(links to folders are not followed)"
         )
-    if len(counts) == 1:
-        raise LabelError(
-            f"all {len(stack):,} images are labelled {str(stack.labels[0])!r}, and a classifier needs two classes. "
-            "Give the folder above, or put images of another class into a sub-folder beside it"
-        )
-    small = {label: n for label, n in sorted(counts.items()) if n < n_folds}
-    if small and (fewest := min(small.values())) >= 2:
-        raise LabelError(
-            f"{n_folds} folds need {n_folds} images of each class, and there are {_counts_text(small)}. Add images, or "
-            f"divide them into fewer parts: --folds {fewest}"
-        )
-    if small:
-        raise LabelError(
-            f"a class needs 2 images, one to learn from and one to test, and there are {_counts_text(small)}. Add "
-            "images, or move the sub-folders of these classes elsewhere"
-        )
 
 
 def _empty_sub_folders(stack: ImageStack, source: str) -> list[str]:
     """Names of the sub-folders without an image in the stack."""
-    from ..io.locations.names import is_hidden
-
-    if os.path.abspath(source) in stack.inputs or stack.labels is None or not os.path.isdir(source):
+    if os.path.abspath(source) in stack.inputs:
         return []
     with_images = {name.partition("/")[0] for name in relative_names(stack.files, source)}
-    with os.scandir(source) as entries:
-        names = [entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name)]
-    return sorted(set(names) - with_images)
+    return [name for name in sub_folders(source) if name not in with_images]
 
 
 def _sub_folders_text(names: list[str]) -> str:

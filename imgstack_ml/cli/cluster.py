@@ -13,6 +13,8 @@ from ..errors import MemoryLimitError
 from ..files.space import explain_full_disk
 from .lib.features import count_features, features_option, make_features
 from .lib.images import ImageOptions, image_options
+from .lib.line import typed
+from .lib.model import MODEL_FILE
 from .lib.options import memory_limit_option, overwrite_option, results_option, run_options, seed_option
 from .lib.output import OutputFolder, pyplot_without_windows
 from .lib.run import Run
@@ -66,7 +68,8 @@ def cluster(
     rows, so that neither images nor rows need fit into memory. Features are scaled to mean 0 and standard deviation 1;
     scores (-f pca) keep their proportions. The best of four starts counts. clusters.csv has the cluster of each image,
     1 for the largest, and its distances to the centres of this cluster and of the next one; clusters.png shows images
-    near the centres, and those on the border to another cluster.
+    near the centres, and those on the border to another cluster. model.safetensors finds the clusters of other images,
+    by imgstack-ml transform, or in Python by model.predict(stack) + 1.
 
     \b
     Examples:
@@ -80,14 +83,18 @@ def cluster(
     transformer = check(run.stack)
     folder.create()
     found = _clusters(folder, transformer, n_clusters, seed, run)
-    _write_results(folder, found, run)
+    _write_results(folder, transformer, found, run)
     record = run.describe(
         features=list(features),
         feature_names=transformer.get_feature_names_out().tolist(),
         clusters=_describe(found, n_clusters, run.stack),
     )
-    path = os.path.join(out, "clusters.csv")
-    run.finish(folder, record, f"Next, in Python: table = pandas.read_csv({path!r})")
+    run.finish(
+        folder,
+        record,
+        f"Next, in Python: model = imgstack_ml.load_model({os.path.join(out, MODEL_FILE)!r})\n"
+        f"or, for other images: {typed('imgstack-ml', 'transform', out)} FOLDER -o others.csv",
+    )
 
 
 def _plan(n_clusters: int, names: tuple[str, ...], memory_limit: str, stack: ImageStack) -> ImageFeatureUnion:
@@ -108,8 +115,7 @@ def _clusters(folder: OutputFolder, transformer: ImageFeatureUnion, n_clusters: 
 
     n_columns = count_features(transformer, run.stack)
     run.terminal.status(f"describing {len(run.stack):,} images by {n_columns:,} features")
-    transformer.fit(run.stack)
-    rows = transformer.transform(in_small_blocks(run.stack, n_columns))
+    rows = transformer.fit_transform(in_small_blocks(run.stack, n_columns))  # scores come from the fit, in one read
     n_bytes = len(run.stack) * n_columns * rows.dtype.itemsize
     with folder.writing(_FEATURES_FILE) as temporary, explain_full_disk(folder.path, n_bytes):
         stored = RowsOnDisk(temporary, (len(run.stack), n_columns), rows.dtype)
@@ -130,7 +136,11 @@ def _describe(found: Clusters, n_clusters: int, stack: ImageStack) -> dict[str, 
     return {"n_clusters": n_clusters, "sizes": sizes.tolist(), "explained": found.explained, **labels}
 
 
-def _write_results(folder: OutputFolder, found: Clusters, run: Run) -> None:
+def _write_results(folder: OutputFolder, transformer: ImageFeatureUnion, found: Clusters, run: Run) -> None:
+    from sklearn.pipeline import Pipeline
+
+    from .. import save_model
+
     run.terminal.status(f"writing results to {folder.path}")
     folder.remove_record()
     labels = [] if run.stack.labels is None else [run.stack.labels]
@@ -138,6 +148,8 @@ def _write_results(folder: OutputFolder, found: Clusters, run: Run) -> None:
     numbers = (found.number, found.distance, found.next_number, found.next_distance)
     folder.write_table("clusters.csv", header, (run.image_names, *labels), [column.tolist() for column in numbers])
     run.write_skipped(folder)
+    with folder.writing(MODEL_FILE) as temporary:
+        save_model(Pipeline([("features", transformer), *found.steps.steps]), temporary)
     _draw(folder, found, run.stack)
 
 
@@ -187,7 +199,13 @@ def _draw(folder: OutputFolder, found: Clusters, stack: ImageStack) -> None:
 
 
 def _small_pictures(stack: ImageStack, positions: np.ndarray) -> list[np.ndarray]:
-    """Decode some images one by one, and reduce each at once: memory for one image, whatever its size."""
+    """Decode some images one by one, and reduce each at once: memory for one image, whatever its size.
+
+    They are read here, not by the workers of a cluster, where each would take a round trip.
+    """
+    import dask
+
     from ..inspection.pictures import shrink, visible_channels
 
-    return [shrink(visible_channels(stack[[i]].data.compute()), _SIDE)[0] for i in positions.tolist()]
+    with dask.config.set(scheduler="threads"):
+        return [shrink(visible_channels(stack[[i]].data.compute()), _SIDE)[0] for i in positions.tolist()]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import MemoryLimitError
-from .lib.features import FEATURES, features_option, make_features
+from .lib.features import FEATURES, count_features, features_option, make_features
 from .lib.images import ImageOptions, image_options
 from .lib.options import n_components_option, overwrite_option, run_options
 from .lib.output import make_folder, refuse_existing
@@ -42,7 +42,7 @@ def features(
 
     The columns are file, label (where sub-folders are read, or a stored stack has labels), and the features. FOLDER can
     also be a pattern in quotes, such as 'plate*/*.tif', or a stack stored by imgstack_ml.save_stack. Each image is
-    decoded once, and once more if the range of images of more than 8 bits is learned first, or pca.
+    decoded once, and once more if the range of images of more than 8 bits is learned first, or pca with others.
 
     \b
     Examples:
@@ -60,8 +60,8 @@ def features(
     transformer = make(run.stack)
     terminal.status(f"describing {len(run.stack)} images by {', '.join(features)}")
     with hint(MemoryLimitError, "fewer components: -k; or leave pca out, e.g. -f stats -f texture"):
-        transformer.fit(run.stack)
+        rows: Any = transformer.fit_transform(in_small_blocks(run.stack, count_features(transformer, run.stack)))
     columns = transformer.get_feature_names_out().tolist()
     terminal.status(f"writing {len(columns)} features of {len(run.stack)} images to {out}")
-    write_table(out, columns, transformer.transform(in_small_blocks(run.stack, len(columns))), run, "features")
+    write_table(out, columns, rows, run, "features")
     print_table_written(out, len(columns), run, run.describe_output(out, features=columns))

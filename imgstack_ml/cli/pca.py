@@ -83,7 +83,8 @@ _hint_options = partial(hint, MemoryLimitError, "here these are the options --me
     "--resume",
     is_flag=True,
     help="Resume a run that was interrupted or killed: repeat its command with this option added. Reads of the fit "
-    "whose results were saved are not repeated. A run that is finished is left as it is.",
+    "whose results were saved are not repeated. A fit that keeps the images in memory saves nothing, and begins again. "
+    "A run that is finished is left as it is.",
 )
 @run_options()
 def pca(

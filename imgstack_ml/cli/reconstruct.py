@@ -30,7 +30,8 @@ __all__ = ["reconstruct"]
     "--out",
     required=True,
     type=OutputPath(),
-    help="A name that ends in .zarr for one array, or a folder for one file an image, in the sub-folders of FOLDER.",
+    help="A name that ends in .zarr for one array, or in .tif for one OME-TIFF of all images; or a folder for one file "
+    "an image, in the sub-folders of FOLDER.",
 )
 @n_components_option("Use the first N components only.  [default: all]")
 @click.option(
@@ -74,12 +75,15 @@ def reconstruct(
       imgstack-ml reconstruct results plates -r -o drawn
       imgstack-ml reconstruct results photos -k 8 --residuals -o left.zarr
       imgstack-ml reconstruct results photos -o drawn.zarr
+      imgstack-ml reconstruct results film.avi --residuals -o changes.tif
     """  # noqa: D301 (click looks for the real character)
     started = perf_counter()
     from ..io.write.filenames import refuse_file_suffix
+    from ..io.write.one_tiff import is_tiff_name
     from .lib.reconstruction import reconstruct_images, write_reconstruction
 
-    refuse_file_suffix(out, "a folder of files, one an image,", "-o {0}, with --format tiff for TIFF; or -o {0}.zarr")
+    if not is_tiff_name(out):
+        refuse_file_suffix(out, "a folder of files, one an image,", "-o {0}; or one file: -o {0}.tif, or -o {0}.zarr")
     if components is not None and n_components is not None:
         raise click.UsageError("-k and --components both choose components; give one of them")
     refuse_existing(out, overwrite=overwrite)
@@ -100,7 +104,9 @@ def reconstruct(
     options = {"overwrite": overwrite, "progress": terminal.progress}
     dtype = str(write_reconstruction(out, drawn, run.stack, run.image_names, kind=kind, **options))
     record = run.describe_output(out, n_components=k, components=drawn.numbers, residuals=residuals, dtype=dtype)
-    in_folders = not out.lower().endswith(".zarr") and any("/" in name for name in run.image_names)
+    in_folders = (
+        os.path.isdir(out) and not out.lower().endswith(".zarr") and any("/" in name for name in run.image_names)
+    )
     recursive = ["-r"] * in_folders
     seconds, next_line = record["seconds"], f"Next: {typed('imgstack-ml', 'scan', out, *recursive)}"
     run.print_result(f"{what} in {out}: {dtype}, in {seconds:.1f} s\n\n{next_line}", record)

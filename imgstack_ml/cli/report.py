@@ -40,7 +40,8 @@ def report(out: str, terminal: Terminal, read: bool) -> None:
     """Write OUT/report.html from what an earlier run of pca or demo left in OUT.
 
     The model, its scores and the record of the run are enough for most of the page: the images themselves may be gone.
-    Of other commands, such as cluster, there is no page: what they found, and the files to look at, are printed again.
+    The page of classify is made by classify alone, for the probabilities that it shows are not kept. Of it and of
+    commands without a page, such as cluster, what they found and the files to look at are printed again.
 
     \b
     Examples:
@@ -73,8 +74,11 @@ def report(out: str, terminal: Terminal, read: bool) -> None:
 
 def _tell(out: str, run: dict[str, Any], terminal: Terminal) -> None:
     """Print again what a command found whose page is not made again from its files."""
-    page = "report.html is its page" if "report.html" in run["outputs"] else "there is no page about it"
-    terminal.result(summary(run, out, f"A run of {run['command']}: {page}, and these files show what it found."))
+    text = "there is no page about it"
+    if "report.html" in run["outputs"]:
+        again = f", which only the command itself makes again: {run['command_line']}" if "command_line" in run else ""
+        text = f"report.html is its page{again}"
+    terminal.result(summary(run, out, f"These files show what a run of {run['command']} found; {text}"))
 
 
 def _with_line(record: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +97,7 @@ def _read_scores(path: str) -> tuple[list[str], np.ndarray]:
     try:
         with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
             header, *rows = csv.reader(file)
-        first = 2 if header[1] == "label" else 1
+        first = header.index("PC1")  # after file, label and the axes of a movie
         return [of_cell(row[0]) for row in rows], np.array([row[first:] for row in rows], dtype=np.float64)
     except (ValueError, IndexError) as error:
         raise StoreError(f"{path!r} is damaged: {error}; run imgstack-ml pca again with --overwrite") from error
@@ -108,7 +112,7 @@ def _list_as_output(out: str, run: dict[str, Any]) -> None:
 def _open_images(run: dict[str, Any], names: list[str], terminal: Terminal) -> ImageStack | None:
     """Open the images of the run; where they are gone or others are there, warn and return None."""
     source, options = run["input"]["source"], run["parameters"]
-    names_of_options = ("mode", "shape", "select", "level", "fit")
+    names_of_options = ("mode", "shape", "select", "level", "fit", "labels")
     given = {name: options[name] for name in names_of_options if options.get(name) is not None}
     # demo and classify read sub-folders always.
     recursive = options.get("recursive", False) or run["command"] in ("demo", "classify")

@@ -42,7 +42,7 @@ def sample(name: str, folder: str, terminal: Terminal, n_images: int | None, see
     from ..datasets import write_sample
 
     terminal.status(f"writing {name} to {folder}")
-    files = write_sample(name, folder, n=n_images, seed=seed or 0)
+    files = write_sample(name, folder, n=n_images, seed=seed or 0, progress=terminal.progress)
     recursive = " --recursive" if name in _LABELLED else ""
     place = shlex.quote(folder)
     told_apart = f"\n  or: imgstack-ml classify {place} -o told-apart" if name in _LABELLED else ""

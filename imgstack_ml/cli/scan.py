@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import warnings
 from contextlib import suppress
@@ -21,6 +22,7 @@ from .lib.images import (
     select_option,
     shape_option,
     source_argument,
+    sub_folders,
 )
 from .lib.line import command_line
 from .lib.options import run_options
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from ..io.summary import StackSummary
 
 __all__ = ["scan"]
+
+_MOST_VALUES = 2**27  # of images that are tried for colours
 
 
 @click.command(cls=Task, short_help="What is in a folder: shapes, types, modes, bad files.")
@@ -65,7 +69,8 @@ def scan(
     """Print what images are in FOLDER, and which files cannot be read as images.
 
     FOLDER can also be a pattern in quotes, an archive, a TIFF of many pages, a zarr array: whatever
-    imgstack_ml.open_stack takes. Only headers are read, unless --verify is given. The last line is the command that
+    imgstack_ml.open_stack takes. Only headers are read, and three images in colour, to see whether they are grey;
+    --verify decodes all. The last line is the command that
     finds the principal components of these images, with the options that they need. The exit code is 3 if files
     cannot be read. Images of kinds that are not read, such as HEIC, are counted.
 
@@ -76,11 +81,11 @@ def scan(
     """  # noqa: D301 (click looks for the real character)
     terminal.status(f"reading the headers of {source}")
     found = _open(ImageOptions(source, recursive, "skip", mode, shape, select, level, fit))
-    if found.stack is not None:
-        found.options.warn_of_stretching(found.stack, terminal)
-        if verify:
-            found = found._replace(stack=found.options.without_faults(found.stack, terminal))
-    problems = () if found.stack is None else found.stack.problems
+    if (stack := found.stack) is not None:
+        found.options.warn_of_stretching(stack, terminal)
+        stack = found.options.without_faults(stack, terminal) if verify else stack
+        found = found._replace(stack=stack, are_grey=_are_grey(stack))
+    problems = () if stack is None else stack.problems
     terminal.result(_text(found), _record(found), n_skipped=len(problems))
 
 
@@ -91,6 +96,14 @@ class _Found(NamedTuple):
     options: ImageOptions
     summary: StackSummary
     is_mixed: bool = True
+    are_grey: bool = False
+
+    @property
+    def not_searched(self) -> list[str]:
+        """Sub-folders beside the images that are not read."""
+        stack, source = self.stack, self.options.source
+        is_store = stack is not None and os.path.abspath(source) in stack.inputs
+        return [] if self.options.recursive or is_store else sub_folders(source)
 
     @property
     def next_line(self) -> str | None:
@@ -131,6 +144,21 @@ def _open(options: ImageOptions) -> _Found:
         return _Found(stack, other, StackSummary(error.counts, len(stack.problems) - n_unfit, stack.unread))
 
 
+def _are_grey(stack: ImageStack) -> bool:
+    """Whether three images in colour, which are decoded for it, have no colours; False where they are large."""
+    import numpy as np
+
+    if stack.shape[3:] != (3,) or stack.dtype != "uint8" or 3 * math.prod(stack.shape[1:]) > _MOST_VALUES:
+        return False
+    n_images, is_film = len(stack), getattr(stack.keys, "runs", None) is not None
+    some = (0, 1, 2) if is_film else (0, n_images // 2, n_images - 1)  # a film is decoded up to its images
+    try:
+        images = stack[sorted({min(one, n_images - 1) for one in some})].data.compute()
+    except (ImgstackError, OSError, ValueError):
+        return False
+    return bool(np.all(images == images[..., :1]))
+
+
 def _free_folder(source: str, stack: ImageStack) -> str:
     """Name a folder for results that does not exist: here, or, where that is in the input, beside the input."""
     beside = os.path.dirname(os.path.abspath(source))
@@ -155,6 +183,15 @@ def _text(found: _Found) -> str:
     else:
         lines.append("These are of several kinds: the next line brings them to one.")
     lines += [f"bad: {path!r}: {in_options(reason)}" for path, reason in (stack.problems if stack is not None else ())]
+    if folders := found.not_searched:
+        context = click.get_current_context()
+        again = command_line(context.command, {**context.params, "recursive": True})
+        lines.append(
+            f"not searched: {len(folders):,} sub-folder{'s' if len(folders) > 1 else ''}, such as {folders[0]!r}. With "
+            f"{'them' if len(folders) > 1 else 'it'}: {again}"
+        )
+    if found.are_grey:
+        lines.append("grey: red, green and blue are equal in the images tried. One channel takes a third: --mode L")
     return "\n".join(lines if line is None else [*lines, f"\nNext: {line}"])
 
 
@@ -176,6 +213,8 @@ def _record(found: _Found) -> dict[str, Any]:
             for header, count in found.summary.counts
         ],
         "problems": [{"file": path, "reason": reason} for path, reason in problems],
+        "not_searched": found.not_searched,
+        "are_grey": found.are_grey,
         "unread": dict(found.summary.unread),
         "next": found.next_line,
     }

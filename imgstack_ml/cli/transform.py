@@ -12,7 +12,7 @@ from .lib.images import ImageOptions, image_options
 from .lib.model import ModelError, errors_that_name_options, model_argument, open_model
 from .lib.options import overwrite_option, run_options
 from .lib.output import make_folder, refuse_existing
-from .lib.table import in_small_blocks, print_table_written, table_option, write_table
+from .lib.table import Classes, in_small_blocks, print_table_written, table_option, write_table
 from .lib.task import Task
 from .lib.terminal import Terminal
 
@@ -32,13 +32,14 @@ def transform(
     out: str,
     overwrite: bool,
 ) -> None:
-    """Project or classify the images in FOLDER by a model that pca, classify or imgstack_ml.save_model has saved.
+    """Project or classify the images in FOLDER by a model that pca, classify, cluster or save_model has saved.
 
     MODEL is the file, or the folder of results that holds it. The columns are file, label (where sub-folders are read,
     or a stored stack has labels), and PC1, PC2, ... or the features that the model gives. Of a classifier they are
-    predicted, and the probability of each class. A .npy file holds a structured array of the fields file, label,
-    predicted and values. The images must have the shape and mode of those that the
-    model is fitted to. Each image is read once, and neither images nor scores need fit into memory.
+    predicted, and the probability of each class; of clusters they are cluster, and the distance from the centre of
+    each. A .npy file holds a structured array of these texts and the field values. The images must have the shape and
+    mode of those that the model is fitted to. Each image is read once, and neither images nor scores need fit into
+    memory.
 
     \b
     Examples:
@@ -62,7 +63,7 @@ def transform(
 
 
 def _lazy_rows(fitted: Any, path: str, stack: Any) -> Any:
-    """Transform images lazily into rows of numbers: scores, features, or the probabilities of classes.
+    """Transform images lazily into rows of numbers: scores, features, probabilities of classes, or distances.
 
     Raises
     ------
@@ -71,7 +72,7 @@ def _lazy_rows(fitted: Any, path: str, stack: Any) -> Any:
     """
     last = _last_step(fitted)
     with errors_that_name_options():
-        rows = fitted.transform(stack) if _classes(fitted) is None else _probabilities(fitted, stack)
+        rows = fitted.transform(stack) if _classes(fitted) is None else _by_class(fitted, path, stack)
     if rows.ndim != 2:
         raise ModelError(
             f"{path!r} ends in a {type(last).__name__}, which gives images and no rows of numbers. In Python: "
@@ -80,26 +81,40 @@ def _lazy_rows(fitted: Any, path: str, stack: Any) -> Any:
     return rows
 
 
-def _probabilities(fitted: Any, stack: Any) -> Any:
-    """Compute the probability of each class (n_images, n_classes) lazily, block by block."""
+def _by_class(fitted: Any, path: str, stack: Any) -> Any:
+    """Compute what tells the class, a probability of each or a distance from each (n_images, n_classes), by blocks."""
     import numpy as np
     from dask_ml.wrappers import ParallelPostFit
+    from sklearn.preprocessing import StandardScaler
 
-    features, classifier = fitted[:-1], fitted[-1]
+    steps = getattr(fitted, "steps", [])
+    if len(steps) < 2:
+        raise ModelError(
+            f"{path!r} is a {type(fitted).__name__} of rows of numbers. Save it with the step that makes rows of "
+            "images: imgstack_ml.save_model(make_pipeline(features, model), path)"
+        )
+    # A scaling of scikit-learn would draw all rows into memory.
+    n_last = 2 if len(steps) > 2 and isinstance(steps[-2][1], StandardScaler) else 1
+    features, last = fitted[:-n_last], fitted[-n_last:]
     # With an example of the result, which else is found by a call on made-up rows.
-    example = np.empty((1, len(classifier.classes_)))
-    return ParallelPostFit(classifier, predict_proba_meta=example).predict_proba(features.transform(stack))
+    example = np.empty((1, len(_classes(fitted).names)))
+    post = ParallelPostFit(last, predict_proba_meta=example, transform_meta=example)
+    rows = features.transform(stack)
+    return post.transform(rows) if hasattr(last, "transform") else post.predict_proba(rows)
 
 
-def _classes(fitted: Any) -> list[str] | None:
-    """Names of the classes that a Pipeline predicts; None of one that gives numbers."""
-    return None if hasattr(fitted, "transform") else list(map(str, _last_step(fitted).classes_))
+def _classes(fitted: Any) -> Any:
+    """Classes that a Pipeline predicts, or clusters that it finds; None of one that gives numbers."""
+    last = _last_step(fitted)
+    if hasattr(last, "cluster_centers_"):
+        return Classes([str(number) for number in range(1, 1 + len(last.cluster_centers_))], "cluster", least=True)
+    return None if hasattr(fitted, "transform") else Classes(list(map(str, last.classes_)))
 
 
 def _column_names(fitted: Any, width: int) -> list[str]:
     last = _last_step(fitted)
     if classes := _classes(fitted):
-        return [f"p_{name}" for name in classes]
+        return [f"{'distance' if classes.least else 'p'}_{name}" for name in classes.names]
     return score_names(width) if hasattr(last, "components_") else list(map(str, last.get_feature_names_out()))
 
 

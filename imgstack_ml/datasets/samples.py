@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+from tqdm.auto import tqdm
 
 from ..errors import StoreError
 from ..files.atomic import atomic_path
@@ -85,7 +86,9 @@ SAMPLES: dict[str, Callable[[int | None, int], Iterator[SampleImage]]] = {
 """Samples by name: functions of (n, seed) that yield `SampleImage` records."""
 
 
-def write_sample(name: str, folder: str | os.PathLike[str], *, n: int | None = None, seed: int = 0) -> list[str]:
+def write_sample(
+    name: str, folder: str | os.PathLike[str], *, n: int | None = None, seed: int = 0, progress: bool = False
+) -> list[str]:
     """Write sample images into a folder, one file an image.
 
     Parameters
@@ -99,6 +102,8 @@ def write_sample(name: str, folder: str | os.PathLike[str], *, n: int | None = N
         Number of images, spread evenly over the labels. By default all, or 844 cells.
     seed : int, default=0
         Number of the collection of cells; the other samples are always the same.
+    progress : bool, default=False
+        Whether to show a bar of images, on stderr.
 
     Returns
     -------
@@ -131,7 +136,12 @@ def write_sample(name: str, folder: str | os.PathLike[str], *, n: int | None = N
         raise ValueError(f"n={n} must be at least 1; leave it out for the default")
     root = Path(folder)
     _check_empty(root)
-    return [_write_image(root / sample.file, sample.image) for sample in SAMPLES[name](n, seed)]
+    samples = tqdm(SAMPLES[name](n, seed), "writing", _count(name, n), unit=" images", disable=not progress)
+    return [_write_image(root / sample.file, sample.image) for sample in samples]
+
+
+def _count(name: str, n: int | None) -> int | None:
+    return N_CELL_IMAGES if n is None and name == "cells" else n
 
 
 def _check_empty(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Scores of the images along two components, as points, colours by label, thumbnails, or densities."""
+"""Scores of the images along two components, or their order, as points, colours by label, thumbnails, or densities."""
 
 from __future__ import annotations
 
@@ -43,8 +43,9 @@ class ScoresDisplay:
     ----------
     scores : array-like of shape (n_images, n_components)
         Projections of the images, as from ``transform``.
-    components : (int, int), default=(1, 2)
-        Components on the x and the y axis, counted from 1 as in titles and tables.
+    components : (int or None, int or None), default=(1, 2)
+        Components on the x and the y axis, counted from 1 as in titles and tables. None stands for the position of the
+        image in the stack, from 0: ``(None, 1)`` draws the first component of a movie against its frames.
     labels : array-like of shape (n_images,), optional
         A label for each image; each of the 80 most frequent has its own colour and marker, and all others are grey.
     thumbnails : dict of int to ndarray, optional
@@ -77,7 +78,7 @@ class ScoresDisplay:
         self,
         scores: npt.ArrayLike,
         *,
-        components: tuple[int, int] = (1, 2),
+        components: tuple[int | None, int | None] = (1, 2),
         labels: npt.ArrayLike | None = None,
         thumbnails: dict[int, np.ndarray] | None = None,
         explained_variance_ratio: npt.ArrayLike | None = None,
@@ -87,8 +88,12 @@ class ScoresDisplay:
         if self.scores.ndim != 2 or self.scores.size == 0:
             raise ValueError(f"scores has shape {self.scores.shape}; needed is (n_images, n_components)")
         k = self.scores.shape[1]
-        if len(components) != 2 or not 1 <= min(components) <= max(components) <= k:
-            raise ValueError(f"components={components!r}; needed are two numbers from 1 to {k}, e.g. (1, 2)")
+        numbers = [number for number in components if number is not None]
+        if len(components) != 2 or not numbers or not 1 <= min(numbers) <= max(numbers) <= k:
+            raise ValueError(
+                f"components={components!r}; needed are two numbers from 1 to {k}, e.g. (1, 2), or None in place of "
+                "one for the order of the images, e.g. (None, 1)"
+            )
         self.components = components
         n_images = len(self.scores)
         self.labels = array_of_shape("labels", labels, (n_images,), f"{n_images} images")
@@ -105,7 +110,7 @@ class ScoresDisplay:
         X: StackLike,
         *,
         scores: npt.ArrayLike | None = None,
-        components: tuple[int, int] = (1, 2),
+        components: tuple[int | None, int | None] = (1, 2),
         labels: npt.ArrayLike | None = None,
         n_thumbnails: int = 0,
         ax: Axes | None = None,
@@ -120,8 +125,8 @@ class ScoresDisplay:
             Images, as for its `transform`; a lazy stack is read once, and not at all where `scores` are given.
         scores : array-like of shape (n_images, n_components), optional
             The scores of the images, if they are known already.
-        components : (int, int), default=(1, 2)
-            Components on the x and the y axis, counted from 1.
+        components : (int or None, int or None), default=(1, 2)
+            Components on the x and the y axis, counted from 1; None for the order of the images.
         labels : array-like of shape (n_images,), optional
             A label for each image; by default ``X.labels``, the sub-folders of an ImageStack, if it has any.
         n_thumbnails : int, default=0
@@ -162,8 +167,9 @@ class ScoresDisplay:
 
     @property
     def plane(self) -> np.ndarray:
-        """Scores along the two components, (n_images, 2)."""
-        return self.scores[:, [component - 1 for component in self.components]]
+        """Scores along the two components, or positions of the images, (n_images, 2)."""
+        order = np.arange(len(self.scores))
+        return np.column_stack([order if one is None else self.scores[:, one - 1] for one in self.components])
 
     def plot(self, *, ax: Axes | None = None) -> ScoresDisplay:
         """Draw the plot.
@@ -180,8 +186,9 @@ class ScoresDisplay:
         groups = [] if self.labels is None else _groups_by_label(self.labels)
         self.ax_ = ax = axes_or_new(ax, (6.4 + 1.3 * ceil(len(groups) / 16), 5.2))
         self.figure_: Any = ax.get_figure()
-        ax.axhline(0, color=GREY, linewidth=0.6, alpha=0.6, zorder=0)
-        ax.axvline(0, color=GREY, linewidth=0.6, alpha=0.6, zorder=0)
+        for line, component in zip((ax.axvline, ax.axhline), self.components, strict=True):
+            if component is not None:
+                line(0, color=GREY, linewidth=0.6, alpha=0.6, zorder=0)
         ax.margins(0.08)
         self.points_ = self._draw_points(groups)
         ax.set(xlabel=self._label(0), ylabel=self._label(1))
@@ -207,6 +214,8 @@ class ScoresDisplay:
 
     def _label(self, axis: int) -> str:
         number, ratio = self.components[axis], self.explained_variance_ratio
+        if number is None:
+            return "position of the image in the stack"
         title = component_title(number, None if ratio is None else ratio[number - 1])
         return f"score on {title}" + " of variance" * (title.endswith("%"))
 

@@ -174,6 +174,8 @@ def _with_axes(series: Found, axes: Sequence[str]) -> Found:
     counting = tuple(axes[: len(axes) - len(of_image)])
     if tuple(series.axes) == counting:
         return series
+    if set(series.axes) == {"q"} and len(counting) == len(series.axes):  # which a file leaves open
+        return series._replace(axes="".join(counting))
     if series.axes or len(counting) > 1:
         has = f"named {series.axes!r}" if series.axes else f"a row of {len(series.keys):,}"
         raise ValueError(f"its images are {has}, and axes={''.join(axes)!r} says otherwise")

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Select", "Selection", "select_channels", "select_images"]
+__all__ = ["Select", "Selection", "described", "select_channels", "select_images"]
 
 #: Which images and channels to take: a name, a position, a slice, or a list of names or positions, for each axis.
 Select = Mapping[str, Any]
@@ -37,6 +37,11 @@ def select_images(axes: Sequence[str], sizes: Sequence[int], names: Sequence[str
     ValueError
         A position or a name that there is not.
     """
+    if twice := [axis for axis in select if list(axes).count(axis) > 1]:
+        raise ValueError(
+            f"it has {list(axes).count(twice[0])} axes {described(twice[0])}, and it is not clear which is meant. Name "
+            "all of its axes, e.g. axes='tzyx', or select from the stack: open_stack(path)[positions]"
+        )
     chosen = [
         _positions(axis, size, names if axis == "c" else (), select.get(axis, slice(None)))
         for axis, size in zip(axes, sizes, strict=True)
@@ -60,11 +65,17 @@ def select_channels(
     """
     known = [*axes, *(["c"] if n_channels and "c" not in axes else [])]
     if unknown := [axis for axis in select if axis not in known]:
-        has = ", ".join(map(repr, known)) or "none that have names but y and x"
+        has = ", ".join(dict.fromkeys(map(described, known))) or "none that have names but y and x"
         raise ValueError(f"it has no axis {unknown[0]!r} to select from; there are {has}. To name them: axes='tyx'")
     if "c" in axes or "c" not in select:
         return None
     return tuple(np.atleast_1d(_positions("c", n_channels, names, select["c"])).tolist())
+
+
+def described(axis: str) -> str:
+    """Name an axis, and say what the letters mean that tifffile gives to axes of which a file does not say it."""
+    meaning = {"q": "an axis that the file does not name", "i": "planes in the order of the file"}.get(axis)
+    return f"{axis!r} ({meaning})" if meaning else repr(axis)
 
 
 def _positions(axis: str, size: int, names: Sequence[str], choice: Any) -> Any:
@@ -86,9 +97,11 @@ def _position(axis: str, size: int, names: Sequence[str], choice: Any) -> int:
             return list(names).index(choice)
         what = "more than once" if choice in names else "not"
         known = f"they are {', '.join(map(repr, names))}" if names else f"none has one; give positions up to {size - 1}"
-        raise ValueError(f"{choice!r} is {what} among the names along its axis {axis!r}: {known}")
+        raise ValueError(f"{choice!r} is {what} among the names along its axis {described(axis)}: {known}")
     if isinstance(choice, bool) or not isinstance(choice, int | np.integer):
         raise TypeError(f"select={{{axis!r}: {choice!r}}} is no name, position, slice or list of these")
     if not -size <= choice < size:
-        raise ValueError(f"there is no position {choice} along its axis {axis!r} of {size}, from 0 to {size - 1}")
+        raise ValueError(
+            f"there is no position {choice} along its axis {described(axis)} of {size}, from 0 to {size - 1}"
+        )
     return int(choice) % size

@@ -272,8 +272,9 @@ class ImageStack(FileStack):
         facts = [("files", f"{self.files[0]!r} … {self.files[-1]!r}")] if self.files else []
         if self.coords or self.channel_names:
             sizes = [f"{axis} ({len(np.unique(places))})" for axis, places in self.coords.items()]
+            unnamed = "; the file does not say what q is" if "q" in self.coords else ""
             names = [f"c ({', '.join(self.channel_names)})"] if self.channel_names else []
-            facts.append(("axes", ", ".join(sizes + names)))
+            facts.append(("axes", ", ".join(sizes + names) + unnamed))
         if self.labels is not None:
             facts.append(("labels", _count_labels(self.labels)))
         if self.problems:

@@ -1,17 +1,20 @@
 """``imgstack-ml cluster``, against scikit-learn's KMeans."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
+from distributed import LocalCluster
 from PIL import Image
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 from sklearn.preprocessing import StandardScaler
 
+from imgstack_ml import load_model, open_stack
 from imgstack_ml.cli.lib import clustering
 from imgstack_ml.cli.lib.clustering import RowsOnDisk, StoredRows, find_clusters
-from tests.lib.commands import assert_refused, read_table, run
+from tests.lib.commands import assert_refused, read_table, recorded_reads, run
 from tests.lib.images import write_image
 
 
@@ -49,10 +52,40 @@ def test_clusters_are_those_of_scikit_learn(tmp_path, reads, monkeypatch):
     assert record["clusters"]["rand_index"] == 1
     assert len(record["feature_names"]) == 9
     assert np.ptp(np.asarray(Image.open(out / "clusters.png").convert("L"))) > 100
+    out_of_model = tmp_path / "again.csv"
+    reads.clear()
+    assert run("transform", out, tmp_path / "in", "-r", "-o", out_of_model).exit_code == 0
+    assert len(reads) == 19
+    header, again = read_table(out_of_model)
+    assert header == ["file", "label", "cluster", "distance_1", "distance_2", "distance_3"]
+    assert [row[2] for row in again] == [row[2] for row in rows]
+    distances = np.array([row[3:] for row in again], dtype=float)
+    np.testing.assert_allclose(np.sort(distances, axis=1)[:, :2], np.column_stack([distance, next_distance]))
+    model, stack = load_model(out / "model.safetensors"), open_stack(tmp_path / "in", recursive=True)
+    np.testing.assert_array_equal(model.predict(stack) + 1, number)
     again = run("report", out)
     assert again.exit_code == 0
     assert "3 of 9, 6, 4 images" in again.stdout
     assert "clusters.png" in again.stdout
+
+
+def test_scores_take_one_read_and_a_cluster_gives_the_same(faces, tmp_path, monkeypatch):
+    """The same clusters on threads and on a cluster, and by a model whose rows are float32."""
+    monkeypatch.setattr(clustering, "_N_STARTS", 1)
+    monkeypatch.setattr(sys.modules["imgstack_ml.cli.cluster"], "_draw", lambda *_: None)
+    arguments = ("cluster", faces, "-r", "-k", 3, "-f", "pca", "-o")
+    with recorded_reads() as reads:
+        result = run(*arguments, tmp_path / "a")
+    assert result.exit_code == 0, result.stderr
+    assert len(reads) == 24
+    with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as workers:
+        result = run(*arguments, tmp_path / "b", "--scheduler", workers.scheduler_address)
+    assert result.exit_code == 0, result.stderr
+    assert "computing on " in result.stderr
+    one, other = (read_table(tmp_path / name / "clusters.csv")[1] for name in "ab")
+    assert [row[:3] for row in one] == [row[:3] for row in other]
+    assert run("transform", tmp_path / "a", faces, "-r", "-o", tmp_path / "t.csv").exit_code == 0
+    assert [row[:3] for row in read_table(tmp_path / "t.csv")[1]] == [row[:3] for row in one]
 
 
 def test_blocks_seed_and_scores(tmp_path, monkeypatch):

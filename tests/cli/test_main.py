@@ -93,3 +93,19 @@ def test_the_documented_line_sets_bash_up(tmp_path):
         ["bash", "-c", f"{line}\n{ask}"], env=environment, capture_output=True, text=True, timeout=60
     )
     assert process.stdout.split() == ["reconstruct"], process.stderr
+
+
+WITH_A_LOST_THREAD = """
+import concurrent.futures.thread as thread, sys
+from imgstack_ml import __main__ as program, cli
+pool = thread.ThreadPoolExecutor(1)
+pool.submit(int).result()
+thread._threads_queues.clear()
+cli.main = lambda **_: sys.exit(130)
+program.main()
+"""
+
+
+def test_a_command_that_is_stopped_ends_though_python_lost_a_thread():
+    """Ctrl-C can come between the start of a thread and its entry in the list that Python ends at the end."""
+    assert subprocess.run([sys.executable, "-c", WITH_A_LOST_THREAD], timeout=60, check=False).returncode == 130

@@ -87,6 +87,20 @@ def test_solver_and_what_is_printed(solver, options, faces, tmp_path):
     assert (result.stderr == "") == ("-q" in options)
 
 
+def test_resuming_what_is_finished_goes_by_what_changes_results(finished, faces, reads):
+    """It was made without a report: a page can be made of it, eigenimages in full size cannot."""
+    for options, said in (
+        (["-k", 5, "--no-report"], "To repeat it: --overwrite\n"),
+        (["-k", 5], f"It has no page; to make it: imgstack-ml report {finished}\n"),
+    ):
+        result = run("pca", faces, "-r", "-o", finished, *options, "--resume")
+        assert (result.exit_code, reads) == (0, []), result.stderr
+        assert result.stdout.endswith(said)
+    for options in (["-k", 5, "--full-size"], ["-k", 4]):
+        result = run("pca", faces, "-r", "-o", finished, *options, "--resume")
+        assert_refused(result, f"another run, which is finished: imgstack-ml pca {faces} -o {finished} -k 5")
+
+
 def test_rescale_and_a_terminal_that_cannot_show_the_summary(faces, tmp_path):
     result = run_pca(faces, "-r", "-o", tmp_path, "-k", 3, "--rescale", charset="ascii")
     assert result.exit_code == 0

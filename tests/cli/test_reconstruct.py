@@ -28,6 +28,9 @@ def test_draws_what_the_components_give(k, finished, faces, stack, model, tmp_pa
     in_folders = im.open_stack(tmp_path / "tiff", recursive=True)
     np.testing.assert_array_equal(in_folders.data.compute(), again.data.compute())
     assert in_folders.labels.tolist() == stack.labels.tolist()
+    result = run("reconstruct", finished, faces, "-r", "-o", tmp_path / "one.tif", *options)
+    assert result.stdout.splitlines()[-1] == f"Next: imgstack-ml scan {tmp_path / 'one.tif'}"
+    np.testing.assert_array_equal(im.open_stack(tmp_path / "one.tif").data.compute(), again.data.compute())
     result = run("reconstruct", finished, faces, "-r", "-o", tmp_path / "png", *options)
     assert result.stdout.splitlines()[-1] == f"Next: imgstack-ml scan {tmp_path / 'png'} -r"
     pictures = im.open_stack(tmp_path / "png", recursive=True).data.compute()
@@ -123,7 +126,7 @@ def test_refuses(finished, faces, stack, tmp_path):
     assert_refused(run("reconstruct", finished, faces, "-r", "-o", out, "-k", 6), "-k 6", "-k 5 or less")
     assert_refused(run("reconstruct", finished, faces, "-r", "-o", faces / "out"), "inside the input folder")
     im.save_model(im.ImageHistogram().fit(stack), tmp_path / "m")
-    assert_refused(run("reconstruct", finished, faces, "-r", "-o", tmp_path / "a.tif"), "-o a, with --format tiff")
+    assert_refused(run("reconstruct", finished, faces, "-r", "-o", tmp_path / "a.png"), "-o a; or one file: -o a.tif")
     assert_refused(run("reconstruct", tmp_path / "m", faces, "-r", "-o", out), "no principal components")
     floats = write_folder(tmp_path / "in", 4, (9, 7), "float32", ".tif")
     im.save_model(im.ImagePCA(2).fit(floats), tmp_path / "floats")

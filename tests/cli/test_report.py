@@ -71,6 +71,8 @@ def test_other_results(faces, tmp_path):
     again = run("report", out)
     assert again.exit_code == 0
     assert again.stdout.split("\n\nResults")[0] == ended.stdout.split("\n\nResults")[0]
+    line = f"only the command itself makes again: imgstack-ml classify {faces} -o {out} -f stats --overwrite\n"
+    assert again.stdout.endswith(line)
     assert_refused(run("report", out / "predictions.csv"), "is a file", "a table has no page")
 
 

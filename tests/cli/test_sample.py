@@ -7,7 +7,7 @@ import pytest
 
 import imgstack_ml as im
 from imgstack_ml.cli.sample import _NAMES
-from imgstack_ml.datasets import SAMPLES
+from imgstack_ml.datasets import SAMPLES, write_sample
 from tests.lib.commands import assert_refused, run
 
 
@@ -25,6 +25,12 @@ def test_writes_images(name, tmp_path):
     (line,) = re.findall("Next: imgstack-ml (.*)", result.stdout)
     assert ("--recursive" in line) == any(path.is_dir() for path in folder.iterdir())
     assert im.open_stack(folder, recursive=True).shape[0] == 4
+
+
+def test_a_bar_counts_the_images(tmp_path, capsys):
+    write_sample("cells", tmp_path / "cells", n=2, progress=True)
+    assert "writing: 100%" in (bar := capsys.readouterr().err)
+    assert "2/2" in bar
 
 
 def test_seed(tmp_path):

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 
+import numpy as np
 import pytest
 
 from tests.lib.commands import assert_refused, cut_off, run, run_pca
@@ -39,7 +40,7 @@ def test_verifies_and_brings_to_one_kind(tmp_path):
     assert f"bad: {str(damaged)!r}" in result.stdout
     said = [line.split()[0] for line in result.stderr.splitlines()]
     assert said == ["reading", "warning:", "decoding"]
-    assert "--shape 32x30 --fit crop, or --shape 32x32 --fit pad" in result.stderr
+    assert "--shape 32x30 --fit crop (the size of 'b.jpg'), or --shape 32x32 --fit pad" in result.stderr
     (tmp_path / "empty/sub").mkdir(parents=True)
     result = run("scan", tmp_path / "empty")
     assert result.exit_code == 1
@@ -92,6 +93,24 @@ def test_the_last_line_runs(images, needed, tmp_path, monkeypatch):
     assert line == "Next: imgstack-ml pca in -o results" + needed
     assert run_pca(*shlex.split(line)[3:]).exit_code == result.exit_code
     assert run("scan", "in").stdout.splitlines()[-1] == line.replace("results", "results2")
+
+
+def test_what_is_not_searched_and_what_is_grey(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for i in range(4):
+        write_image(tmp_path / f"in/{i}.png", np.stack([random_pixels((8, 8), seed=i)] * 3, axis=2))
+        write_image(tmp_path / f"in/sub/{i}.png", random_pixels((8, 8, 3), seed=i))
+    result = run("scan", "in")
+    assert "not searched: 1 sub-folder, such as 'sub'. With it: imgstack-ml scan in -r\n" in result.stdout
+    assert "One channel takes a third: --mode L\n" in result.stdout
+    assert json.loads(run("scan", "in", "--json", "-q").stdout)["not_searched"] == ["sub"]
+    for options in (["in", "-r"], ["in/sub"], ["in", "--mode", "L"]):
+        said = run("scan", *options).stdout
+        assert "grey: " not in said
+        assert ("not searched" in said) == ("--mode" in options)
+    for i, shape in enumerate([(6, 9), (9, 6), (9, 9)]):
+        write_image(tmp_path / f"mixed/{i}.png", random_pixels(shape))
+    assert "--shape 6x6 --fit crop (the size of '0.png' and '1.png')" in run("scan", "mixed", "--shape", "9x9").stderr
 
 
 def test_errors_name_options(tmp_path):

@@ -6,11 +6,13 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 import imgstack_ml as im
-from tests.lib.commands import assert_refused, run
+from imgstack_ml.cli.report import _read_scores
+from tests.lib.commands import assert_refused, read_scores, run, run_pca
 
 
 def read_any(path):
@@ -39,6 +41,22 @@ def test_writes_what_the_model_gives(suffix, finished, faces, stack, model, tmp_
     assert columns in (None, ["PC1", "PC2", "PC3", "PC4", "PC5"])
     # To the last bit: the text is the shortest that gives the float32 back.
     np.testing.assert_array_equal(values.astype(np.float32), np.asarray(model.transform(stack)))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npy"])
+def test_frames_of_a_movie_have_their_number(suffix, tmp_path):
+    """Positions along the axes of the file, as whole numbers; the report reads what pca has written."""
+    pixels = np.random.default_rng(0).integers(0, 255, (4, 3, 8, 9), dtype="uint8")
+    tifffile.imwrite(tmp_path / "m.tif", pixels, metadata={"axes": "TZYX"}, ome=True)
+    assert run_pca(tmp_path / "m.tif", "-k", 2, "-o", tmp_path / "out").exit_code == 0
+    assert read_scores(tmp_path / "out")[0] == ["file", "t", "z", "PC1", "PC2"]
+    assert _read_scores(tmp_path / "out/scores.csv")[1].shape == (12, 2)
+    result = run("transform", tmp_path / "out", tmp_path / "m.tif", "-o", tmp_path / f"s{suffix}")
+    assert result.exit_code == 0, result.stderr
+    read = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".npy": np.load}[suffix]
+    table = read(tmp_path / f"s{suffix}")
+    np.testing.assert_array_equal(table["t"], np.repeat(np.arange(4), 3))
+    np.testing.assert_array_equal(table["z"], np.tile(np.arange(3), 4))
 
 
 def test_one_folder_has_no_labels(finished, faces, tmp_path):
@@ -85,6 +103,8 @@ def test_refuses(finished, faces, stack, tmp_path):
     assert_refused(run("transform", faces, faces, "-r", "-o", out), "model.safetensors")
     (tmp_path / "no.safetensors").write_text("x")
     assert_refused(run("transform", tmp_path / "no.safetensors", faces, "-r", "-o", out), "no.safetensors")
+    im.save_model(LogisticRegression().fit([[0], [1]], [0, 1]), tmp_path / "rows")
+    assert_refused(run("transform", tmp_path / "rows", faces, "-r", "-o", out), "LogisticRegression of rows of numbers")
     im.save_model(im.StackCenterer().fit(stack), tmp_path / "centred")
     assert_refused(run("transform", tmp_path / "centred", faces, "-r", "-o", out), "StackCenterer", "save_stack")
     assert run("transform", tmp_path / "nowhere", faces, "-o", out).exit_code == 2

@@ -191,7 +191,6 @@ def test_files_are_named_behind_other_steps(tmp_path):
             call(stack)
 
 
-@pytest.mark.filterwarnings("ignore:The `numpy.may_share_memory`:FutureWarning")  # of scikit-learn, about Dask arrays
 @pytest.mark.parametrize("kind", [np.asarray, lambda X: da.from_array(X, chunks=(5, 3, 4))], ids=["numpy", "dask"])
 def test_an_imputer_of_scikit_learn_can_follow_an_image_flattener(kind):
     bad = X.copy()

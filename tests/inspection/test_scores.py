@@ -39,6 +39,16 @@ def test_points_are_the_scores_asked_for():
     assert display.ax_.get_legend() is None
 
 
+def test_scores_against_the_order_of_the_images():
+    scores = np.random.default_rng(0).normal(size=(50, 4))
+    display = ScoresDisplay(scores, components=(None, 2)).plot()
+    np.testing.assert_array_equal(offsets(display.points_[0]), np.column_stack([np.arange(50), scores[:, 1]]))
+    assert (display.ax_.get_xlabel(), display.ax_.get_ylabel()) == (
+        "position of the image in the stack",
+        "score on PC 2",
+    )
+
+
 def test_each_frequent_label_has_a_style_and_the_others_share_grey():
     labels = np.repeat([f"plate {i}" for i in range(90)], [2] * 80 + [1] * 10)
     scores = np.random.default_rng(0).normal(size=(len(labels), 2))
@@ -137,6 +147,7 @@ def test_spread_out_points_are_far_apart():
         ((np.zeros(5),), {}, r"shape \(5,\); needed is \(n_images, n_components\)"),
         ((np.zeros((5, 2)),), {"components": (1, 3)}, "two numbers from 1 to 2"),
         ((np.zeros((5, 2)),), {"components": (0, 1)}, "two numbers from 1 to 2"),
+        ((np.zeros((5, 2)),), {"components": (None, None)}, "two numbers from 1 to 2"),
         ((np.zeros((5, 2)),), {"labels": ["a"]}, r"labels has shape \(1,\); 5 images"),
     ],
 )

@@ -173,3 +173,20 @@ def test_chunks_of_other_channels_are_not_read(tmp_path, stored):
         patch.setattr(h5py.Dataset, "__getitem__", lambda self, key: (read.append(key), getitem(self, key))[1])
         np.testing.assert_array_equal(open_stack([tmp_path / "a.h5"], select={"c": 1}).data, wanted)
     assert [key[1] for key in read] == [slice(1, 2)] * 2
+
+
+def test_axes_that_a_file_does_not_name_are_explained_and_can_be_named(tmp_path):
+    """tifffile calls them Q."""
+    pixels = random_pixels((4, 3, 6, 5))
+    tifffile.imwrite(tmp_path / "one.tif", pixels[:, 0], photometric="minisblack")
+    tifffile.imwrite(tmp_path / "two.tif", pixels, photometric="minisblack")
+    assert "axes: q (4); the file does not say what q is\n" in f"{open_stack(tmp_path / 'one.tif')}\n"
+    with pytest.raises(
+        BadImageError, match=r"no axis 't'.*there are 'q' \(an axis that the file does not name\). To name"
+    ):
+        open_stack(tmp_path / "one.tif", select={"t": 1})
+    with pytest.raises(BadImageError, match=r"2 axes 'q' \(.*not clear which is meant. Name all.*axes='tzyx'"):
+        open_stack(tmp_path / "two.tif", select={"q": 1})
+    found = open_stack(tmp_path / "two.tif", axes="tzyx", select={"z": 1})
+    np.testing.assert_array_equal(found.data, pixels[:, 1])
+    assert found.axes == ("t", "y", "x")

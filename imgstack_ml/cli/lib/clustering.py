@@ -11,8 +11,11 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 from uuid import uuid4
 
+import dask
 import dask.array as da
 import numpy as np
+from sklearn.cluster import KMeans as FittedKMeans
+from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ...errors import ImgstackError, MemoryLimitError
@@ -43,6 +46,8 @@ class Clusters(NamedTuple):
         The same of the cluster that is second nearest; 0 and infinity where there is one cluster.
     explained : float
         Share of the sum of squares that the clusters explain, from 0 to 1.
+    steps : Pipeline
+        What finds the cluster of a row, less 1: a StandardScaler and a KMeans of scikit-learn, fitted.
     """
 
     number: np.ndarray
@@ -50,6 +55,7 @@ class Clusters(NamedTuple):
     next_number: np.ndarray
     next_distance: np.ndarray
     explained: float
+    steps: Pipeline
 
 
 class StoredRows:
@@ -147,7 +153,8 @@ def find_clusters(
     rows = da.from_array(stored, chunks=(max(1, _BLOCK_BYTES // (8 * widest)), p), name=False, inline_array=True)
     scaled = rows.map_blocks(_scaled, scaler.mean_, scale, dtype=np.float64, meta=np.empty((0, p)))
     best = None
-    with _without_log():
+    # On threads, also where a cluster reads the images: the rows are in a file of this machine.
+    with _without_log(), dask.config.set(scheduler="threads"):
         for start in range(_N_STARTS):
             model = KMeans(
                 n_clusters,
@@ -158,11 +165,22 @@ def find_clusters(
             nearest = _nearest(scaled, model.cluster_centers_)
             within = float((nearest[:, 1] ** 2).sum())
             if best is None or within < best[0]:
-                best = within, nearest
+                best = within, nearest, np.asarray(model.cluster_centers_)
     assert best is not None, "there is at least one start"
-    within, nearest = best
-    total = n * float((scaler.var_ / scale**2).sum())
-    return _sorted_by_size(nearest, n_clusters, 1 - within / total)
+    within, nearest, centres = best
+    rank = _ranks_by_size(nearest, n_clusters)
+    numbers = (rank[nearest[:, column].astype(int)] for column in (0, 2))
+    explained = max(0.0, 1 - within / (n * float((scaler.var_ / scale**2).sum())))
+    steps = _fitted_steps(scaler, scale, centres[np.argsort(rank[:-1])].astype(stored.dtype))
+    return Clusters(next(numbers), nearest[:, 1], next(numbers), nearest[:, 3], explained, steps)
+
+
+def _fitted_steps(scaler: StandardScaler, scale: np.ndarray, centres: np.ndarray) -> Pipeline:
+    """Make the steps that find the nearest of some centres, as scikit-learn would have fitted them."""
+    scaler.scale_, scaler.var_ = scale, scale**2
+    model = FittedKMeans(len(centres))
+    model.cluster_centers_, model.n_features_in_, model._n_threads = centres, centres.shape[1], 1
+    return Pipeline([("scale", scaler), ("cluster", model)])
 
 
 def _scaled(rows: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -189,15 +207,15 @@ def _nearest_of_block(rows: np.ndarray, centres: np.ndarray) -> np.ndarray:
     return np.column_stack([order[:, 0], nearest, order[:, 1], following])
 
 
-def _sorted_by_size(nearest: np.ndarray, n_clusters: int, explained: float) -> Clusters:
-    own, following = nearest[:, 0].astype(int), nearest[:, 2].astype(int)
+def _ranks_by_size(nearest: np.ndarray, n_clusters: int) -> np.ndarray:
+    """Return the number of each cluster, from 1 for the largest; at the end 0, for no second cluster."""
+    own = nearest[:, 0].astype(int)
     counts = np.bincount(own, minlength=n_clusters)
     first = np.full(n_clusters, len(own))
     np.minimum.at(first, own, np.arange(len(own)))
-    rank = np.empty(n_clusters + 1, dtype=int)
+    rank = np.zeros(n_clusters + 1, dtype=int)
     rank[np.lexsort((first, -counts))] = np.arange(1, n_clusters + 1)
-    rank[-1] = 0  # no second cluster
-    return Clusters(rank[own], nearest[:, 1], rank[following], nearest[:, 3], max(0.0, explained))
+    return rank
 
 
 @contextmanager

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import os
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...errors import ImgstackError
-from .cells import of_cell
+from .labels import LabelError, TableFile, read_table
 from .run import relative_names
 
 if TYPE_CHECKING:
@@ -18,29 +15,20 @@ if TYPE_CHECKING:
 
     from ... import ImageStack
 
-__all__ = ["LabelError", "group_option", "grouped", "make_folds"]
+__all__ = ["group_option", "grouped", "make_folds"]
 
 _N_DRAWS = 20  # of folds, until each class is among the images that every model learns from
-_MAX_SHOWN = 5
 
 
-class LabelError(ImgstackError, ValueError):
-    """Labels or groups of the images from which no classifier can learn, or on which it cannot be tested."""
-
-
-class GroupBy(click.ParamType):
-    """A level of folders, from 1, or a CSV file, whose path becomes absolute; ``FILE:COLUMN`` names a column."""
+class GroupBy(TableFile):
+    """A level of folders, from 1, or a CSV file."""
 
     name = "level or csv"
+    what = "neither a level of folders, from 1, nor a CSV file, e.g. donors.csv"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Check the value of the option."""
-        if value.isdecimal() and int(value):
-            return str(int(value))
-        path, _, column = (value, "", "") if os.path.isfile(value) else value.rpartition(":")
-        if not os.path.isfile(path):
-            self.fail(f"{value!r} is neither a level of folders, from 1, nor a CSV file, e.g. donors.csv", param, ctx)
-        return os.path.abspath(path) + (f":{column}" if column else "")
+        return str(int(value)) if value.isdecimal() and int(value) else super().convert(value, param, ctx)
 
 
 group_option = click.option(
@@ -54,8 +42,19 @@ group_option = click.option(
 )
 
 
-def grouped(stack: ImageStack, source: str, group_by: str | None) -> tuple[np.ndarray | None, np.ndarray | None]:
+def grouped(
+    stack: ImageStack, source: str, group_by: str | None, *, has_table: bool = False
+) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Return labels and groups of the images, (n_images,) each; None where there are none.
+
+    Parameters
+    ----------
+    stack : ImageStack
+    source : str
+    group_by : str or None
+        As the option gives it.
+    has_table : bool, default=False
+        Whether the labels come from a table; else they are folders, without those of the level of the groups.
 
     Raises
     ------
@@ -67,41 +66,24 @@ def grouped(stack: ImageStack, source: str, group_by: str | None) -> tuple[np.nd
     labels = stack.labels
     if group_by is None or labels is None:
         return labels, None
+    names = relative_names(stack.files, source)
     if not group_by.isdecimal():
-        return labels, np.array(_groups_of_table(group_by, relative_names(stack.files, source)))
-    level = int(group_by)
-    parts = [[] if label == "." else label.split("/") for label in labels.tolist()]
+        return labels, np.array(read_table(group_by, "group", names))
+    level, least = int(group_by), 1 if has_table else 2
+    paths = [name.rpartition("/")[0] for name in names] if has_table else labels.tolist()
+    parts = [[] if path in ("", ".") else path.split("/") for path in paths]
     for folders, file in zip(parts, stack.files, strict=True):
-        if len(folders) < max(level, 2):
+        if len(folders) < max(level, least):
+            example = f"FOLDER/{'GROUP/CLASS' if level == 1 else 'CLASS/GROUP'}/a.png"
+            needed = f"a folder for the group and one for the class above each image, as {example}"
             raise LabelError(
-                f"--group-by {level} needs a folder for the group and one for the class above each image, as "
-                f"{'FOLDER/GROUP/CLASS/a.png' if level == 1 else 'FOLDER/CLASS/GROUP/a.png'}; {file!r} lies in "
-                f"{len(folders)}. Give another level, or a CSV file with the columns file and group"
+                f"--group-by {level} needs {f'{level} folders above each image' if has_table else needed}; {file!r} "
+                f"lies in {len(folders)}. Give another level, or a CSV file with the columns file and group"
             )
-    rest = ["/".join(folders[: level - 1] + folders[level:]) for folders in parts]
-    return np.array(rest), np.array([folders[level - 1] for folders in parts])
-
-
-def _groups_of_table(group_by: str, names: list[str]) -> list[str]:
-    """Read the group of each named image from a CSV file."""
-    path, column = (group_by, "") if os.path.isfile(group_by) else group_by.rsplit(":", 1)
-    with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        header, *rows = [row for row in csv.reader(file) if row] or [[]]
-    columns = [name for name in header if name != "file"]
-    if "file" not in header or not columns or (column and column not in columns):
-        raise LabelError(f"{path!r} has the columns {header}; it needs file and {column or 'one with the groups'}")
-    if not column and len(columns) > 1:
-        raise LabelError(f"{path!r} has several columns, {columns}. Name that of the groups: {path}:{columns[0]}")
-    of_file, of_group = header.index("file"), header.index(column or columns[0])
-    groups = {of_cell(row[of_file]): row[of_group] for row in rows if len(row) == len(header)}
-    missing = [name for name in names if not groups.get(name)]
-    if missing:
-        shown = ", ".join(map(repr, missing[:_MAX_SHOWN])) + (", …" if len(missing) > _MAX_SHOWN else "")
-        raise LabelError(
-            f"{path!r} names no group for {len(missing):,} of {len(names):,} images: {shown}. Names are relative to "
-            "the folder, with / between folders"
-        )
-    return [groups[name] for name in names]
+    groups = np.array([folders[level - 1] for folders in parts])
+    if has_table:
+        return labels, groups
+    return np.array(["/".join(folders[: level - 1] + folders[level:]) for folders in parts]), groups
 
 
 def make_folds(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...errors import BadImageError, MixedStackError
+from .labels import labels_option, read_table
 from .options import add_options
 from .output import refuse_inputs, refuse_inside
-from .run import Run
+from .run import Run, relative_names
 from .terminal import Terminal
 from .words import in_options
 
@@ -33,6 +35,7 @@ __all__ = [
     "select_option",
     "shape_option",
     "source_argument",
+    "sub_folders",
     "without_skip_warnings",
 ]
 
@@ -156,6 +159,8 @@ class ImageOptions:
         As in `imgstack_ml.open_stack`.
     fit : {"resize", "crop", "pad"}
         As in `imgstack_ml.open_stack`.
+    labels : str, optional
+        The table that the labels come from, as `labels.read_table` takes it.
     """
 
     source: str
@@ -166,6 +171,7 @@ class ImageOptions:
     select: Sequence[str] = ()
     level: int = 0
     fit: str = "resize"
+    labels: str | None = None
 
     def open(
         self,
@@ -203,7 +209,7 @@ class ImageOptions:
         from ... import open_stack
 
         with self.errors_that_name_options(), without_skip_warnings():
-            return open_stack(
+            stack = open_stack(
                 self.source,
                 recursive=self.recursive,
                 mode=self.mode,
@@ -213,6 +219,12 @@ class ImageOptions:
                 select=parse_select(self.select),
                 level=self.level,
             )
+        return stack if self.labels is None else self._with_labels(stack, self.labels)
+
+    def _with_labels(self, stack: ImageStack, table: str) -> ImageStack:
+        import numpy as np
+
+        return replace(stack, labels=np.array(read_table(table, "label", relative_names(stack.files, self.source))))
 
     def without_faults(self, stack: ImageStack, terminal: Terminal) -> ImageStack:
         """Decode all images once, and leave out those that are damaged or hold NaN or infinity."""
@@ -246,7 +258,8 @@ class ImageOptions:
         if changed:
             heights, widths = ([shape[axis] for shape, _ in counts] for axis in (0, 1))
             least, most = (f"{chosen(heights)}x{chosen(widths)}" for chosen in (min, max))
-            way = f"--shape {least} --fit crop, or --shape {most} --fit pad"
+            names = " and ".join(_smallest(stack, min(heights), min(widths)))
+            way = f"--shape {least} --fit crop (the size of {names}), or --shape {most} --fit pad"
             if least == most:
                 factor = min(height / heights[0], width / widths[0])
                 way = f"--shape {max(1, round(factor * heights[0]))}x{max(1, round(factor * widths[0]))}"
@@ -276,6 +289,22 @@ class ImageOptions:
             raise told from error
 
 
+def _smallest(stack: ImageStack, height: int, width: int) -> list[str]:
+    """Name the image of this height and width, or two where none has both, one for each."""
+    assert stack.kinds is not None, "images of several sizes come from files"
+    shapes = [header.shape for header in stack.kinds.headers]
+    both, tall, wide = (
+        next((i for i, shape in enumerate(shapes) if fits(shape)), None)
+        for fits in (
+            lambda shape: shape[:2] == (height, width),
+            lambda shape: shape[0] == height,
+            lambda shape: shape[1] == width,
+        )
+    )
+    kinds = [both] if both is not None else [tall, wide]
+    return [repr(os.path.basename(stack.files[stack.kinds.numbers.tolist().index(kind)])) for kind in kinds]
+
+
 def image_options(*, recursive: bool = True, labels: bool = False) -> Callable[[Callable], Callable]:
     """Make the decorator that adds the options about images, and passes them to the command as its `images`.
 
@@ -286,8 +315,8 @@ def image_options(*, recursive: bool = True, labels: bool = False) -> Callable[[
     labels : bool, default=False
         As in `recursive_option`.
     """
-    options = [source_argument, recursive_option(labels=labels, always=not recursive), select_option, level_option]
-    options += [mode_option, shape_option, fit_option, _on_error_option]
+    options = [source_argument, recursive_option(labels=labels, always=not recursive), labels_option]
+    options += [select_option, level_option, mode_option, shape_option, fit_option, _on_error_option]
 
     always = not recursive
 
@@ -303,14 +332,25 @@ def image_options(*, recursive: bool = True, labels: bool = False) -> Callable[[
             level: int,
             fit: str,
             recursive: bool,
+            labels: str | None,
             **others: Any,
         ) -> Any:
-            images = ImageOptions(source, recursive or always, on_error, mode, shape, select, level, fit)
+            images = ImageOptions(source, recursive or always, on_error, mode, shape, select, level, fit, labels)
             return command(images=images, **others)
 
         return add_options(options, with_images)
 
     return decorate
+
+
+def sub_folders(folder: str) -> list[str]:
+    """Names of the sub-folders of a folder on this machine that are not hidden; none of anything else."""
+    from ...io.locations.names import is_hidden
+
+    if not os.path.isdir(folder):
+        return []
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name))
 
 
 @contextmanager

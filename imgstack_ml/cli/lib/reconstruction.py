@@ -16,7 +16,8 @@ from ...base.lazy import note_samples
 from ...base.validation import data_and_files
 from ...files.atomic import atomic_folder
 from ...inspection.pipelines import find_route
-from ...io.write.write_images import write_in_folders
+from ...io.write.one_tiff import is_tiff_name
+from ...io.write.write_images import write_images, write_in_folders
 from .model import ModelError
 
 __all__ = ["Reconstruction", "reconstruct_images", "write_reconstruction"]
@@ -86,7 +87,7 @@ def write_reconstruction(
     overwrite: bool,
     progress: bool,
 ) -> np.dtype:
-    """Write reconstructions, as an array if `out` ends in ``.zarr``, else as files in a folder, and return their dtype.
+    """Write reconstructions, as one array (``.zarr``), one TIFF (``.tif``), or files in a folder; return their dtype.
 
     `kind` is the format of files: "png", "tiff", or None for PNG where it can hold the dtype of the images. Files are
     named after the images in `stack`, in folders after those in their `names` relative to the source.
@@ -99,6 +100,9 @@ def write_reconstruction(
     images = drawn.images
     if out.lower().endswith(".zarr"):
         save_stack(images, out, overwrite=overwrite, progress=progress)
+        return images.dtype
+    if is_tiff_name(out):
+        write_images(images, out, overwrite=overwrite, progress=progress)
         return images.dtype
     kind = _file_format(kind, drawn)
     if kind == "png":

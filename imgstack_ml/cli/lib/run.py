@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...errors import StoreError
-from .line import NOT_RECORDED, command_line
+from .line import NOT_RECORDED, command_line, typed
 from .summary import summary
 from .terminal import Terminal
 from .words import in_options
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "line_again", "refusing_another_run", "relative_names", "tell_finished"]
 
+_PAGES = {"report.html": "report", "eigenimages.tif": "full_size"}  # options that only add files
 _PACKAGES = ("imgstack_ml", "numpy", "dask", "scikit-learn", "pillow", "tifffile", "matplotlib")
 
 
@@ -132,13 +133,17 @@ def tell_finished(out: str, terminal: Terminal) -> bool:
         return False
     if holds_checkpoint(os.path.join(out, CHECKPOINT)):  # a later run, with --overwrite, that did not finish
         return False
-    before, now = (line_again(context.command, values) for values in (record["parameters"], context.params))
-    if record["command"] != context.command.name or before != now:
+    missing = [name for name, option in _PAGES.items() if context.params.get(option) and name not in record["outputs"]]
+    others = dict.fromkeys(_PAGES.values())  # they change what is written about the results, not these
+    before, now = (line_again(context.command, values | others) for values in (record["parameters"], context.params))
+    if record["command"] != context.command.name or before != now or "eigenimages.tif" in missing:
+        before = line_again(context.command, record["parameters"])
         raise StoreError(
             f"{out!r} holds the results of another run, which is finished: {before.removesuffix(' --overwrite')}. Name "
             "another folder, or replace them with --overwrite and without --resume"
         )
-    text = summary(record, out, "This run is finished, and nothing was computed. To repeat it: --overwrite")
+    page = f"\nIt has no page; to make it: {typed('imgstack-ml', 'report', out)}" if missing else ""
+    text = summary(record, out, f"This run is finished, and nothing was computed. To repeat it: --overwrite{page}")
     terminal.result(text, record, n_skipped=record["input"]["n_skipped"])
     return True
 

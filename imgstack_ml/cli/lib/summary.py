@@ -14,7 +14,7 @@ _FILES = {
     "eigenimages.tif": "the eigenimages in full size, for open_stack",
     "mean.png": "the mean image",
     "scree.png": "variance explained by each component",
-    "scores.csv": "one row for each image: file, label if any, PC1, PC2, ...",
+    "scores.csv": "one row for each image: file, label and frame if any, PC1, PC2, ...",
     "predictions.csv": "the label of each image and the one predicted",
     "clusters.csv": "the cluster of each image, and how near it is",
     "clusters.png": "images in the middle and on the border of each cluster",

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ... import ImageStack
 
 __all__ = [
+    "Classes",
     "compute_rows",
     "in_small_blocks",
     "iterate_rows",
@@ -43,7 +44,31 @@ _NAME_BYTES = 500  # of the name of an image and its label, as text in Python an
 _GROUP_BYTES = 2**26  # of a row group in a Parquet file
 _PIXEL_BYTES = 64  # a feature makes up to eight arrays of float64 of an image
 
-Part = tuple[list[list[str]], "np.ndarray"]  # columns of text, and rows, of consecutive images
+
+class Classes(NamedTuple):
+    """What the columns of numbers stand for: the largest number of a row tells its class, or the least, its cluster.
+
+    Attributes
+    ----------
+    names : list of str
+        One for each column of numbers.
+    column : str, default="predicted"
+        Name of the column of text that tells the class.
+    least : bool, default=False
+        Whether the least number tells it, as a distance does.
+    """
+
+    names: list[str]
+    column: str = "predicted"
+    least: bool = False
+
+    def positions(self, rows: np.ndarray) -> np.ndarray:
+        """Position of the class of each row."""
+        found: np.ndarray = rows.argmin(axis=1) if self.least else rows.argmax(axis=1)
+        return found
+
+
+Part = tuple[list[list[Any]], "np.ndarray"]  # columns of text or positions, and rows, of consecutive images
 
 
 def _check_format(ctx: click.Context, param: click.Parameter, path: str) -> str:
@@ -130,7 +155,7 @@ def compute_rows(rows: Any, run: Run, label: str) -> np.ndarray:
 
 
 def write_table(
-    path: str, columns: Sequence[str], rows: Any, run: Run, label: str, *, classes: Sequence[str] | None = None
+    path: str, columns: Sequence[str], rows: Any, run: Run, label: str, *, classes: Classes | None = None
 ) -> None:
     """Write a table with a row for each image, part by part: neither table nor images need to fit into memory.
 
@@ -138,17 +163,18 @@ def write_table(
     ----------
     path : str
         Its suffix chooses the format: ``.csv``; ``.parquet``; or ``.npy``, a structured array of the fields ``file``,
-        ``label`` where the stack has labels, and ``values`` (n_columns,).
+        ``label`` where the stack has labels, those of the axes of its files, and ``values`` (n_columns,).
     columns : sequence of str
-        Names of the columns of numbers. Before them come the file and, where the stack has labels, the label.
+        Names of the columns of numbers. Before them come the file; the label, where the stack has labels; and, where
+        its files have axes, the positions along them, such as ``t`` of a movie.
     rows : ndarray or dask array of shape (n_images, n_columns)
         Of a stack from `in_small_blocks`.
     run : Run
         The run whose images they describe.
     label : str
         Text before the bar.
-    classes : sequence of str, optional
-        A name for each column. That of the largest number of a row is its text ``predicted``.
+    classes : Classes, optional
+        What the columns of numbers stand for, and the column of text before them that tells it.
     """
     with atomic_path(path) as temporary:
         _WRITERS[_suffix(path)](temporary, columns, rows, run, label, classes)
@@ -160,7 +186,7 @@ def write_csv(
     rows: Any,
     run: Run,
     label: str = "",
-    classes: Sequence[str] | None = None,
+    classes: Classes | None = None,
 ) -> None:
     """Write a table as CSV; see `write_table`. The text of the numbers is made in the tasks that compute them."""
     import dask.array as da
@@ -183,10 +209,10 @@ def write_csv(
             beginnings.clear()
 
 
-def lines_of(rows: np.ndarray, classes: Sequence[str] | None = None) -> np.ndarray:
+def lines_of(rows: np.ndarray, classes: Classes | None = None) -> np.ndarray:
     """Write each row (n, n_columns) as numbers between commas: the shortest text that gives the same number back.
 
-    With `classes`, the name of the largest number of the row comes first.
+    With `classes`, the name of that of the row comes first.
     """
     import numpy as np
 
@@ -196,8 +222,9 @@ def lines_of(rows: np.ndarray, classes: Sequence[str] | None = None) -> np.ndarr
         lines[i : i + step] = _joined_numbers(rows[i : i + step])
     if classes is not None:
         cells: list[str] = []
-        csv.writer(SimpleNamespace(write=lambda line: cells.append(line[:-2]))).writerows([as_cell(c)] for c in classes)
-        lines = np.array(cells, object)[rows.argmax(axis=1)] + "," + lines
+        to_cells = csv.writer(SimpleNamespace(write=lambda line: cells.append(line[:-2])))
+        to_cells.writerows([as_cell(c)] for c in classes.names)
+        lines = np.array(cells, object)[classes.positions(rows)] + "," + lines
     return lines
 
 
@@ -217,7 +244,7 @@ def _joined_numbers(rows: np.ndarray) -> list[str]:
 
 
 def print_table_written(
-    path: str, n_columns: int, run: Run, record: dict[str, Any], *, classes: Sequence[str] | None = None
+    path: str, n_columns: int, run: Run, record: dict[str, Any], *, classes: Classes | None = None
 ) -> None:
     """Print what a table holds and the line of Python that reads it, or the record."""
     readers = {".csv": "pandas.read_csv", ".parquet": "pandas.read_parquet", ".npy": "numpy.load"}
@@ -229,12 +256,14 @@ def print_table_written(
     )
 
 
-def _text_columns(run: Run, classes: Sequence[str] | None = None) -> list[str]:
-    return ["file", *["label"] * (run.stack.labels is not None), *["predicted"] * (classes is not None)]
+def _text_columns(run: Run, classes: Classes | None = None) -> list[str]:
+    """Names of the columns before the numbers; those of axes, such as the frame ``t`` of a movie, are positions."""
+    labels = ["label"] * (run.stack.labels is not None)
+    return ["file", *labels, *run.stack.coords, *([] if classes is None else [classes.column])]
 
 
 def _parts(
-    rows: Any, run: Run, label: str, classes: Sequence[str] | None = None, *, row_bytes: int | None = None
+    rows: Any, run: Run, label: str, classes: Classes | None = None, *, row_bytes: int | None = None
 ) -> Iterator[Part]:
     """Compute rows, and yield those of consecutive images with the columns of text before them."""
     start = 0
@@ -242,24 +271,24 @@ def _parts(
     for numbers in iterate_rows(rows, run, label, row_bytes=row_bytes):
         stop = start + len(numbers)
         labels = [] if run.stack.labels is None else [run.stack.labels[start:stop].tolist()]
-        predicted = [] if classes is None else [[classes[i] for i in numbers.argmax(axis=1).tolist()]]
-        yield [run.names(start, stop), *labels, *predicted], numbers
+        predicted = [] if classes is None else [[classes.names[i] for i in classes.positions(numbers).tolist()]]
+        axes = [places[start:stop].tolist() for places in run.stack.coords.values()]
+        yield [run.names(start, stop), *labels, *axes, *predicted], numbers
         start = stop
 
 
-def _write_parquet(
-    path: str, columns: Sequence[str], rows: Any, run: Run, label: str, classes: Sequence[str] | None
-) -> None:
+def _write_parquet(path: str, columns: Sequence[str], rows: Any, run: Run, label: str, classes: Classes | None) -> None:
     import numpy as np
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
-    fields = [(name, pa.string()) for name in _text_columns(run, classes)]
+    axes = run.stack.coords
+    fields = [(name, pa.int64() if name in axes else pa.string()) for name in _text_columns(run, classes)]
     schema = pa.schema(fields + [(name, pa.from_numpy_dtype(rows.dtype)) for name in columns])
     # The file's index of each column of each group stays in memory, about 2 KB: groups are large, and filled in place.
     size = max(1, min(len(rows), _GROUP_BYTES // (rows.dtype.itemsize * len(columns))))
     group, n_filled = np.empty((len(columns), size), rows.dtype), 0
-    names: list[list[str]] = [[] for _ in fields]
+    names: list[list[Any]] = [[] for _ in fields]
     with ParquetWriter(path, schema) as writer:
         for words, numbers in _parts(rows, run, label, classes):
             start = 0
@@ -276,9 +305,7 @@ def _write_parquet(
             writer.write_table(pa.table([*names, *group[:, :n_filled]], schema=schema))
 
 
-def _write_npy(
-    path: str, columns: Sequence[str], rows: Any, run: Run, label: str, classes: Sequence[str] | None
-) -> None:
+def _write_npy(path: str, columns: Sequence[str], rows: Any, run: Run, label: str, classes: Classes | None) -> None:
     import numpy as np
 
     names = (run.names(start, start + _NAMES_AT_ONCE) for start in range(0, len(run.stack), _NAMES_AT_ONCE))
@@ -286,8 +313,9 @@ def _write_npy(
     widths = [("file", f"U{max(1, longest)}")]
     if run.stack.labels is not None:
         widths.append(("label", run.stack.labels.dtype.str[1:]))
+    widths += [(axis, "i8") for axis in run.stack.coords]
     if classes is not None:
-        widths.append(("predicted", f"U{max(map(len, classes))}"))
+        widths.append((classes.column, f"U{max(map(len, classes.names))}"))
     dtype = np.dtype([*widths, ("values", rows.dtype, (len(columns),))])
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (len(run.stack),)}
     with open(path, "wb") as file:
@@ -309,6 +337,6 @@ def _suffix(path: str) -> str:
     return os.path.splitext(path)[1].lower()
 
 
-def _in_utf8(name: str) -> str:
+def _in_utf8(name: Any) -> Any:
     """Replace the bytes of a file name that are not UTF-8, which Parquet cannot hold, by escapes."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return name if isinstance(name, int) else os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""Writing a stack as a folder of image files, one for each image."""
+"""Writing a stack as a folder of image files, one for each image, or as one TIFF of all."""
 
 import functools
 import math
@@ -18,6 +18,7 @@ from ...files.names import refuse_url
 from ...files.space import explain_full_disk
 from ...passes.progress import ImageBar
 from .filenames import file_names, names_in_folders, refuse_file_suffix
+from .one_tiff import is_tiff_name, write_one_tiff
 from .save_stack import array_name, refuse_overlap
 from .waves import BLOCK_BYTES, as_dask, named_stack, regions_of, run_on_blocks
 
@@ -36,7 +37,7 @@ def write_images(
     overwrite: bool = False,
     progress: bool = False,
 ) -> list[str]:
-    """Write each image of a stack into a file of its own.
+    """Write each image of a stack into a file of its own, or all of them into one TIFF.
 
     Each file appears when it is complete. If the call fails, the files that are complete stay.
 
@@ -47,7 +48,9 @@ def write_images(
         as grey; TIFF takes whole numbers of 8 to 64 bits and floating-point numbers of 16 to 64 bits, in any number of
         channels, of which 3 or 4 are RGB or RGBA.
     folder : str or PathLike
-        Made if it is missing; the folder that it lies in has to exist.
+        Made if it is missing; the folder that it lies in has to exist. A name that ends in ``.tif`` or ``.tiff``, and
+        is no folder, is one OME-TIFF instead, whose time points are the images; `format` is "tiff" then, whatever is
+        given. It takes numbers of at most 32 bits, and float64.
     format : {"png", "tiff"}, default="png"
         PNG is compressed lightly (level 1 of 9), TIFF is not.
     names : sequence of str, optional
@@ -64,15 +67,15 @@ def write_images(
     Returns
     -------
     list of str
-        ``paths[i]`` is the file of image ``i``. ``open_stack(paths)``, and ``open_stack(folder)`` with default
-        names, gives the same pixels in the same order.
+        ``paths[i]`` is the file of image ``i``; of one OME-TIFF there is one path. ``open_stack(paths)``, and
+        ``open_stack(folder)`` with default names, gives the same pixels in the same order.
 
     Raises
     ------
     StoreError
-        `folder` is a URL, or has the suffix of a file, as ``out.tif``; it is not empty and `overwrite` is False; it is
-        a file; it is, holds or lies in a folder of the input (it may lie beside the only file of it); another process
-        writes into it; or its disk is full.
+        `folder` is a URL, or has the suffix of another file, as ``out.png``; it is not empty, or a TIFF that exists,
+        and `overwrite` is False; it is another file; it is, holds or lies in a folder of the input (it may lie
+        beside the only file of it); another process writes into it; or its disk is full.
     ValueError
         The format does not take images of this shape or dtype; a block is not of the shape or dtype that `stack`
         declares; or a name is empty, hidden, used twice, or has a separator.
@@ -83,7 +86,7 @@ def write_images(
 
     Notes
     -----
-    Memory: a block of at most 64 MB, or of one image, for each thread of the scheduler.
+    Memory: a block of at most 64 MB, or of one image, for each thread of the scheduler; twice that for one OME-TIFF.
 
     Examples
     --------
@@ -114,11 +117,17 @@ def write_in_folders(
         raise ValueError(f"format={format!r} is not known; it is one of {', '.join(map(repr, _SUFFIXES))}")
     refuse_url(folder)
     data = as_dask(stack)
-    _check_images(data, format, array_name(stack))
+    is_one = is_tiff_name(folder)
+    _check_images(data, "tiff" if is_one else format, array_name(stack))
     target = os.path.realpath(folder)
     named = named_stack(stack)
     sources = None if named is None else named.files
     _refuse_input_folders(named, sources or (), target)
+    if is_one:
+        if names is not None:
+            raise ValueError(f"names are those of files in a folder, and {target!r} is one file; leave names out")
+        write_one_tiff(stack, data, target, overwrite=overwrite, progress=progress)
+        return [target]
     if folders is None or sources is None:
         found = file_names(names, sources, len(data), _SUFFIXES[format])
     else:
@@ -151,7 +160,11 @@ def _check_images(data: da.Array, format: str, name: str) -> None:
         raise ValueError(f"no format of pictures takes {dtype}; {cure.get(data.dtype.kind, other)}")
     if format == "png" and (dtype, channels) not in _PNG:
         kind = f"{dtype} with {channels[0]} channels" if channels else dtype
-        raise ValueError(f"PNG does not take {kind}; write TIFF: write_images({name}, folder, format='tiff')")
+        rounded = f", or round: write_images({name}.round().clip(0, 255).astype('uint8'), folder)"
+        raise ValueError(
+            f"PNG does not take {kind}; write TIFF: write_images({name}, folder, format='tiff')"
+            + rounded * (data.dtype.kind == "f" and ("uint8", channels) in _PNG)
+        )
 
 
 def _refuse_input_folders(stack: Any, files: Sequence[str], target: str) -> None:

@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from imgstack_ml.cli.lib.groups import LabelError, make_folds
+from imgstack_ml.cli.lib.groups import make_folds
+from imgstack_ml.cli.lib.labels import LabelError
 from tests.lib.commands import assert_refused, read_table, run
 from tests.lib.images import random_pixels, write_image
 

@@ -8,6 +8,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import tifffile
+import xarray
 from PIL import Image
 
 from imgstack_ml import open_stack, save_stack, write_images
@@ -59,6 +60,44 @@ def test_round_trip(tmp_path, format, dtype, channels, chunks, scheduler):
     for path, image in zip(paths, pixels, strict=True):
         np.testing.assert_array_equal(read(path), image)
     assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "channels", "names"),
+    [
+        ("uint8", (3,), ()),
+        ("uint16", (3,), ("DAPI", "GFP", "Cy5")),
+        (">f4", (), ()),
+        ("float64", (5,), ()),
+        ("int8", (), ()),
+    ],
+)
+def test_one_tiff(tmp_path, dtype, channels, names):
+    """All images in one file that tifffile reads as a series, and the package as the same stack."""
+    pixels = random_pixels((11, 7, 5, *channels), np.dtype(dtype).name).astype(dtype)
+    stack = da.from_array(pixels, chunks=(4, 3, 5, *channels))
+    if names:
+        stack = xarray.DataArray(stack, dims=("sample", "y", "x", "channel"), coords={"channel": list(names)})
+    (path,) = write_images(stack, tmp_path / "film.ome.tif")
+    found = open_stack(path)
+    assert found.channel_names == names or not names
+    np.testing.assert_array_equal(found.data.compute(), pixels)
+    read = tifffile.imread(path)
+    np.testing.assert_array_equal(read, expected_series(pixels, names))
+    with pytest.raises(StoreError, match="exists"):
+        write_images(stack, path)
+    assert write_images(found[::-1], tmp_path / "again.TIFF", overwrite=True) == [str(tmp_path / "again.TIFF")]
+    np.testing.assert_array_equal(open_stack(tmp_path / "again.TIFF").data.compute(), pixels[::-1])
+    with pytest.raises(StoreError, match="is, holds or lies in"):
+        write_images(found, path, overwrite=True)
+    with pytest.raises(ValueError, match="leave names out"):
+        write_images(pixels, tmp_path / "x.tif", names=["a"] * 11)
+    assert sorted(os.listdir(tmp_path)) == ["again.TIFF", "film.ome.tif"]
+
+
+def expected_series(pixels, names):
+    """Colours come last, other channels before the pixels."""
+    return pixels if pixels.ndim == 3 or (pixels.shape[3] == 3 and not names) else np.moveaxis(pixels, 3, 1)
 
 
 def test_images_are_read_once_and_counted(tmp_path, capsys):
@@ -134,7 +173,7 @@ def test_names_refused(tmp_path, names, message):
 @pytest.mark.parametrize(
     ("stack", "format", "message"),
     [
-        (np.zeros((2, 4, 4), "f4"), "png", r"PNG does not take float32; write TIFF: .*format='tiff'"),
+        (np.zeros((2, 4, 4), "f4"), "png", r"float32; write TIFF: .*format='tiff'\), or round: .*\.astype\('uint8'\)"),
         (np.zeros((2, 4, 4, 3), "u2"), "png", "PNG does not take uint16 with 3 channels; write TIFF"),
         (np.zeros((2, 4, 4), "c8"), "tiff", r"no format of pictures takes complex64; save_stack\(stack, path\)"),
         (np.zeros((2, 4, 4), bool), "png", r"takes bool; as 0 and 1: write_images\(stack.astype\('uint8'\)"),
