@@ -7,6 +7,7 @@ from math import ceil, log10
 
 import dask.array as da
 import numpy as np
+import numpy.typing as npt
 
 from ..base.gate import gated
 from ..base.lazy import map_images, note_files, stored_parts
@@ -14,7 +15,7 @@ from ..base.validation import Images, working_dtype
 from ..linalg.krylov import products_of_rows
 from ..linalg.krylov import project as project_rows
 from ..linalg.scaling import exponent_of, power_of_two
-from ..linalg.tiles import n_rows, row_groups, tiles, wide_tile
+from ..linalg.tiles import TERMS, n_rows, row_groups, tiles, wide_tile
 
 __all__ = [
     "in_intensities",
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 _PIECE = 2**16  # pixels
-_FAINT = 1e-3
+_FAINT = 1e-2
 
 
 def score_scale(variances: np.ndarray, whiten: bool) -> np.ndarray:
@@ -159,11 +160,15 @@ def residuals(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, with_mean: 
 
 @np.errstate(over="ignore", invalid="ignore")  # the caller finds what is not finite
 def residual_squares(
-    block: np.ndarray, axes: np.ndarray, mean: np.ndarray, inner: np.ndarray | None = None
+    block: np.ndarray,
+    axes: np.ndarray,
+    mean: np.ndarray,
+    inner: np.ndarray | None = None,
+    dtype: npt.DTypeLike = np.float64,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores (b, k) of a block of images, and sums of squares (b,) of what the axes leave of them, both float64.
 
-    The squares are those of the centred image less those of its scores. Where that is less than a thousandth of the
+    The squares are those of the centred image less those of its scores. Where that is less than a hundredth of the
     image, the difference has lost digits, and residuals are formed pixel by pixel.
 
     Parameters
@@ -171,33 +176,43 @@ def residual_squares(
     inner : ndarray of shape (k, k), optional
         Inner products of the axes: in float32 these are orthonormal to seven digits only. Without them, squares have
         four digits.
+    dtype : dtype, default=float64
+        Of the arithmetic. In float32 squares have four digits, of images of up to 16 bits; 2048 values are added up.
     """
     scores, total = np.zeros((len(block), len(axes))), np.zeros(len(block))
-    for rows, a, b, tile in _double_tiles(block, axes, mean):
-        scores[rows] += products_of_rows(tile, axes[:, a:b].astype(np.float64, copy=False))
-        total[rows] += np.einsum("ij,ij->i", tile, tile)
+    for rows, a, b, tile in _centred_tiles(block, axes, mean, dtype):
+        scores[rows] += products_of_rows(tile, axes[:, a:b].astype(dtype, copy=False))
+        total[rows] += _squares_of_rows(tile)
     along = scores if inner is None else np.linalg.solve(inner, scores.T).T
     squares = total - np.einsum("ij,ij->i", scores, along)
     faint = np.flatnonzero(~(squares > _FAINT * total))
     if len(faint):
         some = block if len(faint) == len(block) else block[faint]
         left = np.zeros(len(some))
-        for rows, a, b, tile in _double_tiles(some, axes, mean):
-            tile -= along[faint[rows]] @ axes[:, a:b]
-            left[rows] += np.einsum("ij,ij->i", tile, tile)
+        for rows, a, b, tile in _centred_tiles(some, axes, mean, dtype):
+            tile -= along[faint[rows]].astype(dtype) @ axes[:, a:b].astype(dtype, copy=False)
+            left[rows] += _squares_of_rows(tile)
         squares[faint] = left
     return scores, squares
 
 
-def _double_tiles(
-    block: np.ndarray, axes: np.ndarray, mean: np.ndarray
+def _centred_tiles(
+    block: np.ndarray, axes: np.ndarray, mean: np.ndarray, dtype: npt.DTypeLike
 ) -> Iterator[tuple[slice, int, int, np.ndarray]]:
-    """Yield rows, first and last pixel, and centred images in float64, tile by tile."""
+    """Yield rows, first and last pixel, and centred images, tile by tile."""
+    kind = np.dtype(dtype)
     for row, pieces in row_groups([block]):
         rows = slice(row, row + n_rows(pieces))
-        width = wide_tile(max(n_rows(pieces), len(axes)), np.dtype(np.float64))
-        for a, b, tile in tiles(pieces, mean, np.dtype(np.float64), width=width):
+        for a, b, tile in tiles(pieces, mean, kind, width=wide_tile(max(n_rows(pieces), len(axes)), kind)):
             yield rows, a, b, tile
+
+
+def _squares_of_rows(tile: np.ndarray) -> np.ndarray:
+    """Add up the squares of rows (b,), float64, of which at most 2048 are added up in the dtype of the tile."""
+    whole = tile.shape[1] // TERMS * TERMS
+    parts = tile[:, :whole].reshape(len(tile), -1, TERMS)
+    found: np.ndarray = np.einsum("ijk,ijk->ij", parts, parts).sum(axis=1, dtype=np.float64)
+    return found + np.einsum("ij,ij->i", tile[:, whole:], tile[:, whole:])
 
 
 def rounded(images: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -12,7 +12,15 @@ from ..decomposition.projection import residual_squares
 from .pictures import shrink_by
 from .pipelines import Route, hide_outside
 
-__all__ = ["Reduced", "SmallBasis", "is_plain", "n_values", "reduced_reconstructions", "scores_and_squares", "small_basis"]
+__all__ = [
+    "Reduced",
+    "SmallBasis",
+    "is_plain",
+    "n_values",
+    "reduced_reconstructions",
+    "scores_and_squares",
+    "small_basis",
+]
 
 
 class Reduced(NamedTuple):
@@ -41,7 +49,7 @@ class SmallBasis(NamedTuple):
 
 
 def is_plain(route: Route, prepared: np.ndarray | None = None) -> bool:
-    """Whether reconstructions of prepared images are the mean plus scores times components, in floats that hold both."""
+    """Whether reconstructions are the mean plus scores times components, in floats that hold prepared images."""
     return (
         not route.between
         and len(getattr(route.pca, "image_shape_", ())) > 1
@@ -55,18 +63,17 @@ def small_basis(route: Route, side: int, inside: np.ndarray | None, number: int 
     if not is_plain(route) or (factor := ceil(max(route.pca.image_shape_[:2]) / side)) <= 1:
         return None
     rows = (route.pca.mean_[np.newaxis], route.pca.components_[:number])
-    (mean,), parts = (
-        shrink_by(hide_outside(one.reshape(-1, *route.pca.image_shape_), inside), factor) for one in rows
-    )
+    (mean,), parts = (shrink_by(hide_outside(one.reshape(-1, *route.pca.image_shape_), inside), factor) for one in rows)
     return SmallBasis(mean, _filled(parts), factor)
 
 
 def scores_and_squares(pca: Any, images: np.ndarray, number: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Scores (b, k) of images on the first components, not whitened, and squares (b,) of what these leave of them.
 
-    In float64. Pixels that a masked array hides have no part in them.
+    Squares have four digits. Pixels that a masked array hides have no part in them.
     """
-    return residual_squares(_filled(images), pca.components_[:number], pca.mean_)
+    dtype = np.float32 if images.dtype.kind in "iu" and images.itemsize <= 2 else np.float64
+    return residual_squares(_filled(images), pca.components_[:number], pca.mean_, dtype=dtype)
 
 
 def reduced_reconstructions(

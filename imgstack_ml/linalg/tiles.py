@@ -108,7 +108,7 @@ def tile_width(rows: int, dtype: np.dtype) -> int:
 
 
 def wide_tile(rows: int, dtype: np.dtype) -> int:
-    """Count the pixels in a tile of few rows, by the thousands: of one image, 2048 pixels take less time than a call."""
+    """Count the pixels in a tile of few rows: 2048 of a single image would take less time than the calls for them."""
     return max(tile_width(rows, dtype), TILE_BYTES // (np.dtype(dtype).itemsize * rows * TERMS) * TERMS)
 
 

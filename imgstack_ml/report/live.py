@@ -17,7 +17,7 @@ from ..inspection.pictures import common_limits, component_title, shrink, visibl
 from ..inspection.pipelines import Route, find_channel_names, find_eigenimages, find_mask, find_route, hide_outside
 from ..inspection.reduced import is_plain
 from ..inspection.stacks import printable
-from .alerts import Evidence
+from .evidence import Evidence
 from .survey import Reconstruction, Survey
 
 __all__ = ["MAX_SCORES", "as_json", "live_data"]

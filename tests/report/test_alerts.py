@@ -1,6 +1,8 @@
 """Alerts on real images: planted faults are found, each of them and nothing else; clean collections raise none."""
 
+import html
 import json
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -13,7 +15,8 @@ from sklearn.pipeline import make_pipeline
 import imgstack_ml as im
 from imgstack_ml.datasets import load_digits, load_faces, load_textures, load_tissue, make_cells
 from imgstack_ml.inspection.pipelines import split_at_pca
-from imgstack_ml.report.alerts import Alert, Evidence, find_alerts
+from imgstack_ml.report.alerts import find_alerts
+from imgstack_ml.report.evidence import Alert, Evidence
 from imgstack_ml.report.remedies import Run
 from imgstack_ml.report.survey import outlier_statistics, read_survey
 from tests.campaigns import test_believable_alerts as campaign
@@ -21,11 +24,13 @@ from tests.lib.commands import run_pca
 
 KINDS = [
     "constant",
+    "blank",
     "clipped",
     "range",
     "duplicates",
     "leverage",
     "channels",
+    "empty",
     "pixels",
     "illumination",
     "drift",
@@ -225,8 +230,12 @@ def with_fault(kind):
     pixels[:, 5, 7] = 250
     coloured = images[..., None] / [1, 2, 4]
     coloured[-2:] = coloured[-2:, ..., ::-1]
+    with_empty = np.stack([images, images.transpose(0, 2, 1), images // 60], axis=3)
+    with_empty[..., 2] = 7 + (np.random.default_rng(2).random(images.shape) < 1e-2)
     faulty = {
+        "empty": with_empty,
         "constant": np.r_[images[:-2], np.full((2, 24, 24), 7, np.uint8)],
+        "blank": np.r_[images[:-2], images[-2:] * (np.arange(24) < 18)[:, None]],
         "clipped": np.r_[images[:-2], np.where(images[-2:] > 90, 255, images[-2:])],
         "range": np.r_[images[:-2], images[-2:] // 10],
         "duplicates": np.r_[images[:-2], images[3:4], images[3:4]],
@@ -249,7 +258,7 @@ MODELS = {
 @pytest.mark.parametrize("model", MODELS)
 def test_what_to_type_helps(model):
     """Each remedy is Python that runs; where it changes stack or model, the alert is gone."""
-    for kind in KINDS if model == "ImagePCA" else ["constant", "range", "pixels", "illumination"]:
+    for kind in KINDS if model == "ImagePCA" else ["constant", "range", "empty", "pixels", "illumination"]:
         stack = with_fault(kind)
         fitted = MODELS[model]().fit(stack)
         report = im.Report(alerts_of(stack, pca=fitted), "")
@@ -261,6 +270,22 @@ def test_what_to_type_helps(model):
         assert len(left) == len(stack) - len(alert.images) * ("keep" in scope)
         if "plt" not in scope:
             assert kind not in alerts_of(left, pca=scope["model"])
+
+
+def test_images_of_several_alerts_are_left_out_by_one_line():
+    """With fewer components where few images are left; where next to none are, the line says so."""
+    for model, n_constant, n_components in (("ImagePCA", 2, 6), ("Pipeline", 34, 4), ("ImagePCA", 38, 6)):
+        stack = small_images()
+        stack[:n_constant], stack[39] = 7, stack[38]
+        fitted = MODELS[model]().fit(stack)
+        report = im.generate_report(fitted, stack)
+        assert {"constant", "duplicates"} <= report.alerts.keys()
+        assert report.keep.tolist() == list(range(n_constant, 39))
+        (line,) = re.findall(r"at once</strong>\n<pre>(.*)</pre>", report.html)
+        exec(html.unescape(line), {"stack": stack, "model": fitted, "report": report})
+        last = split_at_pca(fitted)[1]
+        assert last.n_samples_ == (len(report.keep) if n_constant < 38 else 40)
+        assert len(last.components_) == n_components
 
 
 def test_what_the_pipeline_corrects_is_no_alert():
