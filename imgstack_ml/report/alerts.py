@@ -36,11 +36,13 @@ def find_alerts(evidence: Evidence) -> dict[str, Alert]:
             image_alerts.overexposed_images(clipped, evidence),
             image_alerts.odd_exposures(clipped, evidence),
         ]
-    # What these say of an image also explains that its light differs; two of them, that it is unlike the others.
-    dark, unlike = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+    # What these say of an image also explains that its light differs; that it is unlike the others, unless it is
+    # overexposed; that it makes up most of a component, unless its range is another.
+    dark, unlike, strong = np.zeros((3, n), dtype=bool)
     for alert in filter(None, single):
         dark[alert.images] = True
         unlike[alert.images] |= alert.kind != "clipped"
+        strong[alert.images] |= alert.kind != "range"
     found += single
     if statistics is not None:
         found += [
@@ -51,7 +53,7 @@ def find_alerts(evidence: Evidence) -> dict[str, Alert]:
         found.append(image_alerts.outliers(evidence.outliers, unlike, evidence))
     found += [stack_alerts.still_pixels(places, evidence), stack_alerts.illumination(evidence)]
     drift = None if scores is None else stack_alerts.drift(scores, dark, evidence)
-    found += [None if scores is None else image_alerts.leverage(scores, dark, evidence), drift]
+    found += [None if scores is None else image_alerts.leverage(scores, strong, evidence), drift]
     if scores is not None and evidence.prepared is not None and drift is None:
         found.append(stack_alerts.brightness(scores, evidence.prepared, dark, evidence))
     return {alert.kind: alert for alert in found if alert is not None}

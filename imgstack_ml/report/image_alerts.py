@@ -29,8 +29,8 @@ __all__ = [
 CLIPPED_SHARE = 0.01
 # Largest values of cameras with 8, 10, 12, 14 and 16 bits.
 CLIPPED_ENDS = (255.0, 1023.0, 4095.0, 16383.0, 65535.0)
-# Files that were cut off are few, and blank at the end only.
-BLANK_SHARE, BLANK_IMAGES = 0.1, 0.1
+# Files that were cut off are few.
+BLANK_SHARE, BLANK_IMAGES = 0.2, 0.1
 # An outlier is this many robust standard deviations (of the logarithm of Q or of T squared) above the median, and this
 # many times the median. The largest deviation in clean collections is 4.1; the factor is for values almost equal.
 OUTLIER_DEVIATIONS = 5.0
@@ -51,10 +51,10 @@ def constant_images(statistics: ImageStatistics, evidence: Evidence) -> Alert | 
 
 
 def half_written(statistics: ImageStatistics, evidence: Evidence) -> Alert | None:
-    """Look for images that end before their last row. Blank parts of scenes are at the top of images, too."""
+    """Look for images that end before their last row. Where scenes are blank, other images have a blank row, too."""
     written = statistics.blank.max(axis=1) < 1
     found = written & (statistics.blank[:, 1] > BLANK_SHARE)
-    if found.mean() > BLANK_IMAGES or (written & (statistics.blank[:, 0] > BLANK_SHARE)).any():
+    if found.mean() > BLANK_IMAGES or statistics.blank[written & ~found].any() or statistics.blank[found, 0].any():
         return None
     return about_images(
         "blank",

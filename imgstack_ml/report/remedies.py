@@ -97,7 +97,7 @@ def remedy(
         return f"{again} --rescale"
     if kind == "empty" and not options.get("select"):
         return f"{again} --select c={','.join(map(str, channels))}"
-    if n_left is not None and n_left < (options.get("n_components") or 0):
+    if n_left is not None and n_left <= (options.get("n_components") or 0):
         again = f"{again} -k {n_left - 1}"
     paths = [os.path.join(source, name) for name in names]
     if 0 < len(paths) <= _MAX_MOVED.get(kind, 5) and all(map(os.path.isfile, paths)):
@@ -123,7 +123,7 @@ def _python(kind: str, estimator: Any, n_left: int | None, channels: Sequence[in
     many = [
         f"{name}={max(1, n_left - 1)}"
         for name, value in parameters.items()
-        if name.split("__")[-1] == "n_components" and isinstance(value, int) and n_left is not None and value > n_left
+        if name.split("__")[-1] == "n_components" and isinstance(value, int) and n_left is not None and value >= n_left
     ]
     fewer = f".set_params({', '.join(many)})" if many else ""
     return lines.format(kind=kind, parameter=mask, fewer=fewer, channels=list(channels))

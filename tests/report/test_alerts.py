@@ -272,20 +272,21 @@ def test_what_to_type_helps(model):
             assert kind not in alerts_of(left, pca=scope["model"])
 
 
+@pytest.mark.filterwarnings("ignore::imgstack_ml.RankWarning")  # of the fits with the faulty images
 def test_images_of_several_alerts_are_left_out_by_one_line():
     """With fewer components where few images are left; where next to none are, the line says so."""
-    for model, n_constant, n_components in (("ImagePCA", 2, 6), ("Pipeline", 34, 4), ("ImagePCA", 38, 6)):
+    for model, n_constant in (("ImagePCA", 2), ("Pipeline", 34), ("ImagePCA", 38)):
         stack = small_images()
         stack[:n_constant], stack[39] = 7, stack[38]
         fitted = MODELS[model]().fit(stack)
         report = im.generate_report(fitted, stack)
         assert {"constant", "duplicates"} <= report.alerts.keys()
-        assert report.keep.tolist() == list(range(n_constant, 39))
+        named = {index for alert in report.alerts.values() for index in alert.images.tolist()}
+        assert report.keep.tolist() == sorted(set(range(40)) - named)
         (line,) = re.findall(r"at once</strong>\n<pre>(.*)</pre>", report.html)
         exec(html.unescape(line), {"stack": stack, "model": fitted, "report": report})
-        last = split_at_pca(fitted)[1]
-        assert last.n_samples_ == (len(report.keep) if n_constant < 38 else 40)
-        assert len(last.components_) == n_components
+        last, n_left = split_at_pca(fitted)[1], len(report.keep)
+        assert (last.n_samples_, len(last.components_)) == ((n_left, min(6, n_left - 1)) if n_left > 1 else (40, 6))
 
 
 def test_what_the_pipeline_corrects_is_no_alert():
