@@ -14,7 +14,12 @@ from skimage.draw import line
 
 from tests.campaigns.test_believable_alerts import Case, alerts_about, patches_of, verdict
 
-KNOWN: dict[str, str] = {}
+KNOWN = {
+    "movie: particles in a vortex": "'illumination': particles are denser in the middle, as light would be",
+    "movie: ink that spreads": "'outliers': the first frame, of which the drops change fastest",
+    "X-ray diffraction": "'leverage': few strong spots make up a component",
+    "frames that were dropped": "found; the vortex raises 'illumination' here, too",
+}
 
 
 def rng(seed):

@@ -25,8 +25,8 @@ from sklearn.datasets import load_sample_image
 from imgstack_ml import ImagePCA, generate_report
 from imgstack_ml.datasets import load_digits, load_faces, load_textures, load_tissue
 
-# What goes wrong in the second half, for which no threshold was changed. When it was tried, once, two more did: overexposed
-# images were named by "leverage", too, and half-written files were missed. Rules about all images have mended these since.
+# What goes wrong in the second half, for which no threshold was changed. When it was tried, once, two more did:
+# overexposed images were named by "leverage", too, and half-written files were missed. Later rules have mended these.
 KNOWN = {
     "photographs: a palace and a flower": "blurred parts: 'range', and one pair of 'duplicates'",
     "faces and other patches, by label": "patches of low contrast: 'range'; one is of one value, 'constant', rightly",
