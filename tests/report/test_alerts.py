@@ -338,7 +338,7 @@ def alerts_of_run(folder, out):
 def test_what_to_type_on_the_command_line(tmp_path, monkeypatch):
     """Options where there are some, a move of few files, and Python that opens what the command read and wrote."""
     monkeypatch.chdir(tmp_path)
-    for kind, options in {"constant": [], "brightness": ["-r"], "duplicates": ["-k", 5]}.items():
+    for kind, options in {"constant": [], "empty": [], "brightness": ["-r"], "duplicates": ["-k", 5]}.items():
         folder, out = f"in {kind}", f"out {kind}"
         images = with_fault(kind)
         images = np.r_[images[:30], images[30:31].repeat(10, axis=0)] if kind == "duplicates" else images
