@@ -59,10 +59,10 @@ class LabelledMixin:
             ``components`` (component, y, x[, channel]), or (component, feature) after a fit to rows;
             ``explained_variance``, ``explained_variance_ratio`` and ``singular_values`` (component); ``mean_image`` and
             ``residual_variance_image`` of each pixel; ``scores`` (sample, component). The coordinate of ``component``
-            is its position, from 0. Those of the samples are the files, labels and further axes of an ImageStack, or
-            what a DataArray has along its first axis, whose name stays. They come with `stack`, or with lazy scores
-            that are the result of a transform of one; the estimator keeps none. Attributes are strings and numbers, so
-            that ``dataset.to_zarr(path)`` works.
+            is its position, from 0; those of ``channel`` are `channel_names_`. Those of the samples are the files,
+            labels and further axes of an ImageStack, or what a DataArray has along its first axis, whose name stays.
+            They come with `stack`, or with lazy scores that are the result of a transform of one; the estimator keeps
+            none. Attributes are strings and numbers, so that ``dataset.to_zarr(path)`` works.
 
         Raises
         ------
@@ -94,6 +94,10 @@ class LabelledMixin:
         coords: dict[str, Any] = {"component": np.arange(self.n_components_)}
         if hasattr(self, "feature_names_in_"):
             coords["feature"] = self.feature_names_in_
+        if names := getattr(self, "channel_names_", ()):  # of a single one, a coordinate without an axis
+            coords["channel"] = (
+                ("channel", np.array(names, object)) if "channel" in pixel else np.array(names[0], object)
+            )
         attrs = {name.rstrip("_"): getattr(self, name) for name in _ATTRIBUTES if hasattr(self, name)}
         attrs = {name: value.item() if isinstance(value, np.generic) else value for name, value in attrs.items()}
         dataset = xarray.Dataset(arrays, coords, {"imgstack_ml": __version__, **attrs})

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import ceil, log10
 
 import dask.array as da
 import numpy as np
+import numpy.typing as npt
 
 from ..base.gate import gated
 from ..base.lazy import map_images, note_files, stored_parts
 from ..base.validation import Images, working_dtype
+from ..linalg.krylov import products_of_rows
 from ..linalg.krylov import project as project_rows
 from ..linalg.scaling import exponent_of, power_of_two
-from ..linalg.tiles import n_rows, row_groups, tiles
+from ..linalg.tiles import TERMS, n_rows, row_groups, tiles, wide_tile
 
 __all__ = [
     "in_intensities",
@@ -27,6 +29,7 @@ __all__ = [
 ]
 
 _PIECE = 2**16  # pixels
+_FAINT = 1e-2
 
 
 def score_scale(variances: np.ndarray, whiten: bool) -> np.ndarray:
@@ -38,7 +41,7 @@ def score_scale(variances: np.ndarray, whiten: bool) -> np.ndarray:
 
 def project(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Scores (b, k) of a block of images (b, *image_shape). Tiles are centred one by one and summed in float64."""
-    scores, _, _, exponent = _projected(block, axes, mean)
+    scores, exponent = _projected(block, axes, mean)
     return in_intensities(scores / scale, exponent, axes.dtype, "scores")
 
 
@@ -95,7 +98,7 @@ def _sums_over_parts(
 
 
 def _scores_of_part(part: np.ndarray, axes: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    scores, _, _, exponent = _projected(part, axes.reshape(len(axes), -1), mean.ravel())
+    scores, exponent = _projected(part, axes.reshape(len(axes), -1), mean.ravel())
     found = in_intensities(scores, exponent, scores.dtype, "scores")
     return found.reshape(len(part), *(1,) * (part.ndim - 1), len(axes))
 
@@ -104,17 +107,21 @@ def _divided(scores: np.ndarray, scale: np.ndarray, dtype: np.dtype) -> np.ndarr
     return in_intensities(scores / scale, 0, dtype, "scores")
 
 
-def _projected(block: np.ndarray, axes: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Scores (b, k), float64, in units of 2^exponent; the mean as its dtype holds it, the rest; and the exponent."""
+def _projected(block: np.ndarray, axes: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, int]:
+    """Scores (b, k), float64, in units of 2^exponent; and the exponent. No copy of the mean or of all axes is made."""
     dtype, exponent = working_dtype(block.dtype), max(exponent_of([block]), exponent_of([mean[None]]))
     with np.errstate(over="ignore"):  # of the mean, in images that are refused below
-        shift = mean.astype(dtype).astype(np.float64)
-    scores = project_rows([block], 0, shift.size, axes, shift, dtype, exponent)
-    # Rounding to float32 dropped a part of the mean. In pieces, so that no copy of all axes in float64 is made.
-    rest = np.ldexp(mean - shift, -exponent)
-    for i in range(0, rest.size, _PIECE):
-        scores -= axes[:, i : i + _PIECE] @ rest[i : i + _PIECE].astype(axes.dtype)
-    return scores, shift, rest, exponent
+        scores = project_rows([block], 0, mean.size, axes, mean, dtype, exponent)
+    for i in range(0, mean.size if dtype != mean.dtype else 0, _PIECE):
+        rest = np.ldexp(mean[i : i + _PIECE] - _held(mean[i : i + _PIECE], dtype), -exponent)
+        scores -= axes[:, i : i + _PIECE] @ rest.astype(axes.dtype)
+    return scores, exponent
+
+
+@np.errstate(over="ignore")
+def _held(mean: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return a mean as its dtype holds it, in float64: rounding to float32 drops a part of it."""
+    return mean.astype(dtype).astype(np.float64)
 
 
 def reconstruct(
@@ -136,15 +143,16 @@ def residuals(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, with_mean: 
 
     In the dtype of the axes, from centred images: faint differences of bright images would lose their digits.
     """
-    scores, shift, rest, exponent = _projected(block, axes, mean)
+    scores, exponent = _projected(block, axes, mean)
     dtype = working_dtype(block.dtype)
-    beside = np.ldexp(-shift, -exponent) if with_mean else rest  # of what the tiles have subtracted
-    left = np.empty((len(block), shift.size), axes.dtype)
+    left = np.empty((len(block), mean.size), axes.dtype)
     for row, pieces in row_groups([block]):
         rows = slice(row, row + n_rows(pieces))
         own = scores[rows].astype(dtype)
-        for a, b, tile in tiles(pieces, shift, dtype, exponent=exponent):
-            tile -= beside[a:b].astype(dtype)
+        width = wide_tile(max(own.shape), dtype)
+        for a, b, tile in tiles(pieces, mean, dtype, width=width, exponent=exponent):
+            held = _held(mean[a:b], dtype)  # is what the tiles have subtracted
+            tile -= np.ldexp(-held if with_mean else mean[a:b] - held, -exponent).astype(dtype)
             tile -= own @ axes[:, a:b].astype(dtype, copy=False)
             left[rows, a:b] = tile if exponent == 0 else in_intensities(tile, exponent, axes.dtype, "residuals")
     return left
@@ -152,28 +160,59 @@ def residuals(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, with_mean: 
 
 @np.errstate(over="ignore", invalid="ignore")  # the caller finds what is not finite
 def residual_squares(
-    block: np.ndarray, axes: np.ndarray, mean: np.ndarray, inner: np.ndarray
+    block: np.ndarray,
+    axes: np.ndarray,
+    mean: np.ndarray,
+    inner: np.ndarray | None = None,
+    dtype: npt.DTypeLike = np.float64,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores (b, k) of a block of images, and sums of squares (b,) of what the axes leave of them, both float64.
 
-    The residuals are formed pixel by pixel. Their squares, as differences of the squares of the image and of its
-    scores, would lose their digits where the image is bright and the rest is faint.
+    The squares are those of the centred image less those of its scores. Where that is less than a hundredth of the
+    image, the difference has lost digits, and residuals are formed pixel by pixel.
 
     Parameters
     ----------
-    inner : ndarray of shape (k, k)
-        Inner products of the axes: in float32 these are orthonormal to seven digits only.
+    inner : ndarray of shape (k, k), optional
+        Inner products of the axes: in float32 these are orthonormal to seven digits only. Without them, squares have
+        four digits.
+    dtype : dtype, default=float64
+        Of the arithmetic. In float32 squares have four digits, of images of up to 16 bits; 2048 values are added up.
     """
-    double = np.dtype(np.float64)
-    scores = project_rows([block], 0, mean.size, axes, mean, double)
-    along = np.linalg.solve(inner, scores.T).T
-    squares = np.zeros(len(block))
+    scores, total = np.zeros((len(block), len(axes))), np.zeros(len(block))
+    for rows, a, b, tile in _centred_tiles(block, axes, mean, dtype):
+        scores[rows] += products_of_rows(tile, axes[:, a:b].astype(dtype, copy=False))
+        total[rows] += _squares_of_rows(tile)
+    along = scores if inner is None else np.linalg.solve(inner, scores.T).T
+    squares = total - np.einsum("ij,ij->i", scores, along)
+    faint = np.flatnonzero(~(squares > _FAINT * total))
+    if len(faint):
+        some = block if len(faint) == len(block) else block[faint]
+        left = np.zeros(len(some))
+        for rows, a, b, tile in _centred_tiles(some, axes, mean, dtype):
+            tile -= along[faint[rows]].astype(dtype) @ axes[:, a:b].astype(dtype, copy=False)
+            left[rows] += _squares_of_rows(tile)
+        squares[faint] = left
+    return scores, squares
+
+
+def _centred_tiles(
+    block: np.ndarray, axes: np.ndarray, mean: np.ndarray, dtype: npt.DTypeLike
+) -> Iterator[tuple[slice, int, int, np.ndarray]]:
+    """Yield rows, first and last pixel, and centred images, tile by tile."""
+    kind = np.dtype(dtype)
     for row, pieces in row_groups([block]):
         rows = slice(row, row + n_rows(pieces))
-        for a, b, tile in tiles(pieces, mean, double):
-            tile -= along[rows] @ axes[:, a:b]
-            squares[rows] += np.einsum("ij,ij->i", tile, tile)
-    return scores, squares
+        for a, b, tile in tiles(pieces, mean, kind, width=wide_tile(max(n_rows(pieces), len(axes)), kind)):
+            yield rows, a, b, tile
+
+
+def _squares_of_rows(tile: np.ndarray) -> np.ndarray:
+    """Add up the squares of rows (b,), float64, of which at most 2048 are added up in the dtype of the tile."""
+    whole = tile.shape[1] // TERMS * TERMS
+    parts = tile[:, :whole].reshape(len(tile), -1, TERMS)
+    found: np.ndarray = np.einsum("ijk,ijk->ij", parts, parts).sum(axis=1, dtype=np.float64)
+    return found + np.einsum("ij,ij->i", tile[:, whole:], tile[:, whole:])
 
 
 def rounded(images: np.ndarray, dtype: np.dtype) -> np.ndarray:

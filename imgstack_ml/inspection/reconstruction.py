@@ -143,17 +143,13 @@ class ReconstructionDisplay:
         if indices is None:
             indices = evenly_spaced(n_images, 4)
         inside = find_mask(estimator)
-        parts = [
-            reduced_reconstructions(route, image, n_components, inside, MAX_SIDE)
-            for image in iterate_images(cls.__name__, X, indices, inside)
-        ]
-        join = np.ma.concatenate if isinstance(parts[0].images, np.ma.MaskedArray) else np.concatenate
-        images, reconstructions = join([one.images for one in parts]), join([one.reconstructions for one in parts])
+        shown = iterate_images(cls.__name__, X, indices, inside)
+        images, reconstructions, errors = reduced_reconstructions(route, shown, n_components, inside, MAX_SIDE)
         all_names = image_names(X, n_images)
         names = [all_names[index] for index in indices]
         channel_names = find_channel_names(estimator) if images.ndim == 4 else None
         display = cls(images, reconstructions, n_components, names=names, channel_names=channel_names)
-        display.errors = np.concatenate([one.errors for one in parts])
+        display.errors = errors
         return display.plot(ax=ax, **plot_options)
 
     def plot(

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..decomposition.projection import residual_squares
 from .pictures import shrink_by
 from .pipelines import Route, hide_outside
 
-__all__ = ["Reduced", "reduced_reconstructions"]
-
-_BAND_BYTES = 2**23
+__all__ = [
+    "Reduced",
+    "SmallBasis",
+    "is_plain",
+    "n_values",
+    "reduced_reconstructions",
+    "scores_and_squares",
+    "small_basis",
+]
 
 
 class Reduced(NamedTuple):
@@ -24,19 +31,79 @@ class Reduced(NamedTuple):
     errors: np.ndarray
 
 
+class SmallBasis(NamedTuple):
+    """Mean (height, width[, n_channels]) and components (k, …) of a PCA, by means of squares of `factor` pixels a side.
+
+    A reconstruction is the mean plus scores times components. That of the reduced ones is the reduced reconstruction.
+    """
+
+    mean: np.ndarray
+    components: np.ndarray
+    factor: int
+
+    def reconstruct(self, scores: np.ndarray) -> np.ndarray:
+        """Make small images, float64, from scores (b, up to k) that are not whitened."""
+        change = np.tensordot(scores.astype(np.float64), self.components[: scores.shape[1]], 1)
+        found: np.ndarray = self.mean.astype(np.float64)[np.newaxis] + change
+        return found
+
+
+def is_plain(route: Route, prepared: np.ndarray | None = None) -> bool:
+    """Whether reconstructions are the mean plus scores times components, in floats that hold prepared images."""
+    return (
+        not route.between
+        and len(getattr(route.pca, "image_shape_", ())) > 1
+        and getattr(route.pca, "missing", "raise") == "raise"
+        and (prepared is None or not (prepared.dtype.kind in "iu" and prepared.itemsize == 8))
+    )
+
+
+def small_basis(route: Route, side: int, inside: np.ndarray | None, number: int | None = None) -> SmallBasis | None:
+    """Reduce the mean and the first components to at most `side` pixels a side; None of images that are not larger."""
+    if not is_plain(route) or (factor := ceil(max(route.pca.image_shape_[:2]) / side)) <= 1:
+        return None
+    rows = (route.pca.mean_[np.newaxis], route.pca.components_[:number])
+    (mean,), parts = (shrink_by(hide_outside(one.reshape(-1, *route.pca.image_shape_), inside), factor) for one in rows)
+    return SmallBasis(mean, _filled(parts), factor)
+
+
+def scores_and_squares(pca: Any, images: np.ndarray, number: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (b, k) of images on the first components, not whitened, and squares (b,) of what these leave of them.
+
+    Squares have four digits. Pixels that a masked array hides have no part in them.
+    """
+    dtype = np.float32 if images.dtype.kind in "iu" and images.itemsize <= 2 else np.float64
+    return residual_squares(_filled(images), pca.components_[:number], pca.mean_, dtype=dtype)
+
+
 def reduced_reconstructions(
-    route: Route, images: np.ndarray, numbers: Sequence[int], inside: np.ndarray | None, side: int
+    route: Route, images: Iterable[np.ndarray], numbers: Sequence[int], inside: np.ndarray | None, side: int
 ) -> Reduced:
     """Reconstruct images from each number of components, and reduce them to at most `side` pixels a side.
 
-    Images that are larger are reconstructed in bands of rows, where a PCA gets them as they are: no reconstruction is
-    ever in memory whole.
+    Larger images of a PCA that gets them as they are, are reconstructed from its reduced components. Their errors are
+    those of all pixels: what all components leave, and the squares of the scores on those that are left out.
 
     Raises
     ------
     ValueError
         If the PCA gets rows of which no images can be made.
     """
+    basis = small_basis(route, side, inside, max(numbers))
+    parts = [_reduced(route, some, numbers, inside, side, basis) for some in images]
+    join = np.ma.concatenate if isinstance(parts[0].images, np.ma.MaskedArray) else np.concatenate
+    found, steps, errors = zip(*parts, strict=True)
+    return Reduced(join(found), join(steps), np.concatenate(errors))
+
+
+def _reduced(
+    route: Route,
+    images: np.ndarray,
+    numbers: Sequence[int],
+    inside: np.ndarray | None,
+    side: int,
+    basis: SmallBasis | None,
+) -> Reduced:
     prepared = route.prepare(images)
     if prepared.ndim < 3:
         raise ValueError(
@@ -45,68 +112,26 @@ def reduced_reconstructions(
         )
     factor = ceil(max(prepared.shape[1:3]) / side)
     hidden = hide_outside(prepared, inside)
-    if factor > 1 and _is_plain(route, prepared):
-        return _in_bands(route.pca, hidden, numbers, factor)
-    scores = route.scores(prepared)
-    steps, errors = [], []
-    for number in numbers:
-        whole = hide_outside(route.reconstruct(scores, number), inside)
-        difference = np.asanyarray(whole - hidden.astype(np.float64))
-        errors.append(np.asarray(np.sqrt((difference**2).mean(axis=tuple(range(1, difference.ndim))))))
-        steps.append(shrink_by(whole, factor))
+    if basis is not None and is_plain(route, prepared):
+        scores, squares = scores_and_squares(route.pca, hidden, max(numbers))
+        beyond = [squares + np.square(scores[:, number:]).sum(axis=1) for number in numbers]
+        steps = [basis.reconstruct(scores[:, :number]) for number in numbers]
+        errors = list(np.sqrt(np.array(beyond) / n_values(hidden)))
+    else:
+        projected = route.scores(prepared)
+        steps, errors = [], []
+        for number in numbers:
+            whole = hide_outside(route.reconstruct(projected, number), inside)
+            difference = np.asanyarray(whole - hidden.astype(np.float64))
+            errors.append(np.asarray(np.sqrt((difference**2).mean(axis=tuple(range(1, difference.ndim))))))
+            steps.append(shrink_by(whole, factor))
     stacked = np.ma.stack if isinstance(hidden, np.ma.MaskedArray) else np.stack
     return Reduced(shrink_by(hidden, factor), stacked(steps, axis=1), np.stack(errors, axis=1))
 
 
-def _is_plain(route: Route, prepared: np.ndarray) -> bool:
-    """Whether a reconstruction is the mean plus scores times components, in floats that hold the images."""
-    pca = route.pca
-    return (
-        not route.between
-        and hasattr(pca, "mean_")
-        and not getattr(pca, "whiten", False)
-        and not (prepared.dtype.kind in "iu" and prepared.itemsize == 8)
-    )
-
-
-def _in_bands(pca: Any, images: np.ndarray, numbers: Sequence[int], factor: int) -> Reduced:
-    k, shape = max(numbers), images.shape[1:]
-    components = pca.components_[:k].reshape(k, *shape)
-    mean = pca.mean_.reshape(shape)
-    scores = np.zeros((len(images), k))
-    for band in _bands(shape, factor):
-        centred = _filled(images[:, band]).astype(components.dtype) - mean[band].astype(components.dtype)
-        scores += centred.reshape(len(images), -1) @ components[:, band].reshape(k, -1).T
-    squares = np.zeros((len(images), len(numbers)))
-    small: list[list[np.ndarray]] = [[] for _ in range(1 + len(numbers))]
-    for band in _bands(shape, factor):
-        parts = components[:, band].reshape(k, -1)
-        original = images[:, band]
-        pictures = [original]
-        for step, number in enumerate(numbers):
-            found = (scores[:, :number].astype(parts.dtype) @ parts[:number]).reshape(original.shape)
-            found += mean[band].astype(parts.dtype)
-            if isinstance(original, np.ma.MaskedArray):
-                found = np.ma.array(found, mask=np.ma.getmaskarray(original))
-            difference = _filled(found - original.astype(found.dtype)).reshape(len(images), -1)
-            squares[:, step] += np.einsum("ij,ij->i", difference, difference, dtype=np.float64)
-            pictures.append(found)
-        if not small[0] or original.shape[1] >= factor:
-            for parts_of_picture, picture in zip(small, pictures, strict=True):
-                parts_of_picture.append(shrink_by(picture, factor))
-    join = np.ma.concatenate if isinstance(images, np.ma.MaskedArray) else np.concatenate
-    reduced, *steps = (join(parts_of_picture, axis=1) for parts_of_picture in small)
-    stacked = np.ma.stack if isinstance(images, np.ma.MaskedArray) else np.stack
-    n_values = np.ma.count(images[:1]) if isinstance(images, np.ma.MaskedArray) else mean.size
-    return Reduced(reduced, stacked(steps, axis=1), np.sqrt(squares / n_values))
-
-
-def _bands(shape: tuple[int, ...], factor: int) -> Iterator[slice]:
-    """Yield bands of rows, whose number is a multiple of `factor`; the last one may be smaller."""
-    row_bytes = 4 * int(np.prod(shape[1:]))
-    n_rows = factor * max(1, _BAND_BYTES // (factor * row_bytes))
-    for start in range(0, shape[0], n_rows):
-        yield slice(start, start + n_rows)
+def n_values(images: np.ndarray) -> int:
+    """Count the values of an image that a masked array does not hide, the same ones in all images."""
+    return int(np.ma.count(images[0])) if isinstance(images, np.ma.MaskedArray) else images[0].size
 
 
 def _filled(values: np.ndarray) -> np.ndarray:

@@ -51,6 +51,8 @@ class ImageStatistics(NamedTuple):
         same image, whatever its brightness and contrast. NaN if all cells are equal.
     contrasts : ndarray of shape (n,), float64
         Standard deviation of those grey means, in the intensity units of the stack.
+    blank : ndarray of shape (n, 2), float64
+        Share of the rows at the top, and at the bottom, whose pixels are all of one value or colour.
     """
 
     minima: np.ndarray
@@ -60,6 +62,7 @@ class ImageStatistics(NamedTuple):
     digests: np.ndarray
     signatures: np.ndarray
     contrasts: np.ndarray
+    blank: np.ndarray
 
 
 def read_statistics(X: StackLike, *, caller: str = "read_statistics", progress: bool = False) -> ImageStatistics:
@@ -189,7 +192,8 @@ def _joined(channels: list[ImageStatistics]) -> ImageStatistics:
     signatures = np.mean([np.nan_to_num(one.signatures[:, :n_cells].astype(np.float64)) for one in channels], axis=0)
     digests = np.array([_digest(digest) for digest in digests], dtype=np.uint64)
     contrasts = np.mean([one.contrasts for one in channels], axis=0)
-    return ImageStatistics(minima, maxima, means, at_top, digests, _signatures(signatures), contrasts)
+    blank = np.min([one.blank for one in channels], axis=0)
+    return ImageStatistics(minima, maxima, means, at_top, digests, _signatures(signatures), contrasts, blank)
 
 
 def _statistics_of_tile(images: np.ndarray, n_channels: int, grid: tuple[int, int] = (_GRID, _GRID)) -> ImageStatistics:
@@ -216,7 +220,18 @@ def _statistics_of_tile(images: np.ndarray, n_channels: int, grid: tuple[int, in
         np.array([_digest(image) for image in images], dtype=np.uint64),
         _signatures(cells),
         cells.std(axis=1),
+        np.stack([_blank_share(ordered, n_channels) for ordered in (rows, rows[:, ::-1])], axis=1),
     )
+
+
+def _blank_share(rows: np.ndarray, n_channels: int) -> np.ndarray:
+    """Share (b,) of the rows of pixels, from the first on, that all have the colour of the first pixel."""
+    share = np.zeros(len(rows))
+    colour = np.tile(rows[:, 0, :n_channels], rows.shape[2] // n_channels)
+    blank = np.flatnonzero((rows[:, 0] == colour).all(axis=1))  # next to none: the others are not looked at
+    ends = (rows[blank] != colour[blank, np.newaxis]).any(axis=2)
+    share[blank] = np.where(ends.any(axis=1), ends.argmax(axis=1), rows.shape[1]) / rows.shape[1]
+    return share
 
 
 def _has_few_levels(image: np.ndarray) -> bool:

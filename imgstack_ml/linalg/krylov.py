@@ -15,7 +15,7 @@ import numpy as np
 import scipy.linalg
 
 from .ranges import Run, at_once
-from .tiles import TERMS, n_rows, row_groups, tile_width, tiles, times_roots, weights_of
+from .tiles import TERMS, n_rows, row_groups, tile_width, tiles, times_roots, weights_of, wide_tile
 from .weighted import are_faster, weighted_sums_of_bytes
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "merge_both_products",
     "orthogonalise_rows",
     "orthonormalising_weights",
+    "products_of_rows",
     "project",
     "ritz_pairs",
 ]
@@ -116,9 +117,19 @@ def project(
     scores = np.zeros((n_rows(blocks), len(V)))
     for row, pieces in row_groups(blocks, _GROUP):
         part = scores[row : row + n_rows(pieces)]
-        for a, b, tile in tiles(pieces, shift, dtype, lo, hi, exponent=exponent):
-            part += tile @ V[:, a:b].T.astype(dtype, copy=False)
+        width = wide_tile(max(len(part), len(V), 1), dtype)
+        for a, b, tile in tiles(pieces, shift, dtype, lo, hi, width, exponent):
+            part += products_of_rows(tile, V[:, a:b].astype(dtype, copy=False))
     return scores
+
+
+def products_of_rows(tile: np.ndarray, V: np.ndarray) -> np.ndarray:
+    """Products (b, m) of rows (b, w) and (m, w), in whose dtype at most `TERMS` are added up; these sums in float64."""
+    whole = tile.shape[1] // TERMS * TERMS
+    a, b = (rows[:, :whole].reshape(len(rows), -1, TERMS).transpose(1, 0, 2) for rows in (tile, V))
+    found: np.ndarray = np.matmul(a, b.transpose(0, 2, 1)).sum(axis=0, dtype=np.float64)
+    found += tile[:, whole:] @ V[:, whole:].T
+    return found
 
 
 def add_products(

@@ -24,6 +24,7 @@ __all__ = [
     "tiles",
     "times_roots",
     "weights_of",
+    "wide_tile",
 ]
 
 TILE_BYTES = 2**22  # of float values in one tile: small enough for the cache, large enough for BLAS at full speed
@@ -104,6 +105,11 @@ def tiles(
 def tile_width(rows: int, dtype: np.dtype) -> int:
     """Count the pixels in a tile of `rows` images: from 64 to `TERMS`, and else as `TILE_BYTES` allows."""
     return min(TERMS, max(64, TILE_BYTES // (np.dtype(dtype).itemsize * rows)))
+
+
+def wide_tile(rows: int, dtype: np.dtype) -> int:
+    """Count the pixels in a tile of few rows: 2048 of a single image would take less time than the calls for them."""
+    return max(tile_width(rows, dtype), TILE_BYTES // (np.dtype(dtype).itemsize * rows * TERMS) * TERMS)
 
 
 def row_groups(blocks: Sequence[np.ndarray], size: int = 2 * TERMS) -> Iterator[tuple[int, list[np.ndarray]]]:

@@ -10,7 +10,8 @@ from ..inspection import IntensityDisplay, ScoresDisplay, ScreeDisplay
 from ..inspection.pictures import share_text
 from ..inspection.pipelines import find_channel_names, names_of_channels, split_at_pca
 from ..inspection.scores import spread_out
-from .alerts import Alert, Evidence
+from .alerts import way_without_all
+from .evidence import Alert, Evidence
 from .figures import svg_of
 from .survey import Survey
 from .tables import Table, certificate_table, command_line, fit_table, images_table, verdict, versions_table
@@ -51,6 +52,7 @@ class Content(NamedTuple):
     model: str
     versions: Table
     live: dict[str, Any] | None = None
+    without_all: str = ""  # lines that leave out the images of several alerts
     by_channel: bool = False  # whether the channels of an eigenimage are drawn one by one
 
 
@@ -101,6 +103,7 @@ def gather(
         command=command_line(run),
         model=repr(estimator),
         versions=versions_table(run),
+        without_all=way_without_all(alerts, evidence),
         by_channel=len(eigenimages) > 1 + min(len(pca.components_), MAX_EIGENIMAGES),
     )
 

@@ -15,8 +15,9 @@ import numpy as np
 from ..inspection.channels import check_names, choose_panels
 from ..inspection.pictures import common_limits, component_title, shrink, visible_channels
 from ..inspection.pipelines import Route, find_channel_names, find_eigenimages, find_mask, find_route, hide_outside
+from ..inspection.reduced import is_plain
 from ..inspection.stacks import printable
-from .alerts import Evidence
+from .evidence import Evidence
 from .survey import Reconstruction, Survey
 
 __all__ = ["MAX_SCORES", "as_json", "live_data"]
@@ -162,6 +163,8 @@ def _basis(estimator: Any, route: Route, sigma: np.ndarray, share: float) -> tup
     # One by one: images can be large. A component of whitened scores is as long as their standard deviations were.
     lengths = np.sqrt(route.pca.explained_variance_) if getattr(route.pca, "whiten", False) else np.ones(len(sigma))
     mean_, parts = small(mean), [small(image) * length for image, length in zip(components, lengths, strict=False)]
+    if is_plain(route):
+        return mean_, np.ma.stack(parts)
     target = reconstructed(*sigma)
     if not _adds_up(mean_, parts, sigma, target) and mean.size * len(sigma) < _MOST_PROBED:  # as after a StandardScaler
         mean_ = reconstructed(0)

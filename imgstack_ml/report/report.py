@@ -6,7 +6,7 @@ import html
 import os
 import tempfile
 import webbrowser
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from ..files.atomic import atomic_path
 from ..files.space import explain_full_disk
 from ..inspection.pipelines import split_at_pca
 from ..inspection.stacks import check_stack, image_names, printable
-from .alerts import Alert, Evidence, find_alerts
+from .alerts import faulty_images, find_alerts
 from .content import gather
+from .evidence import Alert, Evidence
 from .live import as_json, live_data
 from .page import render
 from .remedies import Run
@@ -46,6 +47,9 @@ class Report:
         ``"duplicates"``. `Alert` lists and explains the kinds.
     html : str
         The page.
+    keep : ndarray of int
+        Positions of the images that no alert about single images names, an odd range excepted, which rescaling
+        corrects: ``model.fit(stack[report.keep])`` leaves out all the others.
 
     Examples
     --------
@@ -62,6 +66,7 @@ class Report:
 
     alerts: dict[str, Alert]
     html: str
+    keep: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))
 
     def save_as_html(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the page to a file, which appears complete or not at all.
@@ -163,6 +168,8 @@ def generate_report(
     >>> report = generate_report(ImagePCA(8).fit(stack), stack)
     >>> report.alerts["constant"].images
     array([7])
+    >>> 7 in report.keep
+    False
     """
     if stack is not None and not hasattr(stack, "dtype"):  # a list, or a table
         stack = check_stack("generate_report", stack).data
@@ -178,7 +185,7 @@ def generate_report(
     room = _MAX_BYTES - len(page.encode())
     if live := live_data(estimator, survey, evidence, room=room):
         page = render("report.html.j2", title=content.title, content=content._replace(live=live), data=as_json(live))
-    return Report(alerts, page)
+    return Report(alerts, page, np.setdiff1d(np.arange(len(evidence.names)), faulty_images(alerts)))
 
 
 def _evidence(

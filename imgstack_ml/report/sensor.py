@@ -12,7 +12,7 @@ from ..inspection.pipelines import find_eigenimages, find_mask, split_at_pca
 from ..inspection.statistics import ImageStatistics
 from .trends import MIN_IMAGES
 
-__all__ = ["exchanged_channels", "stuck_pixels", "uneven_light"]
+__all__ = ["empty_channels", "exchanged_channels", "stuck_pixels", "uneven_light"]
 
 # A stuck pixel differs by this many of its neighbours' standard deviations from their mean, and has none itself.
 STUCK_DEVIATIONS = 3.0
@@ -29,6 +29,9 @@ _GRID, _SAMPLED, _MANY = 16, 128, 10**6  # cells and pixels along a side; values
 CHANNEL_QUANTILES = (0.1, 0.9)
 CHANNEL_SHARES = (0.7, 0.25)
 MAX_CHANNELS = 5
+# A channel is empty if its pixels have less than this share of the variance of the mean channel: it is drawn as grey.
+# Bands of a spectrum differ that much.
+EMPTY_SHARE, MAX_DRAWN = 1e-4, 8
 
 
 def stuck_pixels(estimator: Any) -> np.ndarray:
@@ -107,6 +110,25 @@ def exchanged_channels(statistics: ImageStatistics) -> np.ndarray:
     )
     exchanged[seen] = (own > CHANNEL_SHARES[0]) & (np.min(others, axis=0) < CHANNEL_SHARES[1])
     return exchanged
+
+
+def empty_channels(estimator: Any, statistics: ImageStatistics | None) -> tuple[int, np.ndarray]:
+    """Return the number of channels, and the positions of those of next to no variance, unless all are.
+
+    The model tells it; with a mask or of many channels, only those of one value in all images are known.
+    """
+    found = _images_of(estimator)
+    if found is not None and found[1].ndim == 3 and found[1].shape[2] <= MAX_DRAWN:
+        eigenimages, _, left, variances = found
+        varies = left.sum(axis=(0, 1), dtype=np.float64)
+        for image, variance in zip(eigenimages, variances, strict=True):
+            varies += variance * np.einsum("ijc,ijc->c", image, image, dtype=np.float64)
+        empty = varies < EMPTY_SHARE * varies.mean()
+    elif statistics is not None:
+        empty = statistics.maxima.max(axis=0) == statistics.minima.min(axis=0)
+    else:
+        return 0, np.empty(0, dtype=int)
+    return len(empty), np.flatnonzero(empty & ~empty.all())
 
 
 def _images_of(estimator: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:

@@ -9,9 +9,11 @@ import numpy as np
 
 from ..base.mask import pixels_at
 from ..base.validation import StackLike
+from ..decomposition.projection import score_scale
 from ..decomposition.residuals import OutlierStatistics, hotelling
 from ..inspection.pictures import shrink, visible_channels
 from ..inspection.pipelines import Route, find_mask, find_route, hide_outside, refuse_marks
+from ..inspection.reduced import SmallBasis, is_plain, n_values, scores_and_squares, small_basis
 from ..inspection.stacks import check_stack
 from ..inspection.statistics import ImageStatistics, concatenate_lists, concatenate_statistics, image_statistics
 from ..passes.runner import PassRunner
@@ -104,7 +106,8 @@ def read_survey(estimator: Any, X: StackLike, *, progress: bool = False) -> Surv
     has_thumbnail = np.zeros(len(images.data), dtype=bool)
     has_thumbnail[spread_positions(len(has_thumbnail), N_SPREAD, getattr(X, "labels", None))] = True
     runner = PassRunner(images, progress=progress, whole=True)
-    found = runner.run(_survey_of_batch, _merge, shared=(route, has_thumbnail, inside), label="report")
+    shared = (route, has_thumbnail, inside, small_basis(route, PICTURE_SIDE, inside))
+    found = runner.run(_survey_of_batch, _merge, shared=shared, label="report")
     parts, scores, errors = zip(*found.rows, strict=True)
     statistics = concatenate_statistics([part.images for part in parts])
     changed = [part.prepared for part in parts if part.prepared is not None]
@@ -144,7 +147,12 @@ class _Partial(NamedTuple):
 
 
 def _survey_of_batch(
-    blocks: list[np.ndarray], start: int, route: Route, has_thumbnail: np.ndarray, inside: np.ndarray | None = None
+    blocks: list[np.ndarray],
+    start: int,
+    route: Route,
+    has_thumbnail: np.ndarray,
+    inside: np.ndarray | None = None,
+    basis: SmallBasis | None = None,
 ) -> _Partial:
     """Step of the pass."""
     found = _Partial([], {}, [], [], {})
@@ -152,7 +160,7 @@ def _survey_of_batch(
         step = max(1, _TILE // max(1, block[:1].nbytes))
         for i in range(0, len(block), step):
             tile = block[i : i + step]
-            found = _merge(found, _survey_of_tile(tile, start + i, route, has_thumbnail, inside, found))
+            found = _merge(found, _survey_of_tile(tile, start + i, route, has_thumbnail, inside, basis, found))
         start += len(block)
     return found
 
@@ -163,19 +171,18 @@ def _survey_of_tile(
     route: Route,
     has_thumbnail: np.ndarray,
     inside: np.ndarray | None,
+    basis: SmallBasis | None,
     before: _Partial,
 ) -> _Partial:
     """Survey a few images; only those whose error is more extreme than the errors in `before` get pictures."""
     prepared = route.prepare(images)
-    scores = route.scores(prepared)
-    reconstructed = route.reconstruct(scores)
-    images, prepared, reconstructed = (hide_outside(one, inside) for one in (images, prepared, reconstructed))
-    errors = _root_mean_squares(prepared, reconstructed)
+    scores, errors, reconstruct = _reconstructed(route, prepared, inside, basis)
+    images, prepared = hide_outside(images, inside), hide_outside(prepared, inside)
     statistics = image_statistics(images)
     changed: ImageStatistics | None = statistics
     if route.before:
         changed = image_statistics(prepared) if prepared.ndim > 2 else None
-    rows = (_Statistics(statistics, changed), scores.astype(np.float64), errors)
+    rows = (_Statistics(statistics, changed), scores, errors)
     if images.ndim < 3:
         return _Partial([rows], {}, [], [], {})
     spread = has_thumbnail[start : start + len(images)]
@@ -191,13 +198,38 @@ def _survey_of_tile(
     worst, best = (
         [
             Reconstruction(float(errors[i]), start + int(i), image, reconstruction)
-            for i, image, reconstruction in zip(
-                chosen, _small(prepared[chosen]), _small(reconstructed[chosen]), strict=True
-            )
+            for i, image, reconstruction in zip(chosen, _small(prepared[chosen]), reconstruct(chosen), strict=True)
         ]
         for chosen in (largest, smallest)
     )
     return _Partial([rows], thumbnails, worst, best, extremes)
+
+
+def _reconstructed(
+    route: Route, prepared: np.ndarray, inside: np.ndarray | None, basis: SmallBasis | None
+) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """Return scores (b, k), float64, errors (b,), and a function that makes small reconstructions of chosen images.
+
+    Where those are sums of components, no reconstruction of an image is made for its error.
+    """
+    if is_plain(route, prepared):
+        hidden = hide_outside(prepared, inside)
+        plain, squares = scores_and_squares(route.pca, hidden)
+        scores = plain / score_scale(route.pca.explained_variance_, getattr(route.pca, "whiten", False))
+        errors = np.sqrt(squares / n_values(hidden))
+    else:
+        scores = route.scores(prepared)
+        whole = hide_outside(route.reconstruct(scores), inside)
+        errors = _root_mean_squares(hide_outside(prepared, inside), whole)
+
+    def reconstruct(chosen: np.ndarray) -> np.ndarray:
+        if not is_plain(route, prepared):
+            return _small(whole[chosen])
+        if basis is not None:
+            return visible_channels(basis.reconstruct(plain[chosen]))
+        return _small(hide_outside(route.reconstruct(scores[chosen]), inside))
+
+    return scores.astype(np.float64), errors, reconstruct
 
 
 def _thumbnails(images: np.ndarray, start: int, chosen: np.ndarray) -> dict[int, np.ndarray]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..inspection.pictures import share_text
 from ..inspection.pipelines import estimator_steps, find_mask
-from .alerts import Alert, Evidence
+from .evidence import Alert, Evidence
 from .survey import Survey
 
 __all__ = [

@@ -21,7 +21,7 @@ from ..inspection.pictures import (
     signed_picture,
 )
 from ..inspection.pipelines import find_channel_names, find_eigenimages, split_at_pca
-from .alerts import Alert
+from .evidence import Alert
 from .figures import picture_uri
 from .survey import PICTURE_SIDE, Reconstruction, Survey
 

@@ -25,15 +25,14 @@ from sklearn.datasets import load_sample_image
 from imgstack_ml import ImagePCA, generate_report
 from imgstack_ml.datasets import load_digits, load_faces, load_textures, load_tissue
 
-# What went wrong in the second half when it was tried, once. Nothing was changed for it.
+# What goes wrong in the second half, for which no threshold was changed. When it was tried, once, two more did:
+# overexposed images were named by "leverage", too, and half-written files were missed. Later rules have mended these.
 KNOWN = {
     "photographs: a palace and a flower": "blurred parts: 'range', and one pair of 'duplicates'",
     "faces and other patches, by label": "patches of low contrast: 'range'; one is of one value, 'constant', rightly",
     "short exposures": "one of three is missed, dark parts of photographs are named with the others",
-    "overexposed in 12 bits": "found, and named by 'leverage' too",
     "light from one side": "found; one dark patch is named by 'range'",
     "a lamp that fades within wells": "missed: half of the variance of ranks does not follow the order",
-    "half-written files": "missed: the components of faces describe grey halves",
 }
 OVEREXPOSED = [77, 177]  # of the faces and other patches: before a white wall, which is a fault already
 
@@ -367,7 +366,7 @@ def fading_within_wells():
 def half_written_files():
     images = faces()
     images[[15, 44], 13:] = 128
-    return Case(images, ("outliers",), (15, 44))
+    return Case(images, ("outliers", "blank"), (15, 44))
 
 
 FAULTS_FIRST: dict[str, Callable[[], Case]] = {

@@ -33,6 +33,8 @@ def test_what_is_in_it(shape, dims, solver, tmp_path):
     pca = ImagePCA(3, svd_solver=solver, random_state=0).fit(X)
     dataset = pca.to_xarray()
     assert dataset.components.dims == ("component", *dims)
+    names = dataset.coords["channel"].values.tolist() if "channel" in dataset.coords else []
+    assert names == ["red", "green", "blue"] * ("channel" in dims)
     assert list(dataset.mean_image.dims) == list(dataset.residual_variance_image.dims) == dims
     assert_array_equal(dataset.components, pca.eigenimages_)
     assert_array_equal(dataset.residual_variance_image, pca.residual_variance_image_)

@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from imgstack_ml import ImagePCA
-from imgstack_ml.decomposition.projection import project, reconstruct
+from imgstack_ml.decomposition.projection import project, reconstruct, residual_squares
 from tests.lib.stacks import photographs, stack_of_spectrum
 
 DTYPES = ["uint8", "uint16", "float32", "float64"]
@@ -52,3 +52,21 @@ def test_a_block_of_no_image():
     axes = np.eye(2, 6)
     assert_array_equal(project(np.empty((0, 2, 3)), axes, np.zeros(6), np.ones(2)), np.empty((0, 2)))
     assert reconstruct((2, 3), np.empty((0, 2)), axes, np.zeros(6), np.ones(2)).shape == (0, 2, 3)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float64"])
+def test_squares_of_few_large_images_with_and_without_a_second_look(dtype):
+    """Images that are faint beside their scores, and others; of more pixels than a sum in float32 has terms."""
+    rng = np.random.default_rng(0)
+    axes = np.linalg.qr(rng.normal(size=(5003, 3)))[0].T
+    mean = rng.uniform(60, 90, 5003)
+    images = (
+        mean + np.array([[900, 0, 20], [1100, -300, 0], [3, 2, 1]]) @ axes + rng.normal(0, [[9], [0.3], [9]], (3, 5003))
+    )
+    block = np.rint(images).astype(dtype) if dtype == "uint8" else images
+    scores = (block - mean) @ axes.T
+    squares = np.square(block - mean - scores @ axes).sum(axis=1)
+    for kind in ("float32", "float64") if dtype == "uint8" else ("float64",):
+        found = residual_squares(block.reshape(3, 1, -1), axes.astype(kind), mean, dtype=kind)
+        assert_allclose(found[0], scores, rtol=1e-5, atol=1e-3)
+        assert_allclose(found[1], squares, rtol=1e-4 if kind == "float32" else 1e-9)

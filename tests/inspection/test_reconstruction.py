@@ -49,7 +49,6 @@ def test_large_images_are_reduced_and_errors_are_those_of_all_pixels(monkeypatch
         monkeypatch.setattr("imgstack_ml.inspection.reconstruction.MAX_SIDE", 512)
         whole = im.ReconstructionDisplay.from_estimator(pipeline, images, indices=[5])
         monkeypatch.setattr("imgstack_ml.inspection.reconstruction.MAX_SIDE", 12)
-        monkeypatch.setattr("imgstack_ml.inspection.reduced._BAND_BYTES", 4000)
         small = im.ReconstructionDisplay.from_estimator(pipeline, images, indices=[5])
         np.testing.assert_allclose(small.errors, whole.errors, rtol=1e-5)
         expected = shrink_by(whole.reconstructions.reshape(2, 25, 31, 2), 3).reshape(1, 2, 8, 10, 2)

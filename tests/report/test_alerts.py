@@ -1,6 +1,8 @@
 """Alerts on real images: planted faults are found, each of them and nothing else; clean collections raise none."""
 
+import html
 import json
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -13,7 +15,8 @@ from sklearn.pipeline import make_pipeline
 import imgstack_ml as im
 from imgstack_ml.datasets import load_digits, load_faces, load_textures, load_tissue, make_cells
 from imgstack_ml.inspection.pipelines import split_at_pca
-from imgstack_ml.report.alerts import Alert, Evidence, find_alerts
+from imgstack_ml.report.alerts import find_alerts
+from imgstack_ml.report.evidence import Alert, Evidence
 from imgstack_ml.report.remedies import Run
 from imgstack_ml.report.survey import outlier_statistics, read_survey
 from tests.campaigns import test_believable_alerts as campaign
@@ -21,11 +24,13 @@ from tests.lib.commands import run_pca
 
 KINDS = [
     "constant",
+    "blank",
     "clipped",
     "range",
     "duplicates",
     "leverage",
     "channels",
+    "empty",
     "pixels",
     "illumination",
     "drift",
@@ -225,8 +230,12 @@ def with_fault(kind):
     pixels[:, 5, 7] = 250
     coloured = images[..., None] / [1, 2, 4]
     coloured[-2:] = coloured[-2:, ..., ::-1]
+    with_empty = np.stack([images, images.transpose(0, 2, 1), images // 60], axis=3)
+    with_empty[..., 2] = 7 + (np.random.default_rng(2).random(images.shape) < 1e-2)
     faulty = {
+        "empty": with_empty,
         "constant": np.r_[images[:-2], np.full((2, 24, 24), 7, np.uint8)],
+        "blank": np.r_[images[:-2], images[-2:] * (np.arange(24) < 18)[:, None]],
         "clipped": np.r_[images[:-2], np.where(images[-2:] > 90, 255, images[-2:])],
         "range": np.r_[images[:-2], images[-2:] // 10],
         "duplicates": np.r_[images[:-2], images[3:4], images[3:4]],
@@ -249,7 +258,7 @@ MODELS = {
 @pytest.mark.parametrize("model", MODELS)
 def test_what_to_type_helps(model):
     """Each remedy is Python that runs; where it changes stack or model, the alert is gone."""
-    for kind in KINDS if model == "ImagePCA" else ["constant", "range", "pixels", "illumination"]:
+    for kind in KINDS if model == "ImagePCA" else ["constant", "range", "empty", "pixels", "illumination"]:
         stack = with_fault(kind)
         fitted = MODELS[model]().fit(stack)
         report = im.Report(alerts_of(stack, pca=fitted), "")
@@ -261,6 +270,23 @@ def test_what_to_type_helps(model):
         assert len(left) == len(stack) - len(alert.images) * ("keep" in scope)
         if "plt" not in scope:
             assert kind not in alerts_of(left, pca=scope["model"])
+
+
+@pytest.mark.filterwarnings("ignore::imgstack_ml.RankWarning")  # of the fits with the faulty images
+def test_images_of_several_alerts_are_left_out_by_one_line():
+    """With fewer components where few images are left; where next to none are, the line says so."""
+    for model, n_constant in (("ImagePCA", 2), ("Pipeline", 34), ("ImagePCA", 38)):
+        stack = small_images()
+        stack[:n_constant], stack[39] = 7, stack[38]
+        fitted = MODELS[model]().fit(stack)
+        report = im.generate_report(fitted, stack)
+        assert {"constant", "duplicates"} <= report.alerts.keys()
+        named = {index for alert in report.alerts.values() for index in alert.images.tolist()}
+        assert report.keep.tolist() == sorted(set(range(40)) - named)
+        (line,) = re.findall(r"at once</strong>\n<pre>(.*)</pre>", report.html)
+        exec(html.unescape(line), {"stack": stack, "model": fitted, "report": report})
+        last, n_left = split_at_pca(fitted)[1], len(report.keep)
+        assert (last.n_samples_, len(last.components_)) == ((n_left, min(6, n_left - 1)) if n_left > 1 else (40, 6))
 
 
 def test_what_the_pipeline_corrects_is_no_alert():
@@ -312,7 +338,7 @@ def alerts_of_run(folder, out):
 def test_what_to_type_on_the_command_line(tmp_path, monkeypatch):
     """Options where there are some, a move of few files, and Python that opens what the command read and wrote."""
     monkeypatch.chdir(tmp_path)
-    for kind, options in {"constant": [], "brightness": ["-r"], "duplicates": ["-k", 5]}.items():
+    for kind, options in {"constant": [], "empty": [], "brightness": ["-r"], "duplicates": ["-k", 5]}.items():
         folder, out = f"in {kind}", f"out {kind}"
         images = with_fault(kind)
         images = np.r_[images[:30], images[30:31].repeat(10, axis=0)] if kind == "duplicates" else images

@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 import imgstack_ml as im
 from imgstack_ml.inspection.pipelines import find_route
-from imgstack_ml.report.alerts import Evidence
+from imgstack_ml.report.evidence import Evidence
 from imgstack_ml.report.live import MAX_SCORES, as_json, live_data
 from imgstack_ml.report.samples import N_SPREAD, spread_positions
 from imgstack_ml.report.survey import read_survey

@@ -11,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 
 import imgstack_ml as im
 from imgstack_ml import ImagePCA, NonFiniteError
+from imgstack_ml.inspection.pictures import shrink
 from imgstack_ml.inspection.pipelines import find_route
 from imgstack_ml.report.duplicates import near_duplicates
 from imgstack_ml.report.survey import _survey_of_batch, read_survey
@@ -49,6 +50,18 @@ def test_one_read_finds_scores_errors_and_the_best_and_worst(chunks, scheduler, 
         np.testing.assert_allclose(worst.reconstruction, reconstructed[worst.position], atol=0.1)
     assert list(found.thumbnails) == list(range(50))
     np.testing.assert_array_equal(found.thumbnails[7], faces[7])
+
+
+@pytest.mark.parametrize("whiten", [False, True])
+def test_large_images_are_reconstructed_small(whiten):
+    """Their small reconstructions are reduced reconstructions, and their errors those of all pixels."""
+    images = np.random.default_rng(0).integers(0, 256, (9, 330, 170, 2)).astype(np.uint8)
+    pca = im.ImagePCA(3, whiten=whiten).fit(images)
+    found, whole = read_survey(pca, images), pca.inverse_transform(pca.transform(images))
+    np.testing.assert_allclose(found.scores, pca.transform(images), rtol=1e-3, atol=1e-3 * np.abs(found.scores).max())
+    np.testing.assert_allclose(found.errors, np.sqrt(np.square(images - whole).mean(axis=(1, 2, 3))), rtol=1e-4)
+    for one in (*found.worst, *found.best):
+        np.testing.assert_allclose(one.reconstruction, shrink(whole[one.position][None], 160)[0], atol=1e-3)
 
 
 def test_thumbnails_are_small_and_few():

@@ -3,7 +3,7 @@
 import numpy as np
 
 import imgstack_ml as im
-from imgstack_ml.report.alerts import Evidence
+from imgstack_ml.report.evidence import Evidence
 from imgstack_ml.report.survey import read_survey
 from imgstack_ml.report.tables import certificate_table, command_line, fit_table, images_table, versions_table
 from tests.lib.stacks import counted, photographs

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 import imgstack_ml as im
-from imgstack_ml.report.alerts import Alert
+from imgstack_ml.report.evidence import Alert
 from imgstack_ml.report.live import _panels
 from imgstack_ml.report.survey import read_survey
 from imgstack_ml.report.tiles import alert_tiles, eigenimage_tiles, reconstruction_tiles

@@ -1,0 +1,187 @@
+"""Alerts about single images: of one value, overexposed, of another range, copies, unlike the others."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..decomposition.residuals import OutlierStatistics
+from ..inspection.pipelines import split_at_pca
+from ..inspection.statistics import ImageStatistics, log_deviations, odd_ranges
+from .duplicates import near_duplicates
+from .evidence import Alert, Evidence, about_images, count_of, first_of, make_alert, percent
+from .sensor import exchanged_channels
+from .trends import MIN_IMAGES, changes_slowly
+
+__all__ = [
+    "CLIPPED_SHARE",
+    "constant_images",
+    "duplicate_images",
+    "half_written",
+    "images_of_other_channels",
+    "leverage",
+    "odd_exposures",
+    "outliers",
+    "overexposed_images",
+    "share_at_the_end",
+]
+
+# A reflection or a dead pixel has the largest value too; one pixel in a hundred means lost highlights.
+CLIPPED_SHARE = 0.01
+# Largest values of cameras with 8, 10, 12, 14 and 16 bits.
+CLIPPED_ENDS = (255.0, 1023.0, 4095.0, 16383.0, 65535.0)
+# Files that were cut off are few.
+BLANK_SHARE, BLANK_IMAGES = 0.2, 0.1
+# An outlier is this many robust standard deviations (of the logarithm of Q or of T squared) above the median, and this
+# many times the median. The largest deviation in clean collections is 4.1; the factor is for values almost equal.
+OUTLIER_DEVIATIONS = 5.0
+OUTLIER_FACTOR = 2.25
+# A component should be about all images. It is about one image if that makes up half of its variance.
+LEVERAGE_SHARE = 0.5
+
+
+def constant_images(statistics: ImageStatistics, evidence: Evidence) -> Alert | None:
+    """Look for images of one value."""
+    return about_images(
+        "constant",
+        (statistics.minima == statistics.maxima).all(axis=1),
+        evidence,
+        "{} of one value throughout",
+        "They show nothing. Usual causes are a closed shutter, a missing file filled with zeros, or a failed export.",
+    )
+
+
+def half_written(statistics: ImageStatistics, evidence: Evidence) -> Alert | None:
+    """Look for images that end before their last row. Where scenes are blank, other images have a blank row, too."""
+    written = statistics.blank.max(axis=1) < 1
+    found = written & (statistics.blank[:, 1] > BLANK_SHARE)
+    if found.mean() > BLANK_IMAGES or statistics.blank[written & ~found].any() or statistics.blank[found, 0].any():
+        return None
+    return about_images(
+        "blank",
+        found,
+        evidence,
+        "{} with nothing below some row",
+        f"All rows there, more than {percent(BLANK_SHARE)} of the image, have one value; no other image ends or begins "
+        "like that. Usual causes are a file that was cut off, or a readout that was stopped.",
+    )
+
+
+def share_at_the_end(statistics: ImageStatistics, evidence: Evidence, stuck: np.ndarray) -> np.ndarray:
+    """Share of the pixels of each image that have the largest value of a camera, beside pixels that are stuck."""
+    at_end = np.isin(statistics.maxima, CLIPPED_ENDS) & (statistics.minima < statistics.maxima)
+    share: np.ndarray = np.where(at_end, statistics.at_top, 0).max(axis=1)
+    if not len(stuck):
+        return share
+    n_values = split_at_pca(evidence.estimator)[1].n_features_in_
+    return share - len(stuck) * statistics.means.shape[1] / n_values
+
+
+def overexposed_images(share: np.ndarray, evidence: Evidence) -> Alert | None:
+    """Look for overexposed images; `share` of their pixels is at the end of the range."""
+    return about_images(
+        "clipped",
+        share > CLIPPED_SHARE,
+        evidence,
+        "{} overexposed",
+        f"More than {percent(CLIPPED_SHARE)} of their pixels have the largest value of the camera (up to "
+        f"{percent(share.max())}). Intensities and shapes there are lost, and no rescaling restores them.",
+    )
+
+
+def odd_exposures(clipped: np.ndarray, evidence: Evidence) -> Alert | None:
+    """Look for odd ranges; those of overexposed images are explained."""
+    if evidence.prepared is None:
+        return None
+    return about_images(
+        "range",
+        odd_ranges(evidence.prepared) & (clipped <= CLIPPED_SHARE),
+        evidence,
+        "{} with a very different range of intensities",
+        "Their range is less than half or more than twice that of most images, as of another exposure or another unit. "
+        "A PCA takes this for the main difference between the images.",
+        "rescale",
+    )
+
+
+def images_of_other_channels(statistics: ImageStatistics, evidence: Evidence) -> Alert | None:
+    """Look for images whose channels are in another order."""
+    return about_images(
+        "channels",
+        exchanged_channels(statistics),
+        evidence,
+        "{} with channels in another order",
+        "Their channels are unlike those of the other images, and like them in another order. Usual causes are BGR for "
+        "RGB, or a changed order of filters.",
+    )
+
+
+def duplicate_images(statistics: ImageStatistics, evidence: Evidence) -> Alert | None:
+    """Look for images that are nearly the same."""
+    groups = near_duplicates(statistics)
+    if not groups:
+        return None
+    copies = np.concatenate([group[1:] for group in groups])
+    return make_alert(
+        "duplicates",
+        f"{count_of(len(copies), 'image')} nearly the same as another",
+        "Copies count twice in the mean and in the components. The score of a classifier is too good if one copy is in "
+        "the training set and another in the test set.",
+        evidence,
+        images=copies,
+        names=[first_of([evidence.names[index] for index in group], " ≈ ") for group in groups],
+    )
+
+
+def outliers(statistics: OutlierStatistics, explained: np.ndarray, evidence: Evidence) -> Alert | None:
+    """Look for images with large residuals or scores; `explained` ones are unlike the others for a known reason."""
+    slow = evidence.scores is not None and changes_slowly(evidence.scores)
+    beside, along = (_far_from_most(np.where(explained, 0, values), in_movie=slow) for values in statistics)
+    meanings = [
+        f"{count_of(beside.sum(), 'image')} with residuals (Q) far above those of most, so that the components do not "
+        "describe them. ",
+        f"{count_of(along.sum(), 'image')} with scores far from those of most (Hotelling's T squared). ",
+    ]
+    meaning = "".join(text for text, found in zip(meanings, (beside, along), strict=True) if found.any())
+    return about_images(
+        "outliers",
+        beside | along,
+        evidence,
+        "{} unlike the others",
+        f"{meaning}They may show something else, or be damaged.",
+    )
+
+
+def _far_from_most(values: np.ndarray, *, in_movie: bool) -> np.ndarray:
+    """Find values far above the median of those that are not 0; in a movie, also far above those before and after."""
+    far, positive = np.zeros(len(values), dtype=bool), values > 0
+    if positive.sum() >= MIN_IMAGES:
+        above, spread = log_deviations(values[positive])
+        far[positive] = (above > OUTLIER_DEVIATIONS * spread) & (above > np.log(OUTLIER_FACTOR))
+    while in_movie and far.any():  # the end of a slow change is like frames that are like frames that are not far
+        calm = np.flatnonzero(~far)
+        after = np.searchsorted(calm, np.flatnonzero(far))
+        beside = np.maximum(values[calm[(after - 1).clip(0)]], values[calm[after.clip(max=len(calm) - 1)]])
+        alike = values[far] <= OUTLIER_FACTOR * beside
+        if not alike.any():
+            break
+        far[far] = ~alike
+    return far
+
+
+def leverage(scores: np.ndarray, explained: np.ndarray, evidence: Evidence) -> Alert | None:
+    """Look for images that make up most of a component, beside `explained` ones: overexposed images do, too."""
+    squares = np.asarray(scores, dtype=np.float64) ** 2
+    total = squares.sum(axis=0)
+    strong = total > 1e-9 * total.max(initial=0)  # a component of almost no variance is arbitrary
+    if len(squares) < MIN_IMAGES or not strong.any():
+        return None
+    found = (squares[:, strong] / total[strong]).max(axis=1) > LEVERAGE_SHARE
+    found &= ~explained
+    return about_images(
+        "leverage",
+        found,
+        evidence,
+        f"{{}} with a component of {'its' if found.sum() == 1 else 'their'} own",
+        f"A single image makes up more than {percent(LEVERAGE_SHARE)} of the variance of a component. That component "
+        "says nothing about the other images.",
+    )
