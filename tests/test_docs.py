@@ -23,7 +23,11 @@ def blocks(page, language="python"):
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
-RUN = sorted(path.relative_to(DOCS).with_suffix("").as_posix() for path in PAGES if blocks(path))
+SLOW = {"guide/classify", "guide/clean", "guide/look"}  # the build of the pages runs these as well
+RUN = [
+    pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+    for name in (path.relative_to(DOCS).with_suffix("").as_posix() for path in PAGES if blocks(path))
+]
 
 
 @pytest.mark.parametrize("name", RUN)

@@ -1,6 +1,6 @@
 """Run the Python of a page while Sphinx reads it, and show what each snippet prints and draws below it.
 
-All snippets of a page run one after the other, in an empty folder. A picture needs a description for readers who do not
+All snippets of a page run one after the other, in an empty folder, which the page calls /data. A picture needs a description for readers who do not
 see it: the comment that ends its snippet. Snippets marked ``py`` instead of ``python`` are shown only.
 """
 
@@ -30,7 +30,7 @@ def run_page(app: Sphinx, docname: str, source: list[str]) -> None:
     names: dict[str, object] = {"__name__": "page"}
 
     def with_results(snippet: re.Match[str]) -> str:
-        printed = _run(snippet[1], page, names)
+        printed = _run(snippet[1], page, names).replace(folder, "/data")
         text = f"```{{code-block}} text\n:class: output\n\n{printed.rstrip()}\n```\n" if printed.strip() else ""
         for number in plt.get_fignums():
             path = pictures / f"{docname.replace('/', '-')}-{snippet.start()}-{number}.png"
