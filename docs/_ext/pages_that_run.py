@@ -1,7 +1,7 @@
 """Run the Python of a page while Sphinx reads it, and show what each snippet prints and draws below it.
 
 All snippets of a page run one after the other, in an empty folder, which the page calls /data. A picture needs a description for readers who do not
-see it: the comment that ends its snippet. Snippets marked ``py`` instead of ``python`` are shown only.
+see it: the comment that ends its snippet, which the page shows to them only. Snippets marked ``py`` instead of ``python`` are shown only.
 """
 
 import contextlib
@@ -31,13 +31,16 @@ def run_page(app: Sphinx, docname: str, source: list[str]) -> None:
 
     def with_results(snippet: re.Match[str]) -> str:
         printed = _run(snippet[1], page, names).replace(folder, "/data")
+        shown = snippet[0]
         text = f"```{{code-block}} text\n:class: output\n\n{printed.rstrip()}\n```\n" if printed.strip() else ""
         for number in plt.get_fignums():
+            description = _description(snippet[1], page)
+            shown = shown.replace(f"  # {description}\n```", "\n```")
             path = pictures / f"{docname.replace('/', '-')}-{snippet.start()}-{number}.png"
             plt.figure(number).savefig(path)
-            text += f"\n![{_description(snippet[1], page)}]({os.path.relpath(path, page.parent)})\n"
+            text += f"\n![{description}]({os.path.relpath(path, page.parent)})\n"
         plt.close("all")
-        return f"{snippet[0]}\n{text}"
+        return f"{shown}\n{text}"
 
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), mpl.rc_context({"savefig.dpi": 110}):
         source[0] = SNIPPET.sub(with_results, source[0])
