@@ -36,14 +36,14 @@ html_theme_options = {
 html_sidebars = {page: [] for page in ("index", "start", "gallery")}  # no neighbours to list
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
-html_title = f"imgstack_ml {version}"
+html_title = project
 html_copy_source = False  # the source has no outputs and pictures
 html_show_sphinx = False
 html_show_copyright = False
 
-# Links into the pages of other projects. Their lists of names are on the network, and a list that cannot be fetched is a
-# warning, which -W makes an error. So that a build without a network succeeds, they are asked for only where the builder
-# says that there is one: ``sphinx-build -W -t online docs docs/_build``. Otherwise these names are plain text.
+# Links into the pages of other projects. Their lists of names are on the network. A list that cannot be fetched is a
+# warning, which -W makes an error. Builds without a network should succeed, so that the lists are asked for only with
+# ``sphinx-build -W -t online docs docs/_build``. Otherwise these names are plain text.
 intersphinx_mapping = {
     "python": ("https://docs.python.org/3", None),
     "numpy": ("https://numpy.org/doc/stable", None),
