@@ -100,7 +100,7 @@ def test_every_public_name_is_in_the_reference():
 )
 def test_sphinx_builds_the_pages_without_a_warning(tmp_path):
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", str(DOCS), str(tmp_path)]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    process = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert process.returncode == 0, process.stderr
     assert (tmp_path / "_api" / "imgstack_ml.ImagePCA.html").exists()
 

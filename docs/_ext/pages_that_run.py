@@ -1,8 +1,8 @@
 """Run the Python of a page while Sphinx reads it, and show what each snippet prints and draws below it.
 
 All snippets of a page run one after the other, in an empty folder, which the page calls /data. A picture needs a
-description for readers who do not see it: the comment that ends its snippet, which the page shows to them only. Snippets
-marked ``py`` instead of ``python`` are shown only.
+description for readers who do not see it: the comment that ends its snippet, which the page shows to them only.
+Snippets marked ``py`` instead of ``python`` are shown only.
 """
 
 import contextlib
