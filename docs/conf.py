@@ -1,23 +1,62 @@
-"""Sphinx's settings: ``sphinx-build -W docs docs/_build`` makes the pages, without a warning."""
+"""Sphinx's settings: ``sphinx-build -W docs docs/_build`` makes the pages, without a warning and without a network."""
 
 import re
+import sys
+from pathlib import Path
 
 import imgstack_ml
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "imgstack_ml"
 author = "the imgstack_ml developers"
 version = release = imgstack_ml.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc", "myst_parser"]
-exclude_patterns = ["_build"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
+    "numpydoc",
+    "myst_parser",
+    "pages_that_run",
+]
+exclude_patterns = ["_build", "_ext", "examples"]
 root_doc = "index"
-html_theme = "alabaster"
-html_theme_options = {"description": "Image collections that do not fit in memory", "page_width": "68rem"}
-html_sidebars = {"**": ["about.html", "searchfield.html", "navigation.html"]}
+html_theme = "pydata_sphinx_theme"
+html_theme_options = {
+    "navbar_align": "left",
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "secondary_sidebar_items": {"**": ["page-toc"], "index": []},
+    "footer_start": [],
+    "footer_end": [],
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+}
+html_sidebars = {page: [] for page in ("index", "start", "gallery")}  # no neighbours to list
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
+html_title = project
+html_copy_source = False  # the source has no outputs and pictures
 html_show_sphinx = False
 html_show_copyright = False
 
+# Links into the pages of other projects. Their lists of names are on the network. A list that cannot be fetched is a
+# warning, which -W makes an error. Builds without a network should succeed, so that the lists are asked for only with
+# ``sphinx-build -W -t online docs docs/_build``. Otherwise these names are plain text.
+intersphinx_mapping = {
+    "python": ("https://docs.python.org/3", None),
+    "numpy": ("https://numpy.org/doc/stable", None),
+    "dask": ("https://docs.dask.org/en/stable", None),
+    "sklearn": ("https://scikit-learn.org/stable", None),
+    "skimage": ("https://scikit-image.org/docs/stable", None),
+    "xarray": ("https://docs.xarray.dev/en/stable", None),
+}
+if not tags.has("online"):  # noqa: F821 - Sphinx defines it
+    intersphinx_mapping = {}
+
 myst_heading_anchors = 3
+myst_enable_extensions = ["colon_fence"]
 autosummary_generate = True
 autodoc_typehints = "none"  # the docstrings have them, with shapes
 numpydoc_show_class_members = False  # listed by the template, without what scikit-learn's bases bring along

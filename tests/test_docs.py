@@ -14,26 +14,24 @@ from matplotlib import pyplot
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if not {"_build", "_api"} & set(path.parts))
-# The gallery shows single lines; the page about clusters is a program, since it starts processes.
-RUN = [
-    "start",
-    "interoperability",
-    "howto/solver",
-    "howto/reader",
-    "howto/feature",
-    "howto/masks",
-    "howto/missing",
-    "howto/weights",
-    "howto/background",
-]
+# The page about clusters is a program, since it starts processes.
 NEEDED = {"interoperability": ["xarray", "pandas", "polars"]}
 
 
-def blocks(page):
-    return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+def blocks(page, language="python"):
+    """Snippets that run, one after the other; those marked ``py`` are only shown."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+SLOW = {"guide/classify", "guide/clean", "guide/look"}  # the build of the pages runs these as well
+RUN = [
+    pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+    for name in (path.relative_to(DOCS).with_suffix("").as_posix() for path in PAGES if blocks(path))
+]
 
 
 @pytest.mark.parametrize("name", RUN)
+@pytest.mark.filterwarnings("ignore:.* left out:UserWarning")  # a page shows that warning
 def test_the_python_of_a_page_runs(name, tmp_path, monkeypatch):
     for package in NEEDED.get(name, ()):
         pytest.importorskip(package)
@@ -53,11 +51,11 @@ def test_the_python_of_a_page_runs(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("processes", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_program_on_the_cluster_page_runs(processes, tmp_path, monkeypatch, capsys):
-    (program,) = blocks(DOCS / "howto" / "cluster.md")
+    program = blocks(DOCS / "guide" / "deploy.md", "py")[0]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(distributed, "LocalCluster", partial(distributed.LocalCluster, processes=processes))
     with dask.config.set({"distributed.worker.daemon": False}):  # as in conftest
-        exec(compile(program, "cluster.md", "exec"), {"__name__": "__main__"})
+        exec(compile(program, "deploy.md", "exec"), {"__name__": "__main__"})
     printed = capsys.readouterr()
     address, shape = printed.out.split(" ", 1)
     n_images = len(list((tmp_path / "photos").rglob("*.*")))
@@ -82,7 +80,7 @@ def test_napari_takes_the_layers(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_pages(page):
-    for block in blocks(page):
+    for block in blocks(page, "py(?:thon)?"):
         compile(block, str(page), "exec")
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
         assert target.startswith("https://") or (page.parent / target).exists(), target
@@ -97,12 +95,12 @@ def test_every_public_name_is_in_the_reference():
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not all(importlib.util.find_spec(name) for name in ("sphinx", "numpydoc", "myst_parser")),
+    not all(importlib.util.find_spec(name) for name in ("sphinx", "numpydoc", "myst_parser", "pydata_sphinx_theme")),
     reason="needs pip install '.[docs]'",
 )
 def test_sphinx_builds_the_pages_without_a_warning(tmp_path):
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", str(DOCS), str(tmp_path)]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    process = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert process.returncode == 0, process.stderr
     assert (tmp_path / "_api" / "imgstack_ml.ImagePCA.html").exists()
 

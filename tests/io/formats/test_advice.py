@@ -11,7 +11,7 @@ from imgstack_ml.errors import BadImageError
 from imgstack_ml.io.formats.registry import _BUILT_IN
 from imgstack_ml.io.locations.known import KNOWN, known_by_content, known_by_name
 
-PAGE = Path(__file__).parents[3] / "docs" / "howto" / "formats.md"
+PAGE = Path(__file__).parents[3] / "docs" / "guide" / "formats.md"
 READ = {suffix.lstrip(".") for kind in _BUILT_IN for suffix in kind.suffixes}
 
 

@@ -22,7 +22,7 @@ from imgstack_ml import open_stack
 from tests.lib.commands import read_table, run
 from tests.lib.images import pack, random_pixels
 
-PAGE = Path(__file__).parents[3] / "docs" / "howto" / "formats.md"
+PAGE = Path(__file__).parents[3] / "docs" / "guide" / "formats.md"
 SHAPE = (24, 32, 3)
 IMAGES = np.cumsum(random_pixels((3, *SHAPE)) % 5, 2, dtype=np.uint8)
 SERIES = np.moveaxis(IMAGES, -1, 1)  # of channels
