@@ -8,7 +8,7 @@ project = "imgstack_ml"
 author = "the imgstack_ml developers"
 version = release = imgstack_ml.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc", "myst_parser"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc", "myst_nb"]
 exclude_patterns = ["_build"]
 root_doc = "index"
 html_theme = "alabaster"
@@ -16,6 +16,16 @@ html_theme_options = {"description": "Image collections that do not fit in memor
 html_sidebars = {"**": ["about.html", "searchfield.html", "navigation.html"]}
 html_show_sphinx = False
 html_show_copyright = False
+
+# The notebooks run in an empty folder, with the packages of the environment that builds; not with
+# ``-D nb_execution_mode=off``.
+nb_execution_mode = "force"
+nb_execution_in_temp = True
+nb_execution_timeout = 300  # seconds a cell; on a busy machine
+nb_execution_raise_on_error = True
+nb_kernel_rgx_aliases = {".*": "python3"}
+nb_merge_streams = True
+nb_output_stderr = "error"  # what is printed there is a warning that a reader would see, too; a cell may allow it
 
 myst_heading_anchors = 3
 autosummary_generate = True
