@@ -17,7 +17,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
     "numpydoc",
-    "myst_parser",
+    "myst_nb",
     "pages_that_run",
 ]
 exclude_patterns = ["_build", "_ext", "examples"]
@@ -54,6 +54,16 @@ intersphinx_mapping = {
 }
 if not tags.has("online"):  # noqa: F821 - Sphinx defines it
     intersphinx_mapping = {}
+
+# The notebooks run in an empty folder, with the packages of the environment that builds; not with
+# ``-D nb_execution_mode=off``.
+nb_execution_mode = "force"
+nb_execution_in_temp = True
+nb_execution_timeout = 300  # seconds a cell; on a busy machine
+nb_execution_raise_on_error = True
+nb_kernel_rgx_aliases = {".*": "python3"}
+nb_merge_streams = True
+nb_output_stderr = "error"  # what is printed there is a warning that a reader would see, too; a cell may allow it
 
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]

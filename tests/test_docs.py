@@ -95,12 +95,12 @@ def test_every_public_name_is_in_the_reference():
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not all(importlib.util.find_spec(name) for name in ("sphinx", "numpydoc", "myst_parser", "pydata_sphinx_theme")),
+    not all(importlib.util.find_spec(name) for name in ("sphinx", "numpydoc", "myst_nb", "pydata_sphinx_theme")),
     reason="needs pip install '.[docs]'",
 )
 def test_sphinx_builds_the_pages_without_a_warning(tmp_path):
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", str(DOCS), str(tmp_path)]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    process = subprocess.run(command, capture_output=True, text=True, timeout=1800)  # runs pages and notebooks
     assert process.returncode == 0, process.stderr
     assert (tmp_path / "_api" / "imgstack_ml.ImagePCA.html").exists()
 

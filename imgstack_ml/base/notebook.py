@@ -11,6 +11,7 @@ import numpy as np
 
 __all__ = ["picture", "reduce_image", "table"]
 
+_COLOUR = "color:inherit"  # that of the text around it; themes make captions pale, in the dark unreadable
 _CELL = "text-align:left;vertical-align:top"
 
 
@@ -21,7 +22,8 @@ def table(rows: Iterable[Sequence[str]], *, header: Sequence[str] = (), caption:
     for name, *texts in rows:
         cells = "".join(f'<td style="{_CELL}">{html.escape(text)}</td>' for text in texts)
         lines.append(f'<tr><th scope="row" style="{_CELL}">{html.escape(name)}</th>{cells}</tr>')
-    title = f'<caption style="{_CELL};font-weight:bold">{html.escape(caption)}</caption>' if caption else ""
+    style = f"{_CELL};{_COLOUR};font-weight:bold"
+    title = f'<caption style="{style}">{html.escape(caption)}</caption>' if caption else ""
     return f"<table>{title}{''.join(lines)}</table>"
 
 
@@ -38,7 +40,7 @@ def picture(pixels: np.ndarray, caption: str, side: int) -> str:
     style = f"width:{width}px;max-width:100%;height:auto;image-rendering:{rendering};display:block"
     text = html.escape(caption)
     outer = f"display:inline-block;vertical-align:top;margin:0 8px 8px 0;max-width:100%;width:{max(width, 96)}px"
-    label = f'<figcaption style="font-size:smaller;overflow-wrap:anywhere">{text}</figcaption>'
+    label = f'<figcaption style="{_COLOUR};font-size:smaller;overflow-wrap:anywhere">{text}</figcaption>'
     return f'<figure style="{outer}"><img src="{uri}" alt="{text}" style="{style}">{label}</figure>'
 
 

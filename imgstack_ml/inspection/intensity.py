@@ -28,7 +28,8 @@ class IntensityDisplay:
 
     `from_stack` marks images whose range of intensities is far from that of most others: less than half or more than
     twice the median width, and more than 5 robust standard deviations away. Usually their exposure differs, and a PCA
-    makes this difference its first component; ``IntensityRescaler()`` before the PCA gives all images one range.
+    makes this difference its first component; ``IntensityRescaler()`` before the PCA gives all images one range. Images
+    of one value throughout, such as black ones, are marked where they are less than half of the images.
 
     Parameters
     ----------
@@ -146,7 +147,8 @@ class IntensityDisplay:
         -------
         IntensityDisplay
         """
-        marked = odd_ranges(statistics)
+        constant = statistics.maxima.max(axis=1) == statistics.minima.min(axis=1)
+        marked = odd_ranges(statistics) | (constant & (constant.mean() < 0.5))
         display = cls(statistics.means, statistics.maxima, marked=marked, names=names, channel_names=channel_names)
         return display.plot(channels=channels, ax=ax)
 

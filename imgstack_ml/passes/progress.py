@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from math import prod
@@ -13,9 +14,13 @@ from dask.callbacks import Callback
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 from dask.system import CPU_COUNT
-from tqdm.auto import tqdm  # a widget in notebooks that can show one, text elsewhere
+from tqdm import TqdmWarning
 
 from .cluster import client_of, gather_unless_lost, get_unless_lost, scheduler_of
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", TqdmWarning)  # that a notebook has no ipywidgets, when this package is imported
+    from tqdm.auto import tqdm  # a widget in notebooks that can show one, text elsewhere
 
 __all__ = ["ImageBar", "compute_with_bar", "iterate_rows"]
 

@@ -32,6 +32,14 @@ def test_marked_images_have_rings_in_all_three_plots():
     np.testing.assert_array_equal(display.marked_[0].get_xdata(), display.marked)
 
 
+def test_black_images_are_marked_where_they_are_few(faces):
+    images = faces.copy()
+    images[[7, 30]] = 0
+    assert IntensityDisplay.from_stack(images).marked.tolist() == [7, 30]
+    images[20:] = 0
+    assert 30 not in IntensityDisplay.from_stack(images).marked
+
+
 def test_grey_images_and_rows(faces):
     for images in (faces, faces.reshape(60, -1)):
         display = IntensityDisplay.from_stack(images)
