@@ -63,6 +63,7 @@ nb_execution_timeout = 300  # seconds a cell; on a busy machine
 nb_execution_raise_on_error = True
 nb_kernel_rgx_aliases = {".*": "python3"}
 nb_merge_streams = True
+suppress_warnings = ["myst-nb.lexer"]  # notebooks that are not run do not know their language
 nb_output_stderr = "error"  # what is printed there is a warning that a reader would see, too; a cell may allow it
 
 myst_heading_anchors = 3
