@@ -95,6 +95,7 @@ class Warm:
     def close(self):
         self._server.stdin.close()
         self._server.wait(60)
+        self._server.stdout.close()
 
 
 def run_cold(words, delay):
