@@ -210,7 +210,7 @@ def _centred_tiles(
 def _squares_of_rows(tile: np.ndarray) -> np.ndarray:
     """Add up the squares of rows (b,), float64, of which at most 2048 are added up in the dtype of the tile."""
     whole = tile.shape[1] // TERMS * TERMS
-    parts = tile[:, :whole].reshape(len(tile), -1, TERMS)
+    parts = tile[:, :whole].reshape(len(tile), whole // TERMS, TERMS)
     found: np.ndarray = np.einsum("ijk,ijk->ij", parts, parts).sum(axis=1, dtype=np.float64)
     return found + np.einsum("ij,ij->i", tile[:, whole:], tile[:, whole:])
 

@@ -125,8 +125,9 @@ def project(
 
 def products_of_rows(tile: np.ndarray, V: np.ndarray) -> np.ndarray:
     """Products (b, m) of rows (b, w) and (m, w), in whose dtype at most `TERMS` are added up; these sums in float64."""
-    whole = tile.shape[1] // TERMS * TERMS
-    a, b = (rows[:, :whole].reshape(len(rows), -1, TERMS).transpose(1, 0, 2) for rows in (tile, V))
+    n_sums = tile.shape[1] // TERMS
+    whole = n_sums * TERMS
+    a, b = (rows[:, :whole].reshape(len(rows), n_sums, TERMS).transpose(1, 0, 2) for rows in (tile, V))
     found: np.ndarray = np.matmul(a, b.transpose(0, 2, 1)).sum(axis=0, dtype=np.float64)
     found += tile[:, whole:] @ V[:, whole:].T
     return found
