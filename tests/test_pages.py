@@ -131,7 +131,8 @@ def missing_part(program, args):
             (arg for arg in args[2:] if arg.startswith("--") and arg != "--help" and f'"{arg}"' not in known), None
         )
     files = [arg for arg in args if re.match(r"(tests|docs|benchmarks|\.ci|imgstack_ml)(/[\w./-]*)?$", arg)]
-    return next((file for file in files if not (ROOT / file).exists() and program != "sphinx-build"), None)
+    outputs = ("docs/_build",)
+    return next((file for file in files if not (ROOT / file).exists() and file not in outputs), None)
 
 
 EXTRAS = PROJECT["optional-dependencies"]
