@@ -147,6 +147,7 @@ def scan_sources(
                 selected = tuple(_selection(series, select or {}) for series in found)
         except BadImageError as error:
             if on_error == "raise":
+                error.add_note("to leave out files that cannot be read: open_stack(..., on_error='skip')")
                 raise
             return _File(name, State(0, 0), (), (), error)
         return _File(name, state, found, selected, None)

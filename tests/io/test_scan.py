@@ -76,8 +76,9 @@ def test_bad_header_raises_or_is_listed(tmp_path):
     pixels = write_folder(tmp_path, 3)
     bad = tmp_path / "img1.png"
     bad.write_text("text")
-    with pytest.raises(BadImageError, match=r"img1\.png"):
+    with pytest.raises(BadImageError, match=r"img1\.png") as refused:
         open_stack(tmp_path)
+    assert refused.value.__notes__ == ["to leave out files that cannot be read: open_stack(..., on_error='skip')"]
     with pytest.warns(UserWarning, match="1 of 3 files cannot be read .* listed in .problems") as caught:
         stack = open_stack(tmp_path, on_error="skip")
     assert caught[0].filename == __file__

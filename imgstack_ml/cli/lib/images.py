@@ -274,6 +274,7 @@ class ImageOptions:
         try:
             yield
         except BadImageError as error:
+            vars(error).pop("__notes__", None)
             if self.on_error == "raise":
                 error.add_note("to leave out files that are damaged or no images: --on-error skip")
             raise
