@@ -3,6 +3,7 @@
 import os
 import platform
 from collections.abc import Iterable, Sequence
+from datetime import date
 from importlib.metadata import distributions, version
 from pathlib import Path
 
@@ -32,14 +33,14 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str
 
 
 def machine_and_versions() -> str:
-    """Return a line with cores, processor, memory and versions of packages; of other libraries where installed."""
+    """Return a line with the date, cores, processor, memory and versions of packages, others where installed."""
     models = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
     model = models[0] if models else platform.machine()
     memory = psutil.virtual_memory().total / 2**30
     names = [*PACKAGES, *(name for name in OTHERS if any(distributions(name=name)))]
     packages = ", ".join(f"{name} {version(name)}" for name in names)
     return (
-        f"{len(os.sched_getaffinity(0))} cores of {model}, {memory:.0f} GiB, "
+        f"{date.today():%Y-%m-%d}, {len(os.sched_getaffinity(0))} cores of {model}, {memory:.0f} GiB, "
         f"Python {platform.python_version()}, {packages}"
     )
 

@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from skimage import data
 from skimage.draw import line
 
-from tests.campaigns.test_believable_alerts import Case, alerts_about, patches_of, verdict
+from tests.campaigns.test_believable_alerts import Case, patches_of, wrong_among
 
 KNOWN = {
     "movie: particles in a vortex": "'illumination': particles are denser in the middle, as light would be",
@@ -220,9 +220,4 @@ FAULTS_THIRD = {
 @pytest.mark.slow
 @pytest.mark.parametrize("cases", [ORDINARY_THIRD, FAULTS_THIRD])
 def test_a_third_set_of_stacks_that_set_no_threshold(cases):
-    wrong = {}
-    for name, make in cases.items():
-        case = make()
-        wrong[name] = verdict(case, alerts_about(case))
-        print(f"{name:<40} {wrong[name] or 'right'}")
-    assert {name for name, what in wrong.items() if what} == KNOWN.keys() & cases.keys()
+    assert wrong_among(cases) == KNOWN.keys() & cases.keys()
