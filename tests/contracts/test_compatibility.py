@@ -266,7 +266,7 @@ def outcome(row):
             return f"**fails**: {' '.join(str(error).split())}", "–"
     words = "works"
     if Witness.in_memory:
-        words += "; **draws the whole stack into memory**"
+        words += "; **loads the whole stack into memory**"
     if raised:
         kinds = sorted({warning.category.__name__ for warning in raised})
         words += f"; warns ({', '.join(kinds)})"

@@ -17,12 +17,12 @@ READ = {suffix.lstrip(".") for kind in _BUILT_IN for suffix in kind.suffixes}
 
 def rows():
     """The table of the page: python -m tests.io.formats.test_advice prints it."""
-    yield "| suffix | what it is | how it is read |"
+    yield "| suffix | what it is | what to install |"
     yield "|---|---|---|"
     for kind in KNOWN:
         suffixes = kind.suffixes.split()
         if suffixes:
-            how = f"`pip install 'imgstack_ml[{kind.extra}]'`" if kind.extra else "at once"
+            how = f"`pip install 'imgstack_ml[{kind.extra}]'`" if kind.extra else "nothing"
             how = how if set(suffixes) <= READ else kind.advice
             how += "" if kind.tested else " (untested: no such file was at hand)"
             what = kind.noun or kind.name
