@@ -57,7 +57,7 @@ def reconstruct_images(
         route = find_route(model)
     except NotFittedError:
         raise ModelError(
-            f"{path!r} holds no principal components to draw from; give a model of imgstack-ml pca or demo"
+            f"{path!r} holds no principal components to reconstruct from; give a model of imgstack-ml pca or demo"
         ) from None
     most = len(route.pca.components_)
     if numbers is not None and max(numbers) > most:
