@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-from tqdm.auto import tqdm
 
 from ..errors import StoreError
 from ..files.atomic import atomic_path
 from ..files.names import refuse_url
+from ..passes.progress import tqdm
 from .cells import N_CELL_IMAGES, cell_image
 from .real import load_digits, load_faces, load_textures, load_tissue
 

@@ -22,7 +22,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", TqdmWarning)  # that a notebook has no ipywidgets, when this package is imported
     from tqdm.auto import tqdm  # a widget in notebooks that can show one, text elsewhere
 
-__all__ = ["ImageBar", "compute_with_bar", "iterate_rows"]
+__all__ = ["ImageBar", "compute_with_bar", "iterate_rows", "tqdm"]
 
 _NARROW = 80  # columns; in fewer, there is no room for the bar itself beside its numbers
 _SHORT = "{percentage:.0f}% {remaining} {rate_noinv_fmt}{postfix} {desc}"  # a terminal cuts off the end
