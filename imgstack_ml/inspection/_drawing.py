@@ -79,6 +79,13 @@ def draw_legend(axes: Axes, artists: list[Any], names: list[str], **place: Any) 
     return legend
 
 
+def tick_whole_numbers(axis: Any) -> None:
+    """Let the ticks of an axis that counts images or components be whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(nbins=10, integer=True, steps=[1, 2, 5, 10]))
+
+
 def axes_or_new(ax: Axes | None, figsize: tuple[float, float]) -> Axes:
     """Return `ax`, or the axes of a new figure if it is None."""
     if ax is not None:

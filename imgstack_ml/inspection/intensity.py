@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..base.channels import channel_names_of
 from ..base.validation import StackLike
-from ._drawing import GREY, MANY_POINTS, channel_colours, draw_legend, draw_names, subplot_grid
+from ._drawing import GREY, MANY_POINTS, channel_colours, draw_legend, draw_names, subplot_grid, tick_whole_numbers
 from .channels import channel_positions, check_names
 from .stacks import check_stack, image_names, short_name
 from .statistics import ImageStatistics, odd_ranges, read_statistics
@@ -182,6 +182,7 @@ class IntensityDisplay:
             draw_legend(top, self.maxima_, names, **place)
         self.means_ = _draw_by_image(bottom, means, colours, "mean intensity")
         bottom.set_xlabel("image")
+        tick_whole_numbers(bottom.xaxis)
         self.plane_ = _draw_plane(plane, means, maxima, names)
         self.marked_ = []
         if len(self.marked):

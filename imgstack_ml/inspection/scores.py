@@ -22,6 +22,7 @@ from ._drawing import (
     draw_legend,
     draw_thumbnails,
     group_styles,
+    tick_whole_numbers,
 )
 from .channels import whole_pictures
 from .pictures import component_title, shrink, visible_channels
@@ -186,8 +187,11 @@ class ScoresDisplay:
         groups = [] if self.labels is None else _groups_by_label(self.labels)
         self.ax_ = ax = axes_or_new(ax, (6.4 + 1.3 * ceil(len(groups) / 16), 5.2))
         self.figure_: Any = ax.get_figure()
-        for line, component in zip((ax.axvline, ax.axhline), self.components, strict=True):
-            if component is not None:
+        lines = zip((ax.axvline, ax.axhline), (ax.xaxis, ax.yaxis), self.components, strict=True)
+        for line, axis, component in lines:
+            if component is None:
+                tick_whole_numbers(axis)
+            else:
                 line(0, color=GREY, linewidth=0.6, alpha=0.6, zorder=0)
         ax.margins(0.08)
         self.points_ = self._draw_points(groups)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ._drawing import BLUE, VERMILION, array_of_shape, axes_or_new
+from ._drawing import BLUE, VERMILION, array_of_shape, axes_or_new, tick_whole_numbers
 from .pipelines import split_at_pca
 
 if TYPE_CHECKING:
@@ -161,14 +161,12 @@ def _draw_bracket(ax: Axes, x: Any, value: Any, low: Any, high: Any) -> Any:
 
 def _label(ax: Axes, cumulative_ax: Axes, k: int, largest: float) -> None:
     """Set limits, ticks and labels; a label has the colour of what its axis measures, so that no legend is needed."""
-    from matplotlib.ticker import MaxNLocator
-
     margin = max(0.6, 0.02 * k, (5 - k) / 2)  # few bars stay slim; many points do not touch the frame
     ax.set_xlim(1 - margin, k + margin)
     if k <= 10:
         ax.set_xticks(range(1, k + 1))
     else:
-        ax.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, steps=[1, 2, 5, 10]))
+        tick_whole_numbers(ax.xaxis)
     ax.set_xlabel("component")
     ax.set_ylabel("explained variance (%)", color=SHARE_COLOUR)
     ax.set_ylim(0, 1.08 * largest or 1)
