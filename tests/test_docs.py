@@ -23,9 +23,9 @@ def blocks(page, language="python"):
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
-SLOW = {"guide/classify", "guide/clean", "guide/look"}  # the build of the pages runs these as well
+ALWAYS = {"start", "guide/open", "interoperability"}  # the build of the pages runs all
 RUN = [
-    pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+    pytest.param(name, marks=[] if name in ALWAYS else [pytest.mark.slow])
     for name in (path.relative_to(DOCS).with_suffix("").as_posix() for path in PAGES if blocks(path))
 ]
 

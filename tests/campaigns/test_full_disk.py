@@ -17,7 +17,7 @@ def in_own_mounts(folder, *command):
     return subprocess.run([*unshare, "sh", "-c", MOUNT, "sh", folder, *command], capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("n_points", [5, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_points", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_disk_full_at_many_points(tmp_path, n_points):
     if shutil.which("unshare") is None or in_own_mounts(tmp_path, "true").returncode:
         pytest.skip("no small file system can be mounted here: unshare --user --mount is not allowed")
