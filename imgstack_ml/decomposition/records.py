@@ -255,7 +255,7 @@ class FitSize:
     @property
     def graph_bytes(self) -> int:
         """Bytes of Dask's graphs: of a block in those of a wave (up to 4096 blocks), and in those of the stack."""
-        n_regions = ceil(self.p / prod(self.chunk[1:])) if self.chunk else 1
+        n_regions = ceil((self.values_read or self.p) / prod(self.chunk[1:])) if self.chunk else 1
         n_blocks = 0 if self.in_memory else ceil(self.n / self.block) * n_regions
         return 2500 * min(n_blocks, 4096) + 600 * n_blocks
 

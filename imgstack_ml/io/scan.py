@@ -135,6 +135,9 @@ def scan_sources(
     def layout_of(header: Header) -> Layout:
         return replace(conversion, channels=next(iter(channels), None)).layout(header.shape, header.dtype)
 
+    sources = list(sources)
+    unique = dict.fromkeys(sources)
+
     def read_headers(name: str) -> _File:
         try:
             with naming_the_file(name):
@@ -147,13 +150,12 @@ def scan_sources(
                 selected = tuple(_selection(series, select or {}) for series in found)
         except BadImageError as error:
             if on_error == "raise":
-                error.add_note("to leave out files that cannot be read: open_stack(..., on_error='skip')")
+                if len(unique) > 1:
+                    error.add_note("to leave out files that cannot be read: open_stack(..., on_error='skip')")
                 raise
             return _File(name, State(0, 0), (), (), error)
         return _File(name, state, found, selected, None)
 
-    sources = list(sources)
-    unique = dict.fromkeys(sources)
     scanned = dict(zip(unique, _map(read_headers, unique), strict=True))
     bad = {name: file.problem.reason for name, file in scanned.items() if file.problem is not None}
     good = [scanned[name] for name in sources if name not in bad]

@@ -79,6 +79,9 @@ def test_bad_header_raises_or_is_listed(tmp_path):
     with pytest.raises(BadImageError, match=r"img1\.png") as refused:
         open_stack(tmp_path)
     assert refused.value.__notes__ == ["to leave out files that cannot be read: open_stack(..., on_error='skip')"]
+    with pytest.raises(BadImageError) as alone:
+        open_stack([bad])
+    assert not hasattr(alone.value, "__notes__")
     with pytest.warns(UserWarning, match="1 of 3 files cannot be read .* listed in .problems") as caught:
         stack = open_stack(tmp_path, on_error="skip")
     assert caught[0].filename == __file__
