@@ -1,5 +1,6 @@
 """Sphinx's settings: ``sphinx-build -W docs docs/_build`` makes the pages, without a warning and without a network."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -58,6 +59,7 @@ if not tags.has("online"):  # noqa: F821 - Sphinx defines it
 # The notebooks run in an empty folder, with the packages of the environment that builds; not with
 # ``-D nb_execution_mode=off``.
 nb_execution_mode = "force"
+os.environ.pop("MPLBACKEND", None)  # Agg, which tests set, would draw no picture into a notebook
 nb_execution_in_temp = True
 nb_execution_timeout = 300  # seconds a cell; on a busy machine
 nb_execution_raise_on_error = True

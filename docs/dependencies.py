@@ -1,11 +1,15 @@
-"""Print the sizes and licences in docs/dependencies.md, of what is installed: ``python docs/dependencies.py``."""
+"""Print the figures of docs/dependencies.md, of what is installed: ``python docs/dependencies.py``."""
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 import tomllib
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Any
 
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 FOR_DEVELOPERS = {"test", "bench", "peers", "dev", "docs"}
@@ -48,26 +52,44 @@ def licence(found: Distribution) -> str:
     said = found.metadata
     of_class = [text.rpartition(" :: ")[2] for text in said.get_all("Classifier", []) if text.startswith("License")]
     return str(
-        said["License-Expression"] or ", ".join(of_class) or (said.get("License") or "not declared").split("\n")[0]
+        said.get("License-Expression") or ", ".join(of_class) or (said.get("License") or "not declared").split("\n")[0]
     )
 
 
-def main() -> None:
-    """Print a row for each package: extra, name, version, size, size of what nothing else brings, and licence."""
-    always = dependencies()["always"]
-    for extra, names in dependencies().items():
+def memory_of(imports: str, *without: str) -> int:
+    """Return the megabytes of a process that imports modules, where some of what these import cannot be."""
+    hidden = f"import sys; sys.modules.update(dict.fromkeys({without!r}))"
+    code = f"{hidden}; import {imports}; import psutil; print(psutil.Process().memory_info().rss)"
+    return round(int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout) / 1e6)
+
+
+def measure() -> dict[str, Any]:
+    """Return sizes and licences of each package, by extra, and the memory that imports take."""
+    always, packages = dependencies()["always"], {}
+    for names in dependencies().values():
         for name in names:
-            try:
-                found = distribution(name)
-            except PackageNotFoundError:
-                print(f"| {extra} | {name} | not installed |")
-                continue
             others = set().union(*(brought(other) for other in {*always, *names} - {name}))
             alone = sum(megabytes(distribution(one)) for one in brought(name) - others)
-            print(f"| {extra} | {name} {found.version} | {megabytes(found):.1f} | {alone:.1f} | {licence(found)} |")
+            found = distribution(name)
+            packages[name] = [found.version, round(megabytes(found), 1), round(alone, 1), licence(found)]
     installed = set().union(*map(brought, always))
-    print(f"always installed, with all that they require: {len(installed)} packages, ", end="")
-    print(f"{sum(megabytes(distribution(name)) for name in installed):.0f} MB")
+    both, guests = "dask.array, sklearn.decomposition", {"pandas": ["pandas"], "numba and sparse": ["numba", "sparse"]}
+    memory = {"both": memory_of(both)}
+    memory |= {name: memory["both"] - memory_of(both, *hidden) for name, hidden in guests.items()}
+    return {
+        "packages": packages,
+        "always": {"packages": len(installed), "MB": round(sum(megabytes(distribution(name)) for name in installed))},
+        "memory": memory,
+    }
+
+
+def main() -> None:
+    """Print the figures, or store them beside the page with ``--docs``. The page is then to be changed by hand."""
+    text = json.dumps(measure(), indent=1)
+    text = re.sub(r"\[\s+([^\]]*?)\s+\]", lambda row: f"[{' '.join(row[1].split())}]", text)  # a package a line
+    print(text)
+    if "--docs" in sys.argv:
+        Path(__file__).with_suffix(".json").write_text(f"{text}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

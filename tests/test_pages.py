@@ -151,10 +151,68 @@ MEASURED = json.loads((DOCS / "peers.json").read_text(encoding="utf-8"))
 SUMMED_UP = {
     "scikit-learn's `PCA`": "scikit-learn PCA, randomized",
     "svd_compressed": "Dask svd_compressed, q=1",
+    "dask-ml's `PCA`": "dask-ml PCA, tsqr",
     "xeofs, HyperSpy": "xeofs|HyperSpy lazy",
     "IncrementalPCA": "scikit-learn IncrementalPCA",
 }
 NUMBERS = {word: str(number) for number, word in enumerate(["one", "two", "three", "four", "five", "six", "seven"], 1)}
+UNITS = r"[mµ]?s|min|seconds?|minutes?|hours?|[kKMGT]i?B|%|×(?! ?\d)|times (?:as|the|less|more|\w+er)\b"
+FIGURE = re.compile(rf"(?<![\w.])(\d[\d,.]*) ?(?:{UNITS})(?!\w)")
+MEASURED_BY = re.compile(r"python -m (?:benchmarks|tests)\.|python docs/|asv run|pytest|`test_|`tests/")
+# Figures that nothing measures, such as limits: the file that holds them, and its words.
+HELD_BY = {
+    ("docs/guide/decompose.md", "90 %"): ("docs/guide/decompose.md", "`ImagePCA(0.9)`"),
+    ("docs/guide/deploy.md", "14.9 GiB"): ("docs/guide/deploy.md", "--memory-limit 14.90GiB"),
+    ("docs/guide/faq.md", "15 s"): ("tests/contracts/test_hostile.py", "assert seconds < 15\n"),
+    ("docs/guide/faq.md", "600 MB"): ("docs/guide/faq.md", "(https://github.com/pyxem/kikuchipy/issues/31)"),
+    ("docs/guide/faq.md", "15 GB"): ("docs/guide/faq.md", "(https://github.com/pyxem/kikuchipy/issues/31)"),
+    ("docs/guide/formats.md", "4 GB"): ("imgstack_ml/io/formats/tiff_series.py", "compressed or larger than 4 GB"),
+    ("docs/guide/report.md", "8 MB"): ("imgstack_ml/report/report.py", "_MAX_BYTES = 8_000_000 "),
+    ("docs/guide/solver.md", "1.3 times as"): ("imgstack_ml/decomposition/plan.py", "_PREFER_EXACT = 1.3 "),
+    ("docs/guide/solver.md", "25 MB"): ("tests/test_architecture.py", "assert float(done.stdout) < 25,"),
+    ("docs/guide/solver.md", "512 MiB"): ("imgstack_ml/passes/memory.py", "_KEEP_BYTES = 2**29 "),
+    ("docs/notebooks/tutorial.md", "512 MiB"): ("imgstack_ml/passes/memory.py", "_KEEP_BYTES = 2**29 "),
+}
+
+
+def in_digits(text):
+    return re.sub(rf"\b({'|'.join(NUMBERS)})\b", lambda word: NUMBERS[word[1]], text)
+
+
+def figures_without_a_measurement(page):
+    """Yield the figures of sections where neither they nor the beginning of the page name what measures them."""
+    intro, *sections = re.split(r"^(?=## )", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    for section in (intro, *sections):
+        if not MEASURED_BY.search(intro + section):
+            prose = re.sub(r"^ *```.*?^ *```|`[^`\n]*`", "", section, flags=re.DOTALL | re.MULTILINE)
+            yield from (figure[0] for figure in FIGURE.finditer(in_digits(prose)))
+
+
+def test_figures_are_measured_by_a_named_command_or_held_by_code():
+    """Figures with a unit of time, memory or speed. The README's are compared below; a changelog's are of their day."""
+    others = [page for page in PAGES if page not in (ROOT / "README.md", ROOT / "CHANGELOG.md")]
+    found = {(name_of(page), figure) for page in others for figure in figures_without_a_measurement(page)}
+    assert found == set(HELD_BY)
+    for figure, (file, words) in HELD_BY.items():
+        assert words in (ROOT / file).read_text(encoding="utf-8"), figure
+
+
+# Figures in sentences of the page of benchmarks that no table of it has: they are derived from others. Add none.
+DERIVED = {"166 MB", "1.36 times the", "4.6 s", "8.1 s", "17.0 s", "0.33 s", "1.36 s"}
+
+
+def test_figures_in_sentences_about_benchmarks_stand_in_a_table_too():
+    """Rounded as the sentence has them, thousands of a unit included (MB as GB)."""
+    page = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
+    prose = re.sub(r"^ *```.*?^ *```", "", page, flags=re.DOTALL | re.MULTILINE)
+    tables = "\n".join(re.findall(r"^(?:\||\*\*).*", prose, re.MULTILINE))
+    prose = re.sub(r"^(?:\||\*\*).*|`[^`\n]*`", "", prose, flags=re.MULTILINE)
+    measured = [float(number.replace(",", "")) for number in re.findall(r"(?<![\w.])\d[\d,]*(?:\.\d+)?", tables)]
+    for figure in FIGURE.finditer(in_digits(prose)):
+        number = figure[1].rstrip(".,").replace(",", "")
+        digits = len(number.partition(".")[2])
+        found = any(round(x / unit, digits) == float(number) for x in measured for unit in (1, 1000))
+        assert found or figure[0] in DERIVED, figure[0]
 
 
 def test_the_pages_tables_are_those_of_the_stored_figures():
@@ -165,27 +223,26 @@ def test_the_pages_tables_are_those_of_the_stored_figures():
         assert table_of_stack(result).strip() in page, name
 
 
-def test_ratios_in_the_readme_are_those_of_the_stored_figures():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    text = re.sub(rf"\b({'|'.join(NUMBERS)})\b", lambda word: NUMBERS[word[1]], text)
+def test_the_readmes_table_sums_up_the_stored_figures():
+    text = in_digits((ROOT / "README.md").read_text(encoding="utf-8"))
+    table = [line for line in text.splitlines() if FIGURE.search(line)]  # in the README no figure stands elsewhere
+    assert len(table) == len(SUMMED_UP)
     for row, fits in SUMMED_UP.items():
-        (line,) = [line for line in text.splitlines() if line.startswith("|") and row in line.split("|")[1]]
-        said = re.search(r"(\d+)(?: to (\d+))? times the time", line)
-        ratios = [
-            fit["seconds"] / next(own["seconds"] for own in result["rows"] if own["name"] == "ImagePCA(10)")
-            for result in MEASURED.values()
-            for fit in result["rows"]
-            if re.match(fits, fit["name"]) and "seconds" in fit
-        ]
-        assert [round(min(ratios)), round(max(ratios))] == [int(said[1]), int(said[2] or said[1])], line
-
-
-def test_tables_of_measured_figures_name_what_makes_them():
-    for page in PAGES:
-        intro, *sections = re.split(r"^(?=## )", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
-        for section in sections:
-            if re.search(r"^\|.*\b(seconds|MB|measured)\b.*\|\n\|[-| :]+\|$", section, re.MULTILINE):
-                assert re.search(r"python -m benchmarks\.|python docs/|`test_|pytest", intro + section), section[:200]
+        (line,) = [line for line in table if row in line.split("|")[1]]
+        found = {"times the time": [], "reads?": [], "GiB": []}
+        for result in MEASURED.values():
+            own = next(fit["seconds"] for fit in result["rows"] if fit["name"] == "ImagePCA(10)")
+            for fit in (fit for fit in result["rows"] if re.match(fits, fit["name"])):
+                found["times the time"] += [fit["seconds"] / own] if "seconds" in fit else []
+                found["reads?"] += [fit["reads"]] if "reads" in fit else []
+                found["GiB"] += map(float, re.findall(r"allocate ([\d.]+) GiB", fit.get("failed", ""))[:1])
+        said = {unit: re.search(rf"(\d+)(?: to (\d+))? {unit}", line) for unit in found}
+        assert any(said.values()), line
+        for unit, figure in said.items():
+            if figure:
+                least = max if unit == "GiB" else min  # the largest stack's alone
+                bounds = [round(least(found[unit])), round(max(found[unit]))]
+                assert bounds == [int(figure[1]), int(figure[2] or figure[1])], line
 
 
 # Dependencies and versions -----------------------------------------------------------------------------
@@ -201,6 +258,19 @@ def test_the_page_about_dependencies_lists_those_of_the_package():
         for text in texts
     ]
     assert listed == {re.split(r"[^\w-]", text)[0] for text in required}
+
+
+def test_figures_on_the_page_about_dependencies_are_the_stored_ones():
+    page = next(DOCS.rglob("dependencies.md"))
+    stored, text = json.loads(page.with_suffix(".json").read_text(encoding="utf-8")), page.read_text(encoding="utf-8")
+    said = {name: [float(mb), float(alone)] for name, mb, alone in re.findall(SIZES, text, re.MULTILINE)}
+    assert said == {name: row[1:3] for name, row in stored["packages"].items()}
+    assert f"{stored['always']['packages']} packages of {stored['always']['MB']} MB" in text
+    known = {str(figure) for figure in (stored["always"]["MB"], *stored["memory"].values())}
+    assert {figure[1] for figure in FIGURE.finditer(text)} == known
+
+
+SIZES = r"^\| ([\w-]+) \|.*\| ([\d.]+) \| ([\d.]+) \|.*\|$"
 
 
 def test_all_files_name_the_same_version():

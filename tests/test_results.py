@@ -1,5 +1,6 @@
 """What docs/results.md claims of real images, with a margin; and that the examples run."""
 
+import json
 import re
 import runpy
 import sys
@@ -58,6 +59,12 @@ def test_clusters_of_histograms_are_nearer_to_the_labels_than_those_of_component
     assert found["texture"] > 0.8
     assert found["histogram"] > 0.4
     assert found["16 principal components"] < 0.3
+
+
+def test_tables_of_the_page_are_those_of_the_stored_figures():
+    page = results.RESULTS.with_suffix(".md").read_text(encoding="utf-8")
+    for name, table in results.tables_of(json.loads(results.RESULTS.read_text(encoding="utf-8"))).items():
+        assert f"<!-- {name} -->\n\n{table}\n\n<!-- end of {name} -->" in page
 
 
 @pytest.fixture

@@ -1,19 +1,21 @@
 """How well do components and features classify and cluster real images, beside scikit-learn in memory?
 
-Takes a minute, 1 GB of memory, no disk. Prints the tables of docs/results.md.
+Takes a minute, 1 GB of memory, no disk. Prints the tables of docs/results.md; --docs writes them.
 
 Accuracies are cross-validated; the whole Pipeline is fitted anew in each fold. A photograph that is cut into patches is
 divided into bands, and a fold is a band of each photograph: a model is never tested on a patch whose neighbours on all
 sides it was fitted to.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import dask.array as da
 import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
+from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score
 from sklearn.model_selection import GroupKFold, StratifiedKFold, cross_val_score
@@ -33,9 +35,16 @@ from imgstack_ml import (
 from imgstack_ml.datasets import load_digits, load_faces, load_textures
 
 from ..lib.command import command_parser
+from ..lib.pages import PAGE, markdown_table, replace_between_markers
 
 N_BLOCKS = 12
 BANDS = 4  # of each photograph
+RESULTS = PAGE.parent / "results.json"
+COLUMNS = {  # of each table, after the form of its figures
+    "digits": ("{:.2f} %", "digits: components, classifier", "this package, lazy", "scikit-learn, in memory"),
+    "features": ("{:.1f} %", "what stands before the classifier", "faces", "textures, 64 × 64", "textures, 32 × 32"),
+    "clusters": ("{:.2f}", "three clusters of texture patches, 64 × 64, by", "adjusted Rand index"),
+}
 
 
 class Task(NamedTuple):
@@ -134,29 +143,47 @@ def _shuffled(images: np.ndarray, labels: np.ndarray) -> Task:
     return Task(_lazy(images), labels, list(folds.split(images, labels)))
 
 
-def _tables() -> Iterator[str]:
-    yield "| digits: components, classifier | this package, lazy | scikit-learn, in memory |\n|---|---|---|"
+def measure() -> dict[str, dict[str, list[float]]]:
+    """Return the rows of each table: percentages of right predictions, and agreements of clusters."""
     task = digits()
-    for k, classifier in ((16, logistic()), (32, logistic()), (32, SVC())):
-        name = type(classifier).__name__
-        both = accuracy(lazy_pipeline(k, classifier), task), accuracy_in_memory(pipeline_in_memory(k, classifier), task)
-        yield f"| {k}, {name} | " + " | ".join(f"{100 * a:.2f} %" for a in both) + " |"
-    patches = {"faces": faces(), "textures, 64 × 64": textures(64), "textures, 32 × 32": textures(32)}
-    yield f"\n| what stands before the classifier | {' | '.join(patches)} |\n|---|" + "---|" * len(patches)
-    models = {f"{k} principal components": lazy_pipeline(k, logistic()) for k in (16, 32)}
+    by_digits = {
+        f"{k}, {type(classifier).__name__}": [
+            100 * accuracy(lazy_pipeline(k, classifier), task),
+            100 * accuracy_in_memory(pipeline_in_memory(k, classifier), task),
+        ]
+        for k, classifier in ((16, logistic()), (32, logistic()), (32, SVC()))
+    }
+    tasks = [faces(), textures(64), textures(32)]
+    models = {"always the same class": make_pipeline(ImageFlattener(), DummyClassifier())}
+    models |= {f"{k} principal components": lazy_pipeline(k, logistic()) for k in (16, 32)}
     models |= {name: feature_pipeline(make(), logistic()) for name, make in FEATURES.items()}
-    for name, model in models.items():
-        yield f"| {name} | " + " | ".join(f"{100 * accuracy(model, task):.1f} %" for task in patches.values()) + " |"
-    yield "\n| three clusters of texture patches, 64 × 64, by | adjusted Rand index |\n|---|---|"
-    for name, value in agreement_of_texture_clusters().items():
-        yield f"| {name} | {value:.2f} |"
+    by_features = {name: [100 * accuracy(model, task) for task in tasks] for name, model in models.items()}
+    clusters = {name: [value] for name, value in agreement_of_texture_clusters().items()}
+    return {"digits": by_digits, "features": by_features, "clusters": clusters}
+
+
+def tables_of(results: dict[str, dict[str, list[float]]]) -> dict[str, str]:
+    """Return the tables of docs/results.md."""
+    return {
+        name: markdown_table(
+            columns, [[row, *(form.format(x) for x in values)] for row, values in results[name].items()]
+        )
+        for name, (form, *columns) in COLUMNS.items()
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the tables."""
-    command_parser("benchmarks.comparisons.results", __doc__).parse_args(argv)
-    for text in _tables():
-        print(text, flush=True)
+    """Print the tables, or store the figures and write the tables into the page."""
+    parser = command_parser("benchmarks.comparisons.results", __doc__)
+    parser.add_argument("--docs", action="store_true", help="write docs/results.json and the tables of docs/results.md")
+    given = parser.parse_args(argv)
+    results = measure()
+    if given.docs:
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    for name, table in tables_of(results).items():
+        print(table, end="\n\n")
+        if given.docs:
+            replace_between_markers(RESULTS.with_suffix(".md"), name, table)
 
 
 if __name__ == "__main__":

@@ -67,8 +67,17 @@ def _description(code: str, page: Path) -> str:
     return last.rpartition("  # ")[2]
 
 
+def name_folder(app: Sphinx, pagename: str, templatename: str, context: dict[str, str], doctree: object) -> None:
+    """Call the empty folder of a notebook /data, too, and leave out the file that Jupyter makes of a cell."""
+    if pagename.startswith("notebooks/"):
+        temporary = re.escape(tempfile.gettempdir())
+        body = re.sub(rf"{temporary}/tmp\w+", "/data", context["body"])
+        context["body"] = re.sub(rf"{temporary}/ipykernel_\d+/\d+\.py:\d+: ", "", body)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Be called by Sphinx. Pages change the working directory: they are read one after the other."""
     plt.switch_backend("Agg")
     app.connect("source-read", run_page)
+    app.connect("html-page-context", name_folder)
     return {"parallel_read_safe": False, "parallel_write_safe": True}

@@ -37,7 +37,7 @@ ALPHA = (1, 2)  # EXTRA_SAMPLES: alpha, multiplied into the colours or not
 _JPEG_END, _TAIL = b"\xff\xd9", 64  # bytes behind the end may pad a strip
 _BUFFER = 16_000_000  # bytes that are read at once
 # LZMA's strongest preset needs 65 MB; a damaged file may ask for 4 GB.
-_LZMA_MEMORY = 100_000_000
+_LZMA, _LZMA_MEMORY = 34925, 100_000_000
 # imagecodecs decodes into a buffer of given size, and stops at its end.
 _HAS_IMAGECODECS = importlib.util.find_spec("imagecodecs") is not None
 
@@ -273,7 +273,8 @@ def decode_segments(tiff: tifffile.TiffFile, offset: int, layout: PageLayout) ->
         A strip or tile holds fewer bytes than its pixels need, or more than twice as many.
     """
     inflate = _INFLATE.get(layout.samples.compression)
-    if not _HAS_IMAGECODECS:
+    # Of LZMA imagecodecs reads what the pixels take, and not the checksum at the end.
+    if not _HAS_IMAGECODECS or layout.samples.compression == _LZMA:
         return _decode(tiff, offset, layout, inflate)
     try:
         return _decode(tiff, offset, layout, None)
@@ -398,5 +399,5 @@ def _decompress(decompressor: Any, content: bytes, n_needed: int) -> bytes:
 
 _INFLATE: dict[int, Callable[[], Any]] = {
     **dict.fromkeys((8, 32946, 50013), zlib.decompressobj),
-    34925: functools.partial(lzma.LZMADecompressor, memlimit=_LZMA_MEMORY),
+    _LZMA: functools.partial(lzma.LZMADecompressor, memlimit=_LZMA_MEMORY),
 }

@@ -61,4 +61,5 @@ def _are_bytes(array: zarr.Array) -> bool:
         return metadata.compressor is None and not metadata.filters and metadata.order == "C"
     if len(metadata.codecs) != 1 or not isinstance(codec := metadata.codecs[0], BytesCodec):
         return False
-    return array.dtype.itemsize == 1 or (codec.endian is not None and codec.endian.value == sys.byteorder)
+    endian = getattr(codec.endian, "value", codec.endian)  # before zarr 3.3 a member of an Enum
+    return array.dtype.itemsize == 1 or endian == sys.byteorder

@@ -378,14 +378,13 @@ def _shown_format(frame: Any) -> str:
 
 def _turn(frame: Any) -> np.ndarray | None:
     """Return the four numbers by which x and y are turned and mirrored when the frame is shown."""
-    for data in frame.side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            matrix = np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2]
-            signs = np.sign(matrix)
-            if (np.abs(signs).sum(axis=0) != 1).any() or (np.abs(signs).sum(axis=1) != 1).any():
-                raise ValueError(f"it is shown turned by {frame.rotation} degrees; multiples of 90 are read")
-            return signs
-    return None
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return None
+    signs = np.sign(np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2])
+    if (np.abs(signs).sum(axis=0) != 1).any() or (np.abs(signs).sum(axis=1) != 1).any():
+        raise ValueError(f"it is shown turned by {frame.rotation} degrees; multiples of 90 are read")
+    return signs
 
 
 def _upright(pixels: np.ndarray, turn: np.ndarray | None) -> np.ndarray:

@@ -278,7 +278,7 @@ def test_lsm(tmp_path):
         page = lsm(tmp_path / "b.lsm", kind, axes, has_thumbnails)
         np.testing.assert_array_equal(read_image(tmp_path / "b.lsm"), page)
     lsm(tmp_path / "b.lsm", 99, "TYX")
-    assert_named(tmp_path / "b.lsm", r"it is damaged \(KeyError: 99")
+    assert_named(tmp_path / "b.lsm", r"it is damaged \(KeyError: 99|it holds several images")  # by tifffile's version
     for options in ({"compression": "zlib"}, {"n_bytes": (1 << 32) + 1}):
         lsm(tmp_path / "b.lsm", 3, "TYX", **options)
         assert_named(tmp_path / "b.lsm", r"an LSM that is compressed or larger than 4 GB.*bfconvert")

@@ -6,13 +6,14 @@ import os
 import fsspec
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from imgstack_ml import open_stack
 from imgstack_ml.io.locations.unread import kind_of_file, kind_of_name
 from tests.lib.images import pack, png_bytes, random_pixels, touch, write_folder
 
-PILLOW = ("webp", "gif", "bmp", "jp2", "avif", "ppm", "ico", "tga", "dds", "pcx", "jpeg", "png", "tiff")
+PILLOW = ("webp", "gif", "bmp", "jp2", "ppm", "ico", "tga", "dds", "pcx", "jpeg", "png", "tiff")
+PILLOW += ("avif",) * ("avif" in features.get_supported())  # Pillow 11.3 and later
 
 
 def written(format):
