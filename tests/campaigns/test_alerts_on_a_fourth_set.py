@@ -75,7 +75,7 @@ def bacteria(n=140, side=64):
         rods = np.zeros((side, side))
         for row, column, angle in own.uniform((8, 8, 0), (side - 8, side - 8, np.pi), (own.integers(6, 15), 3)):
             dy, dx = 5 * np.sin(angle), 5 * np.cos(angle)
-            rods[line(*(int(round(one)) for one in (row - dy, column - dx, row + dy, column + dx)))] = 1
+            rods[line(*(round(one) for one in (row - dy, column - dx, row + dy, column + dx)))] = 1
         image[:] = 150 - 260 * gaussian_filter(rods, 1.5) + 160 * gaussian_filter(rods, 4)
     return as_bytes(images + rng(207).normal(0, 3, images.shape))
 
