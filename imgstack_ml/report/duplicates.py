@@ -6,7 +6,7 @@ import numpy as np
 
 from ..inspection.statistics import ImageStatistics
 from .sensor import fitted_surfaces
-from .trends import changes_little, changes_slowly
+from .trends import changes_little, changes_slowly, typical_distance
 
 __all__ = ["near_duplicates"]
 
@@ -75,7 +75,9 @@ def _similar_images(statistics: ImageStatistics) -> np.ndarray:
     n_images, n_cells = signatures.shape
     if n_images < 2 or n_cells < MIN_CELLS:
         return np.empty((0, 2), dtype=int)
-    _, nearest = cKDTree(signatures).query(signatures, k=2, distance_upper_bound=NEAR_DISTANCE * np.sqrt(n_cells))
+    # Those of registered images, such as radiographs of one view, are alike anyway: copies are so by as much more.
+    reach = NEAR_DISTANCE * min(1.0, typical_distance(signatures))
+    _, nearest = cKDTree(signatures).query(signatures, k=2, distance_upper_bound=reach * np.sqrt(n_cells))
     # The tree returns each image itself, and `n_images` where there is no neighbour within reach.
     row, column = np.nonzero((nearest < n_images) & (nearest != np.arange(n_images)[:, None]))
     pairs = np.column_stack([row, nearest[row, column]])

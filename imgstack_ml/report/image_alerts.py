@@ -36,8 +36,10 @@ BLANK_SHARE, BLANK_IMAGES = 0.2, 0.1
 OUTLIER_DEVIATIONS = 5.0
 OUTLIER_FACTOR = 2.25
 TAIL = 0.1  # of the images on either side of the median: what so many do is common
-# A component should be about all images. It is about one image if that makes up half of its variance.
+# A component should be about all images. It is about one image if that makes up half of its variance, and about a few
+# of the same fault if these, one in thirty at most, make up nearly all.
 LEVERAGE_SHARE = 0.5
+LEVERAGE_FEW, LEVERAGE_OF_FEW = 1 / 30, 0.9
 
 
 def constant_images(statistics: ImageStatistics, evidence: Evidence) -> Alert | None:
@@ -214,12 +216,15 @@ def leverage(scores: np.ndarray, explained: np.ndarray, evidence: Evidence) -> A
     # Of images that have little in common, as diffraction patterns, each makes a component, and is like the others. The
     # square of a score, compared with the mean squared distance of the images from their mean, tells the difference.
     sizes = shares * evidence.explained_variance_ratio[strong] * len(squares)
-    found = ((shares > LEVERAGE_SHARE) & (sizes > OUTLIER_FACTOR)).any(axis=1) & ~explained
+    alone = shares > LEVERAGE_SHARE
+    ordered = -np.sort(-shares, axis=0)[: max(1, int(LEVERAGE_FEW * len(shares)))]
+    together = (ordered.sum(axis=0) > LEVERAGE_OF_FEW) & (shares >= np.maximum(ordered[-1], ordered[0] / 4))
+    found = ((alone | together) & (sizes > OUTLIER_FACTOR)).any(axis=1) & ~explained
     return about_images(
         "leverage",
         found,
         evidence,
         f"{{}} with a component of {'its' if found.sum() == 1 else 'their'} own",
-        f"A single image makes up more than {percent(LEVERAGE_SHARE)} of the variance of a component. That component "
-        "says nothing about the other images.",
+        f"A single image makes up more than {percent(LEVERAGE_SHARE)} of the variance of a component, or a few images "
+        f"more than {percent(LEVERAGE_OF_FEW)}. That component says nothing about the other images.",
     )

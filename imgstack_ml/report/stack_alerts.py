@@ -96,7 +96,7 @@ def drift(scores: np.ndarray, explained: np.ndarray, evidence: Evidence) -> Aler
         ]
     for where, inside in parts:
         changes = {name: steady_change(values[inside], groups[inside]) for name, values in series.items()}
-        if light is not None and series:
+        if light is not None:
             of_these = ImageStatistics(*(values[inside] for values in light))
             changes["the background"] = fading_light(of_these, groups[inside])
         name = max(changes, key=lambda name: abs(changes[name]), default="")

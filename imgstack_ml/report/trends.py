@@ -16,6 +16,7 @@ __all__ = [
     "is_light",
     "less_means",
     "steady_change",
+    "typical_distance",
 ]
 
 MIN_IMAGES = 20  # fewer are too few for statistics
@@ -40,10 +41,13 @@ FLICKER_SPREAD = 0.03  # of frames, where nothing else changes much from one to 
 
 def changes_slowly(values: np.ndarray) -> bool:
     """Whether rows (n, m) follow each other as frames of a movie do: closer to the one before than to those far off."""
-    if len(values) < MIN_MOVIE:
-        return False
-    far = [_distances(values, len(values) // part) for part in (2, 3, 5)]
-    return changes_little(values, float(np.median(np.concatenate(far))) / 2)
+    return len(values) >= MIN_MOVIE and changes_little(values, typical_distance(values) / 2)
+
+
+def typical_distance(values: np.ndarray) -> float:
+    """Median root mean square difference of rows (n, m) that are far from each other in the order."""
+    far = [_distances(values, max(1, len(values) // part)) for part in (2, 3, 5)]
+    return float(np.median(np.concatenate(far)))
 
 
 def changes_little(values: np.ndarray, distance: float) -> bool:
