@@ -39,7 +39,7 @@ class Alert:
         - ``"empty"``: channels of next to no variance, which no component is about;
         - ``"duplicates"``: copies of other images; of a movie, frames of equal pixels only;
         - ``"outliers"``: images with large residuals, or far from most along the components;
-        - ``"leverage"``: images that make up most of a component;
+        - ``"leverage"``: images that, alone or few together, make up most of a component;
         - ``"pixels"``: single pixels or lines that never change;
         - ``"illumination"``: light that falls off over all images;
         - ``"drift"``: a steady change along the order of the images, within a folder where there are folders; of a

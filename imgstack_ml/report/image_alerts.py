@@ -10,7 +10,7 @@ from ..inspection.statistics import ImageStatistics, log_deviations, odd_ranges
 from .duplicates import near_duplicates
 from .evidence import Alert, Evidence, about_images, count_of, first_of, make_alert, percent
 from .sensor import exchanged_channels
-from .trends import MIN_IMAGES, changes_slowly
+from .trends import MIN_IMAGES, changes_slowly, is_light
 
 __all__ = [
     "CLIPPED_SHARE",
@@ -35,8 +35,11 @@ BLANK_SHARE, BLANK_IMAGES = 0.2, 0.1
 # many times the median. The largest deviation in clean collections is 4.1; the factor is for values almost equal.
 OUTLIER_DEVIATIONS = 5.0
 OUTLIER_FACTOR = 2.25
-# A component should be about all images. It is about one image if that makes up half of its variance.
+TAIL = 0.1  # of the images on either side of the median: what so many do is common
+# A component should be about all images. It is about one image if that makes up half of its variance, and about a few
+# of the same fault if these, one in thirty at most, make up nearly all.
 LEVERAGE_SHARE = 0.5
+LEVERAGE_FEW, LEVERAGE_OF_FEW = 1 / 30, 0.9
 
 
 def constant_images(statistics: ImageStatistics, evidence: Evidence) -> Alert | None:
@@ -89,18 +92,48 @@ def overexposed_images(share: np.ndarray, evidence: Evidence) -> Alert | None:
 
 
 def odd_exposures(clipped: np.ndarray, evidence: Evidence) -> Alert | None:
-    """Look for odd ranges; those of overexposed images are explained."""
-    if evidence.prepared is None:
+    """Look for odd ranges; those of overexposed images are explained.
+
+    Photographs have dark parts, and a spot makes a range large. Where light does not explain how images differ, another
+    exposure is one whose mean stands out, too.
+    """
+    light, seen = evidence.prepared, clipped <= CLIPPED_SHARE
+    if light is None:
         return None
+    odd = odd_ranges(light) & seen
+    if not is_light(light, seen):
+        odd &= _levels_stand_out(light)
     return about_images(
         "range",
-        odd_ranges(evidence.prepared) & (clipped <= CLIPPED_SHARE),
+        odd,
         evidence,
         "{} with a very different range of intensities",
         "Their range is less than half or more than twice that of most images, as of another exposure or another unit. "
         "A PCA takes this for the main difference between the images.",
         "rescale",
     )
+
+
+def _levels_stand_out(light: ImageStatistics) -> np.ndarray:
+    """Find images whose mean above black is far from those of most, in the tails of the others, too."""
+    lowest = light.minima.min(axis=1).astype(np.float64)
+    above_black = light.means.mean(axis=1) - np.sort(lowest)[len(lowest) // 20]  # a few odd ones do not move it
+    step = float((light.maxima == np.rint(light.maxima)).all())  # whole numbers are no more exact than that
+    deviations, _ = log_deviations(np.maximum(above_black, np.finfo(np.float64).tiny) + step)
+    found: np.ndarray = np.abs(deviations) > OUTLIER_DEVIATIONS * _spread_of_tails(deviations)
+    return found
+
+
+def _spread_of_tails(deviations: np.ndarray) -> np.ndarray:
+    """Robust standard deviation of deviations from a median, for each that of its side.
+
+    The median of their sizes tells it, and the tenth that is farthest out: the larger one counts.
+    """
+    ordered, n_out = np.sort(deviations), int(np.ceil(TAIL * len(deviations)))
+    sides = (-ordered[n_out], ordered[-1 - n_out]) if len(ordered) > n_out else (0.0, 0.0)
+    # Of a normal distribution, a tenth is beyond 1.2816 standard deviations.
+    below, above = np.maximum(np.divide(sides, 1.2816), 1.4826 * np.median(np.abs(deviations)))
+    return np.where(deviations < 0, below, above)
 
 
 def images_of_other_channels(statistics: ImageStatistics, evidence: Evidence) -> Alert | None:
@@ -155,13 +188,17 @@ def _far_from_most(values: np.ndarray, *, in_movie: bool) -> np.ndarray:
     """Find values far above the median of those that are not 0; in a movie, also far above those before and after."""
     far, positive = np.zeros(len(values), dtype=bool), values > 0
     if positive.sum() >= MIN_IMAGES:
-        above, spread = log_deviations(values[positive])
-        far[positive] = (above > OUTLIER_DEVIATIONS * spread) & (above > np.log(OUTLIER_FACTOR))
+        above, _ = log_deviations(values[positive])
+        far[positive] = above > np.maximum(OUTLIER_DEVIATIONS * _spread_of_tails(above), np.log(OUTLIER_FACTOR))
     while in_movie and far.any():  # the end of a slow change is like frames that are like frames that are not far
-        calm = np.flatnonzero(~far)
+        calm = np.flatnonzero(~far & positive)
         after = np.searchsorted(calm, np.flatnonzero(far))
-        beside = np.maximum(values[calm[(after - 1).clip(0)]], values[calm[after.clip(max=len(calm) - 1)]])
-        alike = values[far] <= OUTLIER_FACTOR * beside
+        last = len(calm) - 1
+        nearest, beyond = (
+            values[calm[np.clip([after - 1 - step, after + step], 0, last)]] for step in (0, 1)
+        )  # before and after
+        expected = nearest * np.maximum(1, nearest / beyond)  # a change that gets faster goes on by the same factor
+        alike = values[far] <= OUTLIER_FACTOR * expected.max(axis=0)
         if not alike.any():
             break
         far[far] = ~alike
@@ -175,13 +212,19 @@ def leverage(scores: np.ndarray, explained: np.ndarray, evidence: Evidence) -> A
     strong = total > 1e-9 * total.max(initial=0)  # a component of almost no variance is arbitrary
     if len(squares) < MIN_IMAGES or not strong.any():
         return None
-    found = (squares[:, strong] / total[strong]).max(axis=1) > LEVERAGE_SHARE
-    found &= ~explained
+    shares = squares[:, strong] / total[strong]
+    # Of images that have little in common, as diffraction patterns, each makes a component, and is like the others. The
+    # square of a score, compared with the mean squared distance of the images from their mean, tells the difference.
+    sizes = shares * evidence.explained_variance_ratio[strong] * len(squares)
+    alone = shares > LEVERAGE_SHARE
+    ordered = -np.sort(-shares, axis=0)[: max(1, int(LEVERAGE_FEW * len(shares)))]
+    together = (ordered.sum(axis=0) > LEVERAGE_OF_FEW) & (shares >= np.maximum(ordered[-1], ordered[0] / 4))
+    found = ((alone | together) & (sizes > OUTLIER_FACTOR)).any(axis=1) & ~explained
     return about_images(
         "leverage",
         found,
         evidence,
         f"{{}} with a component of {'its' if found.sum() == 1 else 'their'} own",
-        f"A single image makes up more than {percent(LEVERAGE_SHARE)} of the variance of a component. That component "
-        "says nothing about the other images.",
+        f"A single image makes up more than {percent(LEVERAGE_SHARE)} of the variance of a component, or a few images "
+        f"more than {percent(LEVERAGE_OF_FEW)}. That component says nothing about the other images.",
     )

@@ -12,7 +12,7 @@ from ..inspection.pipelines import find_eigenimages, find_mask, split_at_pca
 from ..inspection.statistics import ImageStatistics
 from .trends import MIN_IMAGES
 
-__all__ = ["empty_channels", "exchanged_channels", "stuck_pixels", "uneven_light"]
+__all__ = ["empty_channels", "exchanged_channels", "fitted_surfaces", "stuck_pixels", "uneven_light"]
 
 # A stuck pixel differs by this many of its neighbours' standard deviations from their mean, and has none itself.
 STUCK_DEVIATIONS = 3.0
@@ -22,7 +22,9 @@ MIN_NEIGHBOURS = 5  # of 8 vary; those of a column that is stuck are 6
 # Uneven light makes means and standard deviations of pixels fall off alike, smoothly, and by this factor at least.
 LIGHT_FACTOR = 1.25
 LIGHT_FITS = (0.85, 0.7)  # shares of the variance of both, over a grid, that a quadratic surface explains
-LIGHT_ALIKE = 0.9
+# Light leaves the quotient of both as it is. Where objects are denser, means grow with their number and standard
+# deviations with its square root: the quotient changes as much as the latter. Half of that is midway.
+LIGHT_QUOTIENT = 0.5
 _GRID, _SAMPLED, _MANY = 16, 128, 10**6  # cells and pixels along a side; values of which the median is taken
 # Ratios of channels of most images lie between these quantiles. An image has exchanged channels if its own lie outside
 # by this share of their distance at least, and after the exchange by that share at most.
@@ -79,15 +81,21 @@ def uneven_light(estimator: Any) -> float:
     grids = [shrink(image.reshape(1, *image.shape[:2], -1).mean(axis=3), _GRID)[0] for image in sampled]
     if min(grid.min() for grid in grids) <= 0:
         return 1.0
-    y, x = (axis.ravel() for axis in np.meshgrid(*(np.linspace(-1, 1, size) for size in grids[0].shape), indexing="ij"))
-    surface = np.column_stack([np.ones_like(x), x, y, x * x, x * y, y * y])
-    values = np.column_stack([np.log(grids[0]).ravel(), np.log(grids[1]).ravel() / 2])  # of means and deviations
-    fitted = surface @ np.linalg.lstsq(surface, values, rcond=None)[0]
-    explained = fitted.var(axis=0) / np.maximum(values.var(axis=0), np.finfo(np.float64).tiny)
-    falls = np.ptp(fitted, axis=0)
-    alike = np.corrcoef(fitted.T)[0, 1] > LIGHT_ALIKE and falls.max() < 2 * falls.min()
+    values = np.stack([np.log(grids[0]).ravel(), np.log(grids[1]).ravel() / 2])  # of means and deviations
+    fitted = fitted_surfaces(values, grids[0].shape)
+    explained = fitted.var(axis=1) / np.maximum(values.var(axis=1), np.finfo(np.float64).tiny)
+    falls = np.ptp(fitted, axis=1)
+    alike = np.ptp(fitted[0] - fitted[1]) < LIGHT_QUOTIENT * falls.min()
     is_light = (explained > LIGHT_FITS).all() and alike and falls[0] > np.log(LIGHT_FACTOR)
     return float(np.exp(falls[0])) if is_light else 1.0
+
+
+def fitted_surfaces(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Fit quadratic surfaces to the rows (n, rows * columns) of values over a grid, by least squares."""
+    y, x = (axis.ravel() for axis in np.meshgrid(*(np.linspace(-1, 1, size) for size in shape), indexing="ij"))
+    basis = np.linalg.qr(np.column_stack([np.ones_like(x), x, y, x * x, x * y, y * y]))[0]
+    fitted: np.ndarray = values @ basis @ basis.T
+    return fitted
 
 
 def exchanged_channels(statistics: ImageStatistics) -> np.ndarray:

@@ -10,7 +10,7 @@ from ..inspection.statistics import ImageStatistics
 from .evidence import Alert, Evidence, count_of, make_alert, percent
 from .remedies import rescales
 from .sensor import empty_channels, uneven_light
-from .trends import MIN_IMAGES, changes_slowly, correlation, flickers, is_light, less_means, steady_change
+from .trends import MIN_IMAGES, changes_slowly, correlation, fading_light, flickers, is_light, less_means, steady_change
 
 __all__ = ["brightness", "drift", "illumination", "skipped_files", "still_channels", "still_pixels"]
 
@@ -96,6 +96,9 @@ def drift(scores: np.ndarray, explained: np.ndarray, evidence: Evidence) -> Aler
         ]
     for where, inside in parts:
         changes = {name: steady_change(values[inside], groups[inside]) for name, values in series.items()}
+        if light is not None:
+            of_these = ImageStatistics(*(values[inside] for values in light))
+            changes["the background"] = fading_light(of_these, groups[inside])
         name = max(changes, key=lambda name: abs(changes[name]), default="")
         if name and changes[name]:
             return make_alert(

@@ -11,10 +11,12 @@ __all__ = [
     "changes_little",
     "changes_slowly",
     "correlation",
+    "fading_light",
     "flickers",
     "is_light",
     "less_means",
     "steady_change",
+    "typical_distance",
 ]
 
 MIN_IMAGES = 20  # fewer are too few for statistics
@@ -26,6 +28,11 @@ DRIFT_DEVIATIONS = 4.5  # standard deviations, 1 / sqrt(n - 1), of a rank correl
 # A change is steady if it goes on in all quarters of the order: two classes, or three, follow each other in one or two.
 # So many standard deviations, 1 / sqrt(n / 2), are the weaker half of the quarters above 0.
 DRIFT_WITHIN = 2.0
+# Of the background, which nothing but the light changes, a quarter of that variance is enough, if it changes by this
+# factor from first to last, and the mean intensity alike.
+FADING_CORRELATION = 0.5
+FADING_FACTOR = 1.25
+FADING_GROUPS = 4  # of as many, half at least must agree; of fewer, the quarters of the order
 # Light multiplies the means and contrasts of images alike. Logarithms of both: correlation, and ratio of deviations.
 LIGHT_CORRELATION = 0.85
 LIGHT_RATIOS = (0.5, 2.0)
@@ -34,10 +41,13 @@ FLICKER_SPREAD = 0.03  # of frames, where nothing else changes much from one to 
 
 def changes_slowly(values: np.ndarray) -> bool:
     """Whether rows (n, m) follow each other as frames of a movie do: closer to the one before than to those far off."""
-    if len(values) < MIN_MOVIE:
-        return False
-    far = [_distances(values, len(values) // part) for part in (2, 3, 5)]
-    return changes_little(values, float(np.median(np.concatenate(far))) / 2)
+    return len(values) >= MIN_MOVIE and changes_little(values, typical_distance(values) / 2)
+
+
+def typical_distance(values: np.ndarray) -> float:
+    """Median root mean square difference of rows (n, m) that are far from each other in the order."""
+    far = [_distances(values, max(1, len(values) // part)) for part in (2, 3, 5)]
+    return float(np.median(np.concatenate(far)))
 
 
 def changes_little(values: np.ndarray, distance: float) -> bool:
@@ -50,20 +60,45 @@ def _distances(values: np.ndarray, lag: int) -> np.ndarray:
     return np.sqrt(np.square(values[lag:] - values[:-lag]).mean(axis=1))
 
 
-def steady_change(values: np.ndarray, groups: np.ndarray) -> float:
-    """Rank correlation of values and their order within groups; 0 if it is weak, or vanishes within their parts."""
+def steady_change(
+    values: np.ndarray, groups: np.ndarray, least: float = DRIFT_CORRELATION, *, in_most_groups: bool = False
+) -> float:
+    """Rank correlation of values and their order within groups; 0 if it is below `least` or not steady.
+
+    It is steady if it goes on within all quarters of the order or, where that is asked for, in most groups.
+    """
     n, order = len(values), np.arange(len(values))
     if n < MIN_IMAGES:
         return 0.0
     groups = np.unique(groups, return_inverse=True)[1]
     found = correlation(_ranks_within(order, groups), _ranks_within(values, groups))
-    if abs(found) < max(DRIFT_CORRELATION, DRIFT_DEVIATIONS / np.sqrt(n - 1)):
+    if abs(found) < max(least, DRIFT_DEVIATIONS / np.sqrt(n - 1)):
         return 0.0
     quarters = (4 * (_ranks_within(order, groups) + 0.5)).astype(int)
-    parts = 4 * groups + quarters
-    ranks = _ranks_within(order, parts), _ranks_within(values, parts)
-    within = sorted(correlation(*(one[quarters == q] for one in ranks)) * np.sign(found) for q in range(4))
-    return found if sum(within[:2]) / 2 > DRIFT_WITHIN / np.sqrt(n / 2) else 0.0
+    parts, inside = (groups, groups) if in_most_groups else (quarters, 4 * groups + quarters)
+    ranks = _ranks_within(order, inside), _ranks_within(values, inside)
+    within = sorted(correlation(*(one[parts == part] for one in ranks)) * np.sign(found) for part in np.unique(parts))
+    return found if np.mean(within[: len(within) // 2]) > DRIFT_WITHIN / np.sqrt(n / 2) else 0.0
+
+
+def fading_light(statistics: ImageStatistics, groups: np.ndarray) -> float:
+    """Rank correlation of the background with the order within groups, if the light changes steadily; otherwise 0.
+
+    The background is the darkest cell of each image, where objects are least. Light multiplies it and the mean
+    intensity alike.
+    """
+    means = statistics.means.mean(axis=1)
+    darkest = np.nan_to_num(statistics.signatures.astype(np.float64)).min(axis=1)
+    background = means + statistics.contrasts * darkest
+    names, numbers = np.unique(groups, return_inverse=True)
+    if len(means) < MIN_IMAGES or background.min() <= 0:
+        return 0.0
+    places = _ranks_within(np.arange(len(means)), numbers)
+    dark, mean = (less_means(np.log(one), groups) @ places / (places @ places) for one in (background, means))
+    low, high = (ratio * abs(dark) for ratio in LIGHT_RATIOS)
+    if abs(dark) < np.log(FADING_FACTOR) or not low < mean * np.sign(dark) < high:
+        return 0.0
+    return steady_change(background, groups, FADING_CORRELATION, in_most_groups=len(names) >= FADING_GROUPS)
 
 
 def is_light(statistics: ImageStatistics, seen: np.ndarray, groups: np.ndarray | None = None) -> bool:

@@ -1,8 +1,10 @@
 """Alerts on a third set, 10 ordinary stacks and 10 faults, of other generators, kinds, sizes and dtypes than the first.
 
 They were written down before any was tried, after two misses of the second half of `test_believable_alerts` were
-mended by rules about all images: files that were cut off, and overexposed images that were named twice. They were tried
-once; nothing was changed for them. `KNOWN` is what went wrong. docs/robustness.md has the result.
+mended by rules about all images, and were tried once: 3 of the 10 ordinary stacks raised a false alarm, and all faults
+were found. The causes were mended since: particles that are denser in the middle are no light that falls off, a movie
+whose change gets faster towards its first frame has no outlier there, and a diffraction image that makes up a component
+is like the others. So this set is a regression test now.
 """
 
 import numpy as np
@@ -13,13 +15,6 @@ from skimage import data
 from skimage.draw import line
 
 from tests.campaigns.test_believable_alerts import Case, patches_of, wrong_among
-
-KNOWN = {
-    "movie: particles in a vortex": "'illumination': particles are denser in the middle, as light would be",
-    "movie: ink that spreads": "'outliers': the first frame, of which the drops change fastest",
-    "X-ray diffraction": "'leverage': few strong spots make up a component",
-    "frames that were dropped": "found; the vortex raises 'illumination' here, too",
-}
 
 
 def rng(seed):
@@ -219,5 +214,5 @@ FAULTS_THIRD = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cases", [ORDINARY_THIRD, FAULTS_THIRD])
-def test_a_third_set_of_stacks_that_set_no_threshold(cases):
-    assert wrong_among(cases) == KNOWN.keys() & cases.keys()
+def test_a_third_set(cases):
+    assert not wrong_among(cases)

@@ -19,6 +19,8 @@ from imgstack_ml.report.alerts import find_alerts
 from imgstack_ml.report.evidence import Alert, Evidence
 from imgstack_ml.report.remedies import Run
 from imgstack_ml.report.survey import outlier_statistics, read_survey
+from tests.campaigns import test_alerts_on_a_fourth_set as fourth
+from tests.campaigns import test_alerts_on_a_third_set as third
 from tests.campaigns import test_believable_alerts as campaign
 from tests.lib.commands import run_pca
 
@@ -368,11 +370,17 @@ def test_what_to_type_on_the_command_line(tmp_path, monkeypatch):
         "red for blue",
         "dead pixels",
         "two units, half of each",
+        "a lamp that fades within wells",
+        "X-ray diffraction",
+        "radiographs",
+        "negatives",
     ],
 )
 def test_cases_of_the_campaign(case):
-    found = {**campaign.ORDINARY_FIRST, **campaign.FAULTS_FIRST}[case]()
-    assert not campaign.verdict(found, alerts_of(found.images))
+    sets = [campaign.ORDINARY_FIRST, campaign.FAULTS_FIRST, campaign.FAULTS_SECOND]
+    sets += [third.ORDINARY_THIRD, fourth.ORDINARY_FOURTH, fourth.FAULTS_FOURTH]
+    found = next(cases[case] for cases in sets if case in cases)()
+    assert not campaign.verdict(found, alerts_of(found.images, names=found.names))
 
 
 def test_without_images_only_scores_are_judged():
