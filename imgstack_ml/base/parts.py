@@ -15,7 +15,7 @@ from dask.highlevelgraph import HighLevelGraph
 
 from .gate import Place, Places, checked_block, gated
 from .images import Images
-from .lazy import counting_from, map_images, note_files, note_stored, stored_parts, whole_images
+from .lazy import counting_from, map_images, note_files, stored_parts
 
 __all__ = ["Region", "inside_regions", "map_parts", "map_pixels", "n_values", "nonempty_parts", "stored_regions"]
 
@@ -85,7 +85,7 @@ def map_pixels(
     Returns
     -------
     ndarray or dask array of the shape of the images
-        In chunks as those of lazy images, and as lazily stored.
+        Lazy for lazy images, in the chunks in which these are stored.
     """
     data, files = images.data, images.files
     stored = nonempty_parts(data, all_channels)
@@ -108,9 +108,7 @@ def map_pixels(
         meta=np.empty((0,) * stored.ndim, dtype),
         align_arrays=False,
     )
-    mapped = note_files(mapped, files, data)
-    # Blocks of whole images to everybody who has been given such: a chunk is larger than most would expect.
-    return mapped if max(data.numblocks[1:]) > 1 else note_stored(note_files(whole_images(mapped), files, data), mapped)
+    return note_files(mapped, files, data)
 
 
 def _on_part(

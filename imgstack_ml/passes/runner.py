@@ -232,9 +232,11 @@ class PassRunner:
             and (self._stored is not None or (folds_pay(one.partial_bytes) and self.executor.shares_memory))
         )
         weights = () if self.weights is None else (self.weights,)
-        layout = layout_of_chunks(self.layout, self._stored) if self._stored is not None and folds else self.layout
+        layout, chunk = self.layout, () if self._stored is None else tuple(map(max, self._stored.chunks))
+        if self._stored is not None and folds:
+            layout = layout_of_chunks(self.layout, self._stored)
         self._read_bytes = read_bytes_within(
-            allowed, layout, one.partial_bytes, n_local_threads(), reads=reads, folds=folds
+            allowed, layout, one.partial_bytes, n_local_threads(), reads=reads, folds=folds, chunk=chunk
         )
         found: list[Any] = (
             self.fold(one)
