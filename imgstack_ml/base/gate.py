@@ -102,7 +102,12 @@ def _positions_of_parts(
 
 
 def gated(
-    data: da.Array, files: Sequence[str] | None = None, *, finite: bool = False, mask: np.ndarray | None = None
+    data: da.Array,
+    files: Sequence[str] | None = None,
+    *,
+    finite: bool = False,
+    mask: np.ndarray | None = None,
+    missing: bool = False,
 ) -> da.Array:
     """Return a lazy stack whose blocks are checked when they are computed, in the same task where Dask can fuse them.
 
@@ -116,16 +121,18 @@ def gated(
     mask : ndarray of bool, optional
         Of pixels that are looked at. Blocks of which it leaves pixels out are rows of those inside when they are
         computed, whatever shape they have here.
+    missing : bool
+        Whether NaN is a missing pixel, and no error.
     """
     axes = tuple(range(data.ndim))
     checked: da.Array = da.blockwise(
-        partial(checked_block, data.dtype, finite),
+        partial(checked_block, data.dtype, finite, missing=missing),
         axes,
         data,
         axes,
         Places(data.chunks, files, mask=mask),
         axes,
-        name=f"checked-{dask.base.tokenize(data.name, finite, mask)}",
+        name=f"checked-{dask.base.tokenize(data.name, finite, mask, missing)}",
         dtype=data.dtype,
         meta=np.empty((0,) * data.ndim, data.dtype),
         align_arrays=False,

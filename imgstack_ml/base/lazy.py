@@ -19,6 +19,7 @@ from .mask import pixels_at
 
 __all__ = [
     "Source",
+    "counting_from",
     "files_of",
     "has_new_channels",
     "join_rows",
@@ -208,7 +209,7 @@ def map_images(
     step = max(1, _IN_MEMORY_BYTES // max(1, data[:1].nbytes))
     for i in range(0, len(data), step):
         block, result = data[i : i + step], out[i : i + step]
-        with _counting_from(i, None):
+        with counting_from(i, None):
             if positions is not None:
                 block = pixels_at(block, positions)
                 bad = first_nonfinite(block, missing) if finite else None
@@ -294,12 +295,12 @@ def _on_block(
     **arrays: np.ndarray,
 ) -> np.ndarray:
     images = checked_block(dtype, finite, _unnested(block), place, positions, missing=missing)
-    with _counting_from(place.start, place.files):
+    with counting_from(place.start, place.files):
         return func(images, **arrays)
 
 
 @contextmanager
-def _counting_from(start: int, files: Sequence[str] | None) -> Iterator[None]:
+def counting_from(start: int, files: Sequence[str] | None) -> Iterator[None]:
     """Raise an error about an image of a block with its position in the stack, and its file."""
     try:
         yield

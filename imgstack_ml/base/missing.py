@@ -10,7 +10,7 @@ import dask.array as da
 import numpy as np
 
 from ..linalg.large_integers import refuse_inexact
-from .lazy import note_samples, samples_of
+from .lazy import note_samples, note_stored, samples_of, stored_parts, whole_images
 
 __all__ = ["HOW", "check_missing", "filled", "marked", "without_mask"]
 
@@ -59,7 +59,10 @@ def marked(data: np.ndarray | da.Array, missing_values: Any) -> np.ndarray | da.
     if not isinstance(data, da.Array):
         return mark(data)
     meta = np.empty((0,) * data.ndim, dtype)
-    lazy = da.map_blocks(mark, data, dtype=dtype, meta=meta)
+    stored = stored_parts(data)
+    lazy = da.map_blocks(mark, data if stored is None else stored, dtype=dtype, meta=meta)
+    if stored is not None and stored is not data:
+        lazy = note_stored(whole_images(lazy), lazy)
     return note_samples(lazy, samples_of(data))
 
 

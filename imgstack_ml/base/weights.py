@@ -13,6 +13,7 @@ from dask.layers import ArrayBlockwiseDep
 from ..errors import NonFiniteError
 from .gate import Place, Places, checked_block, first_nonfinite
 from .images import Images
+from .lazy import note_stored, stored_parts
 from .mask import pixels_at
 
 __all__ = ["check_total_weight", "check_weights", "present"]
@@ -103,6 +104,9 @@ def present(images: Images, weights: np.ndarray | None, *, finite: bool) -> Imag
     data: np.ndarray | da.Array
     if isinstance(images.data, da.Array):
         data = _select_lazily(images.data, images, positions, finite)
+        stored = stored_parts(images.data)
+        if stored is not None and stored is not images.data:
+            note_stored(data, _select_lazily(stored, images, positions, finite))
     else:
         data = images.data if weights.all() else images.data[positions]
         if finite:

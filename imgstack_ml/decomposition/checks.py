@@ -168,7 +168,7 @@ def fit_size(images: Images, params: Mapping[str, Any]) -> FitSize:
         images.data.dtype,
         params["n_components"],
         block,
-        chunk=() if images.missing else _chunk_of_part(images.data),
+        chunk=_chunk_of_part(images.data),
         n_oversamples=params["n_oversamples"],
         max_passes=params["max_passes"],
         values_read=images.values_read,

@@ -23,16 +23,14 @@ from .checks import warn_of_rank
 from .fit import fit_images, plan_images
 from .labelled import LabelledMixin
 from .likelihood import LikelihoodMixin
-from .missing import project_filled, project_observed
+from .missing import SCORINGS
 from .partial_fit import learn_batch
 from .plan import Plan
-from .projection import in_intensities, project, reconstruct, score_scale, scores_of
+from .projection import in_intensities, reconstruct, score_scale, scores_of
 from .records import Factors, FitSize
 from .residuals import ResidualsMixin
 
 __all__ = ["ImagePCA"]
-
-_PROJECTIONS = {"mean": project_filled, "als": project_observed}  # where pixels are missing
 
 
 class ImagePCA(
@@ -445,5 +443,5 @@ class ImagePCA(
 
     def _project(self, images: Images) -> np.ndarray | da.Array:
         axes, mean = self._inside(self.components_), self._inside(self.mean_)
-        func = _PROJECTIONS[self.missing] if images.missing else project
-        return scores_of(images, axes, mean, score_scale(self.explained_variance_, self.whiten), func)
+        scoring = SCORINGS[self.missing] if images.missing else None
+        return scores_of(images, axes, mean, score_scale(self.explained_variance_, self.whiten), scoring)

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from ..base.lazy import map_images
 from ..base.mask import put_back
 from ..base.missing import filled
+from ..base.parts import map_pixels
 from ..base.validation import Images, working_dtype
 from ..base.warn import warn
 from ..errors import NonFiniteError, RankWarning
@@ -21,12 +21,12 @@ from ..linalg.scaling import ALL_ZERO, exponent_of
 from ..passes.batches import BATCH_BYTES
 from ..passes.memory import Allowance
 from ..passes.runner import PassRunner
-from ..passes.steps import no_result
-from .projection import in_intensities, project
+from ..passes.steps import Pass, no_result
+from .projection import Scoring, divided, in_intensities, project, scores_of_part
 from .records import ALS, ITERATIONS, Factors, FitRequest, FitSize, SolverCost
 from .streaming import first_look
 
-__all__ = ["READS_BEFORE", "als_cost", "filled_images", "project_filled", "project_observed", "solve_observed"]
+__all__ = ["READS_BEFORE", "SCORINGS", "als_cost", "filled_images", "solve_observed"]
 
 _NOMINAL = 3  # reads with least squares that are planned
 READS_BEFORE = 2  # of the images, before the first least squares: means, and a first look
@@ -36,8 +36,7 @@ _NOISE = 64 * np.finfo(np.float64).eps  # share of the largest variance below wh
 def filled_images(images: Images, runner: PassRunner) -> Images:
     """Images with the mean of what is observed in place of missing pixels; one read finds the mean."""
     mean = put_back(_observed_mean(runner, images, 1).mean[None], images.mask, np.nan)[0]
-    options = dict[str, Any](image_shape=images.image_shape, dtype=images.data.dtype, files=images.files)
-    data = map_images(filled, images.data, finite=False, mean=mean, **options)
+    data = map_pixels(filled, images, dtype=images.data.dtype, fills=False, finite=False, mean=mean)
     return images._replace(data=data, missing=False)
 
 
@@ -101,18 +100,48 @@ def solve_observed(runner: PassRunner, cost: SolverCost, size: FitSize, request:
     return _factors(model, found, size, n_iter, runner.weights)
 
 
-def project_filled(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def _project_filled(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Scores (b, k) of a block of images whose missing pixels get the mean."""
     _check_images(block, 1)
     return project(filled(block, mean), axes, mean, scale)
 
 
-def project_observed(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def _project_observed(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Scores (b, k) of a block of images, each by least squares over the pixels that it shows."""
     _check_images(block, len(axes))
     dtype, exponent = working_dtype(block.dtype), _exponent(_largest(block))
     scores = lin.least_squares_scores(block, axes, mean, dtype, exponent)
     return in_intensities(scores / scale, exponent, axes.dtype, "scores")
+
+
+def _sums_of_filled(part: np.ndarray, axes: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Scores of a part of the images, whose missing pixels get the mean, and how many pixels each shows."""
+    scores = scores_of_part(filled(part, mean), axes, mean)
+    return np.concatenate([scores, _n_observed(part)[:, np.newaxis, np.newaxis]], axis=-1)
+
+
+def _sums_of_observed(part: np.ndarray, axes: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Add up over the observed pixels of a part of the images, and how many pixels each shows."""
+    loadings, exponent = axes.reshape(len(axes), mean.size), _exponent(_largest(part))
+    sums = lin.sums_of_images(part, loadings, mean.ravel(), working_dtype(part.dtype), exponent)
+    return np.column_stack([sums, _n_observed(part)])[:, np.newaxis]
+
+
+def _scores_of_filled(sums: np.ndarray, scale: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    _check_counts(sums[:, -1], 1)
+    return divided(sums[:, :-1], scale, dtype)
+
+
+def _scores_of_observed(sums: np.ndarray, scale: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    _check_counts(sums[:, -1], len(scale))
+    return divided(lin.scores_of_sums(sums[:, :-1], len(scale)), scale, dtype)
+
+
+#: By the parameter `missing`, for images with missing pixels.
+SCORINGS = {
+    "mean": Scoring(_project_filled, _sums_of_filled, _scores_of_filled, lambda k: k + 1),
+    "als": Scoring(_project_observed, _sums_of_observed, _scores_of_observed, lambda k: k * (k + 3) // 2 + 1),
+}
 
 
 def _largest(block: np.ndarray) -> np.ndarray:
@@ -133,9 +162,13 @@ class _Seen(NamedTuple):
 def _observed_mean(runner: PassRunner, images: Images, least: int) -> _Seen:
     """Find the mean of what is observed, and the largest value; refuse images and pixels that show too little."""
     n_bytes = 24 * runner.n_pixels
-    seen: lin.Seen = runner.run(
-        lin.seen, lin.merge_seen, shared=(runner.weights,), partial_bytes=n_bytes, label="observed pixels"
-    )
+    label = "observed pixels"
+    seen: lin.Seen
+    if runner.regions:
+        fold = partial(lin.add_seen, weights=runner.weights)
+        seen = runner.fold(Pass(lin.seen, lin.merge_seen, n_bytes, label, fold, partial(_joined, runner)))
+    else:
+        seen = runner.run(lin.seen, lin.merge_seen, shared=(runner.weights,), partial_bytes=n_bytes, label=label)
     try:
         _check_counts(np.concatenate(seen.in_images), least)
     except NonFiniteError as error:
@@ -153,8 +186,23 @@ def _observed_mean(runner: PassRunner, images: Images, least: int) -> _Seen:
     return _Seen(seen.sums / seen.weights, np.array([[seen.largest]]))
 
 
+def _joined(runner: PassRunner, totals: list[lin.Seen], regions: Any) -> lin.Seen:
+    """Join what is observed in all regions."""
+    counts = runner.assembled(total.counts for total in totals)
+    weights = runner.assembled(total.weights for total in totals)
+    sums = runner.assembled(total.sums for total in totals)
+    in_images: np.ndarray = np.add.reduce([np.concatenate(total.in_images) for total in totals])
+    return lin.Seen(counts, weights, sums, [in_images], max(total.largest for total in totals))
+
+
 def _check_images(block: np.ndarray, least: int) -> None:
-    _check_counts(np.count_nonzero(~np.isnan(block.reshape(len(block), -1)), axis=1), least)
+    _check_counts(_n_observed(block), least)
+
+
+def _n_observed(block: np.ndarray) -> np.ndarray:
+    """Count the observed pixels of each image (b,)."""
+    observed: np.ndarray = np.count_nonzero(~np.isnan(block), axis=tuple(range(1, block.ndim)))
+    return observed
 
 
 def _check_counts(counts: np.ndarray, least: int) -> None:
@@ -162,7 +210,9 @@ def _check_counts(counts: np.ndarray, least: int) -> None:
     if len(few):
         needed = "a pixel" if least == 1 else f"at least {least}, as many as components,"
         line = f"X[numpy.isfinite(X).reshape(len(X), -1).sum(axis=1) >= {least}]"
-        reason = f"shows {counts[few[0]]} pixels, and {needed} must be observed. Leave such images out, e.g. {line}."
+        reason = (
+            f"shows {int(counts[few[0]])} pixels, and {needed} must be observed. Leave such images out, e.g. {line}."
+        )
         raise NonFiniteError(int(few[0]), None, reason)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from functools import partial
 from math import ceil, log10
+from typing import Any, NamedTuple
 
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
-from ..base.gate import gated
-from ..base.lazy import map_images, note_files, stored_parts
+from ..base.lazy import map_images, note_files
+from ..base.parts import map_parts, nonempty_parts
 from ..base.validation import Images, working_dtype
 from ..linalg.krylov import products_of_rows
 from ..linalg.krylov import project as project_rows
@@ -18,6 +20,8 @@ from ..linalg.scaling import exponent_of, power_of_two
 from ..linalg.tiles import TERMS, n_rows, row_groups, tiles, wide_tile
 
 __all__ = [
+    "Scoring",
+    "divided",
     "in_intensities",
     "project",
     "reconstruct",
@@ -26,6 +30,7 @@ __all__ = [
     "rounded",
     "score_scale",
     "scores_of",
+    "scores_of_part",
 ]
 
 _PIECE = 2**16  # pixels
@@ -45,66 +50,56 @@ def project(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, scale: np.nda
     return in_intensities(scores / scale, exponent, axes.dtype, "scores")
 
 
+class Scoring(NamedTuple):
+    """How images become scores.
+
+    Attributes
+    ----------
+    of_block : callable
+        ``of_block(block, axes, mean, scale)``: scores (b, k) of whole images.
+    of_part : callable
+        ``of_part(part, axes, mean)``: sums (b, 1, n_sums), float64, over the pixels of a part of the images.
+    of_sums : callable
+        ``of_sums(sums, scale=scale, dtype=dtype)``: scores (b, k) from the sums (b, n_sums) over all parts.
+    n_sums : callable
+        Number of sums for k components.
+    """
+
+    of_block: Callable[..., np.ndarray]
+    of_part: Callable[..., np.ndarray]
+    of_sums: Callable[..., np.ndarray]
+    n_sums: Callable[[int], int]
+
+
 def scores_of(
-    images: Images,
-    axes: np.ndarray,
-    mean: np.ndarray,
-    scale: np.ndarray,
-    func: Callable[..., np.ndarray] = project,
+    images: Images, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray, scoring: Scoring | None = None
 ) -> np.ndarray | da.Array:
-    """Scores (n, k) of a stack by `func`; those of `project` lazily in the chunks in which lazy images are stored."""
-    stored = stored_parts(images.data)
-    if stored is not None and images.positions is None and func is project:
-        assert isinstance(images.data, da.Array)
-        return note_files(_sums_over_parts(stored, images.files, axes, mean, scale), images.files, images.data)
-    return map_images(
-        func,
-        images.data,
-        image_shape=(len(axes),),
-        dtype=axes.dtype,
-        files=images.files,
-        positions=images.positions,
-        missing=images.missing,
-        axes=axes,
-        mean=mean,
-        scale=scale,
-    )
+    """Scores (n, k) of a stack, by default as of `project`; lazy images are read in chunks as they are stored."""
+    of_block, of_part, of_sums, n_sums = scoring or _PROJECTION
+    stored = nonempty_parts(images.data)
+    options = dict[str, Any](image_shape=(len(axes),), dtype=axes.dtype, files=images.files, scale=scale)
+    if stored is None:
+        options |= {"positions": images.positions, "missing": images.missing}
+        return map_images(of_block, images.data, axes=axes, mean=mean, **options)
+    parts = map_parts(of_part, images, stored, shape=(n_sums(len(axes)),), arrays=(axes, mean))
+    scores = map_images(partial(of_sums, dtype=axes.dtype), parts.sum(axis=1), **options)
+    assert isinstance(images.data, da.Array)
+    assert isinstance(scores, da.Array)
+    return note_files(scores, images.files, images.data)
 
 
-def _sums_over_parts(
-    stored: da.Array, files: Sequence[str] | None, axes: np.ndarray, mean: np.ndarray, scale: np.ndarray
-) -> da.Array:
-    """Add up the scores of the parts of images that chunks hold, in float64."""
-    image_shape, index = stored.shape[1:], tuple(range(stored.ndim))
-    pixels, parts = index[1:], gated(stored, files, finite=True)
-    if not all(map(all, stored.chunks[1:])):  # chunks of no pixels have no scores
-        parts = parts.rechunk({axis: tuple(filter(None, stored.chunks[axis])) for axis in pixels})
-    of_parts = da.blockwise(
-        _scores_of_part,
-        (*index, stored.ndim),
-        parts,
-        index,
-        da.from_array(axes.reshape(-1, *image_shape), chunks=(-1, *parts.chunks[1:])),
-        (stored.ndim, *pixels),
-        da.from_array(mean.reshape(image_shape), chunks=parts.chunks[1:]),
-        pixels,
-        adjust_chunks=dict.fromkeys(pixels, 1),
-        dtype=np.float64,
-        meta=np.empty((0,) * (stored.ndim + 1)),
-    )
-    meta = np.empty((0, 0), axes.dtype)
-    scores: da.Array = of_parts.sum(axis=pixels).map_blocks(_divided, scale, axes.dtype, dtype=axes.dtype, meta=meta)
-    return scores
+def scores_of_part(part: np.ndarray, axes: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Scores (b, 1, k), float64, of a part of the images, (b, *region), from the same part of axes and mean."""
+    scores, exponent = _projected(part, axes.reshape(len(axes), mean.size), mean.ravel())
+    return in_intensities(scores, exponent, scores.dtype, "scores")[:, np.newaxis]
 
 
-def _scores_of_part(part: np.ndarray, axes: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    scores, exponent = _projected(part, axes.reshape(len(axes), -1), mean.ravel())
-    found = in_intensities(scores, exponent, scores.dtype, "scores")
-    return found.reshape(len(part), *(1,) * (part.ndim - 1), len(axes))
-
-
-def _divided(scores: np.ndarray, scale: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def divided(scores: np.ndarray, scale: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Scores in units of `scale`, as numbers of `dtype`."""
     return in_intensities(scores / scale, 0, dtype, "scores")
+
+
+_PROJECTION = Scoring(project, scores_of_part, divided, lambda k: k)
 
 
 def _projected(block: np.ndarray, axes: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, int]:

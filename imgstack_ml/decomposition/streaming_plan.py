@@ -172,7 +172,8 @@ class StreamingMemory(NamedTuple):
         tasks = self._tasks(products)
         reading = self.batch + products if tasks == 1 else self.reading_bytes
         walking = min(self.threads, tasks) * self._threads_of(tasks) * 2 * self._tile(min(n, 512))
-        return self._basis + reading + self._merging(tasks) * products + 4 * scores + walking
+        # The products are made orthogonal to the basis after the read: its images and results are gone then.
+        return self._stored + 4 * scores + max(reading + self._merging(tasks) * products + walking, self._sweeping)
 
     @property
     def _finishing(self) -> int:
@@ -187,9 +188,19 @@ class StreamingMemory(NamedTuple):
 
     @property
     def _basis(self) -> int:
-        """The rows, the scores, ten matrices of inner products, and tiles for orthonormalising."""
+        """What is stored, and tiles for orthonormalising."""
+        return self._stored + self._sweeping
+
+    @property
+    def _stored(self) -> int:
+        """The rows, the scores, and ten matrices of inner products."""
         rows = self.room * self.size.p * self.size.dtype.itemsize
-        return rows + 8 * self.size.n * self.room + 10 * 8 * self.room**2 + self.threads * 3 * self._tile(self.room)
+        return rows + 8 * self.size.n * self.room + 10 * 8 * self.room**2
+
+    @property
+    def _sweeping(self) -> int:
+        """Tiles of all rows, for orthonormalising."""
+        return self.threads * 3 * self._tile(self.room)
 
     def _tile(self, rows: int) -> int:
         """Bytes of a tile of float64."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import dask.array as da
 import numpy as np
@@ -12,7 +12,8 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from ..base.channels import numbered_names
 from ..base.gate import first_nonfinite
-from ..base.lazy import map_images
+from ..base.lazy import map_images, note_files
+from ..base.parts import map_parts, nonempty_parts
 from ..base.transformer import ImageTransformer, for_table
 from ..base.validation import Images, StackLike, check_images
 from ..errors import ImageError, NonFiniteError
@@ -20,9 +21,26 @@ from ..linalg.scaling import largest_value
 from ..passes.fit_together import PassLearner, fit_together
 from ..passes.runner import Pass
 
-__all__ = ["FeatureTransformer", "as_planes", "channel_names", "distinct", "n_channels"]
+__all__ = ["FeatureTransformer", "OverParts", "as_planes", "channel_names", "distinct", "n_channels"]
 
 _PIECE_BYTES = 2**18  # bytes of images at a time, so that temporary float64 arrays stay in cache
+
+
+class OverParts(NamedTuple):
+    """How features are made of parts of images: picklable functions.
+
+    Attributes
+    ----------
+    of_part : callable
+        Numbers (b, 1, *shape), float64, of a part of some images (b, height, width[, n_channels]).
+    joined : callable
+        Features (b, n_features) from the numbers (b, n_parts, *shape) of all parts.
+    shape : tuple of int
+    """
+
+    of_part: Callable[[np.ndarray], np.ndarray]
+    joined: Callable[[np.ndarray], np.ndarray]
+    shape: tuple[int, ...]
 
 
 class FeatureTransformer(PassLearner, ImageTransformer):
@@ -76,13 +94,20 @@ class FeatureTransformer(PassLearner, ImageTransformer):
             lazy stack this happens when the result is computed.
         """
         images = check_images(self, X, reset=False)
+        n_features, data, kernel, check = len(self._names()), images.data, self._kernel(), self._check()
+        over_parts = None if check is not None else self._over_parts(images.data.dtype)
+        stored = nonempty_parts(images.data, all_channels=True)
+        if over_parts is not None and stored is not None:
+            data, kernel = map_parts(over_parts.of_part, images, stored, shape=over_parts.shape), over_parts.joined
         features = map_images(
-            partial(features_of_block, kernel=self._kernel(), n_features=len(self._names()), check=self._check()),
-            images.data,
-            image_shape=(len(self._names()),),
+            partial(features_of_block, kernel=kernel, n_features=n_features, check=check),
+            data,
+            image_shape=(n_features,),
             dtype=np.dtype(np.float64),
             files=images.files,
         )
+        if isinstance(features, da.Array) and isinstance(images.data, da.Array):
+            note_files(features, images.files, images.data)
         return for_table(self, features)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
@@ -110,6 +135,13 @@ class FeatureTransformer(PassLearner, ImageTransformer):
     def _kernel(self) -> Callable[[np.ndarray], np.ndarray]:
         """Return a picklable function of some images (b, *image_shape_) that returns their features (b, n_features)."""
         raise NotImplementedError
+
+    def _over_parts(self, dtype: np.dtype) -> OverParts | None:
+        """Return how features of images of a dtype are made of sums over parts of them; None if they need whole images.
+
+        Only asked if there is no `_check`, which needs whole images.
+        """
+        return None
 
     def _names(self) -> list[str]:
         """Return the names of the features of an image, after `fit`."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..base.validation import Images
 from ..passes.runner import Pass
-from .base import FeatureTransformer, as_planes, channel_names
+from .base import FeatureTransformer, OverParts, as_planes, channel_names, features_of_block, n_channels
 from .ranges import as_bins_need, check_for_range, check_range, pass_for_range, range_of
 
 __all__ = ["ImageHistogram"]
@@ -91,6 +91,12 @@ class ImageHistogram(FeatureTransformer):
     def _kernel(self) -> Callable[[np.ndarray], np.ndarray]:
         return partial(histograms_of, bins=int(self.bins), limits=self.range_, density=bool(self.density))
 
+    def _over_parts(self, dtype: np.dtype) -> OverParts:
+        bins, limits = int(self.bins), self.range_
+        of_part = partial(_counts_of_part, bins=bins, limits=limits)
+        joined = partial(_joined, dtype=dtype, bins=bins, limits=limits, density=bool(self.density))
+        return OverParts(of_part, joined, (n_channels(self.image_shape_) * bins,))
+
     def _check(self) -> Callable[[np.ndarray], None] | None:
         return check_for_range(self.range, self.range_, int(self.bins))
 
@@ -100,25 +106,48 @@ class ImageHistogram(FeatureTransformer):
 
 def histograms_of(images: np.ndarray, *, bins: int, limits: tuple[float, float], density: bool) -> np.ndarray:
     """Return histograms (b, n_channels * bins) of images (b, height, width[, n_channels])."""
-    planes, limits, power = as_bins_need(as_planes(images), limits)
+    planes, limits, widths = _in_bins(as_planes(images), bins, limits)
+    if planes.dtype.kind in "iu" and planes.itemsize <= 2:
+        counts = _counts_by_table(planes, bins, limits)
+    else:
+        flat = planes.reshape(-1, planes.shape[-1])
+        counts = np.array([np.histogram(plane, bins, limits)[0] for plane in flat]).reshape(*planes.shape[:2], bins)
+    return (_densities(counts, widths) if density else counts).reshape(len(images), -1)
+
+
+def _in_bins(
+    planes: np.ndarray, bins: int, limits: tuple[float, float]
+) -> tuple[np.ndarray, tuple[float, float], np.ndarray]:
+    """Return planes and limits between which there are distinct edges of bins, and the widths of the bins."""
+    planes, limits, power = as_bins_need(planes, limits)
     edges = np.zeros(2)
     with suppress(ValueError):  # which new versions of NumPy raise where edges are equal
         edges = np.histogram_bin_edges(planes[:0, 0], bins, limits)
     if (edges[1:] == edges[:-1]).any():  # there are more bins than numbers between the limits
         planes, limits, power = as_bins_need(planes, limits, close=True)
         edges = np.histogram_bin_edges(planes[:0, 0], bins, limits)
-    if planes.dtype.kind in "iu" and planes.itemsize <= 2:
-        counts = _counts_by_table(planes, bins, limits)
-    else:
-        flat = planes.reshape(-1, planes.shape[-1])
-        counts = np.array([np.histogram(plane, bins, limits)[0] for plane in flat]).reshape(*planes.shape[:2], bins)
-    if density:  # the order of operations is NumPy's
-        counts = (
-            counts
-            / np.ldexp(np.diff(edges).astype(np.float64), -power)
-            / np.maximum(1, counts.sum(axis=-1, keepdims=True))
-        )
-    return counts.reshape(len(images), -1)
+    return planes, limits, np.ldexp(np.diff(edges).astype(np.float64), -power)
+
+
+def _densities(counts: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """Densities from counts (b, n_channels, bins); the order of operations is NumPy's."""
+    densities: np.ndarray = counts / widths / np.maximum(1, counts.sum(axis=-1, keepdims=True))
+    return densities
+
+
+def _counts_of_part(part: np.ndarray, *, bins: int, limits: tuple[float, float]) -> np.ndarray:
+    """Count the pixels of a part of images in each bin, (b, 1, n_channels * bins)."""
+    kernel = partial(histograms_of, bins=bins, limits=limits, density=False)
+    return features_of_block(part, kernel=kernel, n_features=n_channels(part.shape[1:]) * bins)[:, np.newaxis]
+
+
+def _joined(parts: np.ndarray, *, dtype: np.dtype, bins: int, limits: tuple[float, float], density: bool) -> np.ndarray:
+    """Histograms (b, n_channels * bins) from the counts of all parts, (b, n_parts, n_channels * bins)."""
+    counts = parts.sum(axis=1)
+    if not density:
+        return counts
+    *_, widths = _in_bins(as_planes(np.zeros((1, 1, 1), dtype)), bins, limits)
+    return _densities(counts.reshape(len(parts), -1, bins), widths).reshape(len(parts), -1)
 
 
 def _counts_by_table(planes: np.ndarray, bins: int, limits: tuple[float, float]) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from ..base.validation import Images
 from ..linalg.large_integers import between, beyond_float64, differences, exact_means
 from ..passes.runner import Pass
-from .base import FeatureTransformer, as_planes, channel_names
+from .base import FeatureTransformer, OverParts, as_planes, channel_names, features_of_block, n_channels
 
 __all__ = ["ChannelStatistics"]
 
@@ -75,6 +75,13 @@ class ChannelStatistics(FeatureTransformer):
     def _kernel(self) -> Callable[[np.ndarray], np.ndarray]:
         return partial(statistics_of, statistics=tuple(self.statistics), percentiles=tuple(self.percentiles))
 
+    def _over_parts(self, dtype: np.dtype) -> OverParts | None:
+        if len(self.percentiles) or (dtype.kind in "iu" and dtype.itemsize == 8):  # which may be beyond float64
+            return None
+        return OverParts(
+            _of_part, partial(_joined, statistics=tuple(self.statistics)), (n_channels(self.image_shape_), 5)
+        )
+
     def _names(self) -> list[str]:
         percentiles = [f"percentile{q:g}" for q in self.percentiles]
         return channel_names(self, [*self.statistics, *percentiles])
@@ -94,6 +101,33 @@ def statistics_of(images: np.ndarray, *, statistics: Sequence[str], percentiles:
             if beyond_float64(planes[place]):
                 found[place] = _of_integers(planes[place], statistics, percentiles)
     return found.reshape(len(images), -1)
+
+
+def _of_part(part: np.ndarray) -> np.ndarray:
+    """Mean, standard deviation, minimum, maximum and pixels (b, 1, n_channels, 5) of a part of images."""
+    channels = n_channels(part.shape[1:])
+    kernel = partial(statistics_of, statistics=tuple(_STATISTICS), percentiles=())
+    found = features_of_block(part, kernel=kernel, n_features=4 * channels).reshape(len(part), 1, channels, 4)
+    n_pixels = np.full((*found.shape[:3], 1), float(part[:1].size // channels))
+    return np.concatenate([found, n_pixels], axis=-1)
+
+
+def _joined(parts: np.ndarray, *, statistics: Sequence[str]) -> np.ndarray:
+    """Return statistics (b, n_channels * n_statistics) from those of parts, (b, n_parts, n_channels, 5)."""
+    means, deviations, minima, maxima, n_pixels = np.moveaxis(parts, -1, 0)
+    share = n_pixels / n_pixels.sum(axis=1, keepdims=True)
+    power = np.frexp(np.maximum(np.abs(minima), np.abs(maxima)).max(axis=1, keepdims=True))[1] + 1
+    means, deviations = np.ldexp(means, -power), np.ldexp(deviations, -power)  # squares are within float64
+    first = means[:, :1]
+    mean = first + (share * (means - first)).sum(axis=1, keepdims=True)
+    variance = (share * (deviations**2 + (means - mean) ** 2)).sum(axis=1, keepdims=True)
+    found = {
+        "mean": np.ldexp(mean, power)[:, 0],
+        "std": np.ldexp(np.sqrt(variance), power)[:, 0],
+        "min": minima.min(axis=1),
+        "max": maxima.max(axis=1),
+    }
+    return np.stack([found[name] for name in statistics], axis=-1).reshape(len(parts), -1)
 
 
 def _column(name: str, planes: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 __all__ = ["Residuals", "estimated_errors", "nystrom_values", "trusted", "upper_bounds"]
 
 _LARGE = 800  # rows of a matrix whose eigenvalues take long enough to make it smaller first
+_NEAR, _ROUNDS = 1.05, 8  # how near such a bound comes to the eigenvalue, and the most rounds that this takes
 
 
 class Residuals(NamedTuple):
@@ -132,8 +133,9 @@ def _block_values(residuals: Residuals, outside: float, k: int, least: float) ->
 
     If K is large, Ritz values up to least / 2 are eliminated first: for x >= least, K - x I has as many positive
     eigenvalues as its Schur complement of diag(small theta) - x I (Sylvester's law of inertia). In that complement the
-    term of the small values is largest at the least x, which is raised before to the k-th eigenvalue of K without them
-    (Cauchy's interlacing).
+    term of the small values decreases with x. So its k-th eigenvalue, for x in their term, is above that of K if x is
+    below it, and below otherwise. Bisection brings both within 5 %. It begins with the k-th eigenvalue of K without
+    the small values (Cauchy's interlacing), which is usually near enough, but not where eigenvalues are equal.
     """
     if not residuals.known:
         return np.full(k, np.inf)
@@ -142,9 +144,25 @@ def _block_values(residuals: Residuals, outside: float, k: int, least: float) ->
         return _leading_values(theta, factor, outside, k)
     few = max(k, np.count_nonzero(theta > least / 2))
     large, small = factor[:, :few], factor[:, few:]
+
+    def at(x: float) -> np.ndarray:
+        corner = outside * np.eye(len(factor)) + (small / (x - theta[few:])) @ small.T
+        return _leading_values(theta[:few], large, corner, k)
+
     least = max(least, _leading_values(theta[:few], large, outside, k)[-1])
-    outside = outside * np.eye(len(factor)) + (small / (least - theta[few:])) @ small.T
-    return _leading_values(theta[:few], large, outside, k)
+    values = at(least)
+    most = values[-1]
+    for _ in range(_ROUNDS):
+        if most <= _NEAR * least:
+            break
+        middle = least / 2 + most / 2
+        found = at(middle)
+        if found[-1] >= middle:
+            values, least, most = found, middle, min(most, found[-1])
+        else:
+            least, most = max(least, found[-1]), middle
+    values[-1] = most
+    return values
 
 
 def _leading_values(theta: np.ndarray, factor: np.ndarray, corner: np.ndarray | float, k: int) -> np.ndarray:

@@ -23,7 +23,9 @@ from .tiles import (
 __all__ = [
     "Moments",
     "Sums",
+    "WeightedMoments",
     "add_moments",
+    "add_weighted_moments",
     "exact_sum",
     "merge_means",
     "merge_moments",
@@ -121,6 +123,23 @@ def add_moments(
     return _add_others(total if isinstance(total, Moments) else None, rows, with_norms)
 
 
+class WeightedMoments(NamedTuple):
+    """Moments of weighted images, and the number of these images."""
+
+    n_images: int
+    moments: Moments
+
+
+def add_weighted_moments(
+    total: WeightedMoments | None, blocks: Sequence[np.ndarray], weights: np.ndarray, with_norms: bool = False
+) -> WeightedMoments:
+    """Add images, or the same part of each, with the weights (n,) of the whole stack to `total`; None at first."""
+    done, before = total or (0, None)
+    rows = flat_rows(blocks)
+    found = _add_others(before, rows, with_norms, weights_of(weights, done, rows))
+    return WeightedMoments(done + n_rows(rows), found)
+
+
 def sums_or_moments(
     blocks: Sequence[np.ndarray], start: int, n_images: int, with_norms: bool = False
 ) -> Moments | Sums:
@@ -144,20 +163,22 @@ def merge_sums_or_moments(a: Any, b: Any) -> Moments | Sums:
     return Sums(a.n + b.n, a.sums + b.sums, None if a.squares is None else a.squares + b.squares)
 
 
-def _add_others(total: Moments | None, rows: Sequence[np.ndarray], with_norms: bool) -> Moments:
+def _add_others(
+    total: Moments | None, rows: Sequence[np.ndarray], with_norms: bool, weights: np.ndarray | None = None
+) -> Moments:
     n, p = n_rows(rows), rows[0].shape[1]
     if total is None:
         total = Moments(0, np.empty(p), np.empty(p), np.empty(p) if with_norms else None)
     for a in range(0, p, _width(n)):
         span = slice(a, a + _width(n))
-        found = moments([block[:, span] for block in rows], with_norms)
+        found = moments([block[:, span] for block in rows], with_norms, weights)
         if total.n:
             norms = None if total.norms is None else total.norms[span]
             found = merge_moments(Moments(total.n, total.mean[span], total.rest[span], norms), found)
         for whole, part in zip(total[1:], found[1:], strict=True):
             if whole is not None:
                 whole[span] = part
-    return total._replace(n=total.n + n)
+    return total._replace(n=total.n + (n if weights is None else float(weights.sum())))
 
 
 def _add_integers(total: Sums, tile: Sequence[np.ndarray], a: int) -> None:

@@ -21,12 +21,15 @@ from .tiles import n_rows, row_groups, tiles, times_roots, weights_of
 __all__ = [
     "Normals",
     "Seen",
+    "add_seen",
     "least_squares_scores",
     "merge_normals",
     "merge_seen",
     "normals",
     "pixels_solved",
+    "scores_of_sums",
     "seen",
+    "sums_of_images",
 ]
 
 # Added to diagonals: what is observed can leave a direction open, such as loadings of pixels that an image does not
@@ -71,6 +74,12 @@ def merge_seen(a: Seen, b: Seen) -> Seen:
     """Join what is observed of earlier and later images."""
     counts, weights, sums = a.counts + b.counts, a.weights + b.weights, a.sums + b.sums
     return Seen(counts, weights, sums, a.in_images + b.in_images, max(a.largest, b.largest))
+
+
+def add_seen(total: Seen | None, parts: Sequence[np.ndarray], weights: np.ndarray | None = None) -> Seen:
+    """Join `total`, None at first, with what is observed of the same part of the images after those in `total`."""
+    found = seen(parts, 0 if total is None else sum(map(len, total.in_images)), weights)
+    return found if total is None else merge_seen(total, found)
 
 
 class Normals(NamedTuple):
@@ -189,6 +198,23 @@ def least_squares_scores(
     return np.concatenate(parts) if parts else np.empty((0, len(loadings)))
 
 
+def sums_of_images(
+    rows: np.ndarray, loadings: np.ndarray, mean: np.ndarray, dtype: np.dtype, exponent: int = 0
+) -> np.ndarray:
+    """Add up (b, k(k + 1)/2 + k) over the observed pixels of a part of the images, for `scores_of_sums`; float64."""
+    shift = mean.astype(dtype).astype(np.float64)
+    groups = row_groups([rows], _GROUP)
+    parts = [_image_sums(pieces, loadings, mean - shift, shift, dtype, exponent)[:2] for _, pieces in groups]
+    k = len(loadings)
+    found = [np.hstack([matrices, np.ldexp(right, exponent)]) for matrices, right in parts]
+    return np.concatenate(found) if found else np.empty((0, k * (k + 1) // 2 + k))
+
+
+def scores_of_sums(sums: np.ndarray, k: int) -> np.ndarray:
+    """Scores (b, k) as of `least_squares_scores`, from the sums over all parts of the images."""
+    return _solved(sums[:, :-k], sums[:, -k:])
+
+
 def pixels_solved(
     found: Sequence[np.ndarray], lo: int, hi: int, loadings: np.ndarray, mean: np.ndarray, exponent: int = 0
 ) -> None:
@@ -216,6 +242,21 @@ def _solve_images(
     exponent: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores (b, k) of images, and sums (b,) of squares of what is observed, less the model, up to rounding."""
+    matrices, right, squares = _image_sums(pieces, loadings, rest, shift, dtype, exponent)
+    scores = _solved(matrices, right)
+    explained = np.einsum("ij,ij->i", scores, right) + _RIDGE_OF_IMAGES * np.einsum("ij,ij->i", scores, scores)
+    return scores, squares - explained
+
+
+def _image_sums(
+    pieces: Sequence[np.ndarray],
+    loadings: np.ndarray,
+    rest: np.ndarray,
+    shift: np.ndarray,
+    dtype: np.dtype,
+    exponent: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Triangles of the normal matrices (b, k(k + 1)/2), right sides (b, k) and sums of squares (b,) of images."""
     n, k = n_rows(pieces), len(loadings)
     matrices, right, squares = np.zeros((n, k * (k + 1) // 2)), np.zeros((n, k)), np.zeros(n)
     for a, b, tile in tiles(pieces, shift, dtype, exponent=exponent):
@@ -223,9 +264,11 @@ def _solve_images(
         matrices += observed @ _pairs(own).T
         right += tile @ own.T
         squares += np.einsum("ij,ij->i", tile, tile, dtype=np.float64)
-    scores = _solve(matrices, right, np.triu_indices(k), _RIDGE_OF_IMAGES)
-    explained = np.einsum("ij,ij->i", scores, right) + _RIDGE_OF_IMAGES * np.einsum("ij,ij->i", scores, scores)
-    return scores, squares - explained
+    return matrices, right, squares
+
+
+def _solved(matrices: np.ndarray, right: np.ndarray) -> np.ndarray:
+    return _solve(matrices, right, np.triu_indices(right.shape[1]), _RIDGE_OF_IMAGES)
 
 
 def _observed(tile: np.ndarray, rest: np.ndarray, exponent: int) -> np.ndarray:

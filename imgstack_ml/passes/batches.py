@@ -157,7 +157,14 @@ def folds_pay(partial_bytes: int) -> bool:
 
 
 def read_bytes_within(
-    allowed: Allowance, layout: Layout, partial_bytes: int, n_threads: int, *, reads: bool, folds: bool = False
+    allowed: Allowance,
+    layout: Layout,
+    partial_bytes: int,
+    n_threads: int,
+    *,
+    reads: bool,
+    folds: bool = False,
+    chunk: tuple[int, ...] = (),
 ) -> int:
     """Bytes of raw images and results in flight, so that a pass stays within a memory limit.
 
@@ -173,6 +180,8 @@ def read_bytes_within(
         Whether blocks are read, or in memory already.
     folds : bool
         Whether all images are added to one total; the result is made of it.
+    chunk : tuple of int
+        Shape of the largest chunk, if chunks hold parts of images.
 
     Raises
     ------
@@ -185,6 +194,11 @@ def read_bytes_within(
     least = working + block + (0 if folds else partial_bytes)
     if least > allowed.limit:
         smaller = f"Open the stack in smaller blocks, e.g. open_stack(..., chunks={ceil(rows / 2)}), or give"
+        if chunk:
+            smaller = (
+                f"Chunks of shape {chunk} hold parts of {rows} images. Store the stack in chunks of whole images once: "
+                "save_stack(X, 'whole.zarr', chunks=1); X = open_stack('whole.zarr'). Or give"
+            )
         raise MemoryLimitError(
             f"A pass over blocks of {rows} images needs at least {format_bytes(least)}, and the memory limit is "
             f"{format_bytes(allowed.limit)}. Nothing was read. {smaller if block and rows > 1 else 'Give'} "

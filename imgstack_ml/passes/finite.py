@@ -8,7 +8,9 @@ import numpy as np
 
 from ..base.validation import Images
 from .checkpoint import Checkpoint
+from .regions import assembled
 from .runner import PassRunner
+from .steps import Pass
 
 __all__ = ["finite_pixels"]
 
@@ -40,7 +42,11 @@ def finite_pixels(
         return np.ones(shape, bool), 0.0
     nothing_searched = images._replace(mask=np.zeros(shape, bool))
     runner = PassRunner(nothing_searched, read_bytes=read_bytes, progress=progress, checkpoint=checkpoint, whole=True)
-    mask = runner.run(_finite_in_all, np.logical_and, partial_bytes=images.n_pixels, label="finite pixels")
+    found = Pass(_finite_in_all, np.logical_and, images.n_pixels, "finite pixels", _also_finite, assembled)
+    if runner.regions:
+        mask = runner.once(lambda: runner.fold(found), found.label)
+    else:
+        mask = runner.run(found.step, found.merge, partial_bytes=found.partial_bytes, label=found.label)
     if not mask.any():
         axes = tuple(range(1, images.data.ndim))
         raise ValueError(
@@ -48,6 +54,11 @@ def finite_pixels(
             f"X[numpy.isfinite(X).any(axis={axes})]; or give a mask of the pixels to use."
         )
     return mask.reshape(shape), runner.n_passes if runner.reads else 0.0
+
+
+def _also_finite(total: np.ndarray | None, parts: Sequence[np.ndarray]) -> np.ndarray:
+    found = _finite_in_all(parts, 0).ravel()
+    return found if total is None else total & found
 
 
 def _finite_in_all(blocks: Sequence[np.ndarray], start: int) -> np.ndarray:

@@ -49,7 +49,7 @@ Waves: TypeAlias = Iterator[tuple[list[Addition], dict[Any, int]]]
 def fold_waves(one: Pass, waves: Waves, regions: Sequence[Region], executor: Executor, bar: ImageBar) -> Any:
     """Compute waves of additions, one after the other, and return the result of a pass."""
     assert one.fold is not None
-    totals: list[Any] = [None] * len(regions)
+    totals: list[Any] = list(map(one.begin, regions))
     for wave, images_of in waves:
         _fold_wave(one.fold, wave, totals, executor, images_of, bar)
     return one.join(totals, regions)
@@ -120,10 +120,9 @@ def layout_of_chunks(layout: Layout, stored: da.Array) -> Layout:
     return Layout(layout.starts, stored.dtype.itemsize * max(map(n_values, stored_regions(stored).values())))
 
 
-def waves_of_chunks(stored: da.Array, whole: Layout, read_bytes: int) -> Waves:
+def waves_of_chunks(stored: da.Array, regions: dict[tuple[int, ...], Region], whole: Layout, read_bytes: int) -> Waves:
     """Yield chunks to be added to their regions, one region after the other, as many as may be read at a time."""
     wave: list[Addition] = []
-    regions = stored_regions(stored)
     n_bytes, shares = 0, shares_of(list(regions.values()), len(stored))
     for i, (place, region) in enumerate(regions.items()):
         layout = Layout(whole.starts, stored.dtype.itemsize * n_values(region))

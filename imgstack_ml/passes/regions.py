@@ -8,17 +8,15 @@ made again and again for some of the images, and merged.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import accumulate, pairwise, product
+from itertools import accumulate, pairwise
 from math import prod
-from typing import Any, TypeAlias
+from typing import Any
 
-import dask.array as da
 import numpy as np
 
-__all__ = ["Region", "assembled", "bands", "inside_regions", "n_values", "shares_of", "stored_regions"]
+from ..base.parts import Region, inside_regions, n_values, stored_regions
 
-#: A slice for each axis of an image. Dask does not look into it.
-Region: TypeAlias = tuple[slice, ...]
+__all__ = ["Region", "assembled", "bands", "inside_regions", "n_values", "shares_of", "stored_regions"]
 
 
 def bands(image_shape: tuple[int, ...], n: int) -> list[Region]:
@@ -28,28 +26,10 @@ def bands(image_shape: tuple[int, ...], n: int) -> list[Region]:
     return [(slice(a, b), *(slice(0, size) for size in rest)) for a, b in pairwise(edges)]
 
 
-def stored_regions(data: da.Array) -> dict[tuple[int, ...], Region]:
-    """Regions of the chunks of a stack, by the numbers of the chunks along the axes of an image."""
-    axes = [list(pairwise([0, *accumulate(sizes)])) for sizes in data.chunks[1:]]
-    numbers = product(*(range(len(axis)) for axis in axes))
-    found = {n: tuple(slice(*axis[i]) for axis, i in zip(axes, n, strict=True)) for n in numbers}
-    return {number: region for number, region in found.items() if n_values(region)}
-
-
-def n_values(region: Region) -> int:
-    """Count the values of an image in a region."""
-    return prod(axis.stop - axis.start for axis in region)
-
-
 def shares_of(regions: Sequence[Region], n_images: int) -> list[int]:
     """Divide a number of images among regions as their sizes are, for a bar that counts images."""
     done = [0, *accumulate(map(n_values, regions))]
     return [n_images * b // done[-1] - n_images * a // done[-1] for a, b in pairwise(done)]
-
-
-def inside_regions(regions: dict[tuple[int, ...], Region], mask: np.ndarray | None) -> dict[tuple[int, ...], Region]:
-    """Regions in which a mask leaves pixels."""
-    return regions if mask is None else {number: region for number, region in regions.items() if mask[region].any()}
 
 
 def assembled(parts: Iterable[np.ndarray], regions: Sequence[Region], mask: np.ndarray | None = None) -> np.ndarray:

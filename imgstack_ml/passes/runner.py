@@ -64,7 +64,8 @@ class PassRunner:
     checkpoint : Checkpoint, optional
         Folder in which results of passes are saved and found again. Passes over images in memory are not saved.
     whole : bool
-        Whether steps get whole images, although a mask leaves pixels out.
+        Whether steps get whole images, although a mask leaves pixels out. Regions have all pixels then, and are not
+        searched for NaN.
 
     Attributes
     ----------
@@ -115,9 +116,10 @@ class PassRunner:
         if isinstance(data, da.Array):
             stored = stored_parts(data)
             self._lazy = whole_images(without_empty_blocks(data))
-            if stored is not None and not self._missing:
-                self._mask = None if self._inside is None else images.mask
-                self._stored = gated(without_empty_blocks(stored), images.files, finite=True, mask=self._mask)
+            if stored is not None:
+                self._mask = None if self._inside is None or whole else images.mask
+                checks: dict[str, Any] = {"finite": not whole, "mask": self._mask, "missing": self._missing}
+                self._stored = gated(without_empty_blocks(stored), images.files, **checks)
             sizes = self._lazy.chunks[0]
         else:
             rows = batch_rows(images)
@@ -230,9 +232,11 @@ class PassRunner:
             and (self._stored is not None or (folds_pay(one.partial_bytes) and self.executor.shares_memory))
         )
         weights = () if self.weights is None else (self.weights,)
-        layout = layout_of_chunks(self.layout, self._stored) if self._stored is not None and folds else self.layout
+        layout, chunk = self.layout, () if self._stored is None else tuple(map(max, self._stored.chunks))
+        if self._stored is not None and folds:
+            layout = layout_of_chunks(self.layout, self._stored)
         self._read_bytes = read_bytes_within(
-            allowed, layout, one.partial_bytes, n_local_threads(), reads=reads, folds=folds
+            allowed, layout, one.partial_bytes, n_local_threads(), reads=reads, folds=folds, chunk=chunk
         )
         found: list[Any] = (
             self.fold(one)
@@ -249,7 +253,8 @@ class PassRunner:
         """
         assert one.fold is not None
         if self._stored is not None:
-            regions, waves = list(self.regions.values()), waves_of_chunks(self._stored, self.layout, self._read_bytes)
+            regions = list(self.regions.values())
+            waves = waves_of_chunks(self._stored, self.regions, self.layout, self._read_bytes)
         else:
             regions = bands(self._image_shape, 4 * n_local_threads())
             groups = plan_groups(self.layout, Batch(0, self.layout.n_blocks), self._read_bytes).groups

@@ -40,6 +40,8 @@ class Pass(NamedTuple):
         None at first. It may write into `total`: the runner gives it to one call at a time and to nobody else.
     join : callable
         ``join(totals, regions)``: the result of the pass, as `merge` returns it, from the totals of all regions.
+    begin : callable
+        ``begin(region)``: the total of a region before any image, None by default.
     """
 
     step: Callable[..., Any]
@@ -48,6 +50,7 @@ class Pass(NamedTuple):
     label: str = "features"
     fold: Callable[[Any, list[np.ndarray]], Any] | None = None
     join: Callable[[list[Any], Sequence[Region]], Any] = lambda totals, regions: totals
+    begin: Callable[[Region], Any] = lambda region: None
 
 
 def combined(passes: Sequence[Pass]) -> Pass:
@@ -60,6 +63,7 @@ def combined(passes: Sequence[Pass]) -> Pass:
         ", ".join(dict.fromkeys(one.label for one in passes)),
         partial(_folds, folds) if len(folds) == len(passes) else None,
         partial(_joins, [one.join for one in passes]),
+        lambda region: [one.begin(region) for one in passes],
     )
 
 
@@ -127,8 +131,8 @@ def _steps(steps: list[Callable[..., Any]], blocks: list[np.ndarray], start: int
     return [step(blocks, start, *weights) for step in steps]
 
 
-def _folds(folds: list[Callable[..., Any]], totals: list[Any] | None, parts: list[np.ndarray]) -> list[Any]:
-    return [fold(total, parts) for fold, total in zip(folds, totals or [None] * len(folds), strict=True)]
+def _folds(folds: list[Callable[..., Any]], totals: list[Any], parts: list[np.ndarray]) -> list[Any]:
+    return [fold(total, parts) for fold, total in zip(folds, totals, strict=True)]
 
 
 def _joins(joins: list[Callable[..., Any]], totals: list[list[Any]], regions: Sequence[Region]) -> list[Any]:

@@ -11,14 +11,23 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..base.gate import first_nonfinite
-from ..base.lazy import map_images, note_source
+from ..base.lazy import note_source
+from ..base.parts import Region, map_pixels
 from ..base.state import unchanged_if_it_fails
 from ..base.transformer import StackTransformer
 from ..base.validation import Images, StackLike, check_images, working_dtype
 from ..errors import NonFiniteError
-from ..linalg.moments import Moments, Sums, add_moments, merge_sums_or_moments, sums_or_moments, weighted_moments
+from ..linalg.moments import (
+    Moments,
+    Sums,
+    add_moments,
+    add_weighted_moments,
+    merge_sums_or_moments,
+    sums_or_moments,
+    weighted_moments,
+)
 from ..passes.fit_together import PassLearner, learn_in_one_pass
-from ..passes.regions import Region, assembled
+from ..passes.regions import assembled
 from ..passes.steps import Pass
 
 __all__ = ["StackCenterer"]
@@ -102,7 +111,8 @@ class StackCenterer(PassLearner, StackTransformer):
         norms = bool(self.with_std)
         if images.weights is not None:
             weighted = partial(weighted_moments, with_norms=norms)
-            return Pass(weighted, merge_sums_or_moments, 24 * images.n_pixels, "mean image")
+            add = partial(add_weighted_moments, weights=images.weights, with_norms=norms)
+            return Pass(weighted, merge_sums_or_moments, 24 * images.n_pixels, "mean image", add, _joined)
         given: dict[str, Any] = {"n_images": len(images.data), "with_norms": norms}
         step, fold = partial(sums_or_moments, **given), partial(add_moments, **given)
         return Pass(step, merge_sums_or_moments, 24 * images.n_pixels, "mean image", fold, _joined)
@@ -158,13 +168,12 @@ class StackCenterer(PassLearner, StackTransformer):
         learned: dict[str, Any] = {"mean": self.mean_}
         if self.scale_ is not None:
             learned["scale"] = self.scale_
-        dtype = working_dtype(images.data.dtype)
-        shape, files = images.image_shape, images.files
-        return map_images(func, images.data, image_shape=shape, dtype=dtype, files=files, fills=True, **learned)
+        return map_pixels(func, images, dtype=working_dtype(images.data.dtype), **learned)
 
 
-def _joined(totals: list[Sums | Moments], regions: Sequence[Region]) -> Moments:
-    """Join the moments of regions."""
+def _joined(totals: list[Any], regions: Sequence[Region]) -> Moments:
+    """Join the moments of regions, or of weighted images in regions."""
+    totals = [getattr(total, "moments", total) for total in totals]
     mean = assembled((total.means() for total in totals), regions)
     norms = assembled((total.deviations() for total in totals), regions) if totals[0][-1] is not None else None
     return Moments(totals[0].n, mean, np.zeros_like(mean), norms)

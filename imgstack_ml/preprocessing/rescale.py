@@ -10,6 +10,7 @@ import numpy as np
 from skimage.exposure.exposure import DTYPE_RANGE
 
 from ..base.lazy import map_images
+from ..base.parts import map_pixels
 from ..base.transformer import StackTransformer
 from ..base.validation import Images, StackLike, check_images, is_pair
 from ..linalg.large_integers import beyond_float64, exact_number
@@ -180,9 +181,10 @@ class IntensityRescaler(PassLearner, StackTransformer):
             per_channel=self.channel_axis is not None,
             percentiles=self.percentiles,
         )
-        dtype = output_dtype(images.data.dtype, self.out_range)
-        shape, files = images.image_shape, images.files
-        return map_images(kernel, images.data, image_shape=shape, dtype=dtype, files=files, fills=True, finite=False)
+        options = dict[str, Any](dtype=output_dtype(images.data.dtype, self.out_range), finite=False, fills=True)
+        if not (is_word(self.in_range_, "image") or is_word(self.out_range, "image")):
+            return map_pixels(kernel, images, all_channels=self.channel_axis is not None, **options)
+        return map_images(kernel, images.data, image_shape=images.image_shape, files=images.files, **options)
 
 
 def _check_ranges(in_range: Any, out_range: Any, percentiles: Any) -> None:
