@@ -137,13 +137,13 @@ def open_stack(
     -----
     Files are JPEG, PNG, TIFF (also LSM and STK), GIF, WebP, AVIF, JPEG 2000, BMP, Netpbm (PBM, PGM, PPM, PFM), TGA,
     MPO, DDS, PCX, SGI, QOI, ICO (the largest image), PSD (all layers as one image) or of rare kinds (FLI, Sun raster,
-    XBM, Pixar and others); with optional packages also video, DICOM, FITS, ND2, CZI and LIF, a frame or plane an image;
-    and arrays in ``.npy``, ``.npz`` and HDF5. Their content decides, not their suffix, except for TGA, PCX, XBM and
-    MPO. The page "What is read, and what to install for it" of the documentation lists all kinds. Of a folder or an
-    archive, files are read that end so; films, arrays, ICO, PSD and rare kinds only where there is nothing else. Other
-    images in it, by their suffix or (at URLs of a few) by their first bytes, are counted by `ImageStack.summary`, and a
-    warning says how many there are. Hidden files, and what systems put beside images (``Thumbs.db``, ``__MACOSX`` and
-    such), are not listed.
+    XBM, XPM, CUR and others); with optional packages also video, DICOM, FITS, ND2, CZI and LIF, a frame or plane an
+    image; and arrays in ``.npy``, ``.npz`` and HDF5. Their content decides, not their suffix, except for TGA, PCX, XBM,
+    CUR and MPO. The page "What is read, and what to install for it" of the documentation lists all kinds. Of a folder
+    or an archive, files are read that end so; films, arrays, ICO, PSD and rare kinds only where there is nothing else.
+    Other images in it, by their suffix or (at URLs of a few) by their first bytes, are counted by `ImageStack.summary`,
+    and a warning says how many there are. Hidden files, and what systems put beside images (``Thumbs.db``, ``__MACOSX``
+    and such), are not listed.
 
     A file that is replaced or written to after the stack is opened raises BadImageError when it is read: its size and
     time of change are compared, or the ETag, digest or time that a URL's file system tells.
@@ -177,15 +177,16 @@ def open_stack(
     ==========================  =====================  =======
 
     Colour or alpha of more than 8 bits a channel in PNG, JPEG 2000 and AVIF needs imagecodecs (``pip install
-    'imgstack_ml[codecs]'``); grey of 9 to 15 bits in JPEG 2000 and PGM is scaled to 16 by Pillow. In a TIFF, palettes,
-    CMYK, YCbCr and grey of 1, 2 and 4 bits are shown in 8 bits, and grey of which 0 is white is inverted. Samples of
-    other bits are read as they are stored, and a warning says so if 0 is white. JPEG, LZW, fax and other codecs
-    of TIFF are decoded by imagecodecs where it is installed, and else by Pillow where it can; samples of unusual bits,
-    16-bit colour in LZW, ZSTD and others need imagecodecs.
+    'imgstack_ml[codecs]'``); grey of 9 to 15 bits in JPEG 2000 and PGM is scaled to 16 by Pillow. In a TIFF, palettes
+    and CMYK, with their alpha, YCbCr and grey of 1, 2 and 4 bits are shown in 8 bits, and grey of which 0 is white is
+    inverted. Samples of other bits are read as they are stored, and a warning says so if 0 is white. JPEG, LZW, fax and
+    other codecs of TIFF are decoded by imagecodecs where it is installed, and else by Pillow where it can; samples of
+    unusual bits, 16-bit colour in LZW, ZSTD and others need imagecodecs.
 
     These files are refused, with a reason: animated PNG of 16 bits in colour, PPM of more than 8 bits in colour, AVIF
-    and JPEG 2000 where Pillow was built without them, and TIFF in CIELAB and other colours, in YCbCr without a codec,
-    of palettes or CMYK with alpha, or without pixels.
+    and JPEG 2000 where Pillow was built without them, and TIFF in CIELAB and other colours, in CMYK of floats, of
+    palettes or CMYK with alpha that is multiplied into the colours, in YCbCr without a codec whose pixels share
+    colours, or without pixels.
 
     A TIFF of several pages holds several images, named ``"path[3]"`` in `files`. Each page is an image, unless the
     file describes its axes (OME-TIFF, ImageJ, MetaMorph, LSM, tifffile and others): then the images are those of

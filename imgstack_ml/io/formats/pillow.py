@@ -4,6 +4,9 @@ import io
 import re
 import struct
 from collections.abc import Sequence
+from typing import ClassVar
+
+from PIL import ImagePalette
 
 from .picture import Picture
 
@@ -162,7 +165,8 @@ class Ico(Picture):
 
     beside_pictures = False  # of a web site
 
-    name, suffixes, _decoder, _signatures = "ICO", (".ico",), "IcoImagePlugin.IcoImageFile", (b"\0\0\1\0",)
+    name, suffixes, _decoder = "ICO", (".ico",), "IcoImagePlugin.IcoImageFile"
+    _signatures: ClassVar[tuple[bytes, ...]] = (b"\0\0\1\0",)
 
     def _check_file(self) -> None:
         # The decoder decodes when it opens a file.
@@ -174,6 +178,24 @@ class Ico(Picture):
                 head = self._file.read(24)
                 order, at = (">II", 16) if head.startswith(b"\x89PNG") else ("<II", 4)
                 self._check_size(struct.unpack(order, head[at : at + 8]))
+
+
+class Cur(Ico):
+    """Windows cursors: icons with a hot spot. They begin like some TGA, so that the suffix tells them."""
+
+    name, suffixes, _signatures = "CUR", (".cur",), ()
+
+    def _check_file(self) -> None:
+        super()._check_file()
+        self._file.seek(0)
+        content = bytearray(self._file.read())
+        if content[:4] != b"\0\0\2\0":
+            raise ValueError("it is no cursor: it is damaged")
+        content[2] = 1
+        for entry in range(6, 6 + 16 * content[4], 16):  # the hot spot is where icons keep their planes and bits
+            bitmap = int.from_bytes(content[entry + 12 : entry + 16], "little")
+            content[entry + 4 : entry + 8] = b"\1\0" + content[bitmap + 14 : bitmap + 16].ljust(2, b"\0")
+        self._file = io.BytesIO(content)
 
 
 class Dds(Picture):
@@ -233,7 +255,8 @@ class Fli(Picture):
         return head[4:6] in (b"\x11\xaf", b"\x12\xaf") and head[88:128] == bytes(40)
 
     def _check_file(self) -> None:
-        start = 128
+        start, palette = 128, bytes(i for i in range(256) for _ in range(3))
+        self._palettes = []
         for frame in range(int.from_bytes(self.source.head[6:8], "little")):
             self._file.seek(start)
             n_bytes, kind = struct.unpack("<IH", self._file.read(6).ljust(6, b"\0"))
@@ -241,13 +264,34 @@ class Fli(Picture):
             if kind != 0xF1FA or n_bytes < 16 or end > self.source.n_bytes + 1:  # a byte may pad it
                 raise ValueError(f"its image {frame} is missing: it was cut, or is damaged")
             start += 16
-            while frame and start < end:
+            while start < end:
                 self._file.seek(start)
                 n_bytes, kind = struct.unpack("<IH", self._file.read(6).ljust(6, b"\0"))
                 if kind in (4, 11):
-                    raise ValueError("a later image has a palette of its own, which Pillow does not read")
+                    changes = self._file.read(max(0, n_bytes - 6))
+                    with self._naming_damage():
+                        palette = _changed_palette(palette, changes, 4 if kind == 11 else 1)
                 start += max(6, n_bytes)
+            self._palettes.append(palette)
             start = end
+
+    def _seek(self, frame: int) -> None:
+        super()._seek(frame)
+        self._picture.palette = ImagePalette.raw("RGB", self._palettes[frame])  # Pillow reads the first one only
+
+
+def _changed_palette(palette: bytes, changes: bytes, factor: int) -> bytes:
+    """Return a palette of an FLI with other colours: packets of how many to pass over, how many follow, and these."""
+    colours, place, at = bytearray(palette), 0, 2
+    for _ in range(int.from_bytes(changes[:2], "little")):
+        place += 3 * changes[at]
+        n_bytes = 3 * (changes[at + 1] or 256)
+        new = changes[at + 2 : at + 2 + n_bytes]
+        if len(new) < n_bytes or place + n_bytes > len(colours) or factor * max(new) > 255:
+            raise ValueError("its palette is damaged")
+        colours[place : place + n_bytes] = bytes(factor * value for value in new)
+        place, at = place + n_bytes, at + 2 + n_bytes
+    return bytes(colours)
 
 
 class Sun(Picture):
@@ -296,8 +340,8 @@ class Ftex(Picture):
 
 
 #: PostScript, metafiles and formats that Pillow gives to other programs are not among them; nor are those that it does
-#: not read rightly in all versions: XPM (long colours, cut files), BLP (alpha), CUR (the mask).
+#: not read rightly in all versions: BLP (alpha, colours of DXT), and XPM, which has a reader of its own.
 PILLOW_FORMATS: tuple[type[Picture], ...] = (
     *(Gif, WebP, Avif, Jpeg2000, Bmp, Ppm, Psd, Dds, Sgi, Qoi, Ico, Fli, Sun, XvThumbnail, Pixar, Ftex),
-    *(Tga, Pcx, Xbm),  # without a signature: the suffix tells them
+    *(Tga, Pcx, Xbm, Cur),  # without a signature: the suffix tells them
 )

@@ -24,6 +24,7 @@ from .nd2 import Nd2
 from .pillow import PILLOW_FORMATS
 from .tiff import Tiff
 from .video import Video
+from .xpm import Xpm
 
 __all__ = [
     "Found",
@@ -43,7 +44,7 @@ _HEAD = 1024  # bytes
 #: In the order in which they are asked.
 #: DICOM goes before TIFF: some files begin like both.
 _BUILT_IN: list[type[ImageFormat]] = [Jpeg, Png, Dicom, Tiff]
-_BUILT_IN += [*PILLOW_FORMATS, Video, Npy, Hdf5, Fits, Nd2, Czi, Lif]
+_BUILT_IN += [*PILLOW_FORMATS, Xpm, Video, Npy, Hdf5, Fits, Nd2, Czi, Lif]
 _registered: list[type[ImageFormat]] = []
 _overriding: list[type[ImageFormat]] = []
 

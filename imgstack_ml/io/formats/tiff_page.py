@@ -34,12 +34,15 @@ _WHOLE = (8, 16, 32, 64)  # bits
 _LEVELS = (1, 2, 4)  # bits of grey that are shown in 8, as in PNG
 _INVERTED = (*_LEVELS, 8, 16, 24, 32, 64)  # bits; pixels of others are numbers, not shown
 ALPHA = (1, 2)  # EXTRA_SAMPLES: alpha, multiplied into the colours or not
+_ALPHA_APART = 2
 _JPEG_END, _TAIL = b"\xff\xd9", 64  # bytes behind the end may pad a strip
 _BUFFER = 16_000_000  # bytes that are read at once
 # LZMA's strongest preset needs 65 MB; a damaged file may ask for 4 GB.
 _LZMA, _LZMA_MEMORY = 34925, 100_000_000
 # imagecodecs decodes into a buffer of given size, and stops at its end.
 _HAS_IMAGECODECS = importlib.util.find_spec("imagecodecs") is not None
+# Before version 11, a tile of Pillow is a plain tuple.
+_TILE: Any = getattr(ImageFile, "_Tile", lambda *parts: parts)
 
 
 class Samples(NamedTuple):
@@ -126,6 +129,7 @@ def page_layout(directory: Directory, n_bytes: int, max_pixels: int) -> PageLayo
         one(Tag.COMPRESSION, 1),
         one(Tag.PREDICTOR, 1),
         directory.many(Tag.EXTRA_SAMPLES)[0],
+        directory.many(Tag.SUBSAMPLING, 2),
     )
     is_planar = n_samples > 1 and one(Tag.PLANAR, 1) == 2
     row_bytes = (width * samples.bits * (1 if is_planar else n_samples) + 7) // 8
@@ -152,7 +156,9 @@ def is_negative(directory: Directory) -> bool:
 
 
 @functools.lru_cache(maxsize=1000)
-def _samples(n: int, all_bits: Any, formats: Any, code: int, compression: int, predictor: int, extra: int) -> Samples:
+def _samples(
+    n: int, all_bits: Any, formats: Any, code: int, compression: int, predictor: int, extra: int, subsampling: Any
+) -> Samples:
     """Return what samples are, which most files of a folder have in common; raise if they are not read."""
     kind, bits = _KINDS.get(formats[0], ""), all_bits[0]
     widths = {"u": (*range(1, 33), 64), "i": _WHOLE, "f": (16, 24, 32, 64)}.get(kind, ())
@@ -163,17 +169,20 @@ def _samples(n: int, all_bits: Any, formats: Any, code: int, compression: int, p
         )
     if code == _NOT_TOLD:
         code = _RGB if n > 2 else _WHITE_IS_ZERO if compression in _FAX else _BLACK_IS_ZERO
+    n_colours = {_PALETTE: 1, _CMYK: 4}.get(code, n)
+    has_alpha = n > n_colours and extra in ALPHA
+    is_apart = n == n_colours + 1 and extra == _ALPHA_APART and bits == 8
     is_read = {
         _WHITE_IS_ZERO: True,
         _BLACK_IS_ZERO: True,
         _RGB: True,
-        _PALETTE: kind == "u" and bits <= 16 and (n == 1 or extra not in ALPHA),
-        _CMYK: kind == "u" and bits in (8, 16) and (n == 4 or (n == 5 and extra not in ALPHA)),
-        # Without JPEG, libtiff converts them, and reads them only where they are compressed.
-        _YCBCR: kind == "u" and bits == 8 and n == 3 and compression != _NONE,
+        _PALETTE: kind == "u" and bits <= 16 and (is_apart or not has_alpha),
+        _CMYK: kind == "u" and bits in (8, 16) and (n == 4 or (n == 5 and (is_apart or not has_alpha))),
+        # Without JPEG, libtiff converts them; pixels that are not compressed and share colours are not whole rows.
+        _YCBCR: kind == "u" and bits == 8 and n == 3 and (compression != _NONE or subsampling == (1, 1)),
     }
     if not is_read.get(code):
-        alpha = " with alpha" if code in (_PALETTE, _CMYK) and extra in ALPHA else ""
+        alpha = " with alpha that is multiplied into the colours or is no byte" if has_alpha else ""
         raise ValueError(
             f"its pixels are {_name(tifffile.PHOTOMETRIC, code)}{alpha}, {n} samples of {bits} bits, which are not "
             "converted to grey or RGB. To read the numbers as they are stored: "
@@ -189,7 +198,7 @@ def _samples(n: int, all_bits: Any, formats: Any, code: int, compression: int, p
     else:
         by_tifffile &= compression in (_NONE, _PACKBITS, *_INFLATE) and bits in (1, *_WHOLE)
     by_tifffile &= predictor in tifffile.TIFF.UNPREDICTORS
-    n_shown = 3 if code > _RGB else n
+    n_shown = 3 + is_apart if code > _RGB else n
     return Samples(np.dtype(f"{kind}{n_bytes}"), n_shown, code, bits, compression, by_tifffile)
 
 
@@ -307,17 +316,20 @@ def _decode(tiff: tifffile.TiffFile, offset: int, layout: PageLayout, inflate: C
 
 def show(pixels: np.ndarray, layout: PageLayout, directory: Directory) -> np.ndarray:
     """Return stored pixels as a viewer shows them, of the shape and dtype of a layout."""
-    if layout.samples.photometric == _PALETTE:
-        return _colours(pixels, directory)
-    if layout.samples.photometric == _CMYK:
-        eight = np.ascontiguousarray(pixels[..., :4] >> (layout.samples.bits - 8), np.uint8)
-        return np.asarray(Image.frombuffer("CMYK", eight.shape[1::-1], eight, "raw", "CMYK", 0, 1).convert("RGB"))
+    if layout.samples.photometric in (_PALETTE, _CMYK):
+        colours = _colours(pixels, directory) if layout.samples.photometric == _PALETTE else _rgb(pixels, layout)
+        return np.concatenate([colours, pixels[..., -1:]], 2) if layout.samples.n_shown == 4 else colours
     most = (1 << layout.samples.bits) - 1
     if layout.samples.photometric == _WHITE_IS_ZERO:
         pixels = np.subtract(most, pixels, dtype=layout.dtype)
     if layout.samples.bits == 1 or (layout.samples.bits in _LEVELS and layout.n_samples == 1):
         pixels = pixels.astype(np.uint8) * (255 // most)
     return pixels.reshape(layout.shape)
+
+
+def _rgb(pixels: np.ndarray, layout: PageLayout) -> np.ndarray:
+    eight = np.ascontiguousarray(pixels[..., :4] >> (layout.samples.bits - 8), np.uint8)
+    return np.asarray(Image.frombuffer("CMYK", eight.shape[1::-1], eight, "raw", "CMYK", 0, 1).convert("RGB"))
 
 
 def _colours(pixels: np.ndarray, directory: Directory) -> np.ndarray:
@@ -353,6 +365,17 @@ class _Starting:
         return content
 
 
+class _ByLibtiff(TiffImageFile):
+    """A TIFF whose pixels libtiff converts to RGB, also where Pillow would read YCbCr as it is stored."""
+
+    def _setup(self) -> None:
+        super()._setup()
+        if self.mode == "YCbCr":
+            self.use_load_libtiff, self._mode = True, "RGB"
+            size = self.tag_v2[Tag.WIDTH], self.tag_v2[Tag.HEIGHT]
+            self.tile = [_TILE("libtiff", (0, 0, *size), 0, ("RGBX", False, self.tag_v2.offset))]
+
+
 def decode_by_pillow(file: BinaryIO, n_bytes: int, layout: PageLayout, directory: Directory) -> np.ndarray:
     """Decode a page by Pillow, and return it upright and as shown."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
@@ -361,11 +384,11 @@ def decode_by_pillow(file: BinaryIO, n_bytes: int, layout: PageLayout, directory
         )
     file.seek(0)
     try:
-        with TiffImageFile(_Starting(file, n_bytes, directory)) as picture:  # type: ignore[arg-type]
+        with _ByLibtiff(_Starting(file, n_bytes, directory)) as picture:  # type: ignore[arg-type]
             if layout.samples.bits not in (*_LEVELS, 8, 12, 16, 32) or sorted(picture.size) != sorted(layout.shape[:2]):
                 raise ValueError("Pillow does not read it as it is stored")
             picture.load()
-            mode = {"1": "L", "P": "RGB", "CMYK": "RGB"}.get(picture.mode, picture.mode)
+            mode = {"1": "L", "P": "RGB", "CMYK": "RGB", "PA": "RGBA"}.get(picture.mode, picture.mode)
             pixels = np.asarray(picture if mode == picture.mode else picture.convert(mode))
     except (OSError, ValueError, SyntaxError, KeyError, Warning) as error:
         raise ValueError(f"it is damaged ({error}), or {_needs(directory, layout)}") from error

@@ -150,10 +150,12 @@ def rare_files():
     numbers, colours = random_pixels((6, 4)), random_pixels((6, 4, 3))
     wide = numbers.astype(int)
     palette = random_pixels((256, 3)) >> 2
-    frames = fli_frame((11, b"\1\0\0\0" + palette.tobytes()), (16, numbers.tobytes())), fli_frame((16, bytes(24)))
+    changed = fli_frame((11, b"\2\0\0\1\1\2\3\7\1\7\7\7"), (16, bytes(18) + b"\x08" * 6))
+    frames = fli_frame((11, b"\1\0\0\0" + palette.tobytes()), (16, numbers.tobytes())), changed
     head = struct.pack("<IHHHHHHI", 128 + sum(map(len, frames)), 0xAF12, 2, 4, 6, 8, 0, 40).ljust(128, b"\0")
-    fli = np.stack([palette[numbers] << 2, np.broadcast_to(palette[0] << 2, (6, 4, 3))])
-    yield ".flc", head + b"".join(frames), fli
+    others = np.repeat(np.uint8([[4, 8, 12], [28, 28, 28]]), (18, 6), axis=0).reshape(6, 4, 3)
+    yield ".flc", head + b"".join(frames), np.stack([palette[numbers] << 2, others])
+    yield ".cur", cursor(colours), np.dstack([colours, np.full((6, 4), 255)])
     yield ".ras", struct.pack(">8I", 0x59A66A95, 4, 6, 24, 72, 3, 0, 0) + colours.tobytes(), colours
     levels = np.stack([(wide >> 5) * 255 // 7, (wide >> 2 & 7) * 255 // 7, (wide & 3) * 85], axis=-1)
     yield ".p7", b"P7 332\n#END_OF_COMMENTS\n4 6 255\n" + numbers.tobytes(), levels
@@ -164,6 +166,12 @@ def rare_files():
         b"FTEX" + struct.pack("<8i", 0, 4, 6, 1, 1, 1, 32, 72)[:28] + struct.pack("<i", 72) + colours.tobytes(),
         colours,
     )
+
+
+def cursor(colours):
+    """A cursor of 24 bits whose hot spot is at (3, 2), with its mask behind the colours, unpadded."""
+    bitmap = struct.pack("<IiiHH24x", 40, 4, 12, 1, 24) + colours[::-1, :, ::-1].tobytes() + bytes(24)
+    return b"\0\0\2\0\1\0\4\6\0\0\3\0\2\0" + struct.pack("<II", len(bitmap), 22) + bitmap[:-3]
 
 
 @pytest.mark.parametrize(("suffix", "content", "expected"), list(rare_files()))
@@ -179,9 +187,9 @@ def test_rare_formats_are_read_whole_or_not_at_all(tmp_path, suffix, content, ex
 def test_what_pillow_reads_wrongly_is_refused(tmp_path):
     flc = next(content for suffix, content, _ in rare_files() if suffix == ".flc")
     content = bytearray(flc)
-    content[-26:-24] = b"\4\0"  # the second frame has a palette
+    content[content.index(b"\2\0\0\1\1\2\3") + 2] = 255  # so many colours are passed over
     (tmp_path / "a.flc").write_bytes(content)
-    assert_named(tmp_path / "a.flc", "a later image has a palette of its own")
+    assert_named(tmp_path / "a.flc", "its palette is damaged")
     for number, (depth, kind, n_colours) in enumerate([(32, 1, 0), (1, 1, 6), (8, 2, 0)]):
         head = struct.pack(">8I", 0x59A66A95, 5, 6, depth, 0, kind, 1, n_colours)
         (tmp_path / f"{number}.ras").write_bytes(head + bytes(200))

@@ -55,7 +55,7 @@ def test_tiff_with_too_few_rows_is_named(tmp_path):
     ("dtype", "options", "match"),
     [
         ("uint8", {"photometric": "cielab"}, "CIELAB, 3 samples of 8 bits, which are not converted"),
-        ("uint8", {"photometric": "ycbcr"}, "YCBCR, 3 samples"),
+        ("uint16", {"photometric": "ycbcr"}, "YCBCR, 3 samples"),
         ("complex64", {"photometric": "minisblack", "planarconfig": "contig"}, "of 64/64/64 bits and format 6/6/6"),
     ],
 )

@@ -125,17 +125,59 @@ def test_pictures_of_pillow(tmp_path, mode, compression):
         first.save(tmp_path / "a.tif", compression=compression, save_all=True, append_images=[second])
     except (OSError, RuntimeError):
         pytest.skip("Pillow does not write it")
-    if mode == "YCbCr" and compression == "raw":
-        assert_named(tmp_path / "a.tif", "YCBCR")
-        return
+    compressed = tmp_path / "compressed.tif"  # which libtiff converts to RGB
+    lossless = "tiff_lzw" if mode == "YCbCr" else compression
+    first.save(compressed, compression=lossless, save_all=True, append_images=[second])
     expected = []
-    with Image.open(tmp_path / "a.tif") as picture:
+    with Image.open(compressed if compression == "raw" else tmp_path / "a.tif") as picture:
         for i in range(2):
             picture.seek(i)
             shown = {"1": "L", "P": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}.get(picture.mode)
             expected.append(np.asarray(picture.convert(shown) if shown else picture))
+    compressed.unlink()
     for source in (tmp_path / "a.tif", pack(tmp_path, f"{tmp_path}.zip")):
         np.testing.assert_allclose(open_stack(source).data.compute(), expected, atol=compression == "jpeg")
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_colours_in_ycbcr_are_converted_by_the_coefficients_of_the_file(tmp_path, planar):
+    """By the formula of TIFF 6.0, section 21, with brightness and colours in whole numbers, as libtiff has them."""
+    stored, (red, green, blue) = random_pixels((12, 10, 3)), (0.2126, 0.7152, 0.0722)
+    luma = [2126, 10000, 7152, 10000, 722, 10000]
+    range_ = [16, 1, 235, 1, 128, 1, 240, 1, 128, 1, 240, 1]
+    tags = [(529, 5, 3, luma, True), (532, 5, 6, range_, True)]
+    pixels, path = np.moveaxis(stored, -1, 0) if planar == "separate" else stored, tmp_path / "a.tif"
+    tifffile.imwrite(path, pixels, photometric="ycbcr", planarconfig=planar, metadata=None, extratags=tags)
+    scaled = (stored - np.array([16, 128, 128])) * np.array([255 / 219, 127 / 112, 127 / 112])
+    y, cb, cr = np.moveaxis(np.trunc(scaled), -1, 0)
+    r, b = cr * (2 - 2 * red) + y, cb * (2 - 2 * blue) + y
+    expected = np.clip(np.stack([r, (y - blue * b - red * r) / green, b], axis=-1), 0, 255)
+    np.testing.assert_allclose(open_stack(path).data.compute()[0], expected, atol=1)
+    path.write_bytes(path.read_bytes().replace(struct.pack("<HHI", 530, 3, 2), struct.pack("<HHI", 531, 3, 2)))
+    assert_named(path, "YCBCR")  # pixels share colours where nothing else is said
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"tile": (16, 16)}], ids=str)
+@pytest.mark.parametrize("photometric", ["palette", "separated"])
+def test_alpha_beside_a_palette_or_cmyk(tmp_path, photometric, options):
+    """Colours are those without it; where it is multiplied into them, they are refused."""
+    n, table = (2, random_pixels((3, 256), "uint16")) if photometric == "palette" else (5, None)
+    pixels, path = random_pixels((20, 19, n)), tmp_path / "a.tif"
+    extra = {"photometric": "separated"} if table is None else {"extratags": [(320, 3, 768, table.ravel(), True)]}
+    for kind in ("unassalpha", "assocalpha"):
+        common = {"planarconfig": "contig", "extrasamples": [kind], "metadata": None}
+        tifffile.imwrite(path, pixels, **({"photometric": "minisblack"} | extra | common | options))
+        if table is not None:
+            with tifffile.TiffFile(path, mode="r+") as found:
+                found.pages.first.tags["PhotometricInterpretation"].overwrite(3)
+        if kind == "assocalpha":
+            assert_named(path, "with alpha")
+            return
+        colours = Image.fromarray(np.ascontiguousarray(pixels[..., :4]), "CMYK").convert("RGB") if n == 5 else None
+        expected = (table >> 8).T[pixels[..., 0]] if colours is None else np.asarray(colours)
+        stack = open_stack(path)
+        np.testing.assert_array_equal(stack.data.compute()[0], np.dstack([expected, pixels[..., -1]]))
+        assert "RGBA" in str(stack.summary())
 
 
 def test_depths_that_are_not_whole_bytes_are_read_as_stored(tmp_path):
