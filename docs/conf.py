@@ -71,6 +71,7 @@ nb_output_stderr = "error"  # what is printed there is a warning that a reader w
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
 autosummary_generate = True
+toc_object_entries_show_parents = "hide"  # fit(), not ImagePCA.fit(): long names are cut off
 autodoc_typehints = "none"  # the docstrings have them, with shapes
 numpydoc_show_class_members = False  # listed by the template, without what scikit-learn's bases bring along
 templates_path = ["_templates"]

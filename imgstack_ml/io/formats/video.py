@@ -271,6 +271,10 @@ class Video(ImageFormat):
     def __init__(self, source: OpenFile):
         super().__init__(source)
         self._av, self._turn, self._has_passed = import_package("av", "mp4"), Turn(), False
+        if int(self._av.__version__.partition(".")[0]) < 18:  # 15 to 17 end the process at some files
+            raise ValueError(
+                f"PyAV {self._av.__version__} is too old: pip install --upgrade 'imgstack_ml[video]' (18 or newer)"
+            )
         self._identity = _identity(source)
         self._last: tuple[int, Any] = -1, None  # the frame that was asked for last
 

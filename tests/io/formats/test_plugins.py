@@ -94,6 +94,7 @@ def test_shapes_that_are_no_images_are_refused(registered, tmp_path):
 
 def test_formats_of_installed_packages(tmp_path):
     """A wheel with one that works and one that is broken, put in place by pip."""
+    pytest.importorskip("pip", reason="environments that uv makes have no pip")
     site, folder = tmp_path / "site", tmp_path / "in"
     wheel = tmp_path / "dumps-1.0-py3-none-any.whl"
     info = {

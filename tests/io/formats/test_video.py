@@ -94,6 +94,14 @@ def test_frames_at_uneven_times(tmp_path):
     np.testing.assert_array_equal(open_stack(path)[[31, 2]].data.compute(), expected[[31, 2]])
 
 
+def test_an_old_pyav_is_refused(tmp_path, monkeypatch):
+    """Before 18 it ends the process where it opens some of these files."""
+    write(tmp_path / "film.mp4", *KINDS["b_frames.mp4"], n=2)
+    monkeypatch.setattr(av, "__version__", "17.0.0")
+    with pytest.raises(BadImageError, match=r"film\.mp4'.*PyAV 17\.0\.0 is too old: pip install --upgrade"):
+        open_stack(tmp_path / "film.mp4")
+
+
 def test_turned_films_are_upright(tmp_path):
     path = tmp_path / "film.mp4"
     write(path, "mpeg4", "yuv420p", {})
