@@ -359,7 +359,7 @@ def test_what_to_type_on_the_command_line(tmp_path, monkeypatch):
         else:
             assert kind not in alerts_of_run(folder, out)
         assert ("--rescale" in alert.action) == (kind == "brightness")
-        assert ("mv --" in alert.action) == (kind == "constant")
+        assert ("--leave-out" in alert.action) == (kind == "constant")
 
 
 @pytest.mark.parametrize(
