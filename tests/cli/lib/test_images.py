@@ -60,11 +60,11 @@ def test_broken_file_is_skipped(with_broken_file, tmp_path):
     ],
 )
 def test_images_that_a_list_or_a_table_names_are_left_out(tmp_path, lines, kept):
-    """Names of images or of folders. The line to repeat the run has the option, and the report opens the same images."""
+    """Names of images or of folders. The line to repeat the run has the option; `report` opens the same images."""
     folder, out, listed = tmp_path / "in", tmp_path / "out", tmp_path / "some.txt"
     write_folder(folder, 3)
     for name in ("a", "b"):
-        write_image(folder / "sub" / f"{name}.png", random_pixels((6, 5)))
+        write_image(folder / "sub" / f"{name}.png", random_pixels((8, 6, 3)))
     listed.write_text(lines)
     assert run_pca(folder, "-r", "-o", out, "-k", 1, "--leave-out", listed, "--no-report").exit_code == 0
     assert [row[0] for row in read_table(out / "scores.csv")[1]] == kept
