@@ -54,9 +54,14 @@ def test_a_block_of_no_image():
     assert reconstruct((2, 3), np.empty((0, 2)), axes, np.zeros(6), np.ones(2)).shape == (0, 2, 3)
 
 
+@pytest.mark.parametrize("large", [2**20, 1], ids=["small", "large"])
 @pytest.mark.parametrize("dtype", ["uint8", "float64"])
-def test_squares_of_few_large_images_with_and_without_a_second_look(dtype):
-    """Images that are faint beside their scores, and others; of more pixels than a sum in float32 has terms."""
+def test_squares_of_few_large_images_with_and_without_a_second_look(dtype, large, monkeypatch):
+    """Images that are faint beside their scores, and others; of more pixels than a sum in float32 has terms.
+
+    Scores of large images are guessed first from a part of their pixels.
+    """
+    monkeypatch.setattr("imgstack_ml.decomposition.projection._LARGE", large)
     rng = np.random.default_rng(0)
     axes = np.linalg.qr(rng.normal(size=(5003, 3)))[0].T
     mean = rng.uniform(60, 90, 5003)
