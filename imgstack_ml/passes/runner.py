@@ -39,7 +39,7 @@ from .executors import Executor, executor_for, local_scheduler, n_local_threads
 from .folding import fold_waves, layout_of_chunks, waves_of_chunks, waves_of_lines
 from .graphs import batches_as_tasks, regions_as_tasks, without_empty_blocks
 from .groups import Source, Work, run_groups
-from .memory import return_freed_memory, reuse_freed_memory
+from .memory import return_freed_memory, reuse_freed_memory, within_plan
 from .progress import ImageBar
 from .regions import Region, assembled, bands, inside_regions, shares_of, stored_regions
 from .steps import Pass, combined, concatenated, no_result, raw_blocks, raw_regions
@@ -238,11 +238,12 @@ class PassRunner:
         self._read_bytes = read_bytes_within(
             allowed, layout, one.partial_bytes, n_local_threads(), reads=reads, folds=folds, chunk=chunk
         )
-        found: list[Any] = (
-            self.fold(one)
-            if folds
-            else self.run(one.step, one.merge, shared=weights, partial_bytes=one.partial_bytes, label=one.label)
-        )
+        with within_plan(allowed.limit):
+            found: list[Any] = (
+                self.fold(one)
+                if folds
+                else self.run(one.step, one.merge, shared=weights, partial_bytes=one.partial_bytes, label=one.label)
+            )
         return found
 
     def fold(self, one: Pass) -> Any:

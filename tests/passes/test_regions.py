@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 
 from imgstack_ml import (
+    ChannelStatistics,
     ImageHistogram,
     ImagePCA,
     IntensityRescaler,
@@ -26,6 +27,7 @@ from imgstack_ml import (
 )
 from imgstack_ml.base.images import Images
 from imgstack_ml.base.lazy import samples_of
+from imgstack_ml.inspection.statistics import read_statistics
 from imgstack_ml.io import lazy
 from imgstack_ml.io.formats.arrays import ArrayReader
 from imgstack_ml.passes.regions import assembled, bands, n_values, shares_of
@@ -85,6 +87,87 @@ def test_sums_over_pixels_read_each_chunk_once_and_are_those_of_whole_images(sto
             for name in ("mean_", "scale_", "in_range_", "range_"):
                 if hasattr(expected, name):
                     assert_allclose(getattr(estimator, name), getattr(expected, name), rtol=1e-14)
+
+
+def over_parts(store):
+    """Estimators, fitted to images in memory, whose `transform` needs no whole images."""
+    channels = -1 if len(store.shape) == 4 else None
+    ranges = "stack", (1000, 30_000), "dtype"
+    made = [IntensityRescaler(one, out_range=out) for one, out in zip(ranges, ("uint8", (0, 1), "dtype"), strict=True)]
+    made += [StackCenterer(), StackCenterer(with_std=True), IntensityRescaler("stack", channel_axis=channels)]
+    made += [ChannelStatistics(), ChannelStatistics(("std",)), ImageHistogram(8), ImageHistogram(8, density=True)]
+    return [one.fit(store.images) for one in made]
+
+
+def test_transforms_and_features_run_over_the_chunks(store):
+    weights = np.arange(len(store.images)) % 3
+    weighted = StackCenterer(with_std=True).fit(store.lazy, sample_weight=weights)
+    assert store.times() == 1
+    repeated = np.repeat(store.images, weights, axis=0)
+    assert_allclose(weighted.mean_, repeated.mean(axis=0), rtol=1e-13)
+    assert_allclose(weighted.scale_, repeated.std(axis=0), rtol=1e-12)
+    for estimator in over_parts(store):
+        found, expected = estimator.transform(store.lazy), estimator.transform(store.images)
+        whole_channels = getattr(estimator, "channel_axis", None) is not None
+        assert expected.ndim == 2 or found.chunks == store.lazy.rechunk({3: -1} if whole_channels else {}).chunks
+        assert found.dtype == expected.dtype
+        assert_allclose(found, expected, rtol=1e-12, atol=1e-9 * expected.max())
+        assert store.times() == 1, estimator
+    scaled = IntensityRescaler((0, 65535), out_range=(0, 1)).fit(store.images)
+    pca = ImagePCA(2, svd_solver="gram").fit(StackCenterer().fit(store.images).transform(scaled.transform(store.lazy)))
+    assert pca.n_passes_ == store.times() == 1
+    expected = np.linalg.svd((store.images - store.images.mean(axis=0)).reshape(120, -1) / 65535, compute_uv=False)
+    assert_allclose(pca.singular_values_, expected[:2], rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float64"])
+def test_statistics_of_images_in_parts(store, dtype):
+    images = (store.images // 256).astype(dtype)
+    images[7], images[8], images[9, :4], images[10, -3:] = images[3], 5, 1, 0
+    images[11] = images[11] > images[11].mean()
+    store = Store(images, store.chunks)
+    found, expected = read_statistics(store.lazy), read_statistics(images)
+    assert store.times() == 1
+    for name, values in expected._asdict().items():
+        if name != "digests":
+            assert_allclose(getattr(found, name), values, rtol=1e-3 if name == "signatures" else 1e-12, atol=1e-12)
+    assert found.digests[7] == found.digests[3]
+    assert len(set(found.digests)) == len(set(expected.digests))
+
+
+@pytest.mark.parametrize(("missing", "masked"), [("mean", True), ("mean", False), ("als", True)])
+def test_missing_pixels_of_images_in_parts(missing, masked):
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(120, 3)) * [8, 4, 2] @ rng.normal(size=(3, 2400)) + rng.normal(size=(120, 2400)) + 100
+    images[rng.random(images.shape) < 0.2] = np.nan
+    images[5, :900] = np.nan  # whole parts
+    store = Store(images.reshape(120, 40, 60), (40, 10, 20))
+    mask = np.zeros((40, 60), bool)
+    mask[3:33, 22:51] = True
+    pca = ImagePCA(3, missing=missing, mask=mask if masked else None, random_state=0)
+    expected = clone(pca).fit(store.images)
+    pca.fit(store.lazy)
+    assert set(store.reads.values()) == {pca.n_passes_}
+    assert len(store.reads) == (24 if masked and missing == "mean" else 36)
+    assert_allclose(pca.explained_variance_, expected.explained_variance_, rtol=1e-5)
+    assert_allclose(pca.mean_, expected.mean_, rtol=1e-6)
+    store.reads.clear()
+    scores, whole = expected.transform(store.lazy), expected.transform(store.images)
+    assert_allclose(scores, whole, atol=1e-6 * np.abs(whole).max())
+    assert set(store.reads.values()) == {1}
+    assert len(store.reads) == (24 if masked else 36)
+    store.images[17] = np.nan
+    for run in (clone(pca).fit, lambda stack: expected.transform(stack).compute()):
+        with pytest.raises(NonFiniteError, match="image 17 shows 0 pixels"):
+            run(store.lazy)
+
+
+def test_finite_pixels_are_found_over_the_chunks():
+    store = Store(photographs(30, (16, 20), "float32"), (15, 8, 10))
+    store.images[3, 2, 5] = np.inf
+    pca = ImagePCA(2, mask="finite", svd_solver="gram").fit(store.lazy)
+    assert pca.n_passes_ == store.times() == 2
+    assert np.argwhere(~pca.mask_).tolist() == [[2, 5]]
 
 
 @pytest.mark.parametrize(
@@ -176,11 +259,21 @@ def test_a_limit_too_small_for_whole_images_is_kept_over_chunks():
     for solver in ("randomized", "tsqr"):
         with pytest.raises(MemoryLimitError, match=r"Chunks of shape \(100, 16, 32\).*save_stack\(X, .*, chunks=1\)"):
             ImagePCA(3, svd_solver=solver, memory_limit="4MB").fit(store.lazy)
+    for run in (
+        lambda: ImagePCA(3, missing="als", memory_limit="4MB").fit(store.lazy.astype("float32")),
+        lambda: fit_together([StackCenterer()], store.lazy, memory_limit=1),
+    ):
+        with pytest.raises(MemoryLimitError, match=r"Chunks of shape \(100, 16, 32\).*save_stack\(X, .*, chunks=1\)"):
+            run()
     with dask.config.set(scheduler="threads", num_workers=2):
         for estimator in (ImagePCA(3), StackCenterer(with_std=True)):
             limit = refusal(estimator, store.lazy)
             peak = traced_peak(lambda: fit_within(estimator, store.lazy, limit))  # noqa: B023
             assert peak <= int(limit.removesuffix("MB")) * 1e6 < 25e6, estimator
+    with dask.config.set(scheduler="synchronous"):  # a chunk has 0.1 MB, and a block of whole images 1.8 MB
+        for estimator in over_parts(store)[1:6]:  # those that give images: 3 to 11 MB of whole ones
+            lazy = estimator.transform(store.lazy).to_delayed().ravel()[0]
+            assert traced_peak(lazy.compute) < 1.5e6, estimator
 
 
 def fit_within(estimator, stack, limit):
