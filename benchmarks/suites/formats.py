@@ -1,17 +1,19 @@
 """How fast is each format read, beside a bare loop over its library?
 
 Ratios of one run, so that a regression shows. Both read the same files into one array, by one thread. Formats of
-folders are a file an image; films hold all of them.
+folders are a file an image; films and arrays hold all of them. Those whose package is not installed are left out.
 """
 
+import importlib
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import dask
 import numpy as np
 import tifffile
-from PIL import Image, ImageSequence
+from PIL import Image, ImageSequence, features
 
 from benchmarks.lib.measure import seconds_of
 from benchmarks.lib.suite import LARGE, Suite, unit
@@ -19,8 +21,9 @@ from imgstack_ml import open_stack
 from imgstack_ml.datasets import cell_image
 
 N_IMAGES, SIZE = (120, 512) if LARGE else (12, 32)
-FOLDERS = ["jpg", "png", "tif", "gif", "webp", "bmp", "jp2"]
-FILMS = ["film.gif", "film.webp", "film.apng", "pages.tif", "film.ome.tif"]
+FOLDERS = ["jpg", "png", "tif", "gif", "webp", "bmp", "jp2", *{"avif"}.intersection(features.get_supported())]
+FILMS = ["film.gif", "film.webp", "film.apng", "pages.tif", "film.ome.tif", *["film.mp4"] * bool(find_spec("av"))]
+ARRAYS = ["stack.npy", *["stack.h5"] * bool(find_spec("h5py"))]
 
 
 def write_formats() -> None:
@@ -37,10 +40,32 @@ def write_formats() -> None:
     pixels = np.stack(pictures)
     tifffile.imwrite("pages.tif", pixels, photometric="rgb", metadata=None)
     tifffile.imwrite("film.ome.tif", pixels[..., 0], photometric="minisblack", metadata={"axes": "TYX"})
+    np.save("stack.npy", pixels)
+    if "stack.h5" in ARRAYS:
+        with importlib.import_module("h5py").File("stack.h5", "w") as file:
+            file["images"] = pixels
+    if "film.mp4" in FILMS:
+        write_video("film.mp4", pixels)
+
+
+def write_video(name: str, pixels: np.ndarray) -> None:
+    """Write images as a film in H.264, with a keyframe each 12 images."""
+    av = importlib.import_module("av")
+    with av.open(name, "w") as film:
+        stream = film.add_stream("libx264", rate=25, options={"g": "12"})
+        stream.height, stream.width, stream.pix_fmt = *pixels.shape[1:3], "yuv420p"
+        for image in pixels:
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
+        film.mux(stream.encode())
 
 
 def read_bare(name: str) -> np.ndarray:
     """Read all images of a format by a bare loop over its library."""
+    if name == "stack.npy":
+        return np.load(name)
+    if name == "stack.h5":
+        with importlib.import_module("h5py").File(name) as file:
+            return file["images"][:]
     out = None
     for i, image in enumerate(_images(name)):
         out = np.empty((N_IMAGES, *image.shape), image.dtype) if out is None else out
@@ -53,6 +78,9 @@ def _images(name: str) -> Iterator[np.ndarray]:
         if name.endswith("tif"):
             with tifffile.TiffFile(path) as tiff:
                 yield from (page.asarray() for page in tiff.pages)
+        elif name.endswith("mp4"):
+            with importlib.import_module("av").open(path) as film:
+                yield from (frame.to_ndarray(format="rgb24") for frame in film.decode(video=0))
         else:
             with Image.open(path) as picture:
                 yield from map(_shown, ImageSequence.Iterator(picture))
@@ -63,7 +91,7 @@ def _shown(picture: Image.Image) -> np.ndarray:
 
 
 class Formats(Suite):
-    params = ([*FOLDERS, *FILMS],)
+    params = ([*FOLDERS, *FILMS, *ARRAYS],)
     param_names = ("format",)
 
     def setup_cache(self) -> None:

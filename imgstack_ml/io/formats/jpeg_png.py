@@ -2,7 +2,9 @@
 
 import functools
 import importlib
+import io
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -10,11 +12,11 @@ from types import ModuleType
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from .base import ImageSeries
+from .base import ImageFormat, ImageSeries, OpenFile, check_size
 from .picture import Picture, orientation_of
 
 __all__ = ["Jpeg", "Png"]
@@ -22,6 +24,16 @@ __all__ = ["Jpeg", "Png"]
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_PNG_MODES: dict[int, tuple[str, tuple[int, ...]]] = {
+    0: ("L", ()),
+    2: ("RGB", (3,)),
+    4: ("LA", (2,)),
+    6: ("RGBA", (4,)),
+}
+# Size, 8 bits, no palette, not interlaced; perhaps the resolution; then pixels. Both parts have checksums.
+_PLAIN = re.compile(
+    rb"\x89PNG\r\n\x1a\n\0{3}\r(IHDR.{8}\x08[\0\2\4\6]\0{3})(.{4})(?:\0{3}\t(pHYs.{9})(.{4}))?(?=.{4}IDAT)", re.DOTALL
+)
 # Start and step of the columns and rows of Adam7's seven passes.
 _ADAM7 = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2), (0, 1, 1, 2))
 _COLOR_SPACES = {"L": "GRAY", "RGB": "RGB"}
@@ -128,6 +140,43 @@ class Png(Picture):
     name, suffixes, _signatures = "PNG", (".png", ".apng"), (_PNG_SIGNATURE,)
     _is_animated, _deep_decoder = True, "png_decode"
 
+    def __init__(self, source: OpenFile):
+        plain = _plain_series(source)
+        self._is_plain = plain is not None
+        if plain is None:
+            super().__init__(source)
+        else:
+            ImageFormat.__init__(self, source)
+            self._file, self._series = source.file, [plain]
+            check_size(*plain.shape[:2], max_pixels=source.max_pixels)
+
+    def read(self, key: int | None, out: np.ndarray) -> None:
+        """Decode an image into `out`."""
+        if self._is_plain and not self._read_by_imagecodecs(out):
+            self._is_plain = False
+            super().__init__(self.source)
+        if not self._is_plain:
+            super().read(key, out)
+
+    def _read_by_imagecodecs(self, out: np.ndarray) -> bool:
+        """Decode by imagecodecs, in two thirds of Pillow's time; Pillow has the last word on files that are damaged."""
+        imagecodecs = _installed("imagecodecs")
+        if imagecodecs is None or out.shape[2:] not in ((3,), (4,)) or ImageFile.LOAD_TRUNCATED_IMAGES:
+            return False
+        self._file.seek(0)
+        try:
+            imagecodecs.png_decode(self._file.read(), out=out)
+        except Exception:
+            return False
+        if not out[-1].any():
+            self._check_is_whole(next(_frames(self._file)))
+        return True
+
+    def close(self) -> None:
+        """Leave the decoder of an animation to the block that follows."""
+        if not self._is_plain:
+            super().close()
+
     def _check_file(self) -> None:
         self._file.seek(-min(_TAIL, self.source.n_bytes), os.SEEK_END)
         tail = self._file.read()
@@ -186,20 +235,12 @@ class Png(Picture):
             self._check_is_whole(next(_frames(self._file)))
 
     def _decode(self, key: int | None) -> np.ndarray:
-        imagecodecs, mode = _installed("imagecodecs"), self._picture.mode
-        # It prints warnings of interlaced images, and of metadata that are damaged.
+        # imagecodecs prints warnings of interlaced images, and of metadata that are damaged.
         is_plain = self.source.head[28] == 0 and self._picture.info.keys() <= {"dpi"}
-        if imagecodecs is not None and is_plain and key is None and mode == self._shown and mode in ("RGB", "RGBA"):
-            self._file.seek(0)
-            try:  # takes two thirds of Pillow's time, which has the last word on files that are damaged
-                pixels = imagecodecs.png_decode(self._file.read())
-            except Exception:
-                pass
-            else:
-                width, height = self._picture.size
-                if (pixels.shape, pixels.dtype) == ((height, width, len(mode)), np.uint8):
-                    self._check_pixels(pixels)
-                    return pixels
+        if is_plain and key is None and self._picture.mode == self._shown:
+            pixels = np.empty(self._series[0].shape, self._series[0].dtype)
+            if self._read_by_imagecodecs(pixels):
+                return pixels
         return super()._decode(key)
 
     def _decode_deep(self) -> np.ndarray:
@@ -222,6 +263,32 @@ class Png(Picture):
             if missing == 0:
                 return
         raise ValueError(f"its pixel data end {missing:,} bytes early")
+
+
+def _plain_series(source: OpenFile) -> ImageSeries | None:
+    """Return the series of a small PNG that says no more than the size of its pixels; Pillow opens all others.
+
+    Pillow would take several times as long. Checksums are compared as Pillow does it.
+    """
+    file = source.file
+    found = _PLAIN.match(source.head)
+    if (
+        found is None
+        or not isinstance(file, io.BytesIO)
+        or any(
+            checked and zlib.crc32(checked) != int.from_bytes(crc, "big")
+            for checked, crc in (found.group(1, 2), found.group(3, 4))
+        )
+    ):
+        return None
+    content, position = file.getvalue(), found.end()
+    while content[position + 4 : position + 8] == b"IDAT":
+        position += 12 + int.from_bytes(content[position : position + 4], "big")
+    if content[position:] != _PNG_END:
+        return None
+    width, height, _, color_type = struct.unpack(">4xIIBB3x", found[1])
+    mode, channels = _PNG_MODES[color_type]
+    return ImageSeries((height, width, *channels), np.dtype(np.uint8), mode=mode)
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:

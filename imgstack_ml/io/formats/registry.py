@@ -2,8 +2,9 @@
 
 import contextlib
 import functools
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple
 
@@ -189,7 +190,7 @@ def format_of(name: str, head: bytes) -> type[ImageFormat]:
     ValueError
         No format is that of the file; the message says what would read it.
     """
-    found = _choose([*_overriding, *_BUILT_IN, *_registered], name, head)
+    found = _choose(itertools.chain(_overriding, _BUILT_IN, _registered), name, head)
     if found is None:
         kinds, broken = _installed()
         found = _choose(kinds, name, head)
@@ -198,7 +199,7 @@ def format_of(name: str, head: bytes) -> type[ImageFormat]:
     return found
 
 
-def _choose(kinds: Sequence[type[ImageFormat]], name: str, head: bytes) -> type[ImageFormat] | None:
+def _choose(kinds: Iterable[type[ImageFormat]], name: str, head: bytes) -> type[ImageFormat] | None:
     by_suffix = None
     for kind in kinds:
         recognised = kind.recognise(head)
@@ -253,20 +254,26 @@ def open_images(
                 images.close()
 
 
-@contextlib.contextmanager
-def naming_the_format(name: str, kind: type[ImageFormat]) -> Iterator[None]:
-    """Raise a BadImageError that names file and format for whatever a format of others raises."""
-    try:
-        yield
-    except BadImageError:
-        raise
-    except Exception as error:
-        if isinstance(error, LookupError | TypeError | AttributeError) and kind in _BUILT_IN:
-            raise BadImageError(name, f"it is damaged ({type(error).__name__}: {error})") from error
-        if kind in _BUILT_IN:
-            raise
-        where = f"{kind.__module__}.{kind.__qualname__}"
-        raise BadImageError(name, f"{where} cannot read it: {type(error).__name__}: {error}") from error
+class naming_the_format:
+    """Raise a BadImageError that names file and format for whatever a format of others raises, in a ``with`` block.
+
+    A class takes a third of the time of a generator; see `naming_the_file`.
+    """
+
+    def __init__(self, name: str, kind: type[ImageFormat]):
+        self._name, self._kind = name, kind
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
+        if not isinstance(error, Exception) or isinstance(error, BadImageError):
+            return
+        if self._kind not in _BUILT_IN:
+            where, what = f"{self._kind.__module__}.{self._kind.__qualname__}", f"{type(error).__name__}: {error}"
+            raise BadImageError(self._name, f"{where} cannot read it: {what}") from error
+        if isinstance(error, LookupError | TypeError | AttributeError):
+            raise BadImageError(self._name, f"it is damaged ({type(error).__name__}: {error})") from error
 
 
 # An entry takes about 600 bytes for a file of one image.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
-from imgstack_ml import open_stack
+from imgstack_ml import BadImageError, open_stack
 from imgstack_ml.io.formats import jpeg_png
 from imgstack_ml.io.formats.registry import read_header
 from imgstack_ml.io.readers import decode_file
@@ -68,6 +68,27 @@ def test_png_with_too_few_rows_is_named(tmp_path, interlaced):
     assert_named(path, "its pixel data end .* early")
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_plain_png_that_pillow_does_not_open_is_read_as_by_pillow(tmp_path, monkeypatch, channels):
+    """Whole, and in colour with each of its bytes changed."""
+    pixels, path, outcomes = random_pixels((5, 4, channels)), tmp_path / "a.png", []
+    header, data, end = png_chunks(pixels[..., 0] if channels == 1 else pixels)
+    parts = [(b"IDAT", data[1][:9]), (b"IDAT", data[1][9:])]
+    whole = png_of_chunks([header, (b"pHYs", bytes(9)), *parts, end])
+    for plain in (jpeg_png._plain_series, lambda source: None):
+        monkeypatch.setattr(jpeg_png, "_plain_series", plain)
+        outcomes.append([])
+        for place in range(8 if channels == 3 else len(whole), len(whole) + 1):
+            path.write_bytes(whole[:place] + bytes(b ^ 1 for b in whole[place : place + 1]) + whole[place + 1 :])
+            try:
+                outcomes[-1].append((decode_file(str(path)).tolist(), read_header(str(path))))
+            except BadImageError:
+                outcomes[-1].append(None)
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0][-1][0] == pixels.squeeze().tolist()
+    assert channels != 3 or outcomes[0].count(None) > len(whole) // 2
+
+
 @pytest.mark.parametrize("channels", [2, 3, 4])
 @pytest.mark.parametrize("interlaced", [False, True])
 def test_png_of_16_bits_in_colour_is_not_cut_to_8(tmp_path, monkeypatch, channels, interlaced):
@@ -114,7 +135,7 @@ def test_simplejpeg_decodes_what_pillow_does(tmp_path, monkeypatch, shape, subsa
 def test_imagecodecs_decodes_what_pillow_does_and_nothing_that_is_cut(tmp_path, monkeypatch, channels, interlaced):
     decoder = pytest.importorskip("imagecodecs").png_decode
     path, pixels, calls = tmp_path / "a.png", random_pixels((33, 17, channels)), []
-    monkeypatch.setattr("imagecodecs.png_decode", lambda data: calls.append(1) or decoder(data))
+    monkeypatch.setattr("imagecodecs.png_decode", lambda data, out: calls.append(1) or decoder(data, out=out))
     path.write_bytes(content := png_bytes(pixels, interlaced=interlaced))
     np.testing.assert_array_equal(decode_file(str(path)), pixels)
     assert len(calls) == (not interlaced)
