@@ -13,7 +13,7 @@ __all__ = ["PAGE", "machine_and_versions", "markdown_table", "replace_between_ma
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 PACKAGES = ("numpy", "scipy", "dask", "zarr", "scikit-learn", "pillow", "simplejpeg", "llvmlite")
-OTHERS = ("dask-ml", "xeofs", "hyperspy", "fbpca", "faiss-cpu", "scikit-learn-intelex")
+OTHERS = ("dask-ml", "xeofs", "hyperspy", "fbpca", "faiss-cpu", "scikit-learn-intelex", "statsmodels")
 
 
 def replace_between_markers(page: Path, name: str, text: str) -> None:
