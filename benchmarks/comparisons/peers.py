@@ -20,6 +20,7 @@ its results there.
 
 import argparse
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
@@ -109,12 +110,20 @@ def table_of_stack(result: dict[str, Any]) -> str:
 
 def _cells(row: Row, floor: float | None) -> list[str]:
     if "failed" in row:
-        return [row["name"], f"failed: {row['failed'].replace('|', '/')}", *[""] * (len(COLUMNS) - 2)]
+        return [row["name"], f"failed: {_in_short(row['failed'])}", *[""] * (len(COLUMNS) - 2)]
     ratio = f"{row['seconds'] / floor:.2f}" if floor else ""
     errors = [f"{row[key]:.0e}" if key in row else "" for key in ("variance", "angle", "lost")]
     name = f"**{row['name']}**" if row["name"] == OWN else row["name"]
     figures = [f"{row['seconds']:.3g}", ratio, f"{row['cpu']:.3g}", f"{row['peak']:.0f}", f"{row['reads']:.3g}"]
     return [name, *figures, *errors]
+
+
+def _in_short(reason: str) -> str:
+    """Say in few words why a fit failed."""
+    asked = re.search(r"Unable to allocate ([\d.]+ .iB)", reason)
+    if asked or reason.startswith("MemoryError"):
+        return "memory" + (f", {asked[1].replace('. ', ' ')} at once" if asked else "")
+    return reason.replace("|", "/").replace("no result in", "over")
 
 
 def _rivals(rows: dict[str, Row], own: Row) -> str:
@@ -139,7 +148,7 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
     colours = plt.get_cmap("tab20").colors
     styles = {name: {"marker": "osDv^P*X"[i % 8], "color": colours[i % 20]} for i, name in enumerate(names)}
     styles[OWN] |= {"color": "crimson", "markersize": 13, "marker": "*", "zorder": 5}
-    figure, axes = plt.subplots(2, 3, figsize=(16, 9.5), layout="constrained")
+    figure, axes = plt.subplots(2, 3, figsize=(14, 8.3), layout="constrained")
     memory = axes.flat[4]
     for ax in axes.flat:
         ax.axis("off")
@@ -165,7 +174,7 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
     _label_1_2_5(memory.yaxis)
     axes.flat[5].legend(*memory.get_legend_handles_labels(), loc="center", frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
