@@ -112,7 +112,7 @@ def _list_as_output(out: str, run: dict[str, Any]) -> None:
 def _open_images(run: dict[str, Any], names: list[str], terminal: Terminal) -> ImageStack | None:
     """Open the images of the run; where they are gone or others are there, warn and return None."""
     source, options = run["input"]["source"], run["parameters"]
-    names_of_options = ("mode", "shape", "select", "level", "fit", "labels")
+    names_of_options = ("mode", "shape", "select", "level", "fit", "labels", "leave_out")
     given = {name: options[name] for name in names_of_options if options.get(name) is not None}
     # demo and classify read sub-folders always.
     recursive = options.get("recursive", False) or run["command"] in ("demo", "classify")

@@ -205,7 +205,7 @@ def residual_squares(
 
 
 def _guessed_scores(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, dtype: npt.DTypeLike) -> np.ndarray:
-    """Scores (b, up to 32) that fit pieces of the images best, in the least-squares sense; 0 where these tell little."""
+    """Scores (b, up to 32) that fit pieces of the images best, by least squares; 0 where these tell little."""
     axes = axes[:_SAMPLED_AXES]
     starts = np.linspace(0, mean.size - 16, 64 + len(axes)).astype(int)
     at = (starts[:, np.newaxis] + np.arange(16)).ravel()
@@ -224,9 +224,7 @@ def _centred_tiles(
     kind = np.dtype(dtype)
     for row, pieces in row_groups([block]):
         rows = slice(row, row + n_rows(pieces))
-        width = min(
-            _PIECE, wide_tile(max(n_rows(pieces), len(axes)), kind)
-        )  # a tile is looked at often: it stays cached
+        width = min(_PIECE, wide_tile(max(n_rows(pieces), len(axes)), kind))  # stays in the cache
         for a, b, tile in tiles(pieces, mean, kind, width=width):
             yield rows, a, b, tile
 

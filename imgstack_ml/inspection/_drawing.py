@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from inspect import signature
 from math import ceil, sqrt
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,14 @@ CAPTION = 0.16
 KEY = 0.3  # names of the colours of a composite, above all pictures
 # Points: a thumbnail, a smaller one where there are many, and the space around it.
 THUMBNAIL, MIN_THUMBNAIL, GAP = 34.0, 16.0, 6.0
+
+
+def check_plot_options(display: type, options: Iterable[str]) -> None:
+    """Raise TypeError that names `from_estimator`, which was called, for an option that `plot` does not have."""
+    known = signature(display.plot).parameters  # type: ignore[attr-defined]
+    for name in options:
+        if name not in known:
+            raise TypeError(f"{display.__name__}.from_estimator() got an unexpected keyword argument {name!r}")
 
 
 def array_of_shape(name: str, values: npt.ArrayLike | None, shape: tuple[int, ...], owner: str) -> np.ndarray | None:

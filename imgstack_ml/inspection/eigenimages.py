@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ._drawing import array_of_shape, choose_columns, draw_picture, picture_grid
+from ._drawing import array_of_shape, check_plot_options, choose_columns, draw_picture, picture_grid
 from .channels import MAX_PICTURES, Panel, check_names, choose_panels, composite_key
 from .pictures import (
     Picture,
@@ -123,6 +123,7 @@ class EigenimageDisplay:
         ValueError
             If the shape of an image is not known.
         """
+        check_plot_options(cls, plot_options)
         pictures, mean = find_eigenimages(estimator, n_components)
         _, pca = split_at_pca(estimator)
         ratio = pca.explained_variance_ratio_[:n_components]

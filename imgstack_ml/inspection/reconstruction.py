@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..base.validation import StackLike
-from ._drawing import draw_picture, picture_grid
+from ._drawing import check_plot_options, draw_picture, picture_grid
 from .channels import MAX_PICTURES, Panel, check_names, choose_panels, composite_key
 from .pictures import common_limits, number_text, plain_picture, range_text, shrink, signed_limit, signed_picture
 from .pipelines import find_channel_names, find_mask, find_route, refuse_marks
@@ -132,6 +132,7 @@ class ReconstructionDisplay:
             If `n_components` is empty or holds a number outside of 1 to the number of components; if the input of
             the PCA cannot be reshaped to images; or if a number marks missing pixels.
         """
+        check_plot_options(cls, plot_options)
         route = find_route(estimator)
         refuse_marks(cls.__name__, route.pca)
         k = len(route.pca.components_)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -90,7 +91,9 @@ def reduced_reconstructions(
         If the PCA gets rows of which no images can be made.
     """
     basis = small_basis(route, side, inside, max(numbers))
-    parts = [_reduced(route, some, numbers, inside, side, basis) for some in images]
+    # Unlike a loop, `map` does not keep an image while the next one is read.
+    reduce = partial(_reduced, route, numbers=numbers, inside=inside, side=side, basis=basis)
+    parts = list(map(reduce, images))
     join = np.ma.concatenate if isinstance(parts[0].images, np.ma.MaskedArray) else np.concatenate
     found, steps, errors = zip(*parts, strict=True)
     return Reduced(join(found), join(steps), np.concatenate(errors))

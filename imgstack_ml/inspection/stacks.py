@@ -64,6 +64,7 @@ def iterate_images(
     for i in range(0, len(indices), step):
         images = read_images(caller, X, indices[i : i + step], inside)
         yield from (images[j : j + 1] for j in range(len(images)))
+        del images  # before the next ones are read
 
 
 def evenly_spaced(n_images: int, n_chosen: int) -> list[int]:

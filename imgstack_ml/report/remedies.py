@@ -20,7 +20,7 @@ LEFT_OUT = (
     "outliers",
     "leverage",
 )  # kinds of images to leave out
-_MAX_MOVED = {"all": 50}  # images; in the line about a single kind, more are no help
+_MAX_LISTED = {"all": 50}  # images; in the line about a single kind, more are no help
 _LEAVE_OUT = """\
 keep = sorted(set(range(len(stack))) - set(report.alerts["{kind}"].images.tolist()))
 model{fewer}.fit(stack[keep])"""
@@ -99,12 +99,12 @@ def remedy(
         return f"{again} --select c={','.join(map(str, channels))}"
     if n_left is not None and n_left <= (options.get("n_components") or 0):
         again = f"{again} -k {n_left - 1}"
-    paths = [os.path.join(source, name) for name in names]
-    if 0 < len(paths) <= _MAX_MOVED.get(kind, 5) and all(map(os.path.isfile, paths)):
-        aside = f"{source.rstrip('/')}-set-aside"  # beside the folder: within it, the images would be read again
-        return f"{shlex.join(['mkdir', '-p', aside])}\n{shlex.join(['mv', '--', *paths, aside])}\n{again}"
+    if 0 < len(names) <= _MAX_LISTED.get(kind, 5) and all(name.isprintable() for name in names):
+        listed = shlex.quote(f"{_results_of(run)}-left-out.txt")
+        option = "" if f"--leave-out {listed}" in again else f" --leave-out {listed}"
+        return shlex.join(["printf", "%s\\n", *names]) + f" >> {listed}\n{again}{option}"
     report = "report = generate_report(model, stack)\n" * ("report." in lines)
-    return f"{_opening(options, source, shlex.split(run.command))}\n{report}{lines}"
+    return f"{_opening(options, source, _results_of(run))}\n{report}{lines}"
 
 
 def rescales(estimator: Any) -> bool:
@@ -129,7 +129,14 @@ def _python(kind: str, estimator: Any, n_left: int | None, channels: Sequence[in
     return lines.format(kind=kind, parameter=mask, fewer=fewer, channels=list(channels))
 
 
-def _opening(options: dict[str, Any], source: str, command: list[str]) -> str:
+def _results_of(run: Run) -> str:
+    """Folder of the results of a run, without a slash at its end."""
+    command = shlex.split(run.command)
+    out: str = command[command.index("-o") + 1] if "-o" in command else run.record["parameters"]["out"]
+    return out.rstrip("/")
+
+
+def _opening(options: dict[str, Any], source: str, out: str) -> str:
     """Lines that open, in any folder, what a command read and wrote."""
     words = {name: options.get(name) for name in ("recursive", "mode", "shape", "fit", "on_error", "level")}
     words = {name: tuple(value) if name == "shape" and value else value for name, value in words.items()}
@@ -137,11 +144,14 @@ def _opening(options: dict[str, Any], source: str, command: list[str]) -> str:
         f", {name}={value!r}" for name, value in words.items() if value and value not in ("raise", "resize")
     )
     verified = ".verify()" if options.get("on_error") == "skip" else ""  # damage beyond the headers, as the command did
-    out = command[command.index("-o") + 1] if "-o" in command else options["out"]
     model = os.path.join(out, "model.safetensors")
     select = [
         f"# open_stack also needs select={{...}}, as --select had it: {text}\n" for text in options.get("select") or ()
     ]
+    select += [
+        f"# the images in {path!r} are read, too, which --leave-out had\n" for path in options.get("leave_out") or ()
+    ]
+    select += [f"# without the labels that --labels had: {options['labels']!r}\n"] if options.get("labels") else []
     return "".join(select) + (
         "from imgstack_ml import generate_report, load_model, open_stack\n"
         f"stack, model = open_stack({source!r}{given}){verified}, load_model({model!r})"

@@ -48,3 +48,10 @@ def test_plots_are_vectors_and_pictures_have_one_image_each(faces, tmp_path):
     for name, (display, n_images) in displays.items():
         display.figure_.savefig(tmp_path / f"{name}.svg")
         assert (tmp_path / f"{name}.svg").read_text().count("<image ") == n_images
+
+
+def test_unknown_keywords_name_what_was_called(faces):
+    pca = im.ImagePCA(3).fit(faces)
+    for display, given in ((im.EigenimageDisplay, (pca,)), (im.ReconstructionDisplay, (pca, faces))):
+        with pytest.raises(TypeError, match=rf"{display.__name__}.from_estimator\(\) got .* 'colour'"):
+            display.from_estimator(*given, colour="RdBu")

@@ -13,6 +13,7 @@ from scipy.ndimage import gaussian_filter
 from sklearn.pipeline import make_pipeline
 
 import imgstack_ml as im
+from imgstack_ml.cli.lib.labels import are_kept
 from imgstack_ml.datasets import load_digits, load_faces, load_textures, load_tissue, make_cells
 from imgstack_ml.inspection.pipelines import split_at_pca
 from imgstack_ml.report.alerts import find_alerts
@@ -333,6 +334,8 @@ def alerts_of_run(folder, out):
     record = json.loads(Path(out, "run.json").read_text())
     command = record.get("command_line") or shlex.join(["imgstack-ml", "pca", folder, "-o", out])
     stack, model = im.open_stack(folder), im.load_model(Path(out, "model.safetensors"))
+    kept = are_kept(record["parameters"]["leave_out"], [Path(file).name for file in stack.files])
+    stack = stack[kept]
     names = [Path(file).name for file in stack.files]
     return alerts_of(stack, pca=model, names=names, run=Run(record, command))
 
@@ -359,7 +362,7 @@ def test_what_to_type_on_the_command_line(tmp_path, monkeypatch):
         else:
             assert kind not in alerts_of_run(folder, out)
         assert ("--rescale" in alert.action) == (kind == "brightness")
-        assert ("mv --" in alert.action) == (kind == "constant")
+        assert ("--leave-out" in alert.action) == (kind == "constant")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...errors import BadImageError, MixedStackError
-from .labels import labels_option, read_table
+from .labels import are_kept, labels_option, leave_out_option, read_table
 from .options import add_options
 from .output import refuse_inputs, refuse_inside
 from .run import Run, relative_names
@@ -161,6 +161,8 @@ class ImageOptions:
         As in `imgstack_ml.open_stack`.
     labels : str, optional
         The table that the labels come from, as `labels.read_table` takes it.
+    leave_out : sequence of str
+        Files that name the images to leave out, as `labels.are_kept` takes them.
     """
 
     source: str
@@ -172,6 +174,7 @@ class ImageOptions:
     level: int = 0
     fit: str = "resize"
     labels: str | None = None
+    leave_out: Sequence[str] = ()
 
     def open(
         self,
@@ -219,6 +222,8 @@ class ImageOptions:
                 select=parse_select(self.select),
                 level=self.level,
             )
+        if self.leave_out:
+            stack = stack[are_kept(self.leave_out, relative_names(stack.files, self.source))]
         return stack if self.labels is None else self._with_labels(stack, self.labels)
 
     def _with_labels(self, stack: ImageStack, table: str) -> ImageStack:
@@ -317,7 +322,7 @@ def image_options(*, recursive: bool = True, labels: bool = False) -> Callable[[
         As in `recursive_option`.
     """
     options = [source_argument, recursive_option(labels=labels, always=not recursive), labels_option]
-    options += [select_option, level_option, mode_option, shape_option, fit_option, _on_error_option]
+    options += [select_option, level_option, mode_option, shape_option, fit_option, _on_error_option, leave_out_option]
 
     always = not recursive
 
@@ -334,9 +339,11 @@ def image_options(*, recursive: bool = True, labels: bool = False) -> Callable[[
             fit: str,
             recursive: bool,
             labels: str | None,
+            leave_out: tuple[str, ...],
             **others: Any,
         ) -> Any:
-            images = ImageOptions(source, recursive or always, on_error, mode, shape, select, level, fit, labels)
+            kinds = mode, shape, select, level, fit
+            images = ImageOptions(source, recursive or always, on_error, *kinds, labels, leave_out)
             return command(images=images, **others)
 
         return add_options(options, with_images)

@@ -1,4 +1,4 @@
-"""The option ``--labels``, and tables in CSV that say something of each image: its label, or its group."""
+"""Tables that say something of each image: its label, its group, or that it is left out; and options that name them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 from ...errors import ImgstackError
 from .cells import of_cell
 
-__all__ = ["LabelError", "TableFile", "labels_option", "read_table"]
+__all__ = ["LabelError", "TableFile", "are_kept", "labels_option", "leave_out_option", "read_table"]
 
 _MAX_SHOWN = 5
 _DELIMITERS = ",;\t"
@@ -44,6 +44,53 @@ labels_option = click.option(
     "names another column. A row names an image, relative to FOLDER as in scores.csv, or a folder: then it is of all "
     "images in it, such as those of a well.",
 )
+
+leave_out_option = click.option(
+    "--leave-out",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+    multiple=True,
+    help="Leave out the images that a file names: one a line, or a CSV table with the column file. Names are as in "
+    "scores.csv; that of a folder means all images in it. May be given several times.",
+)
+
+
+def are_kept(files: Sequence[str], names: Sequence[str]) -> list[bool]:
+    """Whether each image is in none of the files that name those to leave out.
+
+    Raises
+    ------
+    LabelError
+        A file names what is no image here, or no image would be left.
+    """
+    images = [set(_keys(name)) for name in names]
+    known, left_out = set[str]().union(*images), set()
+    for path in files:
+        named = set(_listed(path))
+        if unknown := sorted(named - known):
+            raise LabelError(
+                f"{path!r} names {unknown[0]!r}, which is no image here. Names are relative to the folder, with / "
+                f"between folders and with their suffix, such as {names[0]!r}"
+            )
+        left_out |= named
+    kept = [left_out.isdisjoint(keys) for keys in images]
+    if not any(kept):
+        raise LabelError(
+            f"{', '.join(map(repr, files))} leaves out all {len(names):,} images; remove some of its lines"
+        )
+    return kept
+
+
+def _listed(path: str) -> Iterator[str]:
+    """Yield the names in a list, or in the column ``file`` of a table."""
+    _, header = next(_rows(path), (1, []))
+    if "file" in header:
+        column = header.index("file")
+        cells = [row[column] for _, row in list(_rows(path))[1:] if len(row) > column]
+    else:
+        with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+            cells = [line.strip() for line in file]
+    yield from (of_cell(cell).rstrip("/") for cell in cells if cell)
 
 
 def read_table(table: str, column: str, names: Sequence[str]) -> list[str]:

@@ -36,7 +36,7 @@ def command_line(command: click.Command, values: dict[str, Any], *more: str, any
         if value is None or parameter.name in left_out:
             continue
         if anywhere and isinstance(parameter.type, click.Path):
-            value = _absolute(value)
+            value = tuple(map(_absolute, value)) if isinstance(value, list | tuple) else _absolute(value)
         if isinstance(parameter, click.Argument):
             arguments.append(f"./{value}" if str(value).startswith("-") else str(value))
         elif isinstance(parameter, click.Option):

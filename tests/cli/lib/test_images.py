@@ -52,6 +52,38 @@ def test_broken_file_is_skipped(with_broken_file, tmp_path):
     assert not (out / "skipped.csv").exists()
 
 
+@pytest.mark.parametrize(
+    ("lines", "kept"),
+    [
+        ("img2.png\n\nimg0.png\n", ["img1.png", "sub/a.png", "sub/b.png"]),
+        ("predicted,file\nx,sub\ny,img1.png\n", ["img0.png", "img2.png"]),
+    ],
+)
+def test_images_that_a_list_or_a_table_names_are_left_out(tmp_path, lines, kept):
+    """Names of images or of folders. The line to repeat the run has the option; `report` opens the same images."""
+    folder, out, listed = tmp_path / "in", tmp_path / "out", tmp_path / "some.txt"
+    write_folder(folder, 3)
+    for name in ("a", "b"):
+        write_image(folder / "sub" / f"{name}.png", random_pixels((8, 6, 3)))
+    listed.write_text(lines)
+    assert run_pca(folder, "-r", "-o", out, "-k", 1, "--leave-out", listed, "--no-report").exit_code == 0
+    assert [row[0] for row in read_table(out / "scores.csv")[1]] == kept
+    record = json.loads((out / "run.json").read_text())
+    assert f"--leave-out {listed}" in record["command_line"]
+    assert len(_open_images(record, kept, Terminal(quiet=True))) == len(kept)
+
+
+def test_names_to_leave_out_that_are_no_images_are_refused(tmp_path):
+    write_folder(tmp_path / "in", 2)
+    for text, said in (
+        ("img0.png\nimg7.png", "names 'img7.png', which is no image here"),
+        ("img0.png\nimg1.png", "all 2"),
+    ):
+        (tmp_path / "some.txt").write_text(text)
+        result = run_pca(tmp_path / "in", "-o", tmp_path / "out", "--leave-out", tmp_path / "some.txt")
+        assert_refused(result, said)
+
+
 def test_plans_are_checked_before_images_are_decoded(finished, tmp_path, reads):
     write_folder(tmp_path / "in" / "a", 6, (9, 9))
     write_folder(tmp_path / "in" / "b", 6, (9, 9))
