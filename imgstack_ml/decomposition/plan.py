@@ -228,8 +228,9 @@ def _gram(size: FitSize, allowed: Allowance, threads: int) -> SolverCost:
     n, p, k = size.n, size.p, size.k
     # The sum, one product and its merge for each thread, and the workspace of LAPACK's eigh.
     square = 8 * n * n
-    fixed = size.result_bytes + threads * (2 * square + size.tile_bytes) + 3 * square
-    whole = fixed + size.kept_bytes
+    products = threads * (2 * square + size.tile_bytes) + 3 * square
+    # Images as read, of which a mask keeps a part, are gone when products are made.
+    whole = size.result_bytes + size.held_bytes + max(products, size.kept_bytes - size.held_bytes)
     multiply_adds = n * n * p / 2 + k * n * p + 4 * n**3
     if size.chunk:
         return _gram_by_regions(size, allowed, threads, multiply_adds)

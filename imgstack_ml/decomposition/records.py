@@ -231,9 +231,14 @@ class FitSize:
     @property
     def kept_bytes(self) -> int:
         """Bytes that keeping the images in memory takes: with a mask the pixels inside, and a few images as read."""
+        return self.held_bytes + (self.keeping_bytes if self.values_read else 0)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the images that are kept, once all are: with a mask of the pixels inside."""
         if not self.values_read:
             return 0 if self.in_memory else self.raw_bytes
-        return self.n * self.p * self.itemsize + self.keeping_bytes
+        return self.n * self.p * self.itemsize
 
     @property
     def keeping_bytes(self) -> int:

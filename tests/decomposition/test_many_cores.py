@@ -2,6 +2,7 @@
 
 import dask
 import numpy as np
+import pytest
 from numpy.testing import assert_allclose
 
 from imgstack_ml.decomposition.plan import plan_fit
@@ -12,8 +13,9 @@ from tests.lib.fits import streamed
 from tests.lib.stacks import counted, photographs
 
 
-def test_memory_in_flight_does_not_grow_with_threads():
-    size = FitSize.of((20_032, 196_608), np.dtype("uint8"), 10, 64, max_passes=1)
+@pytest.mark.parametrize("reads", [1, 6])
+def test_memory_in_flight_does_not_grow_with_threads(reads):
+    size = FitSize.of((20_032, 196_608), np.dtype("uint8"), 10, 64, max_passes=reads)
     peaks = []
     for n_threads in (2, 8, 16, 32):
         with dask.config.set(num_workers=n_threads):
