@@ -155,7 +155,10 @@ SUMMED_UP = {
     "xeofs, HyperSpy": "xeofs|HyperSpy lazy",
     "IncrementalPCA": "scikit-learn IncrementalPCA",
 }
-NUMBERS = {word: str(number) for number, word in enumerate(["one", "two", "three", "four", "five", "six", "seven"], 1)}
+NUMBERS = {
+    word: str(number)
+    for number, word in enumerate(["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"], 1)
+}
 UNITS = r"[mµ]?s|min|seconds?|minutes?|hours?|[kKMGT]i?B|%|×(?! ?\d)|times (?:as|the|less|more|\w+er)\b"
 FIGURE = re.compile(rf"(?<![\w.])(\d[\d,.]*) ?(?:{UNITS})(?!\w)")
 MEASURED_BY = re.compile(r"python -m (?:benchmarks|tests)\.|python docs/|asv run|pytest|`test_|`tests/")
