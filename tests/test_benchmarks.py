@@ -22,6 +22,7 @@ sys.path.append(str(ROOT))  # benchmarks is a package of the repository that is 
 from benchmarks.comparisons import (  # noqa: E402
     checkpoint,
     formats,
+    incomplete,
     larger_than_memory,
     peers,
     results,
@@ -34,7 +35,7 @@ from benchmarks.lib import suite as suite_module  # noqa: E402
 from benchmarks.suites import sizes, solvers  # noqa: E402
 from tests.lib.suites import benchmark_names, run_suite, suites  # noqa: E402
 
-COMPARISONS = [checkpoint, formats, larger_than_memory, peers, results, scaling, streaming, tutorial]
+COMPARISONS = [checkpoint, formats, incomplete, larger_than_memory, peers, results, scaling, streaming, tutorial]
 WORKFLOWS = list(streaming.WORKFLOWS)
 IN_FRESH_PROCESS = ["dask-ml PCA, tsqr"]  # it asks for more memory than there is
 # What a tracked value can be on the smallest data; every track_ benchmark needs a line.
@@ -347,7 +348,7 @@ def test_a_run_that_takes_too_long_is_ended_with_its_reason(planted):
 def test_the_page_has_a_place_for_every_table(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(pages.PAGE.read_text(encoding="utf-8"), encoding="utf-8")
-    names = [f"peers {name}" for name in stacks.STACKS] + ["larger than memory", "scaling"]
+    names = [f"peers {name}" for name in stacks.STACKS] + ["incomplete", "larger than memory", "scaling"]
     for name in 2 * names:  # a second time, what was there is replaced
         pages.replace_between_markers(page, name, f"table of {name}")
     assert [page.read_text(encoding="utf-8").count(f"table of {name}\n") for name in names] == [1] * len(names)
@@ -421,6 +422,14 @@ def test_exponents_and_the_bottleneck():
     assert "9 workers do the work" in told
     assert "to the client | 2 GB |" in told
     assert "The bottleneck is opening" in model._replace(file_seconds=1e-2).summary()
+
+
+@pytest.mark.slow
+def test_incomplete_images_are_measured_and_right(capsys):
+    incomplete.main(["--n", "300", "--size", "48", "--rounds", "1"])
+    errors = re.findall(r"'name': '(.*?)'.*'error': (\S+),", capsys.readouterr().out)
+    assert all(error == "None" or float(error) < 1e-6 for _, error in errors)
+    assert len(errors) == len(incomplete.FITS)
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ def test_commands_refuse_urls(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, command in main.commands.items():
         paths = [param for param in command.params if isinstance(param.type, click.Path)]
-        outputs = [param for param in paths if param.name not in ("source", "model", "mask")]
+        outputs = [param for param in paths if param.name not in ("source", "model", "mask", "leave_out")]
         assert all(isinstance(param.type, OutputPath) for param in outputs), name
         for param in outputs:
             given = {"source": "photos", "model": ".", "name": "faces"}

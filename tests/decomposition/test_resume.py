@@ -97,7 +97,7 @@ def test_a_fit_goes_on_where_it_stopped(solver, part, whole, folder):
     ],
 )
 def test_a_fit_is_resumed_with_its_mask_only(mask, folder):
-    options = {"mask": mask, "memory_limit": "38MB" if isinstance(mask, np.ndarray) else "50MB"}
+    options = {"mask": mask, "memory_limit": "38MB" if isinstance(mask, np.ndarray) else "34MB"}
     reads, again = Reads(), Reads()
     expected = fit("randomized", reads, **options)
     before = stop("randomized", folder, int(0.7 * len(reads.blocks)), **options)
@@ -172,7 +172,7 @@ def test_of_other_parameters_nothing_is_used(params, message, stopped):
         ("n_components", 4, 3),
         ("svd_solver", "randomized", "covariance_eigh"),
         ("n_oversamples", 10, 11),
-        ("memory_limit", "50MB", "3GB"),
+        ("memory_limit", "34MB", "3GB"),
         ("random_state", 0, 1),
         ("random_state", 0, None),
     ],
@@ -196,7 +196,7 @@ FIT_OF_0_1_0 = {
         "n_oversamples": "10",
         "tol": "0.0",
         "max_passes": "3",
-        "memory_limit": "'50MB'",
+        "memory_limit": "'34MB'",
         "random_state": "0",
         "the name of the images, which follows from files, sizes, times of change and blocks,": "the-same-randomized",
         "the version of imgstack_ml": "0.1.0",
@@ -248,15 +248,15 @@ class OneSeed(np.random.RandomState):
 
 def test_what_auto_chose_is_kept(whole, folder, monkeypatch):
     """The memory available and a seed of the moment differ when the fit is resumed."""
-    monkeypatch.setattr(_memory, "_available", lambda: 100_000_000)
+    monkeypatch.setattr(_memory, "_available", lambda: 68_000_000)
     params = {"memory_limit": "auto", "random_state": None}
     stop("randomized", folder, 30, **params)
     begun = json.loads((folder / "fit.json").read_text())["begun"]
-    assert begun["limit"] == 50_000_000
+    assert begun["limit"] == 34_000_000
     monkeypatch.setattr(_memory, "_available", lambda: 900_000_000)
     again = Reads()
     found = fit("randomized", again, folder, **params)
-    assert_same_fit(found, fit("randomized", Reads(), memory_limit=50_000_000, random_state=OneSeed(begun["seed"])))
+    assert_same_fit(found, fit("randomized", Reads(), memory_limit=34_000_000, random_state=OneSeed(begun["seed"])))
     assert len(again.blocks) < whole["randomized"][1] - 20
 
 

@@ -25,7 +25,7 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "randomized": Case((600, 64, 64), "float64", 30, "50MB"),
+    "randomized": Case((600, 64, 64), "float64", 30, "34MB"),
     "covariance_eigh": Case((10_000, 16, 16), "uint8", 400, "43MB"),
     "gram": Case((160, 120, 160), "float64", 10, "44MB"),
 }
