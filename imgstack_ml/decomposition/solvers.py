@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from ..linalg.integers import prepare
 from ..passes.runner import PassRunner
 from .exact import solve_covariance, solve_gram
 from .records import Factors, FitRequest, FitSize, SolverCost
@@ -25,6 +26,8 @@ SOLVERS: dict[str, Callable[[PassRunner, SolverCost, FitSize, FitRequest], Facto
 
 def solve(runner: PassRunner, cost: SolverCost, size: FitSize, request: FitRequest) -> tuple[str, Factors]:
     """Run a solver, and another one where the plan has one and the first gives up; return the name of the last."""
+    if size.in_bytes and not size.few_products(min(size.n, size.p)):
+        prepare()
     while (factors := SOLVERS[cost.solver](runner, cost, size, request)) is None:
         assert cost.instead is not None
         logger.info("%s has not converged, %s goes on", cost.solver, cost.instead.solver)

@@ -32,7 +32,7 @@ from .tiles import flat_rows, n_rows
 if TYPE_CHECKING:
     from .byte_kernels import Kernels
 
-__all__ = ["are_fast", "products_of_images", "products_of_pixels", "products_of_two"]
+__all__ = ["are_fast", "prepare", "products_of_images", "products_of_pixels", "products_of_two"]
 
 logger = logging.getLogger("imgstack_ml")
 
@@ -45,6 +45,12 @@ _LOCK = threading.Lock()
 def are_fast(dtype: np.dtype) -> bool:
     """Tell whether this machine multiplies images of a dtype faster as bytes than as float32."""
     return dtype.itemsize == 1 and dtype.kind in "biu" and _compiled() is not None
+
+
+def prepare() -> None:
+    """Begin to compile in a thread of its own, if that is not done: images are read meanwhile. `are_fast` waits."""
+    if not _compiled_once.cache_info().currsize:
+        threading.Thread(target=_compiled, name="imgstack_ml compiles").start()
 
 
 def products_of_images(blocks: Sequence[np.ndarray], lo: int, hi: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

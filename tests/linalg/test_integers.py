@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 
+import dask.array as da
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+from imgstack_ml import ImagePCA
 from imgstack_ml.linalg import byte_kernels, integers
 from imgstack_ml.linalg import gram as lin
 from imgstack_ml.linalg.incremental import summarise
@@ -134,6 +136,21 @@ def test_kernels_that_do_not_work_are_not_used(broken, monkeypatch, caplog):
     monkeypatch.setattr(byte_kernels, "make_kernels", make)
     assert integers._compiled_once.__wrapped__() is None
     assert "float32 is used" in caplog.text
+
+
+def test_kernels_are_compiled_while_images_are_read():
+    X, begun = random_bytes((160, 64, 64, 30), "uint8"), []
+
+    def read(block):
+        begun.append(integers._LOCK.locked() or integers._compiled_once.cache_info().currsize == 1)
+        return block
+
+    integers._compiled_once.cache_clear()
+    lazy = da.from_array(X, chunks=(80, -1, -1, -1)).map_blocks(read, dtype=X.dtype, meta=X[:0])
+    pca = ImagePCA(3, svd_solver="gram").fit(lazy)
+    assert begun == [True, True]
+    A = rows(X) - rows(X).mean(axis=0)
+    assert_allclose(pca.singular_values_, np.sqrt(np.linalg.eigvalsh(A @ A.T)[:-4:-1]), rtol=1e-9)
 
 
 @pytest.mark.parametrize("target", byte_kernels.TARGETS, ids=lambda target: target.feature)
