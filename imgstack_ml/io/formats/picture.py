@@ -133,14 +133,17 @@ class Picture(ImageFormat):
 
     def read(self, key: int | None, out: np.ndarray) -> None:
         """Decode an image into `out`; frames that follow the one before are decoded from there."""
+        self._check_settings()
+        with self._naming_damage():
+            pixels = self._decode_deep() if self._is_deep else self._decode(key)
+        out[...] = orient(pixels, self._orientation)
+
+    def _check_settings(self) -> None:
         if ImageFile.LOAD_TRUNCATED_IMAGES:
             raise ValueError(
                 "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True, so that Pillow fills damaged images with grey pixels; "
                 "set it to False"
             )
-        with self._naming_damage():
-            pixels = self._decode_deep() if self._is_deep else self._decode(key)
-        out[...] = orient(pixels, self._orientation)
 
     def _decode(self, key: int | None) -> np.ndarray:
         if key is None:
