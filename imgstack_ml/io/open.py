@@ -184,17 +184,17 @@ def open_stack(
     unusual bits, 16-bit colour in LZW, ZSTD and others need imagecodecs.
 
     These files are refused, with a reason: animated PNG of 16 bits in colour, PPM of more than 8 bits in colour, AVIF
-    and JPEG 2000 where Pillow was built without them, and TIFF in CIELAB and other colours, in CMYK of floats, of
-    palettes or CMYK with alpha that is multiplied into the colours, in YCbCr without a codec whose pixels share
-    colours, or without pixels.
+    and JPEG 2000 where Pillow was built without them, BLP of a palette or in JPEG with alpha, and TIFF in CIELAB and
+    other colours, in CMYK of floats beyond 0 to 1, of palettes or CMYK with alpha that is multiplied into the colours,
+    in YCbCr without a codec whose pixels share colours, or without pixels.
 
     A TIFF of several pages holds several images, named ``"path[3]"`` in `files`. Each page is an image, unless the
     file describes its axes (OME-TIFF, ImageJ, MetaMorph, LSM, tifffile and others): then the images are those of
     ``tifffile.TiffFile(path).series``, all series one after the other. C, or else samples, are channels, the last axis;
     time, z, position and all other axes count images. Smaller copies, pages that are marked so and sub-directories,
-    are read by `level` only. Where a file describes other planes than it holds, such as a stopped recording, those that
-    exist are read, and a warning counts them. Each file of an OME-TIFF of several files gives its own planes: open the
-    folder of all of them. Raw files of cameras are refused; rawpy reads them.
+    are read by `level` only. Where a file describes other planes than it holds, such as a stopped recording, or was cut
+    in front of a page, those that exist are read, and a warning counts them. Each file of an OME-TIFF of several files
+    gives its own planes: open the folder of all of them. Raw files of cameras are refused; rawpy reads them.
 
     Paths become absolute, so that the stack can be read after a change of folder. A compressed tar is refused: its
     members cannot be reached one by one. Missing chunks of a zarr array are read as its fill value, as zarr does it;

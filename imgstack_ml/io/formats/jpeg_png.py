@@ -2,7 +2,6 @@
 
 import functools
 import importlib
-import io
 import os
 import re
 import struct
@@ -38,6 +37,7 @@ _PLAIN = re.compile(
 _ADAM7 = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2), (0, 1, 1, 2))
 _COLOR_SPACES = {"L": "GRAY", "RGB": "RGB"}
 _TAIL = 1 << 16  # bytes
+_MOST_PARTS = 20  # of the pixel data of a plain PNG, each of which is a place that is read
 _TELLS_ORIENTATION = (b"eXIf", b"tEXtexif", b"Raw profile type exif", b"XML:com.adobe.xmp")
 
 
@@ -152,11 +152,24 @@ class Png(Picture):
 
     def read(self, key: int | None, out: np.ndarray) -> None:
         """Decode an image into `out`."""
-        if self._is_plain and not self._read_by_imagecodecs(out):
-            self._is_plain = False
-            super().__init__(self.source)
         if not self._is_plain:
             super().read(key, out)
+        elif not self._read_by_imagecodecs(out):
+            self._read_plain(out)
+
+    def _read_plain(self, out: np.ndarray) -> None:
+        """Decode by Pillow, without a look at what a plain PNG does not have."""
+        self._check_settings()
+        self._file.seek(0)
+        with self._naming_damage():
+            picture = PngImageFile(self._file)
+            picture.load()
+            stored = np.asarray(picture)
+            if stored.shape != out.shape:
+                raise ValueError(f"Pillow reads {stored.shape} where its header says {out.shape}")
+            if not stored[-1].any():  # else all rows were decoded
+                self._check_is_whole(next(_frames(self._file)))
+        out[...] = stored
 
     def _read_by_imagecodecs(self, out: np.ndarray) -> bool:
         """Decode by imagecodecs, in two thirds of Pillow's time; Pillow has the last word on files that are damaged."""
@@ -266,25 +279,24 @@ class Png(Picture):
 
 
 def _plain_series(source: OpenFile) -> ImageSeries | None:
-    """Return the series of a small PNG that says no more than the size of its pixels; Pillow opens all others.
+    """Return the series of a PNG that says no more than the size of its pixels; Pillow opens all others.
 
     Pillow would take several times as long. Checksums are compared as Pillow does it.
     """
-    file = source.file
     found = _PLAIN.match(source.head)
-    if (
-        found is None
-        or not isinstance(file, io.BytesIO)
-        or any(
-            checked and zlib.crc32(checked) != int.from_bytes(crc, "big")
-            for checked, crc in (found.group(1, 2), found.group(3, 4))
-        )
+    if found is None or any(
+        checked and zlib.crc32(checked) != int.from_bytes(crc, "big")
+        for checked, crc in (found.group(1, 2), found.group(3, 4))
     ):
         return None
-    content, position = file.getvalue(), found.end()
-    while content[position + 4 : position + 8] == b"IDAT":
-        position += 12 + int.from_bytes(content[position : position + 4], "big")
-    if content[position:] != _PNG_END:
+    file, position = source.file, found.end()
+    for _ in range(_MOST_PARTS):
+        file.seek(position)
+        chunk = file.read(len(_PNG_END))
+        if chunk[4:8] != b"IDAT":
+            break
+        position += 12 + int.from_bytes(chunk[:4], "big")
+    if chunk != _PNG_END or position + len(chunk) != source.n_bytes:
         return None
     width, height, _, color_type = struct.unpack(">4xIIBB3x", found[1])
     mode, channels = _PNG_MODES[color_type]

@@ -23,7 +23,7 @@ from .base import ImageFormat, ImageSeries, OpenFile, check_size, orient, orient
 from .tiff_directory import read_first_directory
 from .waiting import MOST_BYTES, Turn, filling, keep_decoder, keep_frames, take_decoder, take_frame
 
-__all__ = ["Picture", "orientation_of"]
+__all__ = ["TILE", "Picture", "orientation_of"]
 
 # The mode in which a picture of each stored mode is read. For palettes see `_shown_mode`.
 _SHOWN = {mode: mode for mode in ("L", "LA", "RGB", "RGBA", "I;16", "I", "F")}
@@ -39,6 +39,8 @@ _LAYOUTS: dict[str, tuple[tuple[int, ...], type]] = {
 }
 _ORIENTATION = 0x0112  # in EXIF
 _METADATA = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
+#: Before version 11 of Pillow, a tile is a plain tuple.
+TILE: Any = getattr(ImageFile, "_Tile", lambda *parts: parts)
 _DEEP = "it has more than 8 bits a channel in colour or with transparency, of which Pillow reads only 8"
 
 
@@ -131,14 +133,17 @@ class Picture(ImageFormat):
 
     def read(self, key: int | None, out: np.ndarray) -> None:
         """Decode an image into `out`; frames that follow the one before are decoded from there."""
+        self._check_settings()
+        with self._naming_damage():
+            pixels = self._decode_deep() if self._is_deep else self._decode(key)
+        out[...] = orient(pixels, self._orientation)
+
+    def _check_settings(self) -> None:
         if ImageFile.LOAD_TRUNCATED_IMAGES:
             raise ValueError(
                 "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True, so that Pillow fills damaged images with grey pixels; "
                 "set it to False"
             )
-        with self._naming_damage():
-            pixels = self._decode_deep() if self._is_deep else self._decode(key)
-        out[...] = orient(pixels, self._orientation)
 
     def _decode(self, key: int | None) -> np.ndarray:
         if key is None:

@@ -340,7 +340,7 @@ class Ftex(Picture):
 
 
 #: PostScript, metafiles and formats that Pillow gives to other programs are not among them; nor are those that it does
-#: not read rightly in all versions: BLP (alpha, colours of DXT), and XPM, which has a reader of its own.
+#: not read rightly in all versions: BLP and XPM, which have readers of their own.
 PILLOW_FORMATS: tuple[type[Picture], ...] = (
     *(Gif, WebP, Avif, Jpeg2000, Bmp, Ppm, Psd, Dds, Sgi, Qoi, Ico, Fli, Sun, XvThumbnail, Pixar, Ftex),
     *(Tga, Pcx, Xbm, Cur),  # without a signature: the suffix tells them

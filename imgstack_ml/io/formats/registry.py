@@ -16,6 +16,7 @@ from ..locations.unread import is_no_image
 from .advice import advice_for
 from .array_files import Hdf5, Npy
 from .base import MAX_PIXELS, Header, ImageFormat, ImageSeries, OpenFile, check_level
+from .blp import Blp
 from .czi import Czi
 from .dicom import Dicom
 from .fits import Fits
@@ -45,7 +46,7 @@ _HEAD = 1024  # bytes
 #: In the order in which they are asked.
 #: DICOM goes before TIFF: some files begin like both.
 _BUILT_IN: list[type[ImageFormat]] = [Jpeg, Png, Dicom, Tiff]
-_BUILT_IN += [*PILLOW_FORMATS, Xpm, Video, Npy, Hdf5, Fits, Nd2, Czi, Lif]
+_BUILT_IN += [*PILLOW_FORMATS, Xpm, Blp, Video, Npy, Hdf5, Fits, Nd2, Czi, Lif]
 _registered: list[type[ImageFormat]] = []
 _overriding: list[type[ImageFormat]] = []
 

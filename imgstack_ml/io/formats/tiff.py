@@ -25,6 +25,7 @@ from .base import Header, ImageFormat, ImageSeries, OpenFile, channels_of, check
 from .tiff_directory import OF_CAMERA, Directory, Tag, is_tiff, read_byte_layout, read_directories, read_directory
 from .tiff_levels import copies_of, series_at_level
 from .tiff_page import ALPHA, PageLayout, check_ends, decode_by_pillow, decode_segments, is_negative, page_layout, show
+from .tiff_segments import n_missing_planes
 from .tiff_series import (
     Planes,
     Series,
@@ -66,7 +67,8 @@ class Tiff(ImageFormat):
         ValueError
             The file is damaged, or it is not clear which of its pages make an image.
         """
-        directories = list(read_directories(self._file, self._bytes, self._start, self._n_bytes))
+        name = self.source.name
+        directories = list(read_directories(self._file, self._bytes, self._start, self._n_bytes, name))
         if not directories:
             raise ValueError("it holds no page")
         self._known = {directory.offset: directory for directory in directories}
@@ -75,7 +77,7 @@ class Tiff(ImageFormat):
         check_lsm(directories[0], self._n_bytes)
         self._check_sub_directories(directories)
         # Where directories lead in a circle, tifffile would follow them without an end.
-        described = not directories[-1].next and any(map(is_described, directories))
+        described = directories[-1].next not in self._known and any(map(is_described, directories))
         found = self._images_of_series(directories) if described else None
         if found is None:  # each page is an image, but those that are marked as smaller copies or masks of others
             pages = [directory for directory in directories if directory.is_image] or directories
@@ -88,6 +90,12 @@ class Tiff(ImageFormat):
             ]
         if any(map(is_negative, directories)):
             warn("in some TIFFs here 0 is white, and pixels are read as they are stored: as a negative")
+        n_missing = list(map(n_missing_planes, directories))
+        if any(n_missing):
+            n_planes = sum(page.one(Tag.SAMPLES, 1) for page, n in zip(directories, n_missing, strict=True) if n)
+            warn(
+                f"{name!r} describes {n_planes:,} planes, of which {sum(n_missing):,} are missing; the others are read"
+            )
         series = [part for of_tifffile in found for part in self._alike(of_tifffile)]
         if len(directories) == 1 and not described and not level:
             return [series[0]._replace(keys=(None,))]
@@ -125,7 +133,8 @@ class Tiff(ImageFormat):
     @functools.cached_property
     def _only(self) -> Planes:
         directory = self._directory(self._start)
-        if not directory.next and not is_described(directory):
+        is_last = not 0 < directory.next < self._n_bytes
+        if is_last and not is_described(directory):
             return ((directory.offset, 0),)
         return self.only_key() or ((directory.offset, 0),)
 

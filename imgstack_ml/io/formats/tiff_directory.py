@@ -79,7 +79,7 @@ class Directory(NamedTuple):
     offset : int
         Where it lies in the file.
     next : int
-        Where the next one lies; 0 if there is none.
+        Where the next one lies, behind the end of the file if it was cut; 0 if there is none.
     tags : dict
         Values by the numbers of their tags.
     layout : ByteLayout
@@ -157,17 +157,22 @@ def read_first_directory(file: BinaryIO, n_bytes: int) -> Directory:
     return read_directory(file, *read_byte_layout(file), n_bytes)
 
 
-def read_directories(file: BinaryIO, layout: ByteLayout, offset: int, n_bytes: int) -> Iterator[Directory]:
-    """Read the directories of a TIFF one after the other, from an offset; each holds the offset of the next one."""
+def read_directories(file: BinaryIO, layout: ByteLayout, offset: int, n_bytes: int, name: str) -> Iterator[Directory]:
+    """Read the directories of a TIFF one after the other, from an offset; each holds the offset of the next one.
+
+    Where that offset is wrong, a warning names the file and counts the pages that are there.
+    """
     seen: set[int] = set()
     n_read = 0
     while offset:
         if offset in seen:
-            warn(f"the directories of a TIFF lead in a circle; its first {len(seen)} pages are read")
+            warn(f"the directories of {name!r} lead in a circle; its first {len(seen)} pages are read")
+            return
+        if seen and offset >= n_bytes:
+            n = len(seen)
+            warn(f"{name!r} was cut, or is damaged: its page {n} is missing; its first {n} pages are read")
             return
         seen.add(offset)
-        if seen != {offset} and offset >= n_bytes:
-            raise ValueError(f"its page {len(seen)} is missing: it was cut")
         directory = read_directory(file, layout, offset, n_bytes)
         n_read += directory.n_bytes
         if n_read > 2 * n_bytes:
@@ -207,9 +212,11 @@ def read_directory(file: BinaryIO, layout: ByteLayout, offset: int, n_bytes: int
     if n_tags * entry.size > n_bytes:
         raise ValueError(f"a directory of {n_tags:,} tags does not fit into the file: it is damaged")
     block = file.read(n_tags * entry.size + inline)
-    if len(block) < n_tags * entry.size + inline:
+    if len(block) < n_tags * entry.size:
         raise ValueError(_CUT)
-    (following,) = struct.unpack(order + link_code, block[n_tags * entry.size :])
+    link = block[n_tags * entry.size :]
+    # Where the link was cut, the next page lies behind the end of the file.
+    (following,) = struct.unpack(order + link_code, link) if len(link) == inline else (n_bytes,)
     tags: dict[int, Any] = {}
     others: dict[int, tuple[int, int]] = {}
     n_read = len(block)

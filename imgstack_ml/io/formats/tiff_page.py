@@ -20,7 +20,9 @@ from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from .base import check_size, orient
+from .picture import TILE
 from .tiff_directory import Directory, Tag
+from .tiff_segments import find_segments, n_missing_planes, strip_sizes
 
 __all__ = ["PageLayout", "check_ends", "decode_by_pillow", "decode_segments", "is_negative", "page_layout", "show"]
 
@@ -41,8 +43,6 @@ _BUFFER = 16_000_000  # bytes that are read at once
 _LZMA, _LZMA_MEMORY = 34925, 100_000_000
 # imagecodecs decodes into a buffer of given size, and stops at its end.
 _HAS_IMAGECODECS = importlib.util.find_spec("imagecodecs") is not None
-# Before version 11, a tile of Pillow is a plain tuple.
-_TILE: Any = getattr(ImageFile, "_Tile", lambda *parts: parts)
 
 
 class Samples(NamedTuple):
@@ -110,7 +110,7 @@ def page_layout(directory: Directory, n_bytes: int, max_pixels: int) -> PageLayo
         It is damaged, too large, or of a kind that is not read.
     """
     tags, one = directory.tags, directory.one
-    height, width, n_samples = one(Tag.HEIGHT), one(Tag.WIDTH), one(Tag.SAMPLES, 1)
+    height, width, n_samples = one(Tag.HEIGHT), one(Tag.WIDTH), one(Tag.SAMPLES, 1) - n_missing_planes(directory)
     if not height * width * n_samples:
         raise ValueError(f"it has no pixels: {height} rows of {width}, {n_samples} samples each")
     check_size(height, width, n_samples, max_pixels=max_pixels)
@@ -131,12 +131,12 @@ def page_layout(directory: Directory, n_bytes: int, max_pixels: int) -> PageLayo
         directory.many(Tag.EXTRA_SAMPLES)[0],
         directory.many(Tag.SUBSAMPLING, 2),
     )
-    is_planar = n_samples > 1 and one(Tag.PLANAR, 1) == 2
+    is_planar = one(Tag.SAMPLES, 1) > 1 and one(Tag.PLANAR, 1) == 2
     row_bytes = (width * samples.bits * (1 if is_planar else n_samples) + 7) // 8
-    segments = _segments(directory, row_bytes, n_samples if is_planar else 1, n_bytes)
+    segments = find_segments(directory, row_bytes, n_samples if is_planar else 1, n_bytes)
     is_raw = False
     if samples.compression == _NONE and not is_tiled:
-        needed = _strip_sizes(directory, row_bytes, n_samples if is_planar else 1)
+        needed = strip_sizes(directory, row_bytes, n_samples if is_planar else 1)
         for number, ((_, n_held), n_needed) in enumerate(zip(segments, needed, strict=True)):
             if n_held < n_needed:
                 raise ValueError(f"its strip {number} holds {n_held:,} bytes, and its pixels need {n_needed:,}")
@@ -177,7 +177,8 @@ def _samples(
         _BLACK_IS_ZERO: True,
         _RGB: True,
         _PALETTE: kind == "u" and bits <= 16 and (is_apart or not has_alpha),
-        _CMYK: kind == "u" and bits in (8, 16) and (n == 4 or (n == 5 and (is_apart or not has_alpha))),
+        _CMYK: (kind == "u" and bits in (8, 16) and (n == 4 or (n == 5 and (is_apart or not has_alpha))))
+        or (kind == "f" and n == 4),
         # Without JPEG, libtiff converts them; pixels that are not compressed and share colours are not whole rows.
         _YCBCR: kind == "u" and bits == 8 and n == 3 and (compression != _NONE or subsampling == (1, 1)),
     }
@@ -190,7 +191,7 @@ def _samples(
         )
     if code == _RGB or (code == _WHITE_IS_ZERO and (kind != "u" or bits not in _INVERTED or n > 1)):
         code = _BLACK_IS_ZERO
-    n_bytes = 1 if code > _RGB else 4 if bits == 24 else next(size for size in (1, 2, 4, 8) if bits <= 8 * size)
+    n_bytes = 4 if bits == 24 else next(size for size in (1, 2, 4, 8) if bits <= 8 * size)
     # Of faxes, imagecodecs reads one kind, and libtiff all; the same is true of colours in old JPEG.
     by_tifffile = compression not in _FAX and (code != _YCBCR or compression in _JPEGS[1:])
     if _HAS_IMAGECODECS:
@@ -199,7 +200,8 @@ def _samples(
         by_tifffile &= compression in (_NONE, _PACKBITS, *_INFLATE) and bits in (1, *_WHOLE)
     by_tifffile &= predictor in tifffile.TIFF.UNPREDICTORS
     n_shown = 3 + is_apart if code > _RGB else n
-    return Samples(np.dtype(f"{kind}{n_bytes}"), n_shown, code, bits, compression, by_tifffile)
+    dtype = np.dtype("u1" if code > _RGB else f"{kind}{n_bytes}")
+    return Samples(dtype, n_shown, code, bits, compression, by_tifffile)
 
 
 def _name(codes: Any, code: int) -> str:
@@ -207,48 +209,6 @@ def _name(codes: Any, code: int) -> str:
         return codes(code).name
     except ValueError:
         return f"of kind {code}"
-
-
-def _segments(directory: Directory, row_bytes: int, n_planes: int, n_bytes: int) -> list[tuple[int, int]]:
-    """Return offset and size of all strips or tiles. All must lie in the file: tifffile reads missing ones as zeros."""
-    tags, one, height = directory.tags, directory.one, directory.one(Tag.HEIGHT)
-    is_tiled = Tag.TILE_WIDTH in tags
-    if is_tiled:
-        n_expected = -(-one(Tag.WIDTH) // one(Tag.TILE_WIDTH)) * -(-height // one(Tag.TILE_HEIGHT)) * n_planes
-    else:
-        n_expected = -(-height // _rows(directory)) * n_planes
-    in_tiles = is_tiled and Tag.TILE_OFFSETS in tags
-    offsets = directory.many(Tag.TILE_OFFSETS if in_tiles else Tag.STRIP_OFFSETS)
-    counts = directory.many(Tag.TILE_BYTES if in_tiles else Tag.STRIP_BYTES)
-    if len(offsets) == n_expected and not (is_tiled or any(counts)):  # some programs leave them out
-        if one(Tag.COMPRESSION, 1) == _NONE:
-            counts = tuple(_strip_sizes(directory, row_bytes, n_planes))
-        elif n_expected == 1:
-            counts = (max(0, n_bytes - offsets[0]),)
-    segments = list(zip(offsets, counts, strict=False))
-    # GDAL leaves out tiles of which all pixels have no data.
-    may_lack = Tag.GDAL_NODATA in tags or Tag.GDAL_METADATA in tags
-    if not len(offsets) == len(counts) == n_expected or not (
-        all(bool(offset) == bool(count) and (offset or may_lack) for offset, count in segments)
-    ):
-        raise ValueError("some of its strips or tiles are missing")
-    end = max(offset + count for offset, count in segments)
-    if end > n_bytes:
-        raise ValueError(f"its pixels end at byte {end:,}, and the file has {n_bytes:,}: it was cut")
-    return segments
-
-
-def _rows(directory: Directory) -> int:
-    """Return the rows of a strip; some programs write 0 for all of them."""
-    height = directory.one(Tag.HEIGHT)
-    return min(height, directory.one(Tag.ROWS_PER_STRIP, height) or height)
-
-
-def _strip_sizes(directory: Directory, row_bytes: int, n_planes: int) -> list[int]:
-    """Return the bytes of pixels in each strip; the last one of an image, or of a sample, may have fewer rows."""
-    n_rows = _rows(directory)
-    n_full, rest = divmod(directory.one(Tag.HEIGHT), n_rows)
-    return ([n_rows * row_bytes] * n_full + [rest * row_bytes] * (rest > 0)) * n_planes
 
 
 def check_ends(file: BinaryIO, layout: PageLayout) -> None:
@@ -296,12 +256,13 @@ def decode_segments(tiff: tifffile.TiffFile, offset: int, layout: PageLayout) ->
 def _decode(tiff: tifffile.TiffFile, offset: int, layout: PageLayout, inflate: Callable[[], Any] | None) -> np.ndarray:
     tiff.filehandle.seek(offset)
     page = tifffile.TiffPage(tiff, index=0)
-    if page.size != math.prod(layout.shape[:2]) * layout.n_samples or page.dtype is None:
+    shaped = (layout.n_samples if layout.is_planar else 1, *page.shaped[1:])  # planes may be missing
+    if math.prod(shaped) != math.prod(layout.shape[:2]) * layout.n_samples or page.dtype is None:
         raise ValueError(f"tifffile reads {page.shape}, {page.dtype} where the directory says {layout.shape}")
     n_needed = math.prod(page.chunks) * page.dtype.itemsize
     if inflate is not None:
         page.compression = _NONE  # page.decode is given bytes that are decompressed already
-    pixels = np.empty(page.shaped, page.dtype)
+    pixels = np.empty(shaped, page.dtype)
     tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader} if page.compression in _JPEGS else {}
     offsets, counts = zip(*layout.segments, strict=True)
     for content, number in page.parent.filehandle.read_segments(
@@ -328,6 +289,11 @@ def show(pixels: np.ndarray, layout: PageLayout, directory: Directory) -> np.nda
 
 
 def _rgb(pixels: np.ndarray, layout: PageLayout) -> np.ndarray:
+    if pixels.dtype.kind == "f":
+        if not (pixels.min() >= 0 and pixels.max() <= 1):
+            raise ValueError("its pixels are CMYK in floating-point numbers that are not all between 0 and 1")
+        inks = pixels.astype(np.float64)
+        return np.rint(255 * (1 - inks[..., :3]) * (1 - inks[..., 3:])).astype(np.uint8)
     eight = np.ascontiguousarray(pixels[..., :4] >> (layout.samples.bits - 8), np.uint8)
     return np.asarray(Image.frombuffer("CMYK", eight.shape[1::-1], eight, "raw", "CMYK", 0, 1).convert("RGB"))
 
@@ -373,7 +339,7 @@ class _ByLibtiff(TiffImageFile):
         if self.mode == "YCbCr":
             self.use_load_libtiff, self._mode = True, "RGB"
             size = self.tag_v2[Tag.WIDTH], self.tag_v2[Tag.HEIGHT]
-            self.tile = [_TILE("libtiff", (0, 0, *size), 0, ("RGBX", False, self.tag_v2.offset))]
+            self.tile = [TILE("libtiff", (0, 0, *size), 0, ("RGBX", False, self.tag_v2.offset))]
 
 
 def decode_by_pillow(file: BinaryIO, n_bytes: int, layout: PageLayout, directory: Directory) -> np.ndarray:

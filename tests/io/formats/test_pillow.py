@@ -255,9 +255,9 @@ def test_sizes_and_numbers_are_checked_before_pixels_are_decoded(tmp_path, kind)
 def foreign_files():
     """Contents of files for which Pillow has decoders that are not to be called."""
     picture = frames()[0]
-    for kind in ("EPS", "PDF", "SPIDER", "TIFF", "BLP"):
+    for kind in ("EPS", "PDF", "SPIDER", "TIFF"):
         buffer = io.BytesIO()
-        picture.convert({"SPIDER": "F", "BLP": "P"}.get(kind, "RGB")).save(buffer, kind)
+        picture.convert({"SPIDER": "F"}.get(kind, "RGB")).save(buffer, kind)
         yield buffer.getvalue()
     yield from (
         b"\xd7\xcd\xc6\x9a\0\0" + bytes(200),  # WMF

@@ -1,5 +1,6 @@
 """Pages of a TIFF: strips and tiles that are decoded."""
 
+import functools
 import itertools
 import os
 import struct
@@ -12,7 +13,7 @@ from PIL import Image
 
 from imgstack_ml import open_stack
 from imgstack_ml.errors import BadImageError
-from tests.lib.images import assert_named, pack, random_pixels, write_image
+from tests.lib.images import assert_named, pack, random_pixels, read_image, write_image
 
 
 def test_strips_longer_than_their_pixels(tmp_path):
@@ -234,6 +235,41 @@ def test_tiles_that_are_left_out(tmp_path, gdal):
         return
     pixels[16:] = 7
     np.testing.assert_array_equal(open_stack(path).data.compute()[0], pixels)
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"rowsperstrip": 5}, {"tile": (16, 16)}])
+def test_planes_that_were_not_written_are_left_out(tmp_path, options):
+    path, pixels = tmp_path / "a.tif", random_pixels((3, 32, 24), "int16")
+    write = functools.partial(write_image, path, pixels, photometric="minisblack", planarconfig="separate")
+    for missing in ([2], [1, 2], [1], [0, 1, 2]):
+        write(metadata=None, **options)
+        with tifffile.TiffFile(path, mode="r+") as found:
+            kind = "Tile" if "tile" in options else "Strip"
+            for tag in (found.pages.first.tags[kind + name] for name in ("Offsets", "ByteCounts")):
+                values = np.reshape(tag.value, (3, -1))
+                values[missing] = 0
+                tag.overwrite(values.ravel().tolist())
+        if 2 not in missing or 0 in missing:
+            assert_named(path, "strips or tiles are missing")
+            continue
+        with pytest.warns(UserWarning, match=f"a.tif' describes 3 planes, of which {len(missing)} are missing"):
+            stack = open_stack(path)
+        expected = pixels[0] if len(missing) == 2 else np.moveaxis(pixels[:2], 0, -1)
+        np.testing.assert_array_equal(stack.data.compute()[0], expected)
+
+
+def test_inks_in_floating_point_numbers(tmp_path):
+    inks = np.random.default_rng(0).random((9, 7, 4), "float32")
+    inks[0, :2], inks[0, 2] = [[0, 0, 0, 0], [1, 1, 1, 1]], [0, 0.5, 1, 0]
+    path = write_image(tmp_path / "a.tif", inks, photometric="separated")
+    found = read_image(path)
+    np.testing.assert_array_equal(found[0, :3], [[255, 255, 255], [0, 0, 0], [255, 128, 0]])
+    eight = Image.frombytes("CMYK", (7, 9), np.rint(255 * inks).astype(np.uint8).tobytes())
+    assert np.abs(found - np.asarray(eight.convert("RGB"), int)).max() <= 1
+    for beyond in (-0.1, 1.1, np.nan):
+        inks[5, 5, 2] = beyond
+        write_image(path, inks, photometric="separated")
+        assert_named(path, "not all between 0 and 1")
 
 
 @pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"rowsperstrip": 4}])
