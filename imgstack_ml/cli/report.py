@@ -106,7 +106,8 @@ def _read_predictions(path: str) -> Predictions:
     try:
         with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
             header, *rows = csv.reader(file)
-        names, labels, predicted = ([of_cell(row[header.index(name)]) for row in rows] for name in _PREDICTED)
+        places = [header.index(name) for name in _PREDICTED]
+        names, labels, predicted = ([of_cell(row[place]) for row in rows] for place in places)
         chances = None
         if CHANCES[0] in header:
             chances = np.array([row[header.index(CHANCES[0]) :] for row in rows], dtype=np.float64)
