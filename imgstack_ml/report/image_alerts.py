@@ -30,7 +30,7 @@ __all__ = [
 CLIPPED_SHARE = 0.01
 # Largest values of cameras with 8, 10, 12, 14 and 16 bits.
 CLIPPED_ENDS = (255.0, 1023.0, 4095.0, 16383.0, 65535.0)
-FLAT_IMAGES = 0.25  # of more, a value is that of a bright ground
+MOST = 0.75  # of the images; where more have many pixels of the largest value, these are a bright ground
 # Files that were cut off are few.
 BLANK_SHARE, BLANK_IMAGES = 0.2, 0.1
 # An outlier is this many robust standard deviations (of the logarithm of Q or of T squared) above the median, and this
@@ -74,12 +74,12 @@ def half_written(statistics: ImageStatistics, evidence: Evidence) -> Alert | Non
 def share_at_the_end(statistics: ImageStatistics, evidence: Evidence, stuck: np.ndarray) -> np.ndarray:
     """Share of the pixels of each image that have the largest value of a camera, beside pixels that are stuck.
 
-    What several images, and not most, have in many pixels, and none exceeds, is such a value, too.
+    What several images have in many pixels, most have in next to none, and none exceeds, is such a value, too.
     """
     varied = statistics.minima < statistics.maxima
     at_end = np.isin(statistics.maxima, CLIPPED_ENDS) & varied
     flat = varied & (statistics.at_top > CLIPPED_SHARE) & (statistics.maxima == statistics.maxima.max())
-    if 1 < flat.any(axis=1).sum() <= FLAT_IMAGES * len(flat):
+    if flat.any(axis=1).sum() > 1 and np.quantile(statistics.at_top.max(axis=1), MOST) < CLIPPED_SHARE / 4:
         at_end |= flat
     share: np.ndarray = np.where(at_end, statistics.at_top, 0).max(axis=1)
     if not len(stuck):
