@@ -152,8 +152,11 @@ def classify(
     if groups is not None:
         found |= {"n_groups": len(set(groups.tolist()))}
     _write_results(folder, model, outcome, groups, found, run)
+    from ..report.classification import described_weights
+
+    found |= {"weights": described_weights(feature_weights(model))}
     record = run.describe(features=list(features), classifier=found)
-    _write_report(folder, model, outcome, record, run)
+    _write_report(folder, outcome, record, run)
     run.finish(folder, record, _next_lines(out, classifier))
 
 
@@ -297,13 +300,16 @@ def _write_results(
     run: Run,
 ) -> None:
     from .. import save_model
+    from ..report.classification import CHANCES
 
     texts: Any = [run.image_names, run.stack.labels, outcome.predicted]
     header = ["file", "label", "predicted", "fold"]
     if groups is not None:
         texts.append(groups)
         header.insert(3, "group")
-    folder.write_table("predictions.csv", header, texts, [outcome.fold])
+    chances = [] if outcome.chances is None else outcome.chances.T.tolist()
+    header += CHANCES[: len(chances)]
+    folder.write_table("predictions.csv", header, texts, [outcome.fold, *chances])
     run.write_skipped(folder)
     with folder.writing(MODEL_FILE) as temporary:
         # Of a linear model the coefficients are saved. The others could only be saved as code, by pickle.
@@ -311,13 +317,13 @@ def _write_results(
     _draw_confusion(folder, found)
 
 
-def _write_report(folder: OutputFolder, model: Pipeline, outcome: Outcome, record: dict[str, Any], run: Run) -> None:
+def _write_report(folder: OutputFolder, outcome: Outcome, record: dict[str, Any], run: Run) -> None:
     """Write the page about the classifier; only the images that it shows are read once more."""
     from ..report.classification import Predictions, classification_report
 
     labels: Any = run.stack.labels
     predictions = Predictions(run.image_names, labels, outcome.predicted, outcome.chances)
-    page = classification_report(run.stack, predictions, feature_weights(model), record)
+    page = classification_report(run.stack, predictions, record)
     with folder.writing("report.html") as temporary:
         page.save_as_html(temporary)
 

@@ -22,9 +22,12 @@ from .lib.terminal import Terminal
 if TYPE_CHECKING:
     import numpy as np
 
-    from .. import ImageStack
+    from .. import ImageStack, Report
+    from ..report.classification import Predictions
 
 __all__ = ["report"]
+
+_PREDICTED = ("file", "label", "predicted")
 
 
 @click.command(cls=Task, short_help="Make the report of an earlier run again.")
@@ -37,11 +40,11 @@ __all__ = ["report"]
 )
 @run_options(json=False)
 def report(out: str, terminal: Terminal, read: bool) -> None:
-    """Write OUT/report.html from what an earlier run of pca or demo left in OUT.
+    """Write OUT/report.html from what an earlier run of pca, demo or classify left in OUT.
 
     The model, its scores and the record of the run are enough for most of the page: the images themselves may be gone.
-    The page of classify is made by classify alone, for the probabilities that it shows are not kept. Of it and of
-    commands without a page, such as cluster, what they found and the files to look at are printed again.
+    The page of classify shows images, which have to be there. Of commands without a page, such as cluster, what they
+    found and the files to look at are printed again.
 
     \b
     Examples:
@@ -57,7 +60,8 @@ def report(out: str, terminal: Terminal, read: bool) -> None:
         )
     run = _with_line(read_record(out))
     if "fit" not in run:
-        _tell(out, run, terminal)
+        if not _classification(out, run, terminal, read=read):
+            _tell(out, run, terminal)
         return
     model = open_model(out)
     names, scores = _read_scores(os.path.join(out, "scores.csv"))
@@ -65,19 +69,59 @@ def report(out: str, terminal: Terminal, read: bool) -> None:
     if stack is not None:
         terminal.status("reading the images")
     page = generate_report(model, stack, scores=scores, names=names, run=run, progress=terminal.progress)
-    path = os.path.join(out, "report.html")
-    page.save_as_html(path, overwrite=True)
-    _list_as_output(out, run)
+    path = _save(page, out, run)
     findings = "".join(f"\n  {alert.title}" for alert in page.alerts.values())
     terminal.result(f"{path}{findings}")
+
+
+def _save(page: Report, out: str, run: dict[str, Any]) -> str:
+    """Write the page, and add it to the results that the record lists: with --overwrite, a run removes these."""
+    path = os.path.join(out, "report.html")
+    page.save_as_html(path, overwrite=True)
+    if "report.html" not in run["outputs"]:
+        write_record(out, {**run, "outputs": ["report.html", *run["outputs"]]})
+    return path
+
+
+def _classification(out: str, run: dict[str, Any], terminal: Terminal, *, read: bool) -> bool:
+    """Make the page of classify again, and tell whether that could be done; earlier versions kept too little."""
+    if not read or "weights" not in run.get("classifier", ()):
+        return False
+    from ..report.classification import classification_report
+
+    predictions = _read_predictions(os.path.join(out, "predictions.csv"))
+    stack = _open_images(run, list(predictions.names), terminal)
+    if stack is None:
+        return False
+    terminal.result(_save(classification_report(stack, predictions, run), out, run))
+    return True
+
+
+def _read_predictions(path: str) -> Predictions:
+    """Read what classify predicted."""
+    import numpy as np
+
+    from ..report.classification import CHANCES, Predictions
+
+    try:
+        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+            header, *rows = csv.reader(file)
+        places = [header.index(name) for name in _PREDICTED]
+        names, labels, predicted = ([of_cell(row[place]) for row in rows] for place in places)
+        chances = None
+        if CHANCES[0] in header:
+            chances = np.array([row[header.index(CHANCES[0]) :] for row in rows], dtype=np.float64)
+        return Predictions(names, np.array(labels), np.array(predicted), chances)
+    except (ValueError, IndexError) as error:
+        raise StoreError(f"{path!r} is damaged: {error}; run imgstack-ml classify again with --overwrite") from error
 
 
 def _tell(out: str, run: dict[str, Any], terminal: Terminal) -> None:
     """Print again what a command found whose page is not made again from its files."""
     text = "there is no page about it"
     if "report.html" in run["outputs"]:
-        again = f", which only the command itself makes again: {run['command_line']}" if "command_line" in run else ""
-        text = f"report.html is its page{again}"
+        again = f"; all is made again by: {run['command_line']}" if "command_line" in run else ""
+        text = f"report.html is its page, which shows images{again}"
     terminal.result(summary(run, out, f"These files show what a run of {run['command']} found; {text}"))
 
 
@@ -101,12 +145,6 @@ def _read_scores(path: str) -> tuple[list[str], np.ndarray]:
         return [of_cell(row[0]) for row in rows], np.array([row[first:] for row in rows], dtype=np.float64)
     except (ValueError, IndexError) as error:
         raise StoreError(f"{path!r} is damaged: {error}; run imgstack-ml pca again with --overwrite") from error
-
-
-def _list_as_output(out: str, run: dict[str, Any]) -> None:
-    """Add the page to the results that the record lists: a run with --overwrite then removes it with the others."""
-    if "report.html" not in run["outputs"]:
-        write_record(out, {**run, "outputs": ["report.html", *run["outputs"]]})
 
 
 def _open_images(run: dict[str, Any], names: list[str], terminal: Terminal) -> ImageStack | None:

@@ -197,7 +197,7 @@ def log_likelihood(
 
     `residual_squares` says how residuals are formed.
     """
-    scores, squares = residual_squares(block, axes, mean, inner)
+    scores, squares = residual_squares([block], axes, mean, inner)
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
         likelihood: np.ndarray = -0.5 * (constant + (scores**2 / variance).sum(axis=1) + squares / noise)
     bad = first_nonfinite(likelihood)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from math import ceil, log10
 from typing import Any, NamedTuple
@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 _PIECE = 2**16  # pixels
+_CACHED_BYTES = 2**20  # of a tile and its part of the axes, which are read several times: half of a core's cache
 _FAINT = 1e-2
 _LARGE, _SAMPLED_AXES = 2**20, 32  # pixels of an image whose scores are guessed first, and axes on which they are
 
@@ -156,13 +157,13 @@ def residuals(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, with_mean: 
 
 @np.errstate(over="ignore", invalid="ignore")  # the caller finds what is not finite
 def residual_squares(
-    block: np.ndarray,
+    blocks: Sequence[np.ndarray],
     axes: np.ndarray,
     mean: np.ndarray,
     inner: np.ndarray | None = None,
     dtype: npt.DTypeLike = np.float64,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores (b, k) of a block of images, and sums of squares (b,) of what the axes leave of them, both float64.
+    """Scores (n, k) of the images in blocks, and sums of squares (n,) of what the axes leave of them, both float64.
 
     The squares are those of the centred image less those of its scores. Where that is less than a hundredth of the
     image, the difference has lost digits, and residuals are formed pixel by pixel. To read large images once only, what
@@ -176,9 +177,10 @@ def residual_squares(
     dtype : dtype, default=float64
         Of the arithmetic. In float32 squares have four digits, of images of up to 16 bits; 2048 values are added up.
     """
-    scores, total = np.zeros((len(block), len(axes))), np.zeros(len(block))
-    guess = _guessed_scores(block, axes, mean, dtype) if inner is None and mean.size >= _LARGE else None
-    for rows, a, b, tile in _centred_tiles(block, axes, mean, dtype):
+    n = n_rows(blocks)
+    scores, total = np.zeros((n, len(axes))), np.zeros(n)
+    guess = _guessed_scores(blocks, axes, mean, dtype) if inner is None and mean.size >= _LARGE else None
+    for rows, a, b, tile in _centred_tiles(blocks, axes, mean, dtype):
         own_axes = axes[:, a:b].astype(dtype, copy=False)
         if guess is not None:
             tile -= guess[rows] @ own_axes[: guess.shape[1]]
@@ -188,23 +190,33 @@ def residual_squares(
     squares = total - np.einsum("ij,ij->i", scores, along)
     if guess is not None:
         scores[:, : guess.shape[1]] += guess  # those of what it leaves, and its own; `along` are the same numbers
-    faint = np.flatnonzero(~(squares > _FAINT * total))
-    if len(faint):
-        some = block if len(faint) == len(block) else block[faint]
-        left = np.zeros(len(some))
+    faint = ~(squares > _FAINT * total)
+    if faint.any():
+        some = blocks if faint.all() else [block[faint[i : i + len(block)]] for i, block in _with_starts(blocks)]
+        along, left = along[faint], np.zeros(np.count_nonzero(faint))
         for rows, a, b, tile in _centred_tiles(some, axes, mean, dtype):
-            tile -= along[faint[rows]].astype(dtype) @ axes[:, a:b].astype(dtype, copy=False)
+            tile -= along[rows].astype(dtype) @ axes[:, a:b].astype(dtype, copy=False)
             left[rows] += _squares_of_rows(tile)
         squares[faint] = left
     return scores, squares
 
 
-def _guessed_scores(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, dtype: npt.DTypeLike) -> np.ndarray:
+def _with_starts(blocks: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each block with the position of its first image."""
+    start = 0
+    for block in blocks:
+        yield start, block
+        start += len(block)
+
+
+def _guessed_scores(
+    blocks: Sequence[np.ndarray], axes: np.ndarray, mean: np.ndarray, dtype: npt.DTypeLike
+) -> np.ndarray:
     """Scores (b, up to 32) that fit pieces of the images best, by least squares; 0 where these tell little."""
     axes = axes[:_SAMPLED_AXES]
     starts = np.linspace(0, mean.size - 16, 64 + len(axes)).astype(int)
     at = (starts[:, np.newaxis] + np.arange(16)).ravel()
-    centred = flat_rows([block])[0][:, at].astype(np.float64) - mean[at]
+    centred = np.concatenate([rows[:, at] for rows in flat_rows(blocks)]).astype(np.float64) - mean[at]
     left, sizes, right = np.linalg.svd(axes[:, at].astype(np.float64), full_matrices=False)
     # A piece that is like the whole has this share of the length of each axis. Much less of it would amplify noise.
     known = sizes > 0.1 * np.sqrt(len(at) / mean.size)
@@ -213,13 +225,13 @@ def _guessed_scores(block: np.ndarray, axes: np.ndarray, mean: np.ndarray, dtype
 
 
 def _centred_tiles(
-    block: np.ndarray, axes: np.ndarray, mean: np.ndarray, dtype: npt.DTypeLike
+    blocks: Sequence[np.ndarray], axes: np.ndarray, mean: np.ndarray, dtype: npt.DTypeLike
 ) -> Iterator[tuple[slice, int, int, np.ndarray]]:
     """Yield rows, first and last pixel, and centred images, tile by tile."""
     kind = np.dtype(dtype)
-    for row, pieces in row_groups([block]):
+    for row, pieces in row_groups(blocks):
         rows = slice(row, row + n_rows(pieces))
-        width = min(_PIECE, wide_tile(max(n_rows(pieces), len(axes)), kind))  # stays in the cache
+        width = wide_tile(n_rows(pieces) + len(axes), kind, _CACHED_BYTES)
         for a, b, tile in tiles(pieces, mean, kind, width=width):
             yield rows, a, b, tile
 

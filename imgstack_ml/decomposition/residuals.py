@@ -262,7 +262,7 @@ def outlier_values(
     block: np.ndarray, axes: np.ndarray, mean: np.ndarray, variance: np.ndarray, inner: np.ndarray
 ) -> np.ndarray:
     """Squared residual and Hotelling's T squared (b, 2) of a block of images."""
-    scores, squares = residual_squares(block, axes, mean, inner)
+    scores, squares = residual_squares([block], axes, mean, inner)
     with np.errstate(over="ignore", invalid="ignore"):
         found = np.stack([squares, hotelling(scores, variance)], axis=1)
     bad = first_nonfinite(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from math import ceil
 from typing import Any, NamedTuple
@@ -22,6 +22,8 @@ __all__ = [
     "scores_and_squares",
     "small_basis",
 ]
+
+_GROUP_BYTES = 2**27  # of large images, as read, whose scores are computed together
 
 
 class Reduced(NamedTuple):
@@ -68,13 +70,15 @@ def small_basis(route: Route, side: int, inside: np.ndarray | None, number: int 
     return SmallBasis(mean, _filled(parts), factor)
 
 
-def scores_and_squares(pca: Any, images: np.ndarray, number: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Scores (b, k) of images on the first components, not whitened, and squares (b,) of what these leave of them.
+def scores_and_squares(
+    pca: Any, blocks: Sequence[np.ndarray], number: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (n, k) of images on the first components, not whitened, and squares (n,) of what these leave of them.
 
     Squares have four digits. Pixels that a masked array hides have no part in them.
     """
-    dtype = np.float32 if images.dtype.kind in "iu" and images.itemsize <= 2 else np.float64
-    return residual_squares(_filled(images), pca.components_[:number], pca.mean_, dtype=dtype)
+    dtype = np.float32 if blocks[0].dtype.kind in "iu" and blocks[0].itemsize <= 2 else np.float64
+    return residual_squares([*map(_filled, blocks)], pca.components_[:number], pca.mean_, dtype=dtype)
 
 
 def reduced_reconstructions(
@@ -91,45 +95,67 @@ def reduced_reconstructions(
         If the PCA gets rows of which no images can be made.
     """
     basis = small_basis(route, side, inside, max(numbers))
-    # Unlike a loop, `map` does not keep an image while the next one is read.
+    # Unlike a loop, `map` does not keep images while the next ones are read.
     reduce = partial(_reduced, route, numbers=numbers, inside=inside, side=side, basis=basis)
-    parts = list(map(reduce, images))
-    join = np.ma.concatenate if isinstance(parts[0].images, np.ma.MaskedArray) else np.concatenate
+    together = _GROUP_BYTES if basis is not None and not route.before else 0
+    parts = list(map(reduce, _in_groups(images, together)))
     found, steps, errors = zip(*parts, strict=True)
-    return Reduced(join(found), join(steps), np.concatenate(errors))
+    return Reduced(_joined(found), _joined(steps), np.concatenate(errors))
+
+
+def _in_groups(images: Iterable[np.ndarray], n_bytes: int) -> Iterator[list[np.ndarray]]:
+    """Yield stacks together, as many as take no more memory: all components are read once for each group."""
+    group: list[np.ndarray] = []
+    for one in images:
+        group.append(one)
+        is_full = (len(group) + 1) * one.nbytes > n_bytes
+        del one
+        if is_full:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def _reduced(
     route: Route,
-    images: np.ndarray,
+    group: list[np.ndarray],
     numbers: Sequence[int],
     inside: np.ndarray | None,
     side: int,
     basis: SmallBasis | None,
 ) -> Reduced:
-    prepared = route.prepare(images)
-    if prepared.ndim < 3:
+    parts = [route.prepare(images) for images in group]
+    if parts[0].ndim < 3:
         raise ValueError(
-            f"the PCA gets rows of {prepared.shape[1]} features, of which no images can be made. "
+            f"the PCA gets rows of {parts[0].shape[1]} features, of which no images can be made. "
             "Fit it on images, with an ImageFlattener before a PCA that needs rows"
         )
-    factor = ceil(max(prepared.shape[1:3]) / side)
-    hidden = hide_outside(prepared, inside)
-    if basis is not None and is_plain(route, prepared):
+    factor = ceil(max(parts[0].shape[1:3]) / side)
+    hidden = [hide_outside(images, inside) for images in parts]
+    if basis is not None and is_plain(route, parts[0]):
         scores, squares = scores_and_squares(route.pca, hidden, max(numbers))
         beyond = [squares + np.square(scores[:, number:]).sum(axis=1) for number in numbers]
         steps = [basis.reconstruct(scores[:, :number]) for number in numbers]
-        errors = list(np.sqrt(np.array(beyond) / n_values(hidden)))
+        errors = list(np.sqrt(np.array(beyond) / n_values(hidden[0])))
     else:
+        prepared, shown = _joined(parts), _joined(hidden)
         projected = route.scores(prepared)
         steps, errors = [], []
         for number in numbers:
             whole = hide_outside(route.reconstruct(projected, number), inside)
-            difference = np.asanyarray(whole - hidden.astype(np.float64))
+            difference = np.asanyarray(whole - shown.astype(np.float64))
             errors.append(np.asarray(np.sqrt((difference**2).mean(axis=tuple(range(1, difference.ndim))))))
             steps.append(shrink_by(whole, factor))
-    stacked = np.ma.stack if isinstance(hidden, np.ma.MaskedArray) else np.stack
-    return Reduced(shrink_by(hidden, factor), stacked(steps, axis=1), np.stack(errors, axis=1))
+    stacked = np.ma.stack if isinstance(hidden[0], np.ma.MaskedArray) else np.stack
+    small = _joined([shrink_by(images, factor) for images in hidden])
+    return Reduced(small, stacked(steps, axis=1), np.stack(errors, axis=1))
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Concatenate arrays, of which a single one is not copied."""
+    join = np.ma.concatenate if isinstance(parts[0], np.ma.MaskedArray) else np.concatenate
+    return parts[0] if len(parts) == 1 else join(parts)
 
 
 def n_values(images: np.ndarray) -> int:

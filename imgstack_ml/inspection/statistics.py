@@ -9,11 +9,12 @@ import numpy as np
 from ..base.parts import nonempty_parts
 from ..base.validation import StackLike
 from ..passes.runner import PassRunner
-from .image_statistics import ImageStatistics, concatenate_statistics, image_statistics
+from .image_statistics import GRID, ImageStatistics, concatenate_statistics, image_statistics
 from .stacks import check_stack
 from .statistics_of_parts import pass_over_parts
 
 __all__ = [
+    "GRID",
     "ImageStatistics",
     "concatenate_lists",
     "concatenate_statistics",

@@ -107,9 +107,9 @@ def tile_width(rows: int, dtype: np.dtype) -> int:
     return min(TERMS, max(64, TILE_BYTES // (np.dtype(dtype).itemsize * rows)))
 
 
-def wide_tile(rows: int, dtype: np.dtype) -> int:
+def wide_tile(rows: int, dtype: np.dtype, n_bytes: int = TILE_BYTES) -> int:
     """Count the pixels in a tile of few rows: 2048 of a single image would take less time than the calls for them."""
-    return max(tile_width(rows, dtype), TILE_BYTES // (np.dtype(dtype).itemsize * rows * TERMS) * TERMS)
+    return max(tile_width(rows, dtype), n_bytes // (np.dtype(dtype).itemsize * rows * TERMS) * TERMS)
 
 
 def row_groups(blocks: Sequence[np.ndarray], size: int = 2 * TERMS) -> Iterator[tuple[int, list[np.ndarray]]]:

@@ -47,6 +47,7 @@ def find_alerts(evidence: Evidence) -> dict[str, Alert]:
     if statistics is not None:
         found += [
             image_alerts.images_of_other_channels(statistics, evidence),
+            image_alerts.images_that_are_turned(statistics, evidence),
             image_alerts.duplicate_images(statistics, evidence),
         ]
     if evidence.outliers is not None:

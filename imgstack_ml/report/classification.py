@@ -16,8 +16,9 @@ from .report import Report
 from .tables import Table, command_line, versions_table
 from .tiles import Tile, _tile
 
-__all__ = ["FeatureWeights", "Predictions", "classification_report"]
+__all__ = ["CHANCES", "FeatureWeights", "Predictions", "classification_report", "described_weights"]
 
+CHANCES = ("chance_of_predicted", "chance_of_label")  # columns of the table of predictions
 _MAX_CLASSES = 12  # of more, the confusion matrix shows those with the most errors
 _MAX_CONFUSIONS = 8
 _N_EXAMPLES = 6
@@ -78,9 +79,7 @@ class Group(NamedTuple):
     tiles: list[Tile]
 
 
-def classification_report(
-    stack: Any, predictions: Predictions, weights: FeatureWeights | None, run: dict[str, Any]
-) -> Report:
+def classification_report(stack: Any, predictions: Predictions, run: dict[str, Any]) -> Report:
     """Make a page about a classifier. Of the images, only those that it shows are read: at most 96.
 
     Parameters
@@ -88,10 +87,8 @@ def classification_report(
     stack : ImageStack
         The images.
     predictions : Predictions
-    weights : FeatureWeights or None
-        None if the classifier has no weights of features.
     run : dict
-        As in the ``run.json`` of ``imgstack-ml classify``.
+        As in the ``run.json`` of ``imgstack-ml classify``; `described_weights` are in it.
 
     Returns
     -------
@@ -117,8 +114,8 @@ def classification_report(
         misjudged=[tiles[at] for at in misjudged],
         n_more_misjudged=n_wrong - len(misjudged),
         has_chances=predictions.chances is not None,
-        features=_features(weights),
-        groups=_groups_of_features(weights),
+        features=found["weights"]["features"],
+        groups=found["weights"]["kinds"],
         classifier=found["name"],
         command=command_line(run),
         versions=versions_table(run),
@@ -218,10 +215,18 @@ def _caption(predictions: Predictions, at: int) -> str:
     return f"{name} · {predicted} {of_predicted}, {label} {of_label}"
 
 
-def _features(weights: FeatureWeights | None) -> list[tuple[str, float, str]]:
-    """List name, size (1 for the largest) and class of the features of largest weight."""
+def described_weights(weights: FeatureWeights | None) -> dict[str, list[Any]]:
+    """Describe weights for the record of a run: the largest ones, and the shares of each kind of feature.
+
+    Both lists are empty if the classifier has no weights of features.
+    """
     if weights is None or not weights.sizes.any():
-        return []
+        return {"features": [], "kinds": []}
+    return {"features": _largest(weights), "kinds": _kinds_of_features(weights)}
+
+
+def _largest(weights: FeatureWeights) -> list[tuple[str, float, str]]:
+    """List name, size (1 for the largest) and class of the features of largest weight."""
     order = np.argsort(-weights.sizes, kind="stable")[:_MAX_FEATURES].tolist()
     classes = [""] * len(weights.sizes) if weights.classes is None else weights.classes
     return [
@@ -229,10 +234,8 @@ def _features(weights: FeatureWeights | None) -> list[tuple[str, float, str]]:
     ]
 
 
-def _groups_of_features(weights: FeatureWeights | None) -> Table:
+def _kinds_of_features(weights: FeatureWeights) -> Table:
     """Add up the squares of the weights in each kind of feature, as shares of all."""
-    if weights is None or not weights.sizes.any():
-        return []
     kinds = np.array([name.partition("__")[0] for name in weights.names])
     squares = weights.sizes**2 / (weights.sizes**2).sum()
     shares = {kind: float(squares[kinds == kind].sum()) for kind in dict.fromkeys(kinds.tolist())}

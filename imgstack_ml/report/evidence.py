@@ -35,7 +35,8 @@ class Alert:
         - ``"blank"``: images that end before their last row, as half-written files do;
         - ``"clipped"``: overexposed images;
         - ``"range"``: images with a very different range of intensities, which the Pipeline does not rescale;
-        - ``"channels"``: images whose channels are in another order;
+        - ``"channels"``: images whose channels are in another order, or of which one has one value;
+        - ``"turned"``: images that are upside down, mirrored or turned;
         - ``"empty"``: channels of next to no variance, which no component is about;
         - ``"duplicates"``: copies of other images; of a movie, frames of equal pixels only;
         - ``"outliers"``: images with large residuals, or far from most along the components;

@@ -9,7 +9,7 @@ from ..inspection.pipelines import split_at_pca
 from ..inspection.statistics import ImageStatistics, log_deviations, odd_ranges
 from .duplicates import near_duplicates
 from .evidence import Alert, Evidence, about_images, count_of, first_of, make_alert, percent
-from .sensor import exchanged_channels
+from .sensor import channels_of_one_value, exchanged_channels, turned_images
 from .trends import MIN_IMAGES, changes_slowly, is_light
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "duplicate_images",
     "half_written",
     "images_of_other_channels",
+    "images_that_are_turned",
     "leverage",
     "odd_exposures",
     "outliers",
@@ -29,6 +30,7 @@ __all__ = [
 CLIPPED_SHARE = 0.01
 # Largest values of cameras with 8, 10, 12, 14 and 16 bits.
 CLIPPED_ENDS = (255.0, 1023.0, 4095.0, 16383.0, 65535.0)
+MOST = 0.75  # of the images; where more have many pixels of the largest value, these are a bright ground
 # Files that were cut off are few.
 BLANK_SHARE, BLANK_IMAGES = 0.2, 0.1
 # An outlier is this many robust standard deviations (of the logarithm of Q or of T squared) above the median, and this
@@ -70,8 +72,15 @@ def half_written(statistics: ImageStatistics, evidence: Evidence) -> Alert | Non
 
 
 def share_at_the_end(statistics: ImageStatistics, evidence: Evidence, stuck: np.ndarray) -> np.ndarray:
-    """Share of the pixels of each image that have the largest value of a camera, beside pixels that are stuck."""
-    at_end = np.isin(statistics.maxima, CLIPPED_ENDS) & (statistics.minima < statistics.maxima)
+    """Share of the pixels of each image that have the largest value of a camera, beside pixels that are stuck.
+
+    What several images have in many pixels, most have in next to none, and none exceeds, is such a value, too.
+    """
+    varied = statistics.minima < statistics.maxima
+    at_end = np.isin(statistics.maxima, CLIPPED_ENDS) & varied
+    flat = varied & (statistics.at_top > CLIPPED_SHARE) & (statistics.maxima == statistics.maxima.max())
+    if flat.any(axis=1).sum() > 1 and np.quantile(statistics.at_top.max(axis=1), MOST) < CLIPPED_SHARE / 4:
+        at_end |= flat
     share: np.ndarray = np.where(at_end, statistics.at_top, 0).max(axis=1)
     if not len(stuck):
         return share
@@ -87,7 +96,8 @@ def overexposed_images(share: np.ndarray, evidence: Evidence) -> Alert | None:
         evidence,
         "{} overexposed",
         f"More than {percent(CLIPPED_SHARE)} of their pixels have the largest value of the camera (up to "
-        f"{percent(share.max())}). Intensities and shapes there are lost, and no rescaling restores them.",
+        f"{percent(share.max())}): too much light, or a label that was burnt in. Intensities and shapes there are "
+        "lost, and no rescaling restores them.",
     )
 
 
@@ -137,14 +147,26 @@ def _spread_of_tails(deviations: np.ndarray) -> np.ndarray:
 
 
 def images_of_other_channels(statistics: ImageStatistics, evidence: Evidence) -> Alert | None:
-    """Look for images whose channels are in another order."""
+    """Look for images whose channels are in another order, or of which one is missing."""
     return about_images(
         "channels",
-        exchanged_channels(statistics),
+        exchanged_channels(statistics) | channels_of_one_value(statistics),
         evidence,
-        "{} with channels in another order",
-        "Their channels are unlike those of the other images, and like them in another order. Usual causes are BGR for "
-        "RGB, or a changed order of filters.",
+        "{} with channels in another order, or missing",
+        "Their channels are unlike those of the other images, and like them in another order, or one of them has one "
+        "value. Usual causes are BGR for RGB, a changed order of filters, or a file that was not written.",
+    )
+
+
+def images_that_are_turned(statistics: ImageStatistics, evidence: Evidence) -> Alert | None:
+    """Look for images that are upside down, mirrored or turned."""
+    return about_images(
+        "turned",
+        turned_images(statistics),
+        evidence,
+        "{} upside down, mirrored or turned",
+        "They are unlike the other images, and like them after a turn. Usual causes are an orientation that was "
+        "lost, another camera, or a plate that was put in the wrong way round.",
     )
 
 

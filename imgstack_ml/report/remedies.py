@@ -16,6 +16,7 @@ LEFT_OUT = (
     "blank",
     "clipped",
     "channels",
+    "turned",
     "duplicates",
     "outliers",
     "leverage",

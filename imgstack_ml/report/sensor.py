@@ -1,4 +1,4 @@
-"""What cameras and software do to images: pixels that are stuck, light that is uneven, channels that are exchanged."""
+"""What cameras and software do to images: stuck pixels, uneven light, exchanged channels, images that are turned."""
 
 from __future__ import annotations
 
@@ -9,10 +9,18 @@ import numpy as np
 
 from ..inspection.pictures import shrink
 from ..inspection.pipelines import find_eigenimages, find_mask, split_at_pca
-from ..inspection.statistics import ImageStatistics
+from ..inspection.statistics import GRID, ImageStatistics
 from .trends import MIN_IMAGES
 
-__all__ = ["empty_channels", "exchanged_channels", "fitted_surfaces", "stuck_pixels", "uneven_light"]
+__all__ = [
+    "channels_of_one_value",
+    "empty_channels",
+    "exchanged_channels",
+    "fitted_surfaces",
+    "stuck_pixels",
+    "turned_images",
+    "uneven_light",
+]
 
 # A stuck pixel differs by this many of its neighbours' standard deviations from their mean, and has none itself.
 STUCK_DEVIATIONS = 3.0
@@ -31,6 +39,19 @@ _GRID, _SAMPLED, _MANY = 16, 128, 10**6  # cells and pixels along a side; values
 CHANNEL_QUANTILES = (0.1, 0.9)
 CHANNEL_SHARES = (0.7, 0.25)
 MAX_CHANNELS = 5
+FEW = 0.1  # of the images: what so many have is common
+# From the typical image turned, at -1, to the typical image, at 1: nine in ten are above the first number, and turned
+# ones within the second of -1.
+UPRIGHT, NEAR_TURNED = 0.75, 0.5
+_TURNS = (
+    lambda image: image[::-1],
+    lambda image: image[:, ::-1],
+    lambda image: image[::-1, ::-1],
+    lambda image: image.T,
+    lambda image: image.T[::-1],
+    lambda image: image.T[:, ::-1],
+    lambda image: image.T[::-1, ::-1],
+)
 # A channel is empty if its pixels have less than this share of the variance of the mean channel: it is drawn as grey.
 # Bands of a spectrum differ that much.
 EMPTY_SHARE, MAX_DRAWN = 1e-4, 8
@@ -118,6 +139,35 @@ def exchanged_channels(statistics: ImageStatistics) -> np.ndarray:
     )
     exchanged[seen] = (own > CHANNEL_SHARES[0]) & (np.min(others, axis=0) < CHANNEL_SHARES[1])
     return exchanged
+
+
+def channels_of_one_value(statistics: ImageStatistics) -> np.ndarray:
+    """Find images (n,), bool, of which a channel has one value, and another not, where few images have that."""
+    still = statistics.minima == statistics.maxima
+    found: np.ndarray = (still & (still.mean(axis=0) < FEW)).any(axis=1) & ~still.all(axis=1)
+    return found
+
+
+def turned_images(statistics: ImageStatistics) -> np.ndarray:
+    """Find images (n,), bool, that are upside down, mirrored, or turned by a right angle, by their signatures.
+
+    Nearly all others are of one view, the typical image, which is unlike itself turned.
+    """
+    signatures = statistics.signatures.astype(np.float64)
+    turned, seen = np.zeros(len(signatures), dtype=bool), np.isfinite(signatures).all(axis=1)
+    if signatures.shape[1] != GRID**2 or seen.sum() < MIN_IMAGES:
+        return turned
+    signatures = signatures[seen]
+    typical = np.median(signatures, axis=0)
+    usual = np.quantile(np.square(signatures - typical).mean(axis=1), 1 - FEW)
+    for turn in _TURNS:
+        other = turn(typical.reshape(GRID, GRID)).ravel()
+        along = (signatures - (typical + other) / 2) @ (typical - other)
+        along /= max(np.square(typical - other).sum() / 2, np.finfo(np.float64).tiny)
+        like_other = np.square(signatures - other).mean(axis=1) < 2 * usual
+        if np.quantile(along, FEW) > UPRIGHT:
+            turned[seen] |= like_other & (np.abs(along + 1) < NEAR_TURNED)
+    return turned
 
 
 def empty_channels(estimator: Any, statistics: ImageStatistics | None) -> tuple[int, np.ndarray]:

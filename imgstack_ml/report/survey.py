@@ -214,7 +214,7 @@ def _reconstructed(
     """
     if is_plain(route, prepared):
         hidden = hide_outside(prepared, inside)
-        plain, squares = scores_and_squares(route.pca, hidden)
+        plain, squares = scores_and_squares(route.pca, [hidden])
         scores = plain / score_scale(route.pca.explained_variance_, getattr(route.pca, "whiten", False))
         errors = np.sqrt(squares / n_values(hidden))
     else:

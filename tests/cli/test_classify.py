@@ -22,7 +22,7 @@ from imgstack_ml.cli.lib.crossval import Outcome
 from imgstack_ml.cli.lib.features import FEATURES, make_features
 from imgstack_ml.cli.lib.rows import plan_dtype
 from imgstack_ml.report import classification
-from imgstack_ml.report.classification import classification_report
+from imgstack_ml.report.classification import CHANCES, classification_report, described_weights
 from tests.lib.commands import assert_refused, read_table, recorded_reads, run
 from tests.lib.images import random_pixels, write_image
 from tests.lib.pages import Page
@@ -91,20 +91,22 @@ def test_predictions_are_those_of_cross_validating_the_whole_pipeline(
     shown = []
     page = classification_report
     monkeypatch.setattr(classification, "classification_report", lambda *known: shown.append(known) or page(*known))
+    describe = described_weights
+    monkeypatch.setattr(classification, "described_weights", lambda known: shown.append(known) or describe(known))
     options = [part for name in names for part in ("-f", name)]
     assert run("classify", faces, "-o", tmp_path, *options, "--folds", 4, "--seed", 3, "-q").exit_code == 0
     whole = whole_pipeline(names, stack, n_fitted=18)
     folds = StratifiedKFold(4, shuffle=True, random_state=3)
     header, rows = read_table(tmp_path / "predictions.csv")
-    assert header == ["file", "label", "predicted", "fold"]
+    assert header == ["file", "label", "predicted", "fold", *CHANCES]
     assert [row[2] for row in rows] == cross_val_predict(whole, stack, stack.labels, cv=folds).tolist()
     for number, (_, test) in enumerate(folds.split(stack.labels, stack.labels), start=1):
         assert {int(rows[i][3]) for i in test} == {number}
     of_classes = cross_val_predict(whole, stack, stack.labels, cv=folds, method="predict_proba")
-    chances = shown[0][1].chances
+    weights, (_, predictions, _) = shown
+    chances = predictions.chances
     assert_allclose(chances[:, 0], of_classes.max(axis=1), atol=1e-3)
     assert_allclose(chances[:, 1], of_classes[np.arange(24), (stack.labels == "nonface").astype(int)], atol=1e-3)
-    weights = shown[0][2]
     whole = whole.fit(stack, stack.labels)
     assert weights.names == whole[0].get_feature_names_out().tolist()
     assert_allclose(weights.sizes, np.abs(whole[-1].coef_[0]), atol=2e-2 * weights.sizes.max())

@@ -64,16 +64,23 @@ def test_images_that_were_brought_to_one_kind(tmp_path):
     assert "--mode L --shape 8x8" in page
 
 
-def test_other_results(faces, tmp_path):
-    """What a command without a page has found is printed again; a table is named."""
+@pytest.mark.parametrize("classifier", ["logistic", "svm"])
+def test_the_page_of_classify(faces, tmp_path, classifier):
+    """It is the one that classify made; without images, what it found is printed again."""
     out = tmp_path / "out"
-    ended = run("classify", faces, "-f", "stats", "-o", out)
-    again = run("report", out)
-    assert again.exit_code == 0
-    assert again.stdout.split("\n\nResults")[0] == ended.stdout.split("\n\nResults")[0]
-    line = f"only the command itself makes again: imgstack-ml classify {faces} -o {out} -f stats --overwrite\n"
-    assert again.stdout.endswith(line)
+    ended = run("classify", faces, "-f", "stats", "-c", classifier, "-o", out)
+    page = (out / "report.html").read_text()
+    (out / "report.html").unlink()
+    assert run("report", out).stdout == f"{out / 'report.html'}\n"
+    assert (out / "report.html").read_text() == page
+    told = run("report", out, "--no-read")
+    assert told.exit_code == 0
+    assert told.stdout.split("\n\nResults")[0] == ended.stdout.split("\n\nResults")[0]
+    line = f"imgstack-ml classify {faces} -o {out} -f stats{' -c svm' * (classifier == 'svm')} --overwrite"
+    assert told.stdout.endswith(f"report.html is its page, which shows images; all is made again by: {line}\n")
     assert_refused(run("report", out / "predictions.csv"), "is a file", "a table has no page")
+    (out / "predictions.csv").write_text("file,label\n")
+    assert_refused(run("report", out), "predictions.csv' is damaged")
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,6 @@ def test_squares_of_few_large_images_with_and_without_a_second_look(dtype, large
     scores = (block - mean) @ axes.T
     squares = np.square(block - mean - scores @ axes).sum(axis=1)
     for kind in ("float32", "float64") if dtype == "uint8" else ("float64",):
-        found = residual_squares(block.reshape(3, 1, -1), axes.astype(kind), mean, dtype=kind)
+        found = residual_squares(np.split(block.reshape(3, 1, -1), [2]), axes.astype(kind), mean, dtype=kind)
         assert_allclose(found[0], scores, rtol=1e-5, atol=1e-3)
         assert_allclose(found[1], squares, rtol=1e-4 if kind == "float32" else 1e-9)

@@ -33,6 +33,7 @@ KINDS = [
     "duplicates",
     "leverage",
     "channels",
+    "turned",
     "empty",
     "pixels",
     "illumination",
@@ -133,7 +134,7 @@ def test_constant_images(textures):
     assert "duplicates" not in alerts
 
 
-@pytest.mark.parametrize(("dtype", "top"), [("uint8", 255), ("uint16", 4095), ("uint16", 65535)])
+@pytest.mark.parametrize(("dtype", "top"), [("uint8", 255), ("uint16", 3600), ("uint16", 4095), ("uint16", 65535)])
 def test_overexposed_images(dtype, top, textures):
     images = (textures.astype(float) / 255 * top).astype(dtype)
     for index in (3, 50, 51):
@@ -233,6 +234,7 @@ def with_fault(kind):
     pixels[:, 5, 7] = 250
     coloured = images[..., None] / [1, 2, 4]
     coloured[-2:] = coloured[-2:, ..., ::-1]
+    view = images / 4 + 0.75 * images[0]
     with_empty = np.stack([images, images.transpose(0, 2, 1), images // 60], axis=3)
     with_empty[..., 2] = 7 + (np.random.default_rng(2).random(images.shape) < 1e-2)
     faulty = {
@@ -244,6 +246,7 @@ def with_fault(kind):
         "duplicates": np.r_[images[:-2], images[3:4], images[3:4]],
         "leverage": np.r_[images[:-1], 40 + 170 * (np.indices((1, 24, 24)).sum(axis=0) % 2)],
         "channels": coloured,
+        "turned": np.r_[view[:-2], view[-2:, ::-1]],
         "pixels": pixels,
         "illumination": small_images(n=150) * y,
         "drift": images * steps,
@@ -377,6 +380,8 @@ def test_what_to_type_on_the_command_line(tmp_path, monkeypatch):
         "X-ray diffraction",
         "radiographs",
         "negatives",
+        "upside down",
+        "green is missing",
     ],
 )
 def test_cases_of_the_campaign(case):

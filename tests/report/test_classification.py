@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import imgstack_ml as im
-from imgstack_ml.report.classification import FeatureWeights, Predictions, classification_report
+from imgstack_ml.report.classification import FeatureWeights, Predictions, classification_report, described_weights
 from tests.lib.commands import recorded_reads
 from tests.lib.images import random_pixels, write_image
 from tests.lib.pages import assert_sound
@@ -24,7 +24,7 @@ def stack(tmp_path_factory):
     return im.open_stack(folder, recursive=True)
 
 
-def run_of(labels, predicted, name="logistic"):
+def run_of(labels, predicted, name="logistic", weights=None):
     return {
         "command": "classify",
         "parameters": {"source": "in", "out": "out"},
@@ -34,7 +34,8 @@ def run_of(labels, predicted, name="logistic"):
         "features": ["stats"],
         "seconds": 1.0,
         "classifier": {
-            "name": name, "n_features": 3, "n_folds": 5, "accuracy_mean": 0.9, "accuracy_std": 0.1,
+            "name": name, "weights": described_weights(weights),
+            "n_features": 3, "n_folds": 5, "accuracy_mean": 0.9, "accuracy_std": 0.1,
             "balanced_accuracy": 0.8, "majority_rate": 0.5, "n_right": int((labels == predicted).sum()),
             "classes": dict.fromkeys(CLASSES, 100), "confusion_classes": CLASSES,
             "confusion": [[int(((labels == a) & (predicted == b)).sum()) for b in CLASSES] for a in CLASSES],
@@ -57,8 +58,7 @@ def test_the_page_shows_what_is_confused_and_reads_no_more(stack, with_chances):
         report = classification_report(
             stack,
             Predictions(names, labels, predicted, chances if with_chances else None),
-            weights if with_chances else None,
-            run_of(labels, predicted, "logistic" if with_chances else "svm"),
+            run_of(labels, predicted, *(("logistic", weights) if with_chances else ("svm",))),
         )
     assert len(reads) == len(set(reads)) <= 96
     page = assert_sound(report)
@@ -81,6 +81,6 @@ def test_a_classifier_without_errors(stack):
     labels = stack.labels
     names = list(map(str, range(300)))
     run = run_of(labels, labels)
-    page = assert_sound(classification_report(stack, Predictions(names, labels, labels, None), None, run))
+    page = assert_sound(classification_report(stack, Predictions(names, labels, labels, None), run))
     assert "misjudged" not in page.sections
     assert "100.0 % are right" in page.text

@@ -15,7 +15,7 @@ _FILES = {
     "mean.png": "the mean image",
     "scree.png": "variance explained by each component",
     "scores.csv": "one row for each image: file, label and frame if any, PC1, PC2, ...",
-    "predictions.csv": "the label of each image and the one predicted",
+    "predictions.csv": "the label of each image, the one predicted, their chances",
     "clusters.csv": "the cluster of each image, and how near it is",
     "clusters.png": "images in the middle and on the border of each cluster",
     "features.npy": "the features of each image, a row each; names in run.json",

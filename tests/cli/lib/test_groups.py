@@ -9,6 +9,7 @@ import pytest
 
 from imgstack_ml.cli.lib.groups import make_folds
 from imgstack_ml.cli.lib.labels import LabelError
+from imgstack_ml.report.classification import CHANCES
 from tests.lib.commands import assert_refused, read_table, run
 from tests.lib.images import random_pixels, write_image
 
@@ -38,9 +39,9 @@ def test_no_group_is_in_two_folds(folder, group_by, wells, monkeypatch):
     assert result.exit_code == 0, result.stderr
     assert "over 4 folds of 4 groups" in " ".join(result.stdout.split())
     header, rows = read_table(wells / "out/predictions.csv")
-    assert header == ["file", "label", "predicted", "group", "fold"]
+    assert header == ["file", "label", "predicted", "group", "fold", *CHANCES]
     assert len({(row[3], row[4]) for row in rows}) == N_DONORS
-    for file, label, _, donor, _ in rows:
+    for file, label, _, donor, *_ in rows:
         number = int(re.search(r"(\d+)\.png", file)[1])
         assert (label, donor) == ("ab"[number % 2], f"d{number // 2 % N_DONORS}")
 
