@@ -102,8 +102,8 @@ class Plan:
         if any(r.peak_bytes > self.memory_limit for r in self.considered):
             lines.append("   x: does not fit the memory limit")
         if self.chosen.instead is not None:
-            patience, other = self.chosen.patience, self.chosen.instead.solver
-            lines.append(f"   {other!r} goes on if {patience} products have not converged: then it takes less time")
+            most, other = self.chosen.patience, self.chosen.instead.solver
+            lines.append(f"   {other!r} goes on where more than {most} products would be needed: it takes less time")
         lines += [f"   {note}" for note in self.notes]
         return "\n".join(lines)
 

@@ -23,13 +23,21 @@ __all__ = ["PAD", "factors_of_summary", "first_look", "share_reached", "solve_ra
 
 logger = logging.getLogger("imgstack_ml")
 
+_STEPS = 5  # last products, of which the fastest gives the pace
 PAD = 64  # rounding can move a bound by this many times eps times the largest eigenvalue
 
 
 def solve_randomized(runner: PassRunner, cost: SolverCost, size: FitSize, request: FitRequest) -> Factors | None:
     """Summarise in one read, then multiply Krylov blocks until estimated errors are within `tol` or reads run out.
 
-    None, if another solver is to take over after some products, and these were not enough.
+    None, if another solver is to take over, which takes a time G. This one gives up after the time h = G, and earlier
+    if it would converge after G even if further products brought the errors down twice as fast as the fastest of the
+    last five. So both together take at most twice the time of the better one, but for rounding G to whole products:
+
+    - This one converges before G. Then it is the better one, and nothing is lost.
+    - It would converge after G. Then the better one takes G, and both take h + G <= 2 G.
+    - It gave up, and would have converged before G after all. Then products would have been more than twice as fast.
+      Unless they are four times as fast, they take at least half of what was left: h + (G - h) / 2 = (h + G) / 2.
     """
     if cost.keeps_images:
         runner.keep()
@@ -45,10 +53,16 @@ def solve_randomized(runner: PassRunner, cost: SolverCost, size: FitSize, reques
     basis = _begin(runner, cost.room, size, counts, summary, dtype, request)
     seen = Figures.of(summary)
     del summary  # frees its rows before the basis grows
+    far: list[float] = []
     for left in reversed(range(products)):
         basis.multiply()
-        if left and not _judge(basis, seen, size, request, rough=True).good and basis.grow():
-            continue
+        rough = _judge(basis, seen, size, request, rough=True) if left else None
+        if rough is not None and not rough.good:
+            far.append(rough.far)
+            if cost.instead is not None and _products_left(far) >= 2 * left:
+                return None
+            if basis.grow():
+                continue
         verdict = _judge(basis, seen, size, request)
         logger.info("%d products: %r", basis.n_products, verdict)
         if verdict.good or not left or not basis.grow():
@@ -56,6 +70,19 @@ def solve_randomized(runner: PassRunner, cost: SolverCost, size: FitSize, reques
     if cost.instead is not None and not verdict.good:
         return None
     return _finish(basis, seen, verdict, size, request)
+
+
+def _products_left(far: list[float]) -> float:
+    """Estimate how many products it takes until errors are within `tol`, of which they were so many times as large.
+
+    0 if nothing is known: after one product, and while a share of the variance is not reached, which makes `far`
+    infinite.
+    """
+    known = np.log([one for one in far[-_STEPS - 1 :] if np.isfinite(one)])
+    if len(known) < 2 or not np.isfinite(far[-1]):
+        return 0.0
+    pace = -np.diff(known).min()
+    return float(known[-1] / pace) if pace > 0 else np.inf
 
 
 class Figures(NamedTuple):
@@ -155,6 +182,8 @@ class Verdict(NamedTuple):
         Estimated errors of the leading Ritz values.
     deficit : float
         Estimated variance missed: at least the sum of the errors.
+    far : float
+        How many times errors or deficit are what `tol` allows.
     good : bool
         Whether errors and deficit are within `tol`: more products would gain nothing.
     rounding : float
@@ -167,6 +196,7 @@ class Verdict(NamedTuple):
     nystrom: np.ndarray
     errors: np.ndarray
     deficit: float
+    far: float
     good: bool
     rounding: float
     converged: bool
@@ -191,12 +221,16 @@ def _judge(basis: KrylovBasis, summary: Figures, size: FitSize, request: FitRequ
     deficit = max(2 * float((nystrom[:k] - theta[:k]).sum()), float(errors.sum()))
     # Rounding alone makes denominators this large, and numerators.
     least, rounding = PAD * summary.eps * total, PAD * float(np.finfo(np.float64).eps) * float(theta[0])
-    near = errors <= request.tol * theta[:k] + rounding
-    missed_little = deficit <= request.tol * max(total - theta[:k].sum(), least) + k * rounding
+    found = np.append(errors, deficit)
+    allowed = np.append(
+        request.tol * theta[:k] + rounding, request.tol * max(total - theta[:k].sum(), least) + k * rounding
+    )
     reached = request.share is None or theta[:k].sum() > request.share * total
-    good = bool(reached and near.all() and missed_little)
+    good = bool(reached and (found <= allowed).all())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        far = float(np.fmax.reduce(found / allowed)) if reached else np.inf
     relative = float(basis.rounding(k)[real].max(initial=0.0))
-    return Verdict(k, nystrom, errors, deficit, good, relative, good and relative <= request.tol)
+    return Verdict(k, nystrom, errors, deficit, far, good, relative, good and relative <= request.tol)
 
 
 def _finish(basis: KrylovBasis, summary: Figures, verdict: Verdict, size: FitSize, request: FitRequest) -> Factors:

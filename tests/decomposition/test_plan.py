@@ -11,6 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from imgstack_ml import ImagePCA, MemoryLimitError, StackCenterer
+from imgstack_ml.decomposition import streaming
+from imgstack_ml.decomposition.krylov_basis import KrylovBasis
 from imgstack_ml.decomposition.plan import plan_fit, tall_height
 from imgstack_ml.decomposition.records import FitSize
 from imgstack_ml.decomposition.solvers import SOLVERS
@@ -149,13 +151,39 @@ def test_auto_goes_over_to_the_exact_solver_where_the_streaming_one_does_not_con
     auto, exact = (ImagePCA(2, svd_solver=solver, random_state=0) for solver in ("auto", "gram"))
     plan = auto.plan(images)
     assert (plan.solver, plan.chosen.instead.solver) == ("randomized", "gram")
-    assert f"'gram' goes on if {plan.chosen.patience} products have not converged" in repr(plan)
+    assert f"'gram' goes on where more than {plan.chosen.patience} products would be needed" in repr(plan)
     scores = np.asarray(auto.fit_transform(images))
     assert source.n_reads == lazy
     assert (auto.svd_solver_, auto.n_iter_, auto.n_passes_, auto.certificate_) == ("gram", 0, 1, None)
     np.testing.assert_array_equal(scores, exact.fit_transform(images))
     assert np.array_equal(auto.components_, exact.components_)
     assert np.array_equal(auto.explained_variance_, exact.explained_variance_)
+
+
+def test_auto_gives_up_early_where_convergence_is_out_of_reach(monkeypatch):
+    X = np.random.default_rng(0).integers(0, 256, (1_000, 40, 40), dtype=np.uint8)
+    made = []
+    multiply = KrylovBasis.multiply
+    monkeypatch.setattr(KrylovBasis, "multiply", lambda basis: made.append(1) or multiply(basis))
+    pca = ImagePCA(10, random_state=0)
+    assert pca.fit(X).svd_solver_ == "gram"
+    assert 1 < len(made) < pca.plan(X).chosen.patience
+
+
+@pytest.mark.parametrize(
+    ("far", "left"),
+    [
+        ([1e4], 0),  # nothing is known
+        ([1e4, 1e3], 3),
+        ([1e8, 1e4, 1e4 / 2, 1e4 / 4, 1e4 / 8, 1e4 / 16, 1e4 / 32], np.log2(1e4 / 32)),  # the last five count
+        ([1e4, 1e2, 90, 80], np.log(80) / np.log(1e2)),  # the fastest of them
+        ([50, 60], np.inf),
+        ([np.inf, 1e4], 0),  # a share of the variance was not reached before
+        ([1e4, np.inf], 0),
+    ],
+)
+def test_products_left_follow_the_fastest_of_the_last_ones(far, left):
+    assert streaming._products_left(far) == pytest.approx(left)
 
 
 def test_auto_stays_with_the_streaming_solver_that_converges():

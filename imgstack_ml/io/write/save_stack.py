@@ -25,12 +25,14 @@ from ...files.space import explain_full_disk, require_space
 from ...passes.progress import ImageBar
 from ..formats.store import ATTRIBUTE, FORMAT, chunk_files, chunk_names, is_zarr, mark_complete
 from .filenames import refuse_file_suffix
+from .layers import layer_bytes, run_on_whole_images
 from .waves import BLOCK_BYTES, Region, as_dask, named_stack, regions_of, run_on_blocks, run_on_regions
 
 __all__ = ["array_name", "refuse_overlap", "save_stack"]
 
 # Reading one image reads its whole chunk, which must not be too large; much smaller chunks would be too many files.
 _CHUNK_BYTES = 1_000_000
+_WHOLE_BYTES = 16_000_000  # whole images in a block, where chunks hold parts of more of them
 
 _LEVEL = 1
 _PARTIAL = ".partial"
@@ -94,6 +96,10 @@ def save_stack(
     Images are stored in chunks of about 1 MB, or of one image where that is larger. Chunks are read whole: a shuffled
     selection of small images decodes their neighbours too. Blocks of different sizes are rechunked to the size of the
     largest one, at most 64 MB. Memory: a block for each thread of the scheduler.
+
+    Where `chunks` asks for whole images, and chunks of the stack hold parts of more than 16 MB of them, each is read
+    once and goes through a file in the hidden folder, uncompressed: of twice as many images at most as a chunk has
+    parts of. Memory is then 16 MB of images, or a chunk, for each thread.
 
     Chunks are compressed by Zstandard at level 1, with a checksum: a damaged chunk raises an error, and is never read
     as other pixels. The table has MB of pixels a second written and read by 2 threads, and the size that is stored:
@@ -189,7 +195,16 @@ def _chunk_shape(data: da.Array) -> tuple[int, ...]:
 
 def _block_shape(data: da.Array, chunks: tuple[int, ...]) -> tuple[int, ...]:
     """Choose the shape of the blocks to write, each of which consists of whole chunks."""
+    if _joins_parts(data, chunks):
+        image_bytes = math.prod(data.shape[1:]) * data.dtype.itemsize
+        return max(1, _WHOLE_BYTES // image_bytes // chunks[0]) * chunks[0], *chunks[1:]
     return max(1, _largest_block_shape(data)[0] // chunks[0]) * chunks[0], *chunks[1:]
+
+
+def _joins_parts(data: da.Array, chunks: tuple[int, ...]) -> bool:
+    """Whether chunks to write hold whole images, and those of the stack parts of so many that memory would be large."""
+    parts = any(len(sizes) > 1 for sizes in data.chunks[1:]) and chunks[1:] == data.shape[1:]
+    return parts and max(data.chunks[0]) > chunks[0] and layer_bytes(data) > _WHOLE_BYTES
 
 
 def _largest_block_shape(data: da.Array) -> tuple[int, ...]:
@@ -249,7 +264,8 @@ def _store_blocks(data: da.Array, array: zarr.Array, folder: str, progress: bool
     todo = [region for region, is_whole in zip(regions, whole, strict=True) if not is_whole]
     image_bytes = array.dtype.itemsize * math.prod(array.shape[1:])
     pixels_left = sum(math.prod(part.stop - part.start for part in region) for region in todo)
-    require_space(folder, pixels_left * array.dtype.itemsize)
+    joins_parts = _joins_parts(data, array.chunks)
+    require_space(folder, pixels_left * array.dtype.itemsize + joins_parts * 2 * layer_bytes(data))
     n_left = sum(region[0].stop - region[0].start for region in todo if not any(part.start for part in region[1:]))
     with ImageBar(
         image_bytes,
@@ -260,7 +276,11 @@ def _store_blocks(data: da.Array, array: zarr.Array, folder: str, progress: bool
         disable=not progress,
     ) as bar:
         write = functools.partial(_write_chunks, folder, array.chunks)
-        run_on_blocks(write, data, _block_shape(data, array.chunks), todo, lambda region: (region,), bar)
+        sizes = _block_shape(data, array.chunks)
+        if joins_parts:
+            run_on_whole_images(write, data, sizes, todo, bar, folder)
+        else:
+            run_on_blocks(write, data, sizes, todo, lambda region: (region,), bar)
 
 
 def _whole_regions(data: da.Array, array: zarr.Array, folder: str, regions: list[Region]) -> list[bool]:
