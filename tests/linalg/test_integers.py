@@ -139,17 +139,17 @@ def test_kernels_that_do_not_work_are_not_used(broken, monkeypatch, caplog):
 
 
 def test_kernels_are_compiled_while_images_are_read():
-    X, begun = random_bytes((160, 64, 64, 30), "uint8"), []
+    X, begun = random_bytes((400, 64, 200), "uint8"), []
 
     def read(block):
         begun.append(integers._LOCK.locked() or integers._compiled_once.cache_info().currsize == 1)
         return block
 
     integers._compiled_once.cache_clear()
-    lazy = da.from_array(X, chunks=(80, -1, -1, -1)).map_blocks(read, dtype=X.dtype, meta=X[:0])
+    lazy = da.from_array(X, chunks=(200, -1, -1)).map_blocks(read, dtype=X.dtype, meta=X[:0])
     pca = ImagePCA(3, svd_solver="gram").fit(lazy)
     assert begun == [True, True]
-    A = rows(X) - rows(X).mean(axis=0)
+    A = rows(X) - rows(X).mean(axis=0)  # float64
     assert_allclose(pca.singular_values_, np.sqrt(np.linalg.eigvalsh(A @ A.T)[:-4:-1]), rtol=1e-9)
 
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from .base import ImageFormat, ImageSeries, OpenFile, check_size
+from .base import ImageSeries, OpenFile
 from .picture import Picture, orientation_of
 
 __all__ = ["Jpeg", "Png"]
@@ -30,11 +30,18 @@ _PNG_MODES: dict[int, tuple[str, tuple[int, ...]]] = {
     6: ("RGBA", (4,)),
 }
 # Size, 8 bits, no palette, not interlaced; perhaps the resolution; then pixels. Both parts have checksums.
-_PLAIN = re.compile(
+_PLAIN_PNG = re.compile(
     rb"\x89PNG\r\n\x1a\n\0{3}\r(IHDR.{8}\x08[\0\2\4\6]\0{3})(.{4})(?:\0{3}\t(pHYs.{9})(.{4}))?(?=.{4}IDAT)", re.DOTALL
 )
 # Start and step of the columns and rows of Adam7's seven passes.
 _ADAM7 = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2), (0, 1, 1, 2))
+# JFIF, tables of 8 bits, size and sampling of one or three channels of 8 bits; no EXIF.
+_TABLE = rb"[\0-\3].{64}"
+_PLAIN_JPEG = re.compile(
+    rb"\xff\xd8\xff\xe0\0\x10JFIF\0.{9}(?:\xff\xdb(?:\0\x43%b|\0\x84%b%b)){1,4}"
+    rb"\xff[\xc0\xc2]\0(?:\x0b\x08(.{4})\x01.{3}|\x11\x08(.{4})\x03.{9})" % (_TABLE, _TABLE, _TABLE),
+    re.DOTALL,
+)
 _COLOR_SPACES = {"L": "GRAY", "RGB": "RGB"}
 _TAIL = 1 << 16  # bytes
 _MOST_PARTS = 20  # of the pixel data of a plain PNG, each of which is a place that is read
@@ -90,18 +97,52 @@ class Jpeg(Picture):
         self._check_size(self._picture.size)
         self._look()
 
+    def _plain_series(self, source: OpenFile) -> ImageSeries | None:
+        """Return the series of a JPEG of grey or RGB without EXIF."""
+        start = source.head
+        found = _PLAIN_JPEG.match(start)
+        if found is None:
+            return None
+        position = found.end()
+        while start[position : position + 2] in (b"\xff\xc4", b"\xff\xdd"):  # tables of codes, and restarts
+            position += 2 + int.from_bytes(start[position + 2 : position + 4], "big")
+        height, width = struct.unpack(">HH", found[1] or found[2])
+        if start[position : position + 2] != b"\xff\xda" or not height * width:
+            return None
+        mode, channels = ("L", ()) if found[1] else ("RGB", (3,))
+        return ImageSeries((height, width, *channels), np.dtype(np.uint8), mode=mode)
+
+    def read(self, key: int | None, out: np.ndarray) -> None:
+        """Decode an image into `out`."""
+        if self._is_plain:
+            self._check_settings()
+            into = out if out.flags.c_contiguous else np.empty_like(out)
+            pixels = self._decode_strictly("RGB" if out.ndim == 3 else "L", into)
+            if pixels is not None and pixels.shape == out.shape:
+                if into is not out:
+                    out[...] = into
+                return
+            self._open_by_pillow()
+        super().read(key, out)
+
     def _decode(self, key: int | None) -> np.ndarray:
-        simplejpeg, mode = _installed("simplejpeg"), self._picture.mode
-        if simplejpeg is not None and key is None and mode in _COLOR_SPACES:
-            self._file.seek(0)
-            try:
-                # Pillow has the last word on files that libjpeg warns of.
-                pixels = simplejpeg.decode_jpeg(self._file.read(), _COLOR_SPACES[mode], strict=True)
-            except Exception:
-                pass
-            else:
-                return pixels if mode == "RGB" else pixels[:, :, 0]
-        return super()._decode(key)
+        mode = self._picture.mode
+        pixels = self._decode_strictly(mode) if key is None and mode in _COLOR_SPACES else None
+        return super()._decode(key) if pixels is None else pixels
+
+    def _decode_strictly(self, mode: str, into: np.ndarray | None = None) -> np.ndarray | None:
+        """Decode by simplejpeg; None where libjpeg warns of anything, for Pillow has the last word then."""
+        simplejpeg = _installed("simplejpeg")
+        if simplejpeg is None:
+            return None
+        self._file.seek(0)
+        try:
+            pixels: np.ndarray = simplejpeg.decode_jpeg(
+                self._file.read(), _COLOR_SPACES[mode], buffer=into, strict=True
+            )
+        except Exception:
+            return None
+        return pixels if mode == "RGB" else pixels[:, :, 0]
 
 
 class _Frame(NamedTuple):
@@ -140,22 +181,33 @@ class Png(Picture):
     name, suffixes, _signatures = "PNG", (".png", ".apng"), (_PNG_SIGNATURE,)
     _is_animated, _deep_decoder = True, "png_decode"
 
-    def __init__(self, source: OpenFile):
-        plain = _plain_series(source)
-        self._is_plain = plain is not None
-        if plain is None:
-            super().__init__(source)
-        else:
-            ImageFormat.__init__(self, source)
-            self._file, self._series = source.file, [plain]
-            check_size(*plain.shape[:2], max_pixels=source.max_pixels)
-
     def read(self, key: int | None, out: np.ndarray) -> None:
         """Decode an image into `out`."""
         if not self._is_plain:
             super().read(key, out)
         elif not self._read_by_imagecodecs(out):
             self._read_plain(out)
+
+    def _plain_series(self, source: OpenFile) -> ImageSeries | None:
+        """Return the series of a PNG that says no more than the size of its pixels; with checksums, as Pillow."""
+        found = _PLAIN_PNG.match(source.head)
+        if found is None or any(
+            checked and zlib.crc32(checked) != int.from_bytes(crc, "big")
+            for checked, crc in (found.group(1, 2), found.group(3, 4))
+        ):
+            return None
+        file, position = source.file, found.end()
+        for _ in range(_MOST_PARTS):
+            file.seek(position)
+            chunk = file.read(len(_PNG_END))
+            if chunk[4:8] != b"IDAT":
+                break
+            position += 12 + int.from_bytes(chunk[:4], "big")
+        if chunk != _PNG_END or position + len(chunk) != source.n_bytes:
+            return None
+        width, height, _, color_type = struct.unpack(">4xIIBB3x", found[1])
+        mode, channels = _PNG_MODES[color_type]
+        return ImageSeries((height, width, *channels), np.dtype(np.uint8), mode=mode)
 
     def _read_plain(self, out: np.ndarray) -> None:
         """Decode by Pillow, without a look at what a plain PNG does not have."""
@@ -184,11 +236,6 @@ class Png(Picture):
         if not out[-1].any():
             self._check_is_whole(next(_frames(self._file)))
         return True
-
-    def close(self) -> None:
-        """Leave the decoder of an animation to the block that follows."""
-        if not self._is_plain:
-            super().close()
 
     def _check_file(self) -> None:
         self._file.seek(-min(_TAIL, self.source.n_bytes), os.SEEK_END)
@@ -276,31 +323,6 @@ class Png(Picture):
             if missing == 0:
                 return
         raise ValueError(f"its pixel data end {missing:,} bytes early")
-
-
-def _plain_series(source: OpenFile) -> ImageSeries | None:
-    """Return the series of a PNG that says no more than the size of its pixels; Pillow opens all others.
-
-    Pillow would take several times as long. Checksums are compared as Pillow does it.
-    """
-    found = _PLAIN.match(source.head)
-    if found is None or any(
-        checked and zlib.crc32(checked) != int.from_bytes(crc, "big")
-        for checked, crc in (found.group(1, 2), found.group(3, 4))
-    ):
-        return None
-    file, position = source.file, found.end()
-    for _ in range(_MOST_PARTS):
-        file.seek(position)
-        chunk = file.read(len(_PNG_END))
-        if chunk[4:8] != b"IDAT":
-            break
-        position += 12 + int.from_bytes(chunk[:4], "big")
-    if chunk != _PNG_END or position + len(chunk) != source.n_bytes:
-        return None
-    width, height, _, color_type = struct.unpack(">4xIIBB3x", found[1])
-    mode, channels = _PNG_MODES[color_type]
-    return ImageSeries((height, width, *channels), np.dtype(np.uint8), mode=mode)
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:

@@ -56,6 +56,16 @@ class Picture(ImageFormat):
 
     def __init__(self, source: OpenFile):
         super().__init__(source)
+        plain = self._plain_series(source)
+        self._is_plain = plain is not None
+        if plain is None:
+            self._open_by_pillow()
+        else:
+            self._file, self._series = source.file, [plain]
+            check_size(*plain.shape[:2], max_pixels=source.max_pixels)
+
+    def _open_by_pillow(self) -> None:
+        source, self._is_plain = self.source, False
         # Pillow would make room for a part that claims 4 GB: its reads are bounded by the size of the file.
         file = source.file
         self._file = file if isinstance(file, io.BytesIO) else cast(BinaryIO, Bounded(file, source.n_bytes))
@@ -72,6 +82,10 @@ class Picture(ImageFormat):
         self._next = 0  # frame that would be decoded next
         self._has_passed = False
         self._turn = Turn()
+
+    def _plain_series(self, source: OpenFile) -> ImageSeries | None:
+        """Return the series of a file whose first bytes tell all of it; Pillow, which opens others, is much slower."""
+        return None
 
     @classmethod
     def recognise(cls, head: bytes) -> bool | None:
@@ -211,6 +225,8 @@ class Picture(ImageFormat):
 
     def close(self) -> None:
         """Leave the decoder of an animation to the block that follows."""
+        if self._is_plain:
+            return
         if self._is_animated and 0 < self._next < sum(len(series.keys) for series in self._series):
             width, height = self._picture.size
             n_bytes = self.source.n_bytes + 12 * width * height  # three canvases

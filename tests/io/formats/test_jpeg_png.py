@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from imgstack_ml import BadImageError, open_stack
 from imgstack_ml.io.formats import jpeg_png
-from imgstack_ml.io.formats.registry import read_header
+from imgstack_ml.io.formats.registry import open_images, read_header
 from imgstack_ml.io.readers import decode_file
 from tests.lib.images import (
     assert_named,
@@ -75,8 +76,8 @@ def test_plain_png_that_pillow_does_not_open_is_read_as_by_pillow(tmp_path, monk
     header, data, end = png_chunks(pixels[..., 0] if channels == 1 else pixels)
     parts = [(b"IDAT", data[1][:9]), (b"IDAT", data[1][9:])]
     whole = png_of_chunks([header, (b"pHYs", bytes(9)), *parts, end])
-    for plain in (jpeg_png._plain_series, lambda source: None):
-        monkeypatch.setattr(jpeg_png, "_plain_series", plain)
+    for plain in (jpeg_png.Png._plain_series, lambda *_: None):
+        monkeypatch.setattr(jpeg_png.Png, "_plain_series", plain)
         outcomes.append([])
         for place in range(8 if channels == 3 else len(whole), len(whole) + 1):
             path.write_bytes(whole[:place] + bytes(b ^ 1 for b in whole[place : place + 1]) + whole[place + 1 :])
@@ -87,6 +88,28 @@ def test_plain_png_that_pillow_does_not_open_is_read_as_by_pillow(tmp_path, monk
     assert outcomes[0] == outcomes[1]
     assert outcomes[0][-1][0] == pixels.squeeze().tolist()
     assert channels != 3 or outcomes[0].count(None) > len(whole) // 2
+
+
+@pytest.mark.parametrize(("shape", "options"), [((5, 4), {"progressive": True}), ((9, 17, 3), {"optimize": True})])
+def test_plain_jpeg_that_pillow_does_not_open_is_read_as_by_pillow(tmp_path, monkeypatch, shape, options):
+    """Whole, cut, and with each byte of its header changed."""
+    path, outcomes = tmp_path / "a.jpg", []
+    whole = Path(write_image(path, random_pixels(shape), quality=30, **options)).read_bytes()
+    places = range(whole.index(b"\xff\xda") + 14)
+    changed = [whole[:i] + bytes([whole[i] ^ (1 << i % 8)]) + whole[i + 1 :] for i in places]
+    with open_images(str(path)) as images:
+        assert images._is_plain
+    for plain in (jpeg_png.Jpeg._plain_series, lambda *_: None):
+        monkeypatch.setattr(jpeg_png.Jpeg, "_plain_series", plain)
+        outcomes.append([])
+        for content in (whole, *(whole[:i] for i in places[::7]), *changed):
+            path.write_bytes(content)
+            try:
+                outcomes[-1].append((read_header(str(path)), decode_file(str(path)).tobytes()))
+            except BadImageError:
+                outcomes[-1].append(None)
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0].count(None) > len(places) // 5 > outcomes[0].index(None) > 0
 
 
 @pytest.mark.parametrize("channels", [2, 3, 4])
