@@ -72,7 +72,7 @@ class Blp(Picture):
             raise ValueError(f"its JPEG is of mode {picture.mode} and {picture.size}, and not of CMYK and {size}")
         ((*tile, _),) = picture.tile
         picture.tile = [TILE(*tile, ("CMYK", "CMYK"))]  # as they are stored
-        return picture  # type: ignore[no-any-return]
+        return picture
 
     def _shown_mode(self) -> str:
         return super()._shown_mode() if self._alpha else "RGB"
