@@ -160,7 +160,7 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
         for row in result["rows"]:
             if row["name"] == READING_AND_MULTIPLYING and "failed" not in row:
                 ax.axvline(row["seconds"], color="0.6", ls=":")
-                ax.text(row["seconds"], 0.02, "floor", color="0.4", transform=ax.get_xaxis_transform())
+                ax.text(row["seconds"], 0.3, " floor", color="0.4", transform=ax.get_xaxis_transform())
         ax.set(xscale="log", yscale="log", xlabel="seconds", ylabel=f"relative error of variance {K}")
         _label_1_2_5(ax.xaxis)
         ax.set_title(result["title"].split(", uint")[0])
