@@ -40,9 +40,9 @@ CHANNEL_QUANTILES = (0.1, 0.9)
 CHANNEL_SHARES = (0.7, 0.25)
 MAX_CHANNELS = 5
 FEW = 0.1  # of the images: what so many have is common
-# From the typical image turned, at -1, to the typical image, at 1: nine in ten are above the first number, and turned
-# ones within the second of -1.
-UPRIGHT, NEAR_TURNED = 0.75, 0.5
+# From the typical image turned, at -1, to the typical image, at 1, turned ones are within the first number of -1, and
+# so many robust standard deviations of the others from 1. These are compared with how unlike both images are.
+NEAR_TURNED, TURNED_DEVIATIONS, SAME_VIEW = 0.5, 5.0, 0.5
 _TURNS = (
     lambda image: image[::-1],
     lambda image: image[:, ::-1],
@@ -159,14 +159,16 @@ def turned_images(statistics: ImageStatistics) -> np.ndarray:
         return turned
     signatures = signatures[seen]
     typical = np.median(signatures, axis=0)
-    usual = np.quantile(np.square(signatures - typical).mean(axis=1), 1 - FEW)
+    usual = np.quantile(np.square(signatures - typical).mean(axis=1), 1 - FEW / 2)
     for turn in _TURNS:
         other = turn(typical.reshape(GRID, GRID)).ravel()
         along = (signatures - (typical + other) / 2) @ (typical - other)
         along /= max(np.square(typical - other).sum() / 2, np.finfo(np.float64).tiny)
-        like_other = np.square(signatures - other).mean(axis=1) < 2 * usual
-        if np.quantile(along, FEW) > UPRIGHT:
-            turned[seen] |= like_other & (np.abs(along + 1) < NEAR_TURNED)
+        like_other = np.square(signatures - other).mean(axis=1) < usual
+        spread = (1 - np.quantile(along, FEW)) / 1.2816  # of a normal distribution, a tenth is below that
+        if spread < SAME_VIEW * np.sqrt(np.square(typical - other).mean()):
+            far = 1 - along > TURNED_DEVIATIONS * spread
+            turned[seen] |= like_other & far & (np.abs(along + 1) < NEAR_TURNED)
     return turned
 
 

@@ -10,7 +10,17 @@ from ..inspection.statistics import ImageStatistics
 from .evidence import Alert, Evidence, count_of, make_alert, percent
 from .remedies import rescales
 from .sensor import empty_channels, uneven_light
-from .trends import MIN_IMAGES, changes_slowly, correlation, fading_light, flickers, is_light, less_means, steady_change
+from .trends import (
+    MIN_IMAGES,
+    background_follows,
+    changes_slowly,
+    correlation,
+    fading_light,
+    flickers,
+    is_light,
+    less_means,
+    steady_change,
+)
 
 __all__ = ["brightness", "drift", "illumination", "skipped_files", "still_channels", "still_pixels"]
 
@@ -84,9 +94,9 @@ def drift(scores: np.ndarray, explained: np.ndarray, evidence: Evidence) -> Aler
     light, n = evidence.prepared, len(scores)
     series = {} if changes_slowly(scores) else {f"PC {j + 1}": one for j, one in enumerate(scores.T[:DRIFT_COMPONENTS])}
     by_light = light is not None and is_light(light, ~explained)
-    if light is not None and (series or by_light):
-        series["the mean intensity"] = light.means.mean(axis=1)
     names, groups = np.unique(evidence.groups, return_inverse=True)
+    if light is not None and (series or (by_light and background_follows(light, groups))):
+        series["the mean intensity"] = light.means.mean(axis=1)
     parts = [("", np.ones(n, dtype=bool))]
     if len(names) > 1:
         each = f" within each {'folder' if evidence.labels is None else 'label'}"

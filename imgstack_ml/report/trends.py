@@ -8,6 +8,7 @@ from ..inspection.statistics import ImageStatistics
 
 __all__ = [
     "MIN_IMAGES",
+    "background_follows",
     "changes_little",
     "changes_slowly",
     "correlation",
@@ -84,21 +85,41 @@ def steady_change(
 def fading_light(statistics: ImageStatistics, groups: np.ndarray) -> float:
     """Rank correlation of the background with the order within groups, if the light changes steadily; otherwise 0.
 
-    The background is the darkest cell of each image, where objects are least. Light multiplies it and the mean
-    intensity alike.
+    Light multiplies the background and the mean intensity alike.
     """
-    means = statistics.means.mean(axis=1)
-    darkest = np.nan_to_num(statistics.signatures.astype(np.float64)).min(axis=1)
-    background = means + statistics.contrasts * darkest
-    names, numbers = np.unique(groups, return_inverse=True)
-    if len(means) < MIN_IMAGES or background.min() <= 0:
+    background = _background(statistics)
+    if len(background) < MIN_IMAGES or background.min() <= 0:
         return 0.0
-    places = _ranks_within(np.arange(len(means)), numbers)
-    dark, mean = (less_means(np.log(one), groups) @ places / (places @ places) for one in (background, means))
+    dark, mean = _changes(statistics, groups)
     low, high = (ratio * abs(dark) for ratio in LIGHT_RATIOS)
     if abs(dark) < np.log(FADING_FACTOR) or not low < mean * np.sign(dark) < high:
         return 0.0
-    return steady_change(background, groups, FADING_CORRELATION, in_most_groups=len(names) >= FADING_GROUPS)
+    in_most = len(np.unique(groups)) >= FADING_GROUPS
+    return steady_change(background, groups, FADING_CORRELATION, in_most_groups=in_most)
+
+
+def background_follows(statistics: ImageStatistics, groups: np.ndarray) -> bool:
+    """Whether the background changes with the order as means do: what grows or multiplies leaves it as it is."""
+    if _background(statistics).min() <= 0:
+        return True  # as far as one can tell
+    dark, mean = _changes(statistics, groups)
+    return bool(dark * np.sign(mean) > LIGHT_RATIOS[0] * abs(mean))
+
+
+def _background(statistics: ImageStatistics) -> np.ndarray:
+    """Mean of the darkest cell of each image, where objects are least."""
+    darkest = np.nan_to_num(statistics.signatures.astype(np.float64)).min(axis=1)
+    found: np.ndarray = statistics.means.mean(axis=1) + statistics.contrasts * darkest
+    return found
+
+
+def _changes(statistics: ImageStatistics, groups: np.ndarray) -> tuple[float, float]:
+    """Change of the logarithms of the background and of the mean intensity, from first to last within groups."""
+    numbers = np.unique(groups, return_inverse=True)[1]
+    places = _ranks_within(np.arange(len(numbers)), numbers)
+    logarithms = (np.log(_background(statistics)), np.log(statistics.means.mean(axis=1)))
+    dark, mean = (float(less_means(one, groups) @ places / (places @ places)) for one in logarithms)
+    return dark, mean
 
 
 def is_light(statistics: ImageStatistics, seen: np.ndarray, groups: np.ndarray | None = None) -> bool:
