@@ -152,11 +152,7 @@ def classify(
     if groups is not None:
         found |= {"n_groups": len(set(groups.tolist()))}
     _write_results(folder, model, outcome, groups, found, run)
-    from ..report.classification import described_weights
-
-    found |= {"weights": described_weights(feature_weights(model))}
-    record = run.describe(features=list(features), classifier=found)
-    _write_report(folder, outcome, record, run)
+    record = _write_report(folder, model, outcome, run, features=list(features), classifier=found)
     run.finish(folder, record, _next_lines(out, classifier))
 
 
@@ -317,15 +313,26 @@ def _write_results(
     _draw_confusion(folder, found)
 
 
-def _write_report(folder: OutputFolder, outcome: Outcome, record: dict[str, Any], run: Run) -> None:
-    """Write the page about the classifier; only the images that it shows are read once more."""
-    from ..report.classification import Predictions, classification_report
+def _write_report(
+    folder: OutputFolder,
+    model: Pipeline,
+    outcome: Outcome,
+    run: Run,
+    *,
+    features: list[str],
+    classifier: dict[str, Any],
+) -> dict[str, Any]:
+    """Write the page about the classifier, and return the record; only images that it shows are read once more."""
+    from ..report.classification import Predictions, classification_report, described_weights
 
+    weights = described_weights(feature_weights(model))
+    record = run.describe(features=features, classifier={**classifier, "weights": weights})
     labels: Any = run.stack.labels
     predictions = Predictions(run.image_names, labels, outcome.predicted, outcome.chances)
     page = classification_report(run.stack, predictions, record)
     with folder.writing("report.html") as temporary:
         page.save_as_html(temporary)
+    return record
 
 
 def _without_scaling(model: Pipeline) -> Pipeline:
