@@ -22,6 +22,7 @@ sys.path.append(str(ROOT))  # benchmarks is a package of the repository that is 
 from benchmarks.comparisons import (  # noqa: E402
     checkpoint,
     formats,
+    image_sizes,
     incomplete,
     larger_than_memory,
     peers,
@@ -35,7 +36,8 @@ from benchmarks.lib import suite as suite_module  # noqa: E402
 from benchmarks.suites import sizes, solvers  # noqa: E402
 from tests.lib.suites import benchmark_names, run_suite, suites  # noqa: E402
 
-COMPARISONS = [checkpoint, formats, incomplete, larger_than_memory, peers, results, scaling, streaming, tutorial]
+COMPARISONS = checkpoint, formats, image_sizes, incomplete, larger_than_memory
+COMPARISONS += peers, results, scaling, streaming, tutorial
 WORKFLOWS = list(streaming.WORKFLOWS)
 IN_FRESH_PROCESS = ["dask-ml PCA, tsqr"]  # it asks for more memory than there is
 # What a tracked value can be on the smallest data; every track_ benchmark needs a line.
@@ -80,7 +82,7 @@ def cache_of(tmp_path_factory):
             with contextlib.chdir(folders[suite.setup_cache]), pytest.MonkeyPatch.context() as patch:
                 patch.setattr(solvers, "SHAPES", solvers.SHAPES[:1])  # the only one that is used
                 patch.setattr(sizes, "SIZES", sizes.SIZES[:1])
-                patch.setattr(sizes, "N_BYTES", 2**18)  # the bare loop takes eigenvectors of images × images
+                patch.setattr(sizes, "N_BYTES", 2**18)
                 suite().setup_cache()
         return folders[suite.setup_cache]
 
@@ -335,8 +337,7 @@ def test_a_fresh_process_is_measured_after_its_imports(planted):
     run = measure.measure(peers.MODULE, peers.READING, planted)
     assert run.seconds > 0
     assert run.peak >= run.baseline > 50  # MB
-    size = stacks.Source(planted).file_bytes
-    assert size <= run.bytes_read < size + 100_000  # what else is read: metadata
+    assert 0 <= run.bytes_read - stacks.Source(planted).file_bytes < 100_000  # what else is read: metadata
     assert (run.decoded, run.answer) == (0, {})
 
 
@@ -348,7 +349,7 @@ def test_a_run_that_takes_too_long_is_ended_with_its_reason(planted):
 def test_the_page_has_a_place_for_every_table(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(pages.PAGE.read_text(encoding="utf-8"), encoding="utf-8")
-    names = [f"peers {name}" for name in stacks.STACKS] + ["incomplete", "larger than memory", "scaling"]
+    names = [f"peers {name}" for name in stacks.STACKS] + ["image sizes", "incomplete", "larger than memory", "scaling"]
     for name in 2 * names:  # a second time, what was there is replaced
         pages.replace_between_markers(page, name, f"table of {name}")
     assert [page.read_text(encoding="utf-8").count(f"table of {name}\n") for name in names] == [1] * len(names)

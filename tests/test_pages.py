@@ -220,13 +220,15 @@ def test_figures_in_sentences_about_benchmarks_stand_in_a_table_too():
 
 
 def test_the_pages_tables_are_those_of_the_stored_figures():
+    from benchmarks.comparisons.image_sizes import table
     from benchmarks.comparisons.incomplete import tables
     from benchmarks.comparisons.peers import table_of_stack
 
     page = next(DOCS.rglob("benchmarks.md")).read_text(encoding="utf-8")
     for name, result in MEASURED.items():
         assert table_of_stack(result).strip() in page, name
-    assert tables(json.loads((DOCS / "incomplete.json").read_text(encoding="utf-8"))) in page
+    for make, file in ((tables, "incomplete.json"), (table, "image_sizes.json")):
+        assert make(json.loads((DOCS / file).read_text(encoding="utf-8"))) in page
 
 
 def test_the_readmes_table_sums_up_the_stored_figures():

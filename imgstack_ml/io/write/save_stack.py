@@ -97,7 +97,7 @@ def save_stack(
     selection of small images decodes their neighbours too. Blocks of different sizes are rechunked to the size of the
     largest one, at most 64 MB. Memory: a block for each thread of the scheduler.
 
-    Where `chunks` asks for whole images, and chunks of the stack hold parts of more than 16 MB of them, each is read
+    Where chunks are to hold whole images, and those of the stack hold parts of more than 16 MB of them, each is read
     once and goes through a file in the hidden folder, uncompressed: of twice as many images at most as a chunk has
     parts of. Memory is then 16 MB of images, or a chunk, for each thread.
 
@@ -149,7 +149,9 @@ def save_stack(
         atomic_folder(target, overwrite=overwrite, resume=resume) as folder,
     ):
         array = _unfinished_array(folder, described["input"]) if resume else None
-        _store_blocks(data, array or _new_array(folder, data, described, chunks), folder, progress)
+        array = array or _new_array(folder, data, described, chunks)
+        stored = as_dask(stack, as_stored=True)
+        _store_blocks(stored if _joins_parts(stored, array.chunks) else data, array, folder, progress)
         _describe(folder, described)
         mark_complete(folder)
     return target

@@ -12,7 +12,7 @@ import numpy as np
 from dask.system import CPU_COUNT
 
 from ...base.gate import gated
-from ...base.lazy import samples_of
+from ...base.lazy import samples_of, stored_parts
 from ...base.validation import FileStack, data_and_files, refuse_unreadable
 from ...passes.cluster import client_of, scheduler_of
 from ...passes.progress import ImageBar, compute_with_bar
@@ -26,8 +26,11 @@ _MIN_BLOCKS = 64
 BLOCK_BYTES = 64_000_000
 
 
-def as_dask(stack: Any) -> da.Array:
-    """Return an ImageStack, a Dask array or an ndarray as a Dask array, whose blocks are checked."""
+def as_dask(stack: Any, *, as_stored: bool = False) -> da.Array:
+    """Return an ImageStack, a Dask array or an ndarray as a Dask array, whose blocks are checked.
+
+    With `as_stored` these are chunks of parts of images, if the images of an ImageStack are stored so.
+    """
     given = type(stack).__name__
     stack, files = data_and_files(stack)
     stack = refuse_unreadable("writing", stack)
@@ -38,7 +41,8 @@ def as_dask(stack: Any) -> da.Array:
         raise TypeError(f"stack is a {given}; an ImageStack, a Dask array or an ndarray is needed")
     if any(map(math.isnan, stack.shape)):
         raise ValueError("stack has unknown chunk sizes; call stack.compute_chunk_sizes() first")
-    return gated(stack, files)
+    stored = stored_parts(stack) if as_stored else None
+    return gated(stack if stored is None else stored, files)
 
 
 def named_stack(X: Any) -> FileStack | None:

@@ -10,6 +10,8 @@ import zarr
 
 from imgstack_ml import open_stack, save_stack
 from imgstack_ml.errors import StoreError
+from imgstack_ml.io import lazy as lazy_module
+from imgstack_ml.io.write import layers
 from imgstack_ml.io.write import save_stack as module
 from tests.lib.arrays import chunk_files
 from tests.lib.faults import every_fault
@@ -78,6 +80,23 @@ def test_memory_is_that_of_few_images(tmp_path, monkeypatch):
         peak = traced_peak(lambda: save_stack(stack, tmp_path / "x.zarr", chunks=1))
     assert peak < 2.5e6
     np.testing.assert_array_equal(open_stack(tmp_path / "x.zarr").data.compute(), pixels)
+
+
+def test_a_stack_of_an_array_in_parts_is_read_in_its_chunks(tmp_path, small_blocks, monkeypatch):
+    pixels = random_pixels((300, 128, 128))
+    source = zarr.create_array(tmp_path / "in.zarr", shape=pixels.shape, chunks=(100, 64, 64), dtype=pixels.dtype)
+    source[:] = pixels
+    monkeypatch.setattr(lazy_module, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(lazy_module, "_PART_BYTES", 1)
+    shapes = []
+    put = layers._put
+    monkeypatch.setattr(layers, "_put", lambda *args: shapes.append(args[2].shape) or put(*args))
+    for chunks, n_images in ((1, 1), (None, 50)):
+        path = save_stack(open_stack(tmp_path / "in.zarr"), tmp_path / f"{chunks}.zarr", chunks=chunks)
+        assert zarr.open_array(path).chunks == (n_images, 128, 128)
+        np.testing.assert_array_equal(zarr.open_array(path)[:], pixels)
+        assert shapes == [(100, 64, 64)] * 12
+        shapes.clear()
 
 
 def test_a_failed_write_goes_on_with_the_images_that_are_missing(tmp_path, small_blocks):
