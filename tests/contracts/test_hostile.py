@@ -78,8 +78,8 @@ def test_cut_at_twenty_places(tmp_path):
         f"silent = {counts['silent']}, {time.perf_counter() - start:.1f} s"
     )
     assert set(counts) <= {"named", "whole", "first pages"}
-    # Only what is no pixel was cut off: remarks that tifffile writes behind the directories, a directory without pixels,
-    # the padding of a tar, the ends that TGA and QOI mark, the mask of an icon.
+    # Only what is no pixel was cut off: remarks that tifffile writes behind the directories, a directory without
+    # pixels, the padding of a tar, the ends that TGA and QOI mark, the mask of an icon.
     assert {name for name, n in whole_of.items() if n} <= {
         "packbits.tif",
         "pages.tif",
