@@ -173,7 +173,6 @@ HELD_BY = {
     ("docs/guide/report.md", "8 MB"): ("imgstack_ml/report/report.py", "_MAX_BYTES = 8_000_000 "),
     ("docs/guide/solver.md", "1.3 times as"): ("imgstack_ml/decomposition/plan.py", "_PREFER_EXACT = 1.3 "),
     ("docs/guide/solver.md", "25 MB"): ("tests/test_architecture.py", "assert float(done.stdout) < 25,"),
-    ("docs/guide/solver.md", "16 MB"): ("imgstack_ml/io/write/save_stack.py", "_WHOLE_BYTES = 16_000_000 "),
     ("docs/guide/solver.md", "512 MiB"): ("imgstack_ml/passes/memory.py", "_KEEP_BYTES = 2**29 "),
     ("docs/notebooks/tutorial.md", "512 MiB"): ("imgstack_ml/passes/memory.py", "_KEEP_BYTES = 2**29 "),
 }
