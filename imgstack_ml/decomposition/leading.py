@@ -14,6 +14,7 @@ from .records import Factors
 
 __all__ = ["Leading", "completed_factors", "components_of_kept", "left_of_squares", "weights_and_scores"]
 
+_TILE = 2**14  # pixels, of which some float64 arrays stay in the cache
 _LIGHT = 1e-3  # share of the largest root of a weight below which scores lose more than three digits
 
 
@@ -95,6 +96,9 @@ def left_of_squares(
     exact eigenvectors r_i = C v_i - lambda_i v_i are 0; `beside` is the sum of v_ij r_ij for others.
     """
     left = squares - 2 * beside
-    for value, row in zip(singular, components, strict=True):
-        left -= (value * row.astype(np.float64)) ** 2
-    return np.maximum(left, 0, out=left)
+    for a in range(0, len(left), _TILE):
+        part = left[a : a + _TILE]
+        for value, row in zip(singular, components, strict=True):
+            part -= (value * row[a : a + _TILE].astype(np.float64)) ** 2
+        np.maximum(part, 0, out=part)
+    return left

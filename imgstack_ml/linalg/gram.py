@@ -82,12 +82,12 @@ def centred_gram(
     """
     n, shift = n_rows(blocks), heaviest_image(blocks, weights)
     gram, product = np.zeros((n, n)), np.empty((n, n), dtype)
-    pixels = np.stack([shift[lo:hi], shift[lo:hi]])
+    pixels = np.empty((2, hi - lo))
     for a, b, tile in tiles(blocks, shift, dtype, lo, hi, exponent=exponent):
         offset = column_means(tile, weights)
         tile -= offset.astype(dtype)
         times_roots(tile, weights)
-        pixels[0, a - lo : b - lo] += np.ldexp(offset, exponent)
+        np.add(shift[a:b], np.ldexp(offset, exponent), out=pixels[0, a - lo : b - lo])
         pixels[1, a - lo : b - lo] = column_squares(tile)
         if known is not None:
             tile -= known @ (known.T @ tile)
