@@ -116,11 +116,11 @@ class Jpeg(Picture):
         """Decode an image into `out`."""
         if self._is_plain:
             self._check_settings()
-            into = out if out.flags.c_contiguous else np.empty_like(out)
+            into = out if out.flags.c_contiguous else None
             pixels = self._decode_strictly("RGB" if out.ndim == 3 else "L", into)
             if pixels is not None and pixels.shape == out.shape:
-                if into is not out:
-                    out[...] = into
+                if into is None:
+                    out[...] = pixels
                 return
             self._open_by_pillow()
         super().read(key, out)

@@ -170,7 +170,7 @@ def read_directories(file: BinaryIO, layout: ByteLayout, offset: int, n_bytes: i
             return
         if seen and offset >= n_bytes:
             n = len(seen)
-            warn(f"{name!r} was cut, or is damaged: its page {n} is missing; its first {n} pages are read")
+            warn(f"{name!r} was cut, or is damaged: nothing is left behind its page {n - 1}; pages that are read: {n}")
             return
         seen.add(offset)
         directory = read_directory(file, layout, offset, n_bytes)

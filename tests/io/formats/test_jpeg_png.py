@@ -97,8 +97,11 @@ def test_plain_jpeg_that_pillow_does_not_open_is_read_as_by_pillow(tmp_path, mon
     whole = Path(write_image(path, random_pixels(shape), quality=30, **options)).read_bytes()
     places = range(whole.index(b"\xff\xda") + 14)
     changed = [whole[:i] + bytes([whole[i] ^ (1 << i % 8)]) + whole[i + 1 :] for i in places]
-    with open_images(str(path)) as images:
+    into = np.empty(shape[::-1], np.uint8).T
+    with open_images(str(path)) as images, Image.open(path) as picture:
         assert images._is_plain
+        images.read(None, into)
+        np.testing.assert_array_equal(into, np.asarray(picture))
     for plain in (jpeg_png.Jpeg._plain_series, lambda *_: None):
         monkeypatch.setattr(jpeg_png.Jpeg, "_plain_series", plain)
         outcomes.append([])
