@@ -27,7 +27,7 @@ def test_cut_tiff_with_directory_at_the_end_is_named(tmp_path, compression):
             assert_named(path)
     for n_bytes in range(link, len(whole)):
         path.write_bytes(whole[:n_bytes])
-        with pytest.warns(UserWarning, match=r"pillow\.tif' was cut, or is damaged: nothing is left behind its page 0; pages that are read: 1"):
+        with pytest.warns(UserWarning, match=r"pillow\.tif' was cut, or is damaged: nothing .* read: 1"):
             np.testing.assert_array_equal(read_image(path), random_pixels((12, 10)))
 
 
