@@ -58,14 +58,14 @@ def _multiply_bytes(source: Source) -> np.ndarray:
 
         def work(first: int) -> None:
             blocks = [source.read(start) for start in range(first, min(first + step, source.n), source.chunk)]
-            grams[first // step] = products_of_images(blocks, 0, source.p)[0]
+            grams[first // step] = products_of_images(blocks, 0, source.p)
 
         in_threads(work, range(0, source.n, step))
         return grams[0]
     rows = read_rows(source.path, dtype=None, threads=True)
     edges = np.linspace(0, source.p, THREADS + 1, dtype=int)
     sums = _SumOfThreads((source.n, source.n), np.dtype(np.int64))
-    in_threads(lambda i: sums.add(products_of_images([rows], int(edges[i]), int(edges[i + 1]))[0]), range(THREADS))
+    in_threads(lambda i: sums.add(products_of_images([rows], int(edges[i]), int(edges[i + 1]))), range(THREADS))
     return sums.total()
 
 

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..linalg import gram as lin
-from ..linalg.integers import are_fast
+from ..linalg.integers import are_fast, products_of_images
 from ..linalg.krylov import add_products
 from ..linalg.moments import moments, weighted_pixels
 from ..linalg.orthonormal import orthonormalise_rows
 from ..linalg.scaling import ALL_ZERO, exponent_of
 from ..linalg.tiles import weights_of
-from ..passes.runner import PassRunner
+from ..passes.runner import PassRunner, no_result
 from ..passes.steps import concatenated
 from .leading import Leading, completed_factors, components_of_kept, weights_and_scores
 from .records import Factors, FitRequest, FitSize, SolverCost, component_count
@@ -54,7 +54,7 @@ def solve_gram(runner: PassRunner, cost: SolverCost, size: FitSize, request: Fit
     else:
         mean, components, squares = _components_by_reading(runner, weights, found.mean, size, exponent)
     assert squares is not None
-    return completed_factors(mean, components, leading, scores, squares, exponent)
+    return completed_factors(mean, components, leading, scores, squares, exponent, runner.run_pixels)
 
 
 def _solve_by_regions(runner: PassRunner, cost: SolverCost, size: FitSize, request: FitRequest) -> Factors:
@@ -73,7 +73,7 @@ def _solve_by_regions(runner: PassRunner, cost: SolverCost, size: FitSize, reque
     mean, squares, components = (runner.assembled(part[i] for part in parts) for i in range(3))
     del parts
     orthonormalise_rows(components, runner.run_pixels)
-    return completed_factors(mean, components, leading, scores, squares, found.exponent)
+    return completed_factors(mean, components, leading, scores, squares, found.exponent, runner.run_pixels)
 
 
 def _weighted_regions(
@@ -215,16 +215,19 @@ def _in_bytes(runner: PassRunner, size: FitSize, known: _Known | None = None) ->
 
 
 def _gram_of_kept(runner: PassRunner, size: FitSize, exponent: int, dtype: np.dtype, known: _Known | None) -> _Products:
+    pixels = np.empty((2, runner.n_pixels))
+    mean, squares = pixels
     if _in_bytes(runner, size, known):
-        gram, pixels = runner.run_pixels(lin.exact_gram, lin.merge_gram)
+        own = pixels if runner.weights is None else None
+        gram = runner.run_pixels(partial(products_of_images, pixels=own), lin.merge_products)
         if runner.weights is not None:
-            pixels = runner.run_pixels(partial(weighted_pixels, weights=runner.weights), concatenated)
-        mean, squares = np.concatenate(pixels, axis=1)
+            runner.run_pixels(partial(weighted_pixels, weights=runner.weights, pixels=pixels), no_result)
         return _Products(lin.exactly_centred(gram, runner.roots), mean, np.dtype(np.float64), squares=squares)
     vectors = None if known is None else known.vectors
-    step = partial(lin.centred_gram, dtype=dtype, known=vectors, exponent=exponent, weights=runner.weights)
-    gram, pixels = runner.run_pixels(step, lin.merge_gram)
-    mean, squares = np.concatenate(pixels, axis=1)
+    step = partial(
+        lin.centred_gram, dtype=dtype, known=vectors, exponent=exponent, weights=runner.weights, pixels=pixels
+    )
+    gram = runner.run_pixels(step, lin.merge_products)
     # Centring again corrects for the rounding of the means.
     return _Products(lin.double_centred(gram, runner.roots), mean, dtype, exponent=exponent, squares=squares)
 
@@ -310,7 +313,7 @@ def _strips(
     step: Callable[..., Any]
     shared: tuple[Any, ...]
     if dtype is None:
-        strips = [runner.run_pixels(lin.exact_gram, lin.merge_gram, panel)[0]]
+        strips = [runner.run_pixels(products_of_images, lin.merge_products, panel)]
         step, shared = lin.exact_strips, (panel,)
     else:
         own = partial(lin.shifted_gram, shift=shift, dtype=dtype, exponent=exponent)

@@ -429,7 +429,8 @@ class ImagePCA(
         left = min(max(n, self.total_weight_), size.p) - k
         self.__dict__.pop("residual_variance_image_", None)
         if factors.left is not None:
-            self.residual_variance_image_ = put_back(factors.left[None] / size.degrees, mask).reshape(self.image_shape_)
+            np.divide(factors.left, size.degrees, out=factors.left)
+            self.residual_variance_image_ = put_back(factors.left[None], mask).reshape(self.image_shape_)
         rest = total - float(self.explained_variance_.sum())
         rounding = max(n, size.p) * np.finfo(np.float64).eps * total
         self.noise_variance_ = rest / left if left > 0 and rest > rounding else 0.0

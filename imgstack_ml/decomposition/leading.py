@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -9,10 +10,11 @@ import numpy as np
 
 from ..linalg.krylov import add_products
 from ..linalg.orthonormal import completed_rows, orthonormalise_rows
+from ..linalg.ranges import Run, at_once
 from ..passes.runner import PassRunner, no_result
 from .records import Factors
 
-__all__ = ["Leading", "completed_factors", "components_of_kept", "left_of_squares", "weights_and_scores"]
+__all__ = ["Leading", "completed_factors", "components_of_kept", "subtract_explained", "weights_and_scores"]
 
 _TILE = 2**14  # pixels, of which some float64 arrays stay in the cache
 _LIGHT = 1e-3  # share of the largest root of a weight below which scores lose more than three digits
@@ -72,33 +74,39 @@ def completed_factors(
     scores: np.ndarray | None,
     squares: np.ndarray,
     exponent: int = 0,
+    run: Run = at_once,
 ) -> Factors:
     """Fill up to the number of components wanted with orthonormal directions of variance 0.
 
-    `squares` (p,) are sums of squares of each pixel about its mean, in the units of ``leading.total``.
+    `squares` (p,) are sums of squares of each pixel about its mean, in the units of ``leading.total``; they are
+    overwritten.
     """
     rank = len(leading.singular)
     missing = leading.k - rank
     if scores is not None:
         scores = np.pad(scores, ((0, 0), (0, missing)))
-    left = left_of_squares(squares, components, leading.singular)
+    subtract_explained(squares, components, leading.singular, run)
     components = completed_rows(components, leading.k)
     singular = np.pad(leading.singular, (0, missing))
-    return Factors(mean, components, singular, leading.total, rank, scores, exponent=exponent, left=left)
+    return Factors(mean, components, singular, leading.total, rank, scores, exponent=exponent, left=squares)
 
 
-def left_of_squares(
-    squares: np.ndarray, components: np.ndarray, singular: np.ndarray, beside: np.ndarray | float = 0.0
-) -> np.ndarray:
-    """Subtract from the sums of squares (p,) of the pixels what singular triplets explain.
+def subtract_explained(squares: np.ndarray, components: np.ndarray, singular: np.ndarray, run: Run = at_once) -> None:
+    """Subtract from the sums of squares (p,) of the pixels, in place, what singular triplets explain.
 
     The residuals A - AV'V of a pixel j have the sum of squares C_jj - sum_i lambda_i v_ij^2 - 2 sum_i v_ij r_ij. For
-    exact eigenvectors r_i = C v_i - lambda_i v_i are 0; `beside` is the sum of v_ij r_ij for others.
+    exact eigenvectors r_i = C v_i - lambda_i v_i are 0; for others, subtract the last sum before.
     """
-    left = squares - 2 * beside
-    for a in range(0, len(left), _TILE):
-        part = left[a : a + _TILE]
+    subtract = partial(_subtract_explained, components=components, singular=singular)
+    run(subtract, no_result, [squares[None]])
+
+
+def _subtract_explained(
+    buffers: Sequence[np.ndarray], lo: int, hi: int, components: np.ndarray, singular: np.ndarray
+) -> None:
+    for a in range(lo, hi, _TILE):
+        span = slice(a, min(a + _TILE, hi))
+        part = buffers[0][0, span]
         for value, row in zip(singular, components, strict=True):
-            part -= (value * row[a : a + _TILE].astype(np.float64)) ** 2
+            part -= (value * row[span].astype(np.float64)) ** 2
         np.maximum(part, 0, out=part)
-    return left

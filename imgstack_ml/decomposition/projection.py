@@ -14,10 +14,9 @@ import numpy.typing as npt
 from ..base.lazy import map_images, note_files
 from ..base.parts import map_parts, nonempty_parts
 from ..base.validation import Images, working_dtype
-from ..linalg.krylov import products_of_rows
 from ..linalg.krylov import project as project_rows
 from ..linalg.scaling import exponent_of, power_of_two
-from ..linalg.tiles import TERMS, flat_rows, n_rows, row_groups, tiles, wide_tile
+from ..linalg.tiles import CACHED_BYTES, TERMS, flat_rows, n_rows, products_of_rows, row_groups, tiles, wide_tile
 
 __all__ = [
     "Scoring",
@@ -34,7 +33,6 @@ __all__ = [
 ]
 
 _PIECE = 2**16  # pixels
-_CACHED_BYTES = 2**20  # of a tile and its part of the axes, which are read several times: half of a core's cache
 _FAINT = 1e-2
 _LARGE, _SAMPLED_AXES = 2**20, 32  # pixels of an image whose scores are guessed first, and axes on which they are
 
@@ -231,7 +229,7 @@ def _centred_tiles(
     kind = np.dtype(dtype)
     for row, pieces in row_groups(blocks):
         rows = slice(row, row + n_rows(pieces))
-        width = wide_tile(n_rows(pieces) + len(axes), kind, _CACHED_BYTES)
+        width = wide_tile(n_rows(pieces) + len(axes), kind, CACHED_BYTES)
         for a, b, tile in tiles(pieces, mean, kind, width=width):
             yield rows, a, b, tile
 

@@ -16,7 +16,7 @@ from ..linalg.orthonormal import completed_rows, orthonormalise_rows
 from ..passes.runner import PassRunner
 from .certificate import Certificate
 from .krylov_basis import Centre, KrylovBasis
-from .leading import left_of_squares
+from .leading import subtract_explained
 from .records import ITERATIONS, Factors, FitRequest, FitSize, RowCounts, SolverCost, component_count
 
 __all__ = ["PAD", "factors_of_summary", "first_look", "share_reached", "solve_randomized"]
@@ -238,7 +238,8 @@ def _finish(basis: KrylovBasis, summary: Figures, verdict: Verdict, size: FitSiz
     theta, k, total = basis.values, verdict.k, summary.total
     rank = int(np.count_nonzero(theta[:k] > basis.noise))
     components = basis.vectors(rank)
-    left = left_of_squares(summary.squares, components, np.sqrt(theta[:rank]), basis.along_residuals(components))
+    left = summary.squares - 2 * basis.along_residuals(components)
+    subtract_explained(left, components, np.sqrt(theta[:rank]), basis.run)
     orthonormalise_rows(components, basis.run)
     asked = k if request.share is not None else size.k
     certificate = _certify(basis, summary, verdict, rank, asked, size)
@@ -375,6 +376,9 @@ def factors_of_summary(summary: Summary, size: FitSize, request: FitRequest) -> 
         is_exact=False,
         converged=total == 0,
     )
-    left = left_of_squares(summary.squares, components[:rank], s[:rank]) if len(summary.squares) else None
+    left = None
+    if len(summary.squares):
+        left = summary.squares.copy()  # those of the summary are needed again when more images come
+        subtract_explained(left, components[:rank], s[:rank])
     singular = np.pad(s[:rank], (0, asked - rank))
     return Factors(summary.mean, components, singular, total, rank, None, 0, certificate, summary.exponent, left)

@@ -13,16 +13,19 @@ from .integers import products_of_images, products_of_pixels, products_of_two
 from .moments import merge_means, moments
 from .scaling import exponent_of
 from .tiles import (
+    CACHED_BYTES,
     column_means,
     column_squares,
-    heaviest_image,
+    heaviest_row,
     n_rows,
+    products_within,
     row_groups,
     row_tiles,
     tile_width,
     tiles,
     times_roots,
     weights_of,
+    wide_tile,
 )
 
 __all__ = [
@@ -31,11 +34,9 @@ __all__ = [
     "cross_gram",
     "double_centred",
     "eigh_descending",
-    "exact_gram",
     "exact_scatter",
     "exact_strips",
     "exactly_centred",
-    "merge_gram",
     "merge_products",
     "merge_scatter",
     "merge_strips",
@@ -58,8 +59,9 @@ def centred_gram(
     known: np.ndarray | None = None,
     exponent: int = 0,
     weights: np.ndarray | None = None,
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Gram matrix AA' of the centred images, over the pixels `lo` to `hi`; the mean and the scatter of each of these.
+    pixels: np.ndarray | None = None,
+) -> np.ndarray:
+    """Gram matrix AA' (n, n), float64, of the centred images, over the pixels `lo` to `hi`.
 
     `blocks` hold all images, so that each tile is centred before its product. To centre a Gram matrix in float32
     afterwards would lose digits if the images drift.
@@ -73,32 +75,21 @@ def centred_gram(
         Matrix and scatter are in squares of the units 2^exponent, see `scaling`; the mean is not.
     weights : ndarray of shape (n,), optional
         How often each image counts: rows of A are times the root of it, after the weighted mean is subtracted.
-
-    Returns
-    -------
-    gram : ndarray of shape (n, n), float64
-    pixels : list of one ndarray of shape (2, hi - lo), float64
-        The mean, and the sum of squares of A.
+    pixels : ndarray of shape (2, p), float64, optional
+        Where the mean image and the sums of squares of A are written, in the columns `lo` to `hi`.
     """
-    n, shift = n_rows(blocks), heaviest_image(blocks, weights)
+    n, shift = n_rows(blocks), heaviest_row(blocks, weights)
     gram, product = np.zeros((n, n)), np.empty((n, n), dtype)
-    pixels = np.empty((2, hi - lo))
-    for a, b, tile in tiles(blocks, shift, dtype, lo, hi, exponent=exponent):
+    for a, b, tile in tiles(blocks, shift, dtype, lo, hi, wide_tile(n, dtype, CACHED_BYTES), exponent):
         offset = column_means(tile, weights)
         tile -= offset.astype(dtype)
         times_roots(tile, weights)
-        np.add(shift[a:b], np.ldexp(offset, exponent), out=pixels[0, a - lo : b - lo])
-        pixels[1, a - lo : b - lo] = column_squares(tile)
+        if pixels is not None:
+            pixels[:, a:b] = shift[a:b] + np.ldexp(offset, exponent), column_squares(tile)
         if known is not None:
             tile -= known @ (known.T @ tile)
-        gram += np.matmul(tile, tile.T, out=product)  # NumPy sees the same operand twice: BLAS syrk, half the work
-    return gram, [pixels]
-
-
-def exact_gram(blocks: Sequence[np.ndarray], lo: int, hi: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """XX' (n, n), int64, over the pixels `lo` to `hi`, and of these what `centred_gram` returns: for 8-bit images."""
-    gram, sums, scatter = products_of_images(blocks, lo, hi)
-    return gram, [np.stack([sums / n_rows(blocks), scatter])]
+        gram += products_within(tile, product)
+    return gram
 
 
 def gram_of_regions(
@@ -120,9 +111,9 @@ def _gram_of_region(
 ) -> tuple[np.ndarray, int]:
     p = blocks[0][0].size
     if dtype is None:
-        return exact_gram(blocks, 0, p)[0], 0
+        return products_of_images(blocks, 0, p), 0
     exponent = exponent_of(blocks)
-    return centred_gram(blocks, 0, p, dtype, exponent=exponent, weights=weights)[0], exponent
+    return centred_gram(blocks, 0, p, dtype, exponent=exponent, weights=weights), exponent
 
 
 def merge_scaled(a: tuple[np.ndarray, int], b: tuple[np.ndarray, int]) -> tuple[np.ndarray, int]:
@@ -132,13 +123,6 @@ def merge_scaled(a: tuple[np.ndarray, int], b: tuple[np.ndarray, int]) -> tuple[
     x = np.ldexp(x, 2 * (one - exponent)) if one != exponent else x
     y = np.ldexp(y, 2 * (other - exponent)) if other != exponent else y
     return x + y, exponent
-
-
-def merge_gram(
-    a: tuple[np.ndarray, list[np.ndarray]], b: tuple[np.ndarray, list[np.ndarray]]
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Join two results of `centred_gram`, or of `exact_gram`, from neighbouring ranges of pixels."""
-    return a[0] + b[0], a[1] + b[1]
 
 
 def shifted_gram(
@@ -152,7 +136,7 @@ def shifted_gram(
 
 
 def merge_products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Join two results of `shifted_gram` from two ranges of pixels."""
+    """Join two Gram matrices from two ranges of pixels."""
     gram: np.ndarray = a + b
     return gram
 

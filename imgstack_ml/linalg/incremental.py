@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial, reduce
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from .scaling import exponent_of
 from .tiles import (
     column_means,
     column_squares,
-    heaviest_image,
+    heaviest_row,
     n_rows,
     row_groups,
     tile_width,
@@ -163,15 +163,14 @@ def _summarise(
     Images are cast to `dtype` tile by tile, so that no cast copy of all of them is held.
     """
     n = float(n_rows(blocks))
-    exponent = exponent_of(blocks)
+    exponent, pixels = exponent_of(blocks), np.empty((3, blocks[0][0].size))
     if in_bytes:
-        products, pixels = run(_exact_inner, _side_by_side, blocks)
-        gram, (mean, squares), rest = exactly_centred(products), pixels, np.zeros(pixels.shape[1])
-        total = float(np.trace(gram))
+        gram = exactly_centred(run(partial(products_of_images, pixels=pixels[:2]), np.add, blocks))
+        pixels[2], total = 0, float(np.trace(gram))
     else:
-        inner = partial(_inner, dtype=dtype, exponent=exponent, weights=weights)
-        gram, pixels, total = run(inner, _side_by_side, blocks)
-        mean, rest, squares = pixels
+        inner = partial(_inner, dtype=dtype, exponent=exponent, weights=weights, pixels=pixels)
+        gram, total = run(inner, lambda a, b: (a[0] + b[0], a[1] + b[1]), blocks)
+    mean, squares, rest = pixels
     vectors, lost = _leading(gram, size)
     factors = np.vstack([vectors.T, omega])
     if weights is not None:
@@ -185,11 +184,6 @@ def _summarise(
     n_kept = vectors.shape[1]
     rounding, sums = _rounding(rows[:n_kept]), factors[n_kept:].sum(axis=1)
     return Summary(n, mean, rest, total, rows[:n_kept], lost, rows[n_kept:], sums, squares, rounding, exponent)
-
-
-def _side_by_side(a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Join inner products, figures of pixels (..., p), and sums of two ranges of pixels."""
-    return a[0] + b[0], np.concatenate([a[1], b[1]], axis=-1), *(x + y for x, y in zip(a[2:], b[2:], strict=True))
 
 
 def _centred_sums(
@@ -216,35 +210,35 @@ def _centred_sums(
 
 
 def _inner(
-    blocks: Sequence[np.ndarray], lo: int, hi: int, dtype: np.dtype, exponent: int, weights: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Inner products of the centred images (n, n) over some pixels, figures of these pixels, and the sum of squares.
+    blocks: Sequence[np.ndarray],
+    lo: int,
+    hi: int,
+    dtype: np.dtype,
+    exponent: int,
+    weights: np.ndarray | None,
+    pixels: np.ndarray,
+) -> tuple[np.ndarray, float]:
+    """Inner products of the centred images (n, n) over some pixels, and the sum of squares.
 
-    Figures (3, hi - lo) are the mean in two parts, and the sums of squares of the centred images.
+    Written to these columns of `pixels` (3, p) are the mean, the sums of squares about it, and the mean's second part.
     """
-    n, shift = n_rows(blocks), heaviest_image(blocks, weights)
-    (offsets, squares), gram, total = np.empty((2, shift.size)), np.zeros((n, n)), 0.0
+    n, shift = n_rows(blocks), heaviest_row(blocks, weights)
+    gram, total = np.zeros((n, n)), 0.0
     product, inexact = np.empty((n, n), dtype), dtype == np.float32 and any(b.dtype.kind == "f" for b in blocks)
     for a, b, tile in tiles(blocks, shift, dtype, lo, hi, exponent=exponent):
-        offsets[a:b] = column_means(tile, weights)
-        middle = offsets[a:b].astype(dtype)
+        offsets = column_means(tile, weights)
+        middle = offsets.astype(dtype)
         tile -= middle
         if inexact:  # float32 sums are off by a few eps; those of what is left, which is near zero, are not
             left = column_means(tile, weights)
-            offsets[a:b] = middle + left
+            offsets = middle + left
             tile -= left.astype(dtype)
         times_roots(tile, weights)
         gram += np.matmul(tile, tile.T, out=product)  # a product in `dtype`, the sum in float64
         total += sum_of_squares(tile)  # more exact than the trace of the Gram matrix
-        squares[a:b] = column_squares(tile)
-    mean, rest = exact_sum(shift[lo:hi], np.ldexp(offsets[lo:hi], exponent))
-    return gram, np.stack([mean, rest, squares[lo:hi]]), total
-
-
-def _exact_inner(blocks: Sequence[np.ndarray], lo: int, hi: int) -> tuple[np.ndarray, np.ndarray]:
-    """Inner products of 8-bit images, exact, not centred; their mean, and sums of squares about it (2, hi - lo)."""
-    products, sums, squares = products_of_images(blocks, lo, hi)
-    return products, np.stack([sums / n_rows(blocks), squares])
+        mean, rest = exact_sum(shift[a:b].astype(np.float64), np.ldexp(offsets, exponent))
+        pixels[:, a:b] = mean, column_squares(tile), rest
+    return gram, total
 
 
 def merge_summaries(*summaries: Summary, size: int, run: Run = at_once) -> Summary:

@@ -22,7 +22,7 @@ import logging
 import os
 import threading
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,29 +53,33 @@ def prepare() -> None:
         threading.Thread(target=_compiled, name="imgstack_ml compiles").start()
 
 
-def products_of_images(blocks: Sequence[np.ndarray], lo: int, hi: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """XX' (n, n) over the pixels `lo` to `hi`, and of each of these the sum and the scatter about its mean (hi - lo,).
+def products_of_images(blocks: Sequence[np.ndarray], lo: int, hi: int, pixels: np.ndarray | None = None) -> np.ndarray:
+    """XX' (n, n), int64, over the pixels `lo` to `hi`. `blocks` are images of 8 bits or Booleans.
 
-    The scatter is float64, rounded once; the others are int64. `blocks` are images of 8 bits or Booleans.
+    The mean image and the sums of squares about it, rounded once, are written to these columns of `pixels` (2, p).
     """
     kernels, n = kernels_in_use(), n_rows(blocks)
     width = tile_length(kernels, n, hi - lo)
     tile = Tile(_padded(kernels, n), width)
-    found, (sums, products) = _Sums(len(tile.bytes), len(tile.bytes)), np.zeros((2, hi - lo), np.int64)
+    found, offset = _Sums(len(tile.bytes), len(tile.bytes)), offset_of(blocks)
     for a in range(lo, hi, width):
         b = min(a + width, hi)
         tile.fill(blocks, a, b)
-        for i in range(0, len(tile.bytes), _MOST_TERMS):
-            _, *of_columns = kernels.pack_columns(tile.bytes[i : i + _MOST_TERMS])
-            for out, part in zip((sums, products), of_columns, strict=True):
-                out[a - lo : b - lo] += part[: b - a]
+        if pixels is not None:
+            sums, products = _sums_of_columns(kernels, tile)[:, : b - a]
+            squares = (n * (products + 128 * sums) - sums**2) / n  # of unsigned bytes: the offset does not matter
+            pixels[:, a:b] = (sums - n * offset) / n, squares
         rows, row_sums = kernels.pack_rows(tile.bytes)
         found.add(kernels, rows, rows, row_sums, width)
     matrix, row_sums = found.result(n, n)
     _mirror(matrix)
-    offset = offset_of(blocks)
-    scatter = (n * (products + 128 * sums) - sums**2) / n  # of unsigned bytes: the offset does not matter
-    return _less_offset(matrix, row_sums, row_sums, offset, hi - lo), sums - offset * n, scatter
+    return _less_offset(matrix, row_sums, row_sums, offset, hi - lo)
+
+
+def _sums_of_columns(kernels: Kernels | _InFloat64, tile: Tile) -> np.ndarray:
+    """Add up the columns y of a tile, and y (y - 128): two rows of int64."""
+    rows = (tile.bytes[i : i + _MOST_TERMS] for i in range(0, len(tile.bytes), _MOST_TERMS))
+    return reduce(np.add, (np.stack(kernels.pack_columns(part)[1:], dtype=np.int64) for part in rows))
 
 
 def products_of_two(blocks: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> np.ndarray:

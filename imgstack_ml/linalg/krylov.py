@@ -15,7 +15,18 @@ import numpy as np
 import scipy.linalg
 
 from .ranges import Run, at_once
-from .tiles import TERMS, n_rows, row_groups, tile_width, tiles, times_roots, weights_of, wide_tile
+from .tiles import (
+    CACHED_BYTES,
+    TERMS,
+    n_rows,
+    products_of_rows,
+    row_groups,
+    tile_width,
+    tiles,
+    times_roots,
+    weights_of,
+    wide_tile,
+)
 from .weighted import are_faster, weighted_sums_of_bytes
 
 __all__ = [
@@ -28,7 +39,6 @@ __all__ = [
     "merge_both_products",
     "orthogonalise_rows",
     "orthonormalising_weights",
-    "products_of_rows",
     "project",
     "ritz_pairs",
 ]
@@ -123,16 +133,6 @@ def project(
     return scores
 
 
-def products_of_rows(tile: np.ndarray, V: np.ndarray) -> np.ndarray:
-    """Products (b, m) of rows (b, w) and (m, w), in whose dtype at most `TERMS` are added up; these sums in float64."""
-    n_sums = tile.shape[1] // TERMS
-    whole = n_sums * TERMS
-    a, b = (rows[:, :whole].reshape(len(rows), n_sums, TERMS).transpose(1, 0, 2) for rows in (tile, V))
-    found: np.ndarray = np.matmul(a, b.transpose(0, 2, 1)).sum(axis=0, dtype=np.float64)
-    found += tile[:, whole:] @ V[:, whole:].T
-    return found
-
-
 def add_products(
     blocks: Sequence[np.ndarray],
     lo: int,
@@ -152,7 +152,8 @@ def add_products(
     weights = np.ascontiguousarray(scores.T, dtype=dtype)
     for row, pieces in row_groups(blocks, _GROUP):
         part = weights[:, row : row + n_rows(pieces)]
-        for a, b, tile in tiles(pieces, shift, dtype, lo, hi, exponent=exponent):
+        width = wide_tile(sum(part.shape), dtype, CACHED_BYTES)
+        for a, b, tile in tiles(pieces, shift, dtype, lo, hi, width, exponent):
             out[:, a:b] += part @ tile
 
 

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .large_integers import refuse_inexact
 from .tiles import (
     TILE_BYTES,
     column_means,
     flat_rows,
-    heaviest_image,
+    heaviest_row,
     n_rows,
     row_groups,
     tiles,
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 _TILE = 2**16  # pixels whose sums stay in the cache while values of several images are added to them
+_MERGED = 2**15  # pixels of which the arrays of a merge stay in the cache
 _WIDE = 2048
 
 
@@ -52,6 +54,21 @@ class Moments(NamedTuple):
     mean: np.ndarray
     rest: np.ndarray
     norms: np.ndarray | None
+
+    @classmethod
+    def of_size(cls, n: float, n_pixels: int, with_norms: bool) -> Moments:
+        """Make room for those of some pixels."""
+        return cls(n, np.empty(n_pixels), np.empty(n_pixels), np.empty(n_pixels) if with_norms else None)
+
+    def part(self, span: slice) -> Moments:
+        """Return those of some of the pixels, as views."""
+        return Moments(self.n, self.mean[span], self.rest[span], None if self.norms is None else self.norms[span])
+
+    def put(self, span: slice, part: Moments) -> None:
+        """Set those of some of the pixels."""
+        for whole, piece in zip(self[1:], part[1:], strict=True):
+            if whole is not None:
+                whole[span] = piece
 
     def means(self) -> np.ndarray:
         """Mean."""
@@ -85,13 +102,23 @@ class Sums(NamedTuple):
     def deviations(self) -> np.ndarray:
         """Norms of the deviations from the mean."""
         assert self.squares is not None
-        # About the integers m nearest to the means, all sums are integers: of x - m it is s - n m, and of its square
-        # q - 2 m s + n m^2.
-        near, sums = np.rint(self.means()).astype(np.int64), self.sums.astype(np.int64)
-        left = sums - self.n * near
-        squares = self.squares.astype(np.int64) - near * (sums + left)
-        norms: np.ndarray = np.sqrt(squares - left.astype(np.float64) ** 2 / self.n)
+        norms = np.empty(self.sums.size)
+        for a in range(0, norms.size, _TILE):
+            tile = slice(a, a + _TILE)
+            norms[tile] = _norms_of_sums(self.n, self.sums[tile].astype(np.int64), self.squares[tile].astype(np.int64))
         return norms
+
+
+def _norms_of_sums(n: int, sums: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """Norms of deviations from the mean, float64, of n integers with these sums, and these sums of squares.
+
+    About the integers m nearest to the means, all sums are integers: of x - m it is s - n m, and of its square
+    q - 2 m s + n m^2.
+    """
+    near = np.rint(sums / n).astype(np.int64)
+    left = sums - n * near
+    norms: np.ndarray = np.sqrt(squares - near * (sums + left) - left.astype(np.float64) ** 2 / n)
+    return norms
 
 
 def _least_integer(largest: int, signed: bool = False) -> np.dtype:
@@ -168,16 +195,15 @@ def _add_others(
 ) -> Moments:
     n, p = n_rows(rows), rows[0].shape[1]
     if total is None:
-        total = Moments(0, np.empty(p), np.empty(p), np.empty(p) if with_norms else None)
-    for a in range(0, p, _width(n)):
-        span = slice(a, a + _width(n))
+        total = Moments.of_size(0, p, with_norms)
+    width = min(_width(n), _MERGED)
+    for a in range(0, p, width):
+        span = slice(a, a + width)
         found = moments([block[:, span] for block in rows], with_norms, weights)
         if total.n:
-            norms = None if total.norms is None else total.norms[span]
-            found = merge_moments(Moments(total.n, total.mean[span], total.rest[span], norms), found)
-        for whole, part in zip(total[1:], found[1:], strict=True):
-            if whole is not None:
-                whole[span] = part
+            _merge_into(total.part(span), total.part(span), found)
+        else:
+            total.put(span, found)
     return total._replace(n=total.n + (n if weights is None else float(weights.sum())))
 
 
@@ -208,16 +234,21 @@ def weighted_moments(blocks: Sequence[np.ndarray], start: int, weights: np.ndarr
     return moments(blocks, with_norms, weights_of(weights, start, blocks))
 
 
-def weighted_pixels(blocks: Sequence[np.ndarray], lo: int, hi: int, weights: np.ndarray) -> list[np.ndarray]:
-    """Weighted means and sums of squares about them (2, hi - lo) of the pixels `lo` to `hi`, in a list."""
+def weighted_pixels(blocks: Sequence[np.ndarray], lo: int, hi: int, weights: np.ndarray, pixels: np.ndarray) -> None:
+    """Write weighted means and sums of squares about them to the columns `lo` to `hi` of `pixels` (2, p)."""
     found = moments([rows[:, lo:hi] for rows in flat_rows(blocks)], with_norms=True, weights=weights)
-    return [np.stack([found.mean, found.deviations() ** 2])]
+    pixels[:, lo:hi] = found.mean, found.deviations() ** 2
 
 
 @np.errstate(over="ignore", invalid="ignore")  # the caller finds what is not finite
 def _moments(blocks: Sequence[np.ndarray], with_norms: bool, weights: np.ndarray | None) -> Moments:
     """Moments of a few thousand images. One image is subtracted before summing, so that sums stay small."""
-    shift = heaviest_image(blocks, weights)
+    shift = heaviest_row(blocks, weights)
+    if n_rows(blocks) == 1:
+        refuse_inexact(shift)
+        none = np.zeros(shift.size)
+        count = 1.0 if weights is None else float(weights.sum())
+        return Moments(count, shift.astype(np.float64), none, none.copy() if with_norms else None)
     if (
         weights is None
         and not with_norms
@@ -263,15 +294,25 @@ def _mean_offset(blocks: Sequence[np.ndarray], shift: np.ndarray) -> np.ndarray:
     return offset
 
 
-@np.errstate(over="ignore", invalid="ignore")
 def merge_moments(a: Moments, b: Moments) -> Moments:
     """Join the moments of two sets of images (Chan, Golub & LeVeque 1983, eq. 2.1)."""
+    merged = Moments.of_size(a.n + b.n, a.mean.size, a.norms is not None and b.norms is not None)
+    for i in range(0, a.mean.size, _MERGED):
+        span = slice(i, i + _MERGED)
+        _merge_into(merged.part(span), a.part(span), b.part(span))
+    return merged
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def _merge_into(out: Moments, a: Moments, b: Moments) -> None:
+    """Join the moments of few pixels; `out` may be one of them."""
     step, mean, rest = merge_means(a, b)
-    n = a.n + b.n
-    norms = None
-    if a.norms is not None and b.norms is not None:
-        norms = np.hypot(np.hypot(a.norms, b.norms), step * (a.n * b.n / n) ** 0.5)
-    return Moments(n, mean, rest, norms)
+    if out.norms is not None:
+        assert a.norms is not None
+        assert b.norms is not None
+        step *= (a.n * b.n / (a.n + b.n)) ** 0.5
+        np.hypot(np.hypot(a.norms, b.norms), step, out=out.norms)
+    out.mean[:], out.rest[:] = mean, rest
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -282,12 +323,18 @@ def merge_means(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ----------
     a, b : records with `n`, `mean` and `rest`
     """
-    step = (b.mean - a.mean) + (b.rest - a.rest)
-    return step, *exact_sum(a.mean, a.rest + step * (b.n / (a.n + b.n)))
+    step = b.mean - a.mean
+    step += b.rest - a.rest
+    low = step * (b.n / (a.n + b.n))
+    low += a.rest
+    return step, *exact_sum(a.mean, low)
 
 
 def exact_sum(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Add two arrays. Return the rounded sum and its rounding error (Knuth's TwoSum)."""
     total = a + b
     part = total - a
-    return total, (a - (total - part)) + (b - part)
+    rest = total - part
+    np.subtract(a, rest, out=rest)
+    rest += b - part
+    return total, rest

@@ -17,7 +17,10 @@ __all__ = [
     "column_squares",
     "flat_rows",
     "heaviest_image",
+    "heaviest_row",
     "n_rows",
+    "products_of_rows",
+    "products_within",
     "row_groups",
     "row_tiles",
     "tile_width",
@@ -28,6 +31,7 @@ __all__ = [
 ]
 
 TILE_BYTES = 2**22  # of float values in one tile: small enough for the cache, large enough for BLAS at full speed
+CACHED_BYTES = 2**20  # of a tile of few rows that is walked through several times: half of a core's own cache
 TERMS = 2048  # products added up in float32 before float64 takes over; more of them would cost digits
 
 
@@ -42,7 +46,12 @@ def weights_of(weights: np.ndarray | None, start: int, blocks: Sequence[np.ndarr
 
 
 def heaviest_image(blocks: Sequence[np.ndarray], weights: np.ndarray | None = None) -> np.ndarray:
-    """Image of the largest weight as a row (p,), float64, the first one without weights. It serves as a shift.
+    """Image of the largest weight as a row (p,), float64. See `heaviest_row`."""
+    return heaviest_row(blocks, weights).astype(np.float64)
+
+
+def heaviest_row(blocks: Sequence[np.ndarray], weights: np.ndarray | None = None) -> np.ndarray:
+    """Image of the largest weight, or the first one without weights: a row (p,) of the block. It serves as a shift.
 
     Float32 holds it exactly for 8 and 16 bits. Differences from it are rounded by no more than the weighted variance
     holds, also where another image has huge values and next to no weight, or this one nearly all of the weight.
@@ -52,8 +61,8 @@ def heaviest_image(blocks: Sequence[np.ndarray], weights: np.ndarray | None = No
         if i < len(block):
             break
         i -= len(block)
-    image: np.ndarray = block[i]
-    return image.ravel().astype(np.float64)
+    row: np.ndarray = block[i].reshape(-1)
+    return row
 
 
 def flat_rows(blocks: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -110,6 +119,24 @@ def tile_width(rows: int, dtype: np.dtype) -> int:
 def wide_tile(rows: int, dtype: np.dtype, n_bytes: int = TILE_BYTES) -> int:
     """Count the pixels in a tile of few rows: 2048 of a single image would take less time than the calls for them."""
     return max(tile_width(rows, dtype), n_bytes // (np.dtype(dtype).itemsize * rows * TERMS) * TERMS)
+
+
+def products_of_rows(tile: np.ndarray, V: np.ndarray) -> np.ndarray:
+    """Products (b, m) of rows (b, w) and (m, w), in whose dtype at most `TERMS` are added up; these sums in float64."""
+    n_sums = tile.shape[1] // TERMS
+    whole = n_sums * TERMS
+    a, b = (rows[:, :whole].reshape(len(rows), n_sums, TERMS).transpose(1, 0, 2) for rows in (tile, V))
+    found: np.ndarray = np.matmul(a, b.transpose(0, 2, 1)).sum(axis=0, dtype=np.float64)
+    found += tile[:, whole:] @ V[:, whole:].T
+    return found
+
+
+def products_within(tile: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Products (b, b) of the rows of a tile with each other, as `products_of_rows`; `out`, in its dtype, may be used.
+
+    Where one sum is enough, NumPy sees the same operand twice: BLAS syrk, half the work.
+    """
+    return products_of_rows(tile, tile) if tile.shape[1] > TERMS else np.matmul(tile, tile.T, out=out)
 
 
 def row_groups(blocks: Sequence[np.ndarray], size: int = 2 * TERMS) -> Iterator[tuple[int, list[np.ndarray]]]:

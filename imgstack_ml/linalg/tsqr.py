@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .large_integers import refuse_inexact
-from .tiles import column_means, flat_rows, heaviest_image, n_rows, tiles, times_roots, weights_of
+from .tiles import column_means, flat_rows, heaviest_row, n_rows, tiles, times_roots, weights_of
 
 __all__ = ["centred_columns", "rows_after_ones", "svd_of_r"]
 
@@ -40,7 +40,7 @@ def centred_columns(
 
     `blocks` hold all images; with `weights` (n,), these are centred by them and times the roots of them.
     """
-    shift, double = heaviest_image(blocks, weights), np.dtype(np.float64)
+    shift, double = heaviest_row(blocks, weights), np.dtype(np.float64)
     ((_, _, tile),) = tiles(blocks, shift, double, lo, hi, width=hi - lo, exponent=exponent)
     tile -= tile.mean(axis=0) if weights is None else column_means(tile, weights)
     times_roots(tile, weights)

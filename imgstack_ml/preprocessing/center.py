@@ -125,7 +125,7 @@ class StackCenterer(PassLearner, StackTransformer):
             )
         self.n_samples_ = len(images.data)
         self.mean_ = mean.reshape(images.image_shape)
-        self.scale_ = None if norms is None else _scale(norms / found.n**0.5).reshape(images.image_shape)
+        self.scale_ = None if norms is None else _scale(norms, found.n).reshape(images.image_shape)
 
     def transform(self, X: StackLike) -> np.ndarray | da.Array:
         """Subtract the mean image (and divide by the scale).
@@ -179,8 +179,10 @@ def _joined(totals: list[Any], regions: Sequence[Region]) -> Moments:
     return Moments(totals[0].n, mean, np.zeros_like(mean), norms)
 
 
-def _scale(deviations: np.ndarray) -> np.ndarray:
-    return np.where(deviations == 0, 1, deviations)  # exactly 0 where constant: differences from the first image are
+def _scale(norms: np.ndarray, n: float) -> np.ndarray:
+    deviations: np.ndarray = norms / n**0.5
+    deviations[deviations == 0] = 1  # exactly 0 where constant: differences from the first image are
+    return deviations
 
 
 def _centred(

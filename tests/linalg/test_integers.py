@@ -45,10 +45,14 @@ def test_products_are_those_of_int64(shape, dtype, arithmetic):
     expected, p = rows(X), rows(X).shape[1]
     blocks = cut(X, *range(7, len(X), 41))
     lo, hi = p // 5, p - p // 7
-    matrix, sums, scatter = integers.products_of_images(blocks, lo, hi)
+    pixels = np.zeros((2, p))
+    matrix = integers.products_of_images(blocks, lo, hi, pixels)
     assert_array_equal(matrix, expected[:, lo:hi] @ expected[:, lo:hi].T)
-    assert_array_equal(sums, expected[:, lo:hi].sum(axis=0))
-    assert_allclose(scatter, (centred(X)[:, lo:hi] ** 2).sum(axis=0), rtol=1e-12, atol=1e-9)
+    assert_array_equal(matrix, integers.products_of_images(blocks, lo, hi))
+    mean, squares = pixels[:, lo:hi]
+    assert_array_equal(mean, expected[:, lo:hi].sum(axis=0) / len(X))
+    assert_allclose(squares, (centred(X)[:, lo:hi] ** 2).sum(axis=0), rtol=1e-12, atol=1e-9)
+    assert not pixels[:, np.r_[:lo, hi:p]].any()
     some = X[: len(X) // 2 + 1]
     assert_array_equal(integers.products_of_two(blocks, [some]), expected @ rows(some).T)
     if p < 1000:
@@ -62,7 +66,7 @@ def test_the_largest_products_do_not_overflow(dtype, value, arithmetic):
     """Sums of 32 bits hold 65,793 products of 255 and -128: more terms than that, in one image and in many."""
     X = np.full((3, 140_000), value, dtype)
     square = int(X[0, 0]) ** 2
-    assert (integers.products_of_images([X], 0, 140_000)[0] == 140_000 * square).all()
+    assert (integers.products_of_images([X], 0, 140_000) == 140_000 * square).all()
     assert (integers.products_of_two([X], [X[:2]]) == 140_000 * square).all()
     assert (integers.products_of_pixels([X.T])[0] == 140_000 * square).all()
 
@@ -75,7 +79,7 @@ def test_views_in_any_layout(data):
     X = random_bytes((2 * n, q, 3 * p), data.draw(st.sampled_from(DTYPES)), seed=n)
     X = X[:: data.draw(st.sampled_from([1, 2, -1])), :, :: data.draw(st.sampled_from([1, 3, -2]))]
     X = X if data.draw(st.booleans()) else X.transpose(0, 2, 1)
-    assert_array_equal(integers.products_of_images([X], 0, rows(X).shape[1])[0], rows(X) @ rows(X).T)
+    assert_array_equal(integers.products_of_images([X], 0, rows(X).shape[1]), rows(X) @ rows(X).T)
     assert_array_equal(integers.products_of_pixels([X])[0], rows(X).T @ rows(X))
 
 
@@ -87,7 +91,7 @@ def test_what_is_made_of_them_is_rounded_once(dtype, arithmetic):
         X = (X // 64 + 100).astype(dtype)
     X[:, 200:] = X[0, 200:]
     A = centred(X)
-    gram, *_ = integers.products_of_images([X], 0, 300)
+    gram = integers.products_of_images([X], 0, 300)
     assert_allclose(lin.exactly_centred(gram), A @ A.T, rtol=0, atol=1e-14 * np.abs(A @ A.T).max())
     a, b = (lin.exact_scatter([part], 0) for part in cut(X, 33))
     for found in (lin.exact_scatter([X], 0), lin.merge_scatter(a, b)):
