@@ -174,15 +174,20 @@ class StackCenterer(PassLearner, StackTransformer):
 def _joined(totals: list[Any], regions: Sequence[Region]) -> Moments:
     """Join the moments of regions, or of weighted images in regions."""
     totals = [getattr(total, "moments", total) for total in totals]
-    mean = assembled((total.means() for total in totals), regions)
-    norms = assembled((total.deviations() for total in totals), regions) if totals[0][-1] is not None else None
+    # One array for all regions: to touch new memory for each would take longer than what is computed.
+    work = np.empty(max(total[1].size for total in totals))
+    mean = assembled((total.means(out=work[: total[1].size]) for total in totals), regions)
+    norms = None
+    if totals[0][-1] is not None:
+        norms = assembled((total.deviations(out=work[: total[1].size]) for total in totals), regions)
     return Moments(totals[0].n, mean, np.zeros_like(mean), norms)
 
 
 def _scale(norms: np.ndarray, n: float) -> np.ndarray:
-    deviations: np.ndarray = norms / n**0.5
-    deviations[deviations == 0] = 1  # exactly 0 where constant: differences from the first image are
-    return deviations
+    """Turn norms into standard deviations, in place; 1 where a pixel is constant."""
+    norms /= n**0.5
+    norms[norms == 0] = 1  # exactly 0 there: differences from the first image are
+    return norms
 
 
 def _centred(

@@ -78,3 +78,31 @@ def test_sums_of_integers_are_exact(dtype, p):
         mean = Fraction(sum(values), 300)
         assert total.means()[j] == float(mean)
         assert_allclose(total.deviations()[j] ** 2, float(sum((x - mean) ** 2 for x in values)), rtol=1e-14)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1, 1e30])
+@pytest.mark.parametrize("p", [7, 3000])
+def test_means_of_float32_keep_ten_digits(p, scale):
+    """Against sums of fractions; in any grouping, and of values whose exponents are far apart."""
+    rng = np.random.default_rng(0)
+    X = (scale * (1000 + rng.standard_normal((200, p)) * 10.0 ** rng.integers(-5, 3, (200, p)))).astype(np.float32)
+    total = reduce(lambda total, block: add_moments(total, [block], len(X)), cut(X, 1, 2, 90), None)
+    for j in (0, 3, p - 1):
+        expected = float(sum(map(Fraction, X[:, j].tolist())) / len(X))
+        assert abs(total.means()[j] - expected) <= 1e-13 * abs(expected)
+    constant = add_moments(None, [np.full((9, p), np.float32(0.1 * scale))], 9)
+    assert_array_equal(constant.means(), np.full(p, np.float32(0.1 * scale), np.float64))
+
+
+@pytest.mark.parametrize("with_norms", [True, False])
+@pytest.mark.parametrize("dtype", ["uint8", "uint32", "float32", "float64"])
+def test_images_that_come_one_by_one_are_the_same(dtype, with_norms):
+    """Large ones too, of which a part is merged at a time."""
+    X = images(6, (3, 25_000), dtype=dtype)
+    total = reduce(lambda total, image: add_moments(total, [image[None]], len(X), with_norms), X, None)
+    parts = [moments([image[None]], with_norms=with_norms) for image in X]
+    assert_allclose(total.means(), flat(X).mean(axis=0), rtol=1e-14, atol=1e-12)
+    assert_allclose(reduce(merge_moments, parts).mean, flat(X).mean(axis=0), rtol=1e-14, atol=1e-12)
+    if with_norms:
+        for found in (total, reduce(merge_moments, parts)):
+            assert_allclose(found.deviations() ** 2, (centred(X) ** 2).sum(axis=0), rtol=1e-9, atol=1e-9)
