@@ -194,7 +194,7 @@ def out_of_focus():
     images = reef()
     blurred = gaussian_filter(images[[5, 40, 41]].astype(float), (0, 3, 3, 0))
     images[[5, 40, 41]] = as_bytes(blurred + rng(313).normal(0, 2, blurred.shape))
-    return Case(images, ("focus", "outliers", "leverage"), (5, 40, 41))
+    return Case(images, ("sharpness", "outliers", "leverage"), (5, 40, 41))
 
 
 def files_of_another_series():
@@ -223,7 +223,7 @@ def compressed_too_much():
         file = io.BytesIO()
         Image.fromarray(images[i]).save(file, format="JPEG", quality=6)
         images[i] = np.asarray(Image.open(file))
-    return Case(images, ("compressed", "outliers", "leverage"), (31, 110, 111))
+    return Case(images, ("sharpness", "outliers", "leverage"), (31, 110, 111))
 
 
 ORDINARY_FIFTH = {
