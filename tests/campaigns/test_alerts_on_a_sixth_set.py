@@ -1,6 +1,10 @@
 """Alerts on a sixth set, 10 ordinary stacks and 10 faults, of other generators and kinds than the first five.
 
-They were written down and committed after the thresholds of the alert about sharpness were, before any was tried.
+They were written down and committed after the thresholds of the alert about sharpness were, before any was tried, and
+were tried once. Then 0 of the 10 ordinary stacks raised a false alarm, and 8 of the 10 faults were found with their
+images and nothing else. Of the 6 faults of sharpness among these, the alert about sharpness found 3, the alert about
+outliers one (frames of a movie), one was found in part, and one was missed. Nothing was mended since. `KNOWN` is what
+goes wrong. docs/robustness.md has the result.
 """
 
 import io
@@ -12,7 +16,10 @@ from scipy.ndimage import gaussian_filter, uniform_filter1d, zoom
 
 from tests.campaigns.test_believable_alerts import Case, as_bytes, with_labels, wrong_among
 
-KNOWN: dict[str, str] = {}
+KNOWN = {
+    "soft images in the sharp folder": "one of the two is missed: its coarse detail is nearly as weak as the fine one",
+    "a camera that moved": "missed: the blur takes the contrast of the rings as well as their detail",
+}
 
 
 def rng(seed):
