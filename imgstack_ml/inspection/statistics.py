@@ -22,10 +22,12 @@ __all__ = [
     "log_deviations",
     "odd_ranges",
     "read_statistics",
+    "spread_of_tails",
 ]
 
 _ODD_FACTOR = 2.0
 _ODD_DEVIATIONS = 5.0
+_TAIL = 0.1  # of the images on either side of the median: what so many do is common
 _GROUP_SHARE = 0.2  # of the images, at least, are in each of two groups of ranges
 
 
@@ -117,6 +119,18 @@ def log_deviations(values: np.ndarray) -> tuple[np.ndarray, float]:
     deviations = logarithms - np.median(logarithms)
     # 1.4826 times the median deviation is the standard deviation of a normal distribution.
     return deviations, 1.4826 * float(np.median(np.abs(deviations)))
+
+
+def spread_of_tails(deviations: np.ndarray) -> np.ndarray:
+    """Robust standard deviation of deviations from a median, for each that of its side.
+
+    The median of their sizes tells it, and the tenth that is farthest out: the larger one counts.
+    """
+    ordered, n_out = np.sort(deviations), int(np.ceil(_TAIL * len(deviations)))
+    sides = (-ordered[n_out], ordered[-1 - n_out]) if len(ordered) > n_out else (0.0, 0.0)
+    # Of a normal distribution, a tenth is beyond 1.2816 standard deviations.
+    below, above = np.maximum(np.divide(sides, 1.2816), 1.4826 * np.median(np.abs(deviations)))
+    return np.where(deviations < 0, below, above)
 
 
 def concatenate_lists(earlier: list[Any], later: list[Any]) -> list[Any]:

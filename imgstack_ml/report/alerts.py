@@ -44,6 +44,8 @@ def find_alerts(evidence: Evidence) -> dict[str, Alert]:
         unlike[alert.images] |= alert.kind != "clipped"
         strong[alert.images] |= alert.kind != "range"
     found += single
+    if evidence.sharpness is not None:
+        found.append(image_alerts.unsharp_images(evidence.sharpness, dark, evidence))
     if statistics is not None:
         found += [
             image_alerts.images_of_other_channels(statistics, evidence),

@@ -12,6 +12,7 @@ from ..decomposition.residuals import OutlierStatistics
 from ..inspection.pipelines import split_at_pca
 from ..inspection.statistics import ImageStatistics
 from .remedies import Run, remedy
+from .sharpness import Sharpness
 
 __all__ = ["Alert", "Evidence", "about_images", "count_of", "first_of", "make_alert", "percent"]
 
@@ -35,6 +36,7 @@ class Alert:
         - ``"blank"``: images that end before their last row, as half-written files do;
         - ``"clipped"``: overexposed images;
         - ``"range"``: images with a very different range of intensities, which the Pipeline does not rescale;
+        - ``"sharpness"``: images out of focus, enlarged or strongly compressed among sharp ones;
         - ``"channels"``: images whose channels are in another order, or of which one has one value;
         - ``"turned"``: images that are upside down, mirrored or turned;
         - ``"empty"``: channels of next to no variance, which no component is about;
@@ -113,6 +115,8 @@ class Evidence(NamedTuple):
         The fitted estimator.
     run : Run or None
         The run of the command line that made it.
+    sharpness : Sharpness or None
+        Of the images; None if they were not read.
     """
 
     statistics: ImageStatistics | None
@@ -125,6 +129,7 @@ class Evidence(NamedTuple):
     prepared: ImageStatistics | None = None
     estimator: Any = None
     run: Run | None = None
+    sharpness: Sharpness | None = None
 
     @property
     def n_fitted(self) -> int:

@@ -1,4 +1,4 @@
-"""Alerts about single images: of one value, overexposed, of another range, copies, unlike the others."""
+"""Alerts about single images: of one value, overexposed, of another range, unsharp, copies, unlike the others."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import numpy as np
 
 from ..decomposition.residuals import OutlierStatistics
 from ..inspection.pipelines import split_at_pca
-from ..inspection.statistics import ImageStatistics, log_deviations, odd_ranges
+from ..inspection.statistics import ImageStatistics, log_deviations, odd_ranges, spread_of_tails
 from .duplicates import near_duplicates
 from .evidence import Alert, Evidence, about_images, count_of, first_of, make_alert, percent
 from .sensor import channels_of_one_value, exchanged_channels, turned_images
+from .sharpness import Sharpness, images_on_a_grid, images_without_detail
 from .trends import MIN_IMAGES, changes_slowly, is_light
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "outliers",
     "overexposed_images",
     "share_at_the_end",
+    "unsharp_images",
 ]
 
 # A reflection or a dead pixel has the largest value too; one pixel in a hundred means lost highlights.
@@ -37,7 +39,6 @@ BLANK_SHARE, BLANK_IMAGES = 0.2, 0.1
 # many times the median. The largest deviation in clean collections is 4.1; the factor is for values almost equal.
 OUTLIER_DEVIATIONS = 5.0
 OUTLIER_FACTOR = 2.25
-TAIL = 0.1  # of the images on either side of the median: what so many do is common
 # A component should be about all images. It is about one image if that makes up half of its variance, and about a few
 # of the same fault if these, one in thirty at most, make up nearly all.
 LEVERAGE_SHARE = 0.5
@@ -130,20 +131,8 @@ def _levels_stand_out(light: ImageStatistics) -> np.ndarray:
     above_black = light.means.mean(axis=1) - np.sort(lowest)[len(lowest) // 20]  # a few odd ones do not move it
     step = float((light.maxima == np.rint(light.maxima)).all())  # whole numbers are no more exact than that
     deviations, _ = log_deviations(np.maximum(above_black, np.finfo(np.float64).tiny) + step)
-    found: np.ndarray = np.abs(deviations) > OUTLIER_DEVIATIONS * _spread_of_tails(deviations)
+    found: np.ndarray = np.abs(deviations) > OUTLIER_DEVIATIONS * spread_of_tails(deviations)
     return found
-
-
-def _spread_of_tails(deviations: np.ndarray) -> np.ndarray:
-    """Robust standard deviation of deviations from a median, for each that of its side.
-
-    The median of their sizes tells it, and the tenth that is farthest out: the larger one counts.
-    """
-    ordered, n_out = np.sort(deviations), int(np.ceil(TAIL * len(deviations)))
-    sides = (-ordered[n_out], ordered[-1 - n_out]) if len(ordered) > n_out else (0.0, 0.0)
-    # Of a normal distribution, a tenth is beyond 1.2816 standard deviations.
-    below, above = np.maximum(np.divide(sides, 1.2816), 1.4826 * np.median(np.abs(deviations)))
-    return np.where(deviations < 0, below, above)
 
 
 def images_of_other_channels(statistics: ImageStatistics, evidence: Evidence) -> Alert | None:
@@ -167,6 +156,26 @@ def images_that_are_turned(statistics: ImageStatistics, evidence: Evidence) -> A
         "{} upside down, mirrored or turned",
         "They are unlike the other images, and like them after a turn. Usual causes are an orientation that was "
         "lost, another camera, or a plate that was put in the wrong way round.",
+    )
+
+
+def unsharp_images(sharpness: Sharpness, explained: np.ndarray, evidence: Evidence) -> Alert | None:
+    """Look for images that are less sharp than the others; `explained` ones are unlike these for a known reason."""
+    slow = evidence.scores is not None and changes_slowly(evidence.scores)
+    soft = images_without_detail(sharpness, explained, evidence.groups, in_movie=slow)
+    squares = images_on_a_grid(sharpness) & ~explained
+    meanings = [
+        f"{count_of(soft.sum(), 'image')} with next to no fine detail. ",
+        f"{count_of(squares.sum(), 'image')} made of small squares. ",
+    ]
+    meaning = "".join(text for text, found in zip(meanings, (soft, squares), strict=True) if found.any())
+    return about_images(
+        "sharpness",
+        soft | squares,
+        evidence,
+        "{} less sharp than the others",
+        f"{meaning}Usual causes are a lost focus, motion, a copy of low resolution that was enlarged, or strong "
+        "compression. Fine detail is lost there, and no filter restores it.",
     )
 
 
@@ -211,7 +220,7 @@ def _far_from_most(values: np.ndarray, *, in_movie: bool) -> np.ndarray:
     far, positive = np.zeros(len(values), dtype=bool), values > 0
     if positive.sum() >= MIN_IMAGES:
         above, _ = log_deviations(values[positive])
-        far[positive] = above > np.maximum(OUTLIER_DEVIATIONS * _spread_of_tails(above), np.log(OUTLIER_FACTOR))
+        far[positive] = above > np.maximum(OUTLIER_DEVIATIONS * spread_of_tails(above), np.log(OUTLIER_FACTOR))
     while in_movie and far.any():  # the end of a slow change is like frames that are like frames that are not far
         calm = np.flatnonzero(~far & positive)
         after = np.searchsorted(calm, np.flatnonzero(far))

@@ -15,6 +15,7 @@ LEFT_OUT = (
     "constant",
     "blank",
     "clipped",
+    "sharpness",
     "channels",
     "turned",
     "duplicates",

@@ -208,6 +208,7 @@ def _evidence(
         problems=[(printable(name), reason) for name, reason in getattr(stack, "problems", ())],
         prepared=None if survey is None else survey.prepared,
         estimator=estimator,
+        sharpness=None if survey is None else survey.sharpness,
     )
 
 

@@ -18,6 +18,7 @@ from ..inspection.stacks import check_stack
 from ..inspection.statistics import ImageStatistics, concatenate_lists, concatenate_statistics, image_statistics
 from ..passes.runner import PassRunner
 from .samples import N_SPREAD, Extreme, Extremes, extreme_rows, extreme_values, keep_extreme, spread_positions
+from .sharpness import Sharpness, concatenate_sharpness, sharpness_of
 
 __all__ = ["Reconstruction", "Survey", "outlier_statistics", "read_survey"]
 
@@ -63,6 +64,8 @@ class Survey(NamedTuple):
     prepared : ImageStatistics or None
         Statistics of the images as the last step that cannot be inverted returns them, so that what the Pipeline
         corrects is corrected here; `statistics` without such a step, and None if it returns rows of features.
+    sharpness : Sharpness
+        Of the images.
     """
 
     statistics: ImageStatistics
@@ -72,6 +75,7 @@ class Survey(NamedTuple):
     worst: list[Reconstruction]
     best: list[Reconstruction]
     prepared: ImageStatistics | None
+    sharpness: Sharpness
 
 
 def read_survey(estimator: Any, X: StackLike, *, progress: bool = False) -> Survey:
@@ -119,6 +123,7 @@ def read_survey(estimator: Any, X: StackLike, *, progress: bool = False) -> Surv
         found.worst,
         found.best,
         concatenate_statistics(changed) if changed else None,
+        concatenate_sharpness([part.sharpness for part in parts]),
     )
 
 
@@ -134,6 +139,7 @@ class _Statistics(NamedTuple):
 
     images: ImageStatistics
     prepared: ImageStatistics | None
+    sharpness: Sharpness
 
 
 class _Partial(NamedTuple):
@@ -182,7 +188,7 @@ def _survey_of_tile(
     changed: ImageStatistics | None = statistics
     if route.before:
         changed = image_statistics(prepared) if prepared.ndim > 2 else None
-    rows = (_Statistics(statistics, changed), scores, errors)
+    rows = (_Statistics(statistics, changed, sharpness_of(images)), scores, errors)
     if images.ndim < 3:
         return _Partial([rows], {}, [], [], {})
     spread = has_thumbnail[start : start + len(images)]

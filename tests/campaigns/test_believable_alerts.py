@@ -8,7 +8,8 @@ Cases of the first half changed while thresholds were set: photographs lost near
 nothing can tell from ordinary images became others. Two rules were written with faults of the second half in mind,
 before any of it was tried: a hot column is not overexposed, and an overexposed image has no odd range.
 
-Not in the lists, because nothing here tells it from blurred backgrounds: an image out of focus among sharp ones.
+Not in the lists, because nothing here tells it from blurred backgrounds: an image out of focus in a collection of sharp
+and of blurred ones.
 """
 
 import io

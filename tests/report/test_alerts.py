@@ -30,6 +30,7 @@ KINDS = [
     "blank",
     "clipped",
     "range",
+    "sharpness",
     "duplicates",
     "leverage",
     "channels",
@@ -50,7 +51,7 @@ def alerts_of(images, labels=None, n_components=12, problems=(), pca=None, names
     last = split_at_pca(pca)[1]
     ratio, outliers = last.explained_variance_ratio_, outlier_statistics(last, found)
     given = (found.statistics, found.scores, outliers, ratio, names, labels, problems, found.prepared, pca, run)
-    return find_alerts(Evidence(*given))
+    return find_alerts(Evidence(*given, sharpness=found.sharpness))
 
 
 def only(alerts, *kinds):
@@ -243,6 +244,7 @@ def with_fault(kind):
         "blank": np.r_[images[:-2], images[-2:] * (np.arange(24) < 18)[:, None]],
         "clipped": np.r_[images[:-2], np.where(images[-2:] > 90, 255, images[-2:])],
         "range": np.r_[images[:-2], images[-2:] // 10],
+        "sharpness": np.r_[images[:-2], gaussian_filter(images[-2:], (0, 2, 2))],
         "duplicates": np.r_[images[:-2], images[3:4], images[3:4]],
         "leverage": np.r_[images[:-1], 40 + 170 * (np.indices((1, 24, 24)).sum(axis=0) % 2)],
         "channels": coloured,
