@@ -1,7 +1,7 @@
 """How fast is each format read, beside a bare loop over its library?
 
-Ratios of one run, so that a regression shows. Both read the same files by one thread, and keep a pixel of each image, as
-passes keep little; one array of all images would be made by Dask, which copies them once more. Formats of folders are a
+Ratios of one run, so that a regression shows. Both read the same files by one thread and keep a pixel of each image, as
+passes keep little. One array of all images would be made by Dask, which copies them once more. Formats of folders are a
 file an image; films and arrays hold all of them. Those whose package is not installed are left out.
 """
 
