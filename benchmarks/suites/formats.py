@@ -77,6 +77,7 @@ def _images(name: str) -> Iterator[np.ndarray]:
                 yield from (page.asarray() for page in tiff.pages)
         elif name.endswith("mp4"):
             with importlib.import_module("av").open(path) as film:
+                film.streams.video[0].codec_context.thread_count = 1  # FFmpeg's own threads, which blocks do not have
                 yield from (frame.to_ndarray(format="rgb24") for frame in film.decode(video=0))
         else:
             with Image.open(path) as picture:
