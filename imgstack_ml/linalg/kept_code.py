@@ -38,12 +38,11 @@ def kept_code(compiled: Callable[[], bytes], source: str, depends_on: Iterable[s
 
 
 def _path(source: str, depends_on: Iterable[str]) -> Path | None:
-    """Return the file of the code, or None where the source is no file that can be read."""
+    """Return the file of the code; None where the source is no file that can be read, or Python keeps no bytecode."""
     try:
-        content = Path(source).read_bytes()
-    except OSError:
+        content, bytecode = Path(source).read_bytes(), Path(cache_from_source(source))
+    except (OSError, NotImplementedError):
         return None
-    bytecode = Path(cache_from_source(source))
     key = sha256(content + "\n".join(depends_on).encode()).hexdigest()
     return bytecode.with_name(f"{bytecode.stem}.{key[:16]}.o")
 

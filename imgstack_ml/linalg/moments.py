@@ -83,8 +83,8 @@ class Moments(NamedTuple):
 class Sums(NamedTuple):
     """Sums of `n` images, and of their squares or None: exact integers (p,), or float64 sums of float32 images.
 
-    Float64 has 29 bits more than float32. A mean of a million images is off by 1e-10 of itself at most, which is below
-    a hundredth of a float32 digit, and most sums are exact. Squares have no such reserve.
+    Float64 has 29 bits more than float32, so that most of these sums are exact. The sum of a million images is off by
+    at most 1e-10 of the sum of magnitudes, and float32 rounds each pixel by up to 6e-8. Squares have no such reserve.
     """
 
     n: int

@@ -55,12 +55,14 @@ def test_a_damaged_file_is_not_used_and_is_replaced(source, damage):
 
 
 def test_without_a_place_to_keep_it_is_compiled(source, monkeypatch):
-    for setting in ("unwritable", "not wanted", "no source"):
+    for setting in ("unwritable", "not wanted", "no source", "no bytecode"):
         if setting == "unwritable":
             (source.parent / "__pycache__").write_text("not a folder")
         else:
             (source.parent / "__pycache__").unlink(missing_ok=True)
         monkeypatch.setattr(sys, "dont_write_bytecode", setting == "not wanted")
+        if setting == "no bytecode":
+            monkeypatch.setattr(sys.implementation, "cache_tag", None)
         name = str(source) if setting != "no source" else str(source.parent / "in.zip" / "kernels.py")
         assert [kept_code(lambda: b"code", name, []) for _ in range(2)] == [b"code"] * 2
         assert not kept_files(source)
